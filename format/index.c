@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/* What can be asked of an index, and the pack header that belongs to it. */
+#include "ckf_index.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ckf_codec.h"
+#include "index.h"
+
+/* Limits: SPEC.md section 8. Strings, refs, ops and huge ranges are bounded by the file alone. */
+const struct ckf_section_type ckf_section_types[CKF_SECTION_END] = {
+	[CKF_SECTION_STRINGS] = { "strings", 1, UINT64_MAX },
+	[CKF_SECTION_CHUNKS] = { "chunks", sizeof(struct ckf_disk_chunk), UINT32_MAX },
+	[CKF_SECTION_REFS] = { "refs", sizeof(ckf_le32), UINT64_MAX },
+	[CKF_SECTION_FILES] = { "files", sizeof(struct ckf_disk_file), UINT32_MAX },
+	[CKF_SECTION_TARGETS] = { "targets", sizeof(struct ckf_disk_target), UINT32_MAX },
+	[CKF_SECTION_OPS] = { "ops", sizeof(struct ckf_disk_op), UINT64_MAX },
+	[CKF_SECTION_LANES] = { "lanes", sizeof(struct ckf_disk_lane), UINT32_MAX },
+	[CKF_SECTION_HUGE] = { "huge", sizeof(struct ckf_disk_huge), UINT64_MAX },
+};
+
+void ckf_index_free(struct ckf_index *idx)
+{
+	if (!idx)
+		return;
+	free(idx->chunks);
+	free(idx->refs);
+	free(idx->files);
+	free(idx->targets);
+	free(idx->ops);
+	free(idx->lanes);
+	free(idx->huge);
+	free(idx->strings);
+	free(idx);
+}
+
+int64_t ckf_index_find_target(const struct ckf_index *idx, uint32_t kind, uint64_t id)
+{
+	uint64_t lo = 0;
+	uint64_t hi = idx->nr_targets;
+
+	while (lo < hi) {
+		uint64_t mid = lo + (hi - lo) / 2;
+		const struct ckf_target *t = &idx->targets[mid];
+
+		if (t->kind == kind && t->id == id)
+			return (int64_t)mid;
+		if (t->kind < kind || (t->kind == kind && t->id < id))
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return -ENOENT;
+}
+
+uint64_t ckf_index_find_op(const struct ckf_index *idx, const struct ckf_target *t, uint64_t addr)
+{
+	uint64_t lo = t->first_op;
+	uint64_t hi = t->first_op + t->nr_ops;
+
+	while (lo < hi) {
+		uint64_t mid = lo + (hi - lo) / 2;
+
+		if (ckf_op_end(&idx->ops[mid]) > addr)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo;
+}
+
+const char *ckf_target_kind_name(uint32_t kind)
+{
+	switch (kind) {
+	case CKF_TARGET_TASK:
+		return "task";
+	case CKF_TARGET_SHMEM:
+		return "shmem";
+	default:
+		return "?";
+	}
+}
+
+bool ckf_name_ok(const char *name, size_t len)
+{
+	static const char *const taken[] = { ".", "..", CKF_IDX_NAME, CKF_PACK_NAME };
+
+	if (!len || len > CKF_MAX_NAME_BYTES || memchr(name, '\0', len) || memchr(name, '/', len))
+		return false;
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+		if (len == strlen(taken[i]) && !memcmp(name, taken[i], len))
+			return false;
+	}
+	return true;
+}
+
+bool ckf_bytes_zero(const uint8_t *p, size_t bytes)
+{
+	uint8_t any = 0;
+
+	for (size_t i = 0; i < bytes; i++)
+		any |= p[i];
+	return !any;
+}
+
+uint64_t ckf_header_hash(const struct ckf_disk_header *h, uint32_t nr_sections)
+{
+	const size_t head_bytes = offsetof(struct ckf_disk_header, checksum);
+	const size_t table_bytes = nr_sections * sizeof(struct ckf_disk_section);
+	uint8_t hashed[sizeof(*h) + CKF_MAX_SECTIONS * sizeof(struct ckf_disk_section)];
+
+	memcpy(hashed, h, head_bytes);
+	memcpy(hashed + head_bytes, h + 1, table_bytes);
+	return ckf_hash64(hashed, head_bytes + table_bytes);
+}
+
+uint64_t ckf_codec_feature(uint8_t codec)
+{
+	switch (codec) {
+	case CKF_CODEC_LZ4:
+		return CKF_INCOMPAT_LZ4;
+	case CKF_CODEC_ZSTD:
+		return CKF_INCOMPAT_ZSTD;
+	default:
+		return 0;
+	}
+}
+
+void ckf_pack_header_encode(const struct ckf_index *idx, struct ckf_disk_pack_header *out)
+{
+	memset(out, 0, sizeof(*out));
+	memcpy(out->magic, CKF_PACK_MAGIC, sizeof(out->magic));
+	out->version_major = ckf_put16(CKF_VERSION_MAJOR);
+	out->version_minor = ckf_put16(CKF_VERSION_MINOR);
+	out->extent_bytes = ckf_put32(idx->extent_bytes);
+	memcpy(out->image_id, idx->image_id, sizeof(out->image_id));
+	out->pack_bytes = ckf_put64(idx->pack_bytes);
+	out->checksum = ckf_put64(ckf_hash64(out, offsetof(struct ckf_disk_pack_header, checksum)));
+}
+
+#define pack_bad(err, ...) ckf_error_rule(err, -EBADMSG, "pack", -1, 0, __VA_ARGS__)
+
+/* Order as in the header of the index: what a newer version may change comes after its version. */
+int ckf_pack_header_check(const struct ckf_index *idx, const struct ckf_disk_pack_header *h,
+			  struct ckf_error *err)
+{
+	const uint64_t sum = ckf_hash64(h, offsetof(struct ckf_disk_pack_header, checksum));
+	const uint16_t major = ckf_get16(h->version_major);
+
+	if (memcmp(h->magic, CKF_PACK_MAGIC, sizeof(h->magic)))
+		return pack_bad(err, "R-magic: magic, got %.8s, want " CKF_PACK_MAGIC, h->magic);
+	if (major > CKF_VERSION_MAJOR)
+		return ckf_error_rule(err, -EOPNOTSUPP, "pack", -1, 0,
+				      "R-version: version_major, got %u, want %u", major,
+				      CKF_VERSION_MAJOR);
+	if (major < CKF_VERSION_MAJOR)
+		return pack_bad(err, "R-version: version_major, got %u, want %u", major,
+				CKF_VERSION_MAJOR);
+	if (ckf_get64(h->checksum) != sum)
+		return pack_bad(err, "R-checksum: checksum, got 0x%" PRIx64 ", want 0x%" PRIx64,
+				ckf_get64(h->checksum), sum);
+	if (memcmp(h->image_id, idx->image_id, sizeof(h->image_id)))
+		return pack_bad(
+			err,
+			"R-packid: image_id, got that of another image, want that of the index");
+	if (ckf_get64(h->pack_bytes) != idx->pack_bytes)
+		return pack_bad(err, "R-pack: pack_bytes, got %" PRIu64 ", want %" PRIu64,
+				ckf_get64(h->pack_bytes), idx->pack_bytes);
+	if (ckf_get32(h->extent_bytes) != idx->extent_bytes)
+		return pack_bad(err, "R-extent: extent_bytes, got %u, want %u",
+				ckf_get32(h->extent_bytes), idx->extent_bytes);
+	if (!ckf_bytes_zero(h->reserved, sizeof(h->reserved)))
+		return pack_bad(err, "R-reserved: reserved bytes, got others than 0, want 0");
+	if (!ckf_bytes_zero(h->padding, sizeof(h->padding)))
+		return pack_bad(err, "R-padding: padding, got others than 0, want 0");
+	return 0;
+}
