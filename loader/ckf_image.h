@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An open fast image: a directory, its decoded index, its checked pack.
+ *
+ * Nothing in the directory is trusted: files are opened without following links and only if they
+ * are regular. An image may be used by several threads and across fork(); the fds it holds are
+ * close-on-exec.
+ */
+#ifndef CKF_IMAGE_H
+#define CKF_IMAGE_H
+
+#include "../format/ckf_index.h"
+
+struct ckf_image {
+	struct ckf_index *idx;
+	int dir_fd; /* owned: a duplicate of the one given */
+};
+
+/* True when the directory has a ckfast.idx, whatever is in it. */
+bool ckf_image_probe(int dir_fd);
+
+/*
+ * Reads and checks ckfast.idx and the header and length of ckfast.pack. The caller keeps dir_fd.
+ * -EBADMSG, -EOPNOTSUPP, -ENOENT (not a fast image), -ENOMEM, -EIO….
+ */
+int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err);
+void ckf_image_close(struct ckf_image *img);
+
+/*
+ * Opens ckfast.pack, or a verbatim file, of the directory dir_fd for reading: an fd, or -errno. The
+ * size must be the one that the index names. flags: O_DIRECT or 0; -EINVAL when the file system
+ * refuses O_DIRECT.
+ */
+int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, struct ckf_error *err);
+int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,
+			struct ckf_error *err);
+
+/*
+ * Checks size and checksum of every verbatim file. img_only: only of those named *.img, which CRIU
+ * restores from. It writes logs and statistics of its own beside them, over older ones.
+ */
+int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err);
+
+/*
+ * Reads one chunk through pack_fd (buffered or direct), decodes it into dst (nr_pages pages) and
+ * checks it. stored is scratch of at least ckf_align_up(stored_bytes, 4096) bytes, page-aligned;
+ * may be NULL for zero and raw.
+ */
+struct ckf_codec_ctx;
+int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chunk,
+			 struct ckf_codec_ctx *ctx, void *stored, void *dst, struct ckf_error *err);
+
+#endif

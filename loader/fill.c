@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ckf_fill(): sets up a job, runs its workers, and leaves nothing of them behind.
+ *
+ * The workers are threads of a process that is about to become another one. Each takes a file table
+ * of its own before it opens anything, so that no descriptor of the loader shows up in tables that
+ * are being restored; and the call returns only when the kernel, too, has forgotten the threads.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/magic.h>
+
+#include "io_util.h"
+#include "worker.h"
+
+#define MIN_BYTES_PER_WORKER (16ull << 20) /* below, starting a thread costs more than it gains */
+#define MAX_WORKERS 64
+#define STACK_BYTES (256u << 10)
+#define GONE_TIMEOUT_MS 10000
+#define CACHED_PERCENT 90 /* of the pack in the page cache: then copying beats the disk */
+
+#ifndef SYS_cachestat
+#define SYS_cachestat 451 /* Linux 6.5, the same on all architectures */
+#endif
+
+unsigned int ckf_fill_default_threads(uint64_t fill_bytes)
+{
+	uint64_t by_size = fill_bytes / MIN_BYTES_PER_WORKER;
+	unsigned int cpus = 1;
+	cpu_set_t set;
+
+	if (!sched_getaffinity(0, sizeof(set), &set))
+		cpus = (unsigned int)CPU_COUNT(&set);
+	if (cpus > MAX_WORKERS)
+		cpus = MAX_WORKERS;
+	if (by_size < cpus)
+		cpus = (unsigned int)by_size;
+	return cpus ? cpus : 1;
+}
+
+/* True when the calling thread is the only one: unshare(CLONE_THREAD) then is allowed, and does
+ * nothing. */
+static bool single_threaded(void)
+{
+	return unshare(CLONE_THREAD) == 0;
+}
+
+static int wait_single_threaded(struct ckf_error *err)
+{
+	struct timespec pause = { .tv_nsec = 200000 };
+	uint64_t end = ckf_now_ns() + GONE_TIMEOUT_MS * 1000000ull;
+
+	while (!single_threaded()) {
+		if (ckf_now_ns() > end)
+			return ckf_error_set(err, -EBUSY, "worker threads did not go away");
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+struct cache_range {
+	uint64_t off;
+	uint64_t len;
+};
+
+struct cache_stat {
+	uint64_t nr_cache;
+	uint64_t nr_dirty;
+	uint64_t nr_writeback;
+	uint64_t nr_evicted;
+	uint64_t nr_recently_evicted;
+};
+
+/*
+ * Direct reads and io_uring hide the latency of a disk. A pack in memory has none: it is
+ * copied from the page cache, and tmpfs is nothing but page cache.
+ */
+static int choose_io(struct fill_job *job, struct ckf_error *err)
+{
+	struct cache_range range = { 0, 0 };
+	struct cache_stat cs;
+	struct statfs fs;
+	bool cached;
+	int fd;
+
+	fd = ckf_image_open_pack(job->img, job->dir_fd, 0, err);
+	if (fd < 0)
+		return fd;
+	cached = (!fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC) ||
+		 (!syscall(SYS_cachestat, fd, &range, &cs, 0) &&
+		  ckf_pages_to_bytes(cs.nr_cache) >=
+			  job->img->idx->pack_bytes / 100 * CACHED_PERCENT);
+	close(fd);
+	job->want_direct = !cached && !(job->opts->flags & CKF_FILL_NO_DIRECT);
+	job->want_uring = !cached && !(job->opts->flags & CKF_FILL_NO_URING);
+	return 0;
+}
+
+static int job_init(struct fill_job *job, const struct ckf_image *img, const struct ckf_dest *dests,
+		    size_t nr_dests, struct ckf_error *err)
+{
+	size_t chunk_bytes = ckf_pages_to_bytes(img->idx->max_chunk_pages);
+	int ret;
+
+	job->slot_bytes = chunk_bytes > FILL_REQUEST_BYTES ? chunk_bytes : FILL_REQUEST_BYTES;
+	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : img->dir_fd;
+	for (size_t i = 0; i < nr_dests; i++)
+		if (dests[i].start >= dests[i].end || (i && dests[i].start < dests[i - 1].end))
+			return ckf_error_set(err, -EINVAL, "dest %zu is out of order", i);
+	job->dests = malloc((nr_dests ? nr_dests : 1) * sizeof(*dests));
+	if (!job->dests)
+		return ckf_error_set(err, -ENOMEM, "no memory for the plan");
+	if (nr_dests)
+		memcpy(job->dests, dests, nr_dests * sizeof(*dests));
+	job->nr_dests = nr_dests;
+	ret = choose_io(job, err);
+	if (!ret)
+		ret = fill_huge_init(job, err);
+	return ret;
+}
+
+static void *worker_main(void *arg)
+{
+	struct fill_job *job = arg;
+	const struct ckf_fill_opts *o = job->opts;
+	bool ok = true;
+
+	if (o->worker_ok)
+		ok = o->worker_ok(o->arg, (int)syscall(SYS_gettid)) == 0;
+	/* Without a file table of our own, what we open would be seen by others. */
+	if (ok && unshare(CLONE_FILES))
+		ok = false;
+	pthread_mutex_lock(&job->lock);
+	job->starting--;
+	if (ok)
+		job->active++;
+	pthread_cond_broadcast(&job->cond);
+	pthread_mutex_unlock(&job->lock);
+	if (ok)
+		fill_worker_run(job, true);
+	return NULL;
+}
+
+static unsigned int start_workers(struct fill_job *job, pthread_t *threads, unsigned int n)
+{
+	const struct ckf_fill_opts *o = job->opts;
+	sigset_t all, old;
+	pthread_attr_t attr;
+	unsigned int i;
+
+	if (pthread_attr_init(&attr))
+		return 0;
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	/* Signals are the caller's: none is to be handled in a worker. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	if (o->before_workers)
+		o->before_workers(o->arg);
+	pthread_mutex_lock(&job->lock);
+	for (i = 0; i < n; i++) {
+		if (pthread_create(&threads[i], &attr, worker_main, job))
+			break;
+		job->starting++;
+	}
+	/* The ids of the threads were taken one after the other: the lock is held until all have
+	 * theirs. */
+	while (job->starting)
+		pthread_cond_wait(&job->cond, &job->lock);
+	job->gate_open = true;
+	pthread_cond_broadcast(&job->cond);
+	pthread_mutex_unlock(&job->lock);
+	if (o->after_workers)
+		o->after_workers(o->arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	return i;
+}
+
+/* With threads where they can be had, and always with what is left to do in the calling thread. */
+static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *err)
+{
+	bool alone = single_threaded();
+	pthread_t threads[MAX_WORKERS];
+	unsigned int started = 0;
+
+	if (n > MAX_WORKERS)
+		n = MAX_WORKERS;
+	if (n > 1)
+		started = start_workers(job, threads, n);
+	for (unsigned int i = 0; i < started; i++)
+		pthread_join(threads[i], NULL);
+	if (!job->active) {
+		job->gate_open = true;
+		job->active = 1;
+		fill_worker_run(job, false);
+	}
+	if (started && alone)
+		return wait_single_threaded(err);
+	return 0;
+}
+
+int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const struct ckf_dest *dests,
+	     size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
+	     struct ckf_error *err)
+{
+	struct fill_job job = { .img = img, .target = t, .opts = opts };
+	uint64_t start_ns = ckf_now_ns();
+	unsigned int n = opts->threads;
+	int ret;
+
+	if (opts->size != sizeof(*opts))
+		return ckf_error_set(err, -EINVAL, "struct ckf_fill_opts of another version");
+	if (!t->nr_ops)
+		return 0;
+	job.huge.uffd = -1;
+	pthread_mutex_init(&job.lock, NULL);
+	pthread_cond_init(&job.cond, NULL);
+	ret = job_init(&job, img, dests, nr_dests, err);
+	if (ret)
+		goto out;
+	if (!n)
+		n = ckf_fill_default_threads(ckf_pages_to_bytes(t->nr_pages));
+	if (n > t->nr_lanes)
+		n = t->nr_lanes;
+	ret = run_workers(&job, n, err);
+	if (job.ret)
+		ret = ckf_error_set(err, job.ret, "%s", job.err.msg);
+out:
+	fill_huge_fini(&job.huge);
+	free(job.dests);
+	pthread_cond_destroy(&job.cond);
+	pthread_mutex_destroy(&job.lock);
+	if (stats) {
+		stats->read_bytes += job.stats.read_bytes;
+		stats->filled_bytes += job.stats.filled_bytes;
+		stats->zero_bytes += job.stats.zero_bytes;
+		stats->shared_bytes += job.stats.shared_bytes;
+		stats->huge_pages += job.stats.huge_pages;
+		stats->uring |= job.stats.uring;
+		stats->direct |= job.stats.direct;
+		stats->workers += job.stats.workers;
+		stats->ns += ckf_now_ns() - start_ns;
+	}
+	return ret;
+}

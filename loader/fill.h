@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Private to the loader: how a fill is cut into jobs, lanes, pieces and requests.
+ *
+ *	job	one call of ckf_fill(); shared by its workers
+ *	lane	a part of the plan that one worker takes at a time (SPEC.md 4.7)
+ *	piece	pages of one chunk that go to one place in this process
+ *	request	one read of the pack, with the pieces that come out of it
+ */
+#ifndef CKF_FILL_PRIVATE_H
+#define CKF_FILL_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
+
+#include "../format/ckf_codec.h"
+#include "ckf_fill.h"
+
+#define FILL_REQUEST_BYTES                                                                   \
+	(1u << 20)		 /* what one read brings at most, unless one chunk is larger \
+				  */
+#define FILL_REQUEST_IOVS 512	 /* below IOV_MAX */
+#define FILL_REQUEST_PIECES 1024 /* one for each page of the largest chunk */
+#define FILL_DEPTH 8		 /* reads in flight per worker */
+
+struct fill_piece {
+	char *dst; /* NULL: only check the chunk */
+	uint32_t chunk;
+	uint16_t first_page;
+	uint16_t nr_pages;
+	uint32_t flags; /* CKF_DEST_ bits of the dest, or FILL_IN_PLACE */
+};
+
+/* The read went straight to the destinations. Set on all pieces of a chunk or on none. */
+#define FILL_IN_PLACE (1u << 31)
+/* In a dest of the job: leads to scratch memory of huge.c. */
+#define FILL_SCRATCH (1u << 30)
+
+struct fill_request {
+	bool slot_used; /* so that its pages are there */
+	char *slot; /* stored bytes that do not go straight to a destination, at their offset in the
+		   read */
+	uint64_t pack_off;
+	size_t bytes;
+	unsigned int nr_iovs;
+	unsigned int nr_pieces;
+	struct iovec iovs[FILL_REQUEST_IOVS];
+	struct fill_piece pieces[FILL_REQUEST_PIECES];
+};
+
+/* The pieces of one lane, sorted by chunk, handed out as requests from pos on. */
+struct fill_lane {
+	struct fill_piece *pieces;
+	size_t nr_pieces;
+	size_t max_pieces;
+	size_t pos;
+};
+
+/* Part of a target that is filled in scratch memory and then moved to dst as huge pages. */
+struct fill_huge_seg {
+	uint64_t start; /* in the target */
+	uint64_t bytes;
+	char *dst;
+	char *scratch;
+};
+
+struct fill_huge {
+	int uffd;
+	struct fill_huge_seg *segs;
+	size_t nr_segs;
+	struct fill_huge_map { /* one for each dest that has segments */
+		char *map;     /* what mmap() gave */
+		uint64_t map_bytes;
+		char *dst;
+		uint64_t dst_bytes;
+	} * maps;
+	size_t nr_maps;
+	atomic_size_t next_seg;
+};
+
+struct fill_job {
+	const struct ckf_image *img;
+	const struct ckf_target *target;
+	const struct ckf_fill_opts *opts;
+	struct ckf_dest *dests; /* the caller's, with the huge segments cut out and redirected */
+	size_t nr_dests;
+	struct fill_huge huge;
+	int dir_fd;
+	bool want_uring;
+	bool want_direct;
+	size_t slot_bytes;
+	atomic_uint next_lane;
+	atomic_bool failed;
+
+	pthread_mutex_t lock; /* for all below */
+	pthread_cond_t cond;
+	unsigned int starting; /* workers created that have not said yet whether they take part */
+	unsigned int active;   /* workers that take part */
+	unsigned int filled;   /* of these, done with their lanes */
+	bool gate_open;	       /* no more workers will be created */
+	bool huge_armed;       /* fill_huge_arm() was called */
+	int ret;
+	struct ckf_error err;
+	struct ckf_fill_stats stats;
+};
+
+/* lane.c */
+int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,
+		   struct ckf_fill_stats *stats, struct ckf_error *err);
+bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t slot_bytes,
+		    struct fill_request *req);
+
+/* huge.c */
+
+/*
+ * Finds the segments, maps scratch memory for them, and replaces job->dests by one that leads
+ * there. Without the kernel's help, or without segments, it leaves everything as it is.
+ */
+int fill_huge_init(struct fill_job *job, struct ckf_error *err);
+/* Makes the segments ready to be moved: once, after everything is filled. */
+int fill_huge_arm(struct fill_huge *h, struct ckf_error *err);
+/* Moves segments until none is left. Any number of threads at once. */
+int fill_huge_move(struct fill_huge *h, uint64_t *nr_huge, struct ckf_error *err);
+void fill_huge_fini(struct fill_huge *h);
+
+#endif

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Huge pages without a trace.
+ *
+ * Where the plan fills a whole aligned 2 MiB range, the pages are first filled in scratch memory
+ * that has MADV_HUGEPAGE, and then moved to their place with UFFDIO_MOVE (Linux 6.8 and later): a
+ * page table operation. The mapping that they end in never had its own flags changed.
+ *
+ * Source and destination lie at the same place modulo 2 MiB, or the kernel would split the pages.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+
+#include "fill.h"
+
+/* From the kernel's uapi; older headers lack them. */
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef UFFDIO_MOVE
+#define UFFD_FEATURE_MOVE (1 << 16)
+#define UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES ((__u64)1 << 1)
+struct uffdio_move {
+	__u64 dst;
+	__u64 src;
+	__u64 len;
+	__u64 mode;
+	__s64 move;
+};
+#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
+#endif
+
+#define SEG_MAX_BYTES (64ull << 20) /* what one thread moves at a time */
+#define BUSY_TRIES 100		    /* a page may stay pinned for a moment after a direct read */
+
+static int open_uffd(void)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MOVE };
+	int fd;
+
+	/* We handle no faults, so user mode is enough, and needs no privilege. */
+	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, UFFDIO_API, &api) || !(api.features & UFFD_FEATURE_MOVE)) {
+		close(fd);
+		return -EOPNOTSUPP;
+	}
+	return fd;
+}
+
+/* Ranges of the target t in idx->huge. */
+static void find_ranges(const struct ckf_index *idx, uint32_t target, uint64_t *first,
+			uint64_t *end)
+{
+	uint64_t lo = 0, hi = idx->nr_huge;
+
+	while (lo < hi) {
+		uint64_t mid = lo + (hi - lo) / 2;
+
+		if (idx->huge[mid].target < target)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	*first = lo;
+	while (lo < idx->nr_huge && idx->huge[lo].target == target)
+		lo++;
+	*end = lo;
+}
+
+static int add_seg(struct fill_huge *h, uint64_t start, uint64_t bytes, char *dst)
+{
+	struct fill_huge_seg *segs;
+
+	segs = realloc(h->segs, (h->nr_segs + 1) * sizeof(*segs));
+	if (!segs)
+		return -ENOMEM;
+	h->segs = segs;
+	segs[h->nr_segs++] = (struct fill_huge_seg){ .start = start, .bytes = bytes, .dst = dst };
+	return 0;
+}
+
+/* The parts of the plan's huge ranges from *r on that lie in d. */
+static int collect_dest(struct fill_huge *h, const struct ckf_index *idx, const struct ckf_dest *d,
+			uint64_t *r, uint64_t end)
+{
+	const uint64_t mask = CKF_HUGE_BYTES - 1;
+	uint64_t a, b, range_end, bytes;
+	int ret;
+
+	for (; *r < end; (*r)++) {
+		a = idx->huge[*r].addr;
+		range_end = a + (uint64_t)idx->huge[*r].nr_huge * CKF_HUGE_BYTES;
+		if (a >= d->end)
+			return 0;
+		b = range_end < d->end ? range_end : d->end & ~mask;
+		if (a < d->start)
+			a = (d->start + mask) & ~mask;
+		if (d->flags & CKF_DEST_HUGE && (((uintptr_t)d->addr ^ d->start) & mask) == 0) {
+			for (; a < b; a += bytes) {
+				bytes = b - a < SEG_MAX_BYTES ? b - a : SEG_MAX_BYTES;
+				ret = add_seg(h, a, bytes, d->addr + (a - d->start));
+				if (ret)
+					return ret;
+			}
+		}
+		if (range_end > d->end) /* goes on in the next dest */
+			return 0;
+	}
+	return 0;
+}
+
+/* Scratch memory for segs[first..]: all of one dest, with the dest's protection, as UFFDIO_MOVE
+ * wants. */
+static int map_scratch(struct fill_huge *h, size_t first, const struct ckf_dest *d)
+{
+	struct fill_huge_map *maps;
+	uint64_t bytes = 0;
+	char *map, *p;
+
+	for (size_t i = first; i < h->nr_segs; i++)
+		bytes += h->segs[i].bytes;
+	maps = realloc(h->maps, (h->nr_maps + 1) * sizeof(*maps));
+	if (!maps)
+		return -ENOMEM;
+	h->maps = maps;
+	map = mmap(NULL, bytes + CKF_HUGE_BYTES, (int)d->prot,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	maps[h->nr_maps++] = (struct fill_huge_map){ .map = map,
+						     .map_bytes = bytes + CKF_HUGE_BYTES,
+						     .dst = d->addr,
+						     .dst_bytes = d->end - d->start };
+	p = (char *)ckf_align_up((uintptr_t)map, CKF_HUGE_BYTES);
+	/* Refused where the kernel has no huge pages: then small pages are moved, no harm. */
+	(void)madvise(p, bytes, MADV_HUGEPAGE);
+	for (size_t i = first; i < h->nr_segs; i++) {
+		h->segs[i].scratch = p;
+		p += h->segs[i].bytes;
+	}
+	return 0;
+}
+
+static int collect(struct fill_job *job)
+{
+	const struct ckf_index *idx = job->img->idx;
+	struct fill_huge *h = &job->huge;
+	uint64_t r, end;
+	size_t first;
+	int ret;
+
+	find_ranges(idx, (uint32_t)(job->target - idx->targets), &r, &end);
+	for (size_t i = 0; i < job->nr_dests && r < end; i++) {
+		first = h->nr_segs;
+		ret = collect_dest(h, idx, &job->dests[i], &r, end);
+		if (!ret && h->nr_segs > first)
+			ret = map_scratch(h, first, &job->dests[i]);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/* job->dests with every segment as a dest of its own that leads to the scratch memory. */
+static int redirect(struct fill_job *job)
+{
+	const struct fill_huge *h = &job->huge;
+	struct ckf_dest *out;
+	size_t n = 0, s = 0;
+
+	out = calloc(job->nr_dests + 2 * h->nr_segs, sizeof(*out));
+	if (!out)
+		return -ENOMEM;
+	for (size_t i = 0; i < job->nr_dests; i++) {
+		struct ckf_dest d = job->dests[i];
+
+		for (; s < h->nr_segs && h->segs[s].start < d.end; s++) {
+			const struct fill_huge_seg *seg = &h->segs[s];
+
+			if (seg->start > d.start) {
+				out[n] = d;
+				out[n++].end = seg->start;
+			}
+			out[n] = d;
+			out[n].start = seg->start;
+			out[n].end = seg->start + seg->bytes;
+			out[n].addr = seg->scratch;
+			out[n].flags |= FILL_SCRATCH;
+			d.addr += out[n].end - d.start;
+			d.start = out[n++].end;
+		}
+		if (d.start < d.end)
+			out[n++] = d;
+	}
+	free(job->dests);
+	job->dests = out;
+	job->nr_dests = n;
+	return 0;
+}
+
+int fill_huge_init(struct fill_job *job, struct ckf_error *err)
+{
+	struct fill_huge *h = &job->huge;
+	int ret;
+
+	h->uffd = -1;
+	atomic_init(&h->next_seg, 0);
+	if (job->opts->flags & CKF_FILL_NO_HUGE || !job->img->idx->nr_huge)
+		return 0;
+	h->uffd = open_uffd();
+	if (h->uffd < 0)
+		return 0;
+	ret = collect(job);
+	if (!ret && h->nr_segs)
+		ret = redirect(job);
+	if (ret)
+		return ckf_error_set(err, ret, "no memory for huge pages: %s", strerror(-ret));
+	return 0;
+}
+
+int fill_huge_arm(struct fill_huge *h, struct ckf_error *err)
+{
+	for (size_t i = 0; i < h->nr_maps; i++) {
+		/* The whole dest: a part would split the mapping. */
+		struct uffdio_register reg = {
+			.range = { (uintptr_t)h->maps[i].dst, h->maps[i].dst_bytes },
+			.mode = UFFDIO_REGISTER_MODE_MISSING,
+		};
+
+		if (ioctl(h->uffd, UFFDIO_REGISTER, &reg))
+			return ckf_error_set(err, -errno, "cannot register %llu bytes to move: %s",
+					     (unsigned long long)h->maps[i].dst_bytes,
+					     strerror(errno));
+	}
+	return 0;
+}
+
+static int copy_range(int uffd, char *dst, char *src, uint64_t bytes)
+{
+	struct uffdio_copy cp = { .dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = bytes };
+
+	while (ioctl(uffd, UFFDIO_COPY, &cp)) {
+		if (errno != EAGAIN)
+			return -errno;
+		if (cp.copy > 0) {
+			cp.dst += (uint64_t)cp.copy;
+			cp.src += (uint64_t)cp.copy;
+			cp.len -= (uint64_t)cp.copy;
+		}
+	}
+	return 0;
+}
+
+static int move_seg(int uffd, const struct fill_huge_seg *seg)
+{
+	struct timespec pause = { .tv_nsec = 1000000 };
+	uint64_t done = 0;
+	int busy = 0;
+
+	while (done < seg->bytes) {
+		struct uffdio_move mv = { .dst = (uintptr_t)seg->dst + done,
+					  .src = (uintptr_t)seg->scratch + done,
+					  .len = seg->bytes - done,
+					  .mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES };
+
+		if (!ioctl(uffd, UFFDIO_MOVE, &mv))
+			return 0;
+		if (errno != EAGAIN && errno != EBUSY)
+			return -errno;
+		if (mv.move > 0) {
+			done += (uint64_t)mv.move;
+			busy = 0;
+		} else if (++busy > BUSY_TRIES) {
+			return copy_range(uffd, seg->dst + done, seg->scratch + done,
+					  seg->bytes - done);
+		} else {
+			nanosleep(&pause, NULL);
+		}
+	}
+	return 0;
+}
+
+int fill_huge_move(struct fill_huge *h, uint64_t *nr_huge, struct ckf_error *err)
+{
+	size_t i;
+	int ret;
+
+	while ((i = atomic_fetch_add(&h->next_seg, 1)) < h->nr_segs) {
+		ret = move_seg(h->uffd, &h->segs[i]);
+		if (ret)
+			return ckf_error_set(err, ret, "cannot move huge pages to 0x%llx: %s",
+					     (unsigned long long)h->segs[i].start, strerror(-ret));
+		*nr_huge += h->segs[i].bytes / CKF_HUGE_BYTES;
+	}
+	return 0;
+}
+
+void fill_huge_fini(struct fill_huge *h)
+{
+	for (size_t i = 0; i < h->nr_maps; i++) {
+		struct uffdio_range range = { (uintptr_t)h->maps[i].dst, h->maps[i].dst_bytes };
+
+		/* Explicitly: an exiting worker may hold the descriptor for a moment longer. */
+		(void)ioctl(h->uffd, UFFDIO_UNREGISTER, &range);
+		munmap(h->maps[i].map, h->maps[i].map_bytes);
+	}
+	if (h->uffd >= 0)
+		close(h->uffd);
+	free(h->maps);
+	free(h->segs);
+}

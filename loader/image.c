@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opens a fast image and reads single chunks and whole verbatim files of it.
+ *
+ * The index is read into private memory and decoded from there, never mapped: the file may change
+ * under us, the decoded copy does not.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "../format/ckf_codec.h"
+#include "ckf_image.h"
+#include "io_util.h"
+
+#define COPY_BYTES (1u << 20)
+
+/* Opens a regular file of an image, and nothing else. *size: its length. */
+static int open_regular(int dir_fd, const char *name, int flags, uint64_t *size,
+			struct ckf_error *err)
+{
+	struct stat st;
+	int fd, ret;
+
+	/* O_NONBLOCK: a FIFO in place of the file must not hang us. */
+	fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags);
+	if (fd < 0) {
+		ret = -errno;
+		if (ret == -ELOOP)
+			return ckf_error_rule(err, -EBADMSG, name, -1, 0,
+					      "is a symbolic link, want a regular file");
+		/* For the caller to tell about: no direct reads here; no such file. */
+		if (ret == -ENOENT || (ret == -EINVAL && (flags & O_DIRECT)))
+			return ret;
+		return ckf_error_set(err, ret, "cannot open %s: %s", name, strerror(-ret));
+	}
+	if (fstat(fd, &st)) {
+		ret = -errno;
+		ckf_error_set(err, ret, "cannot stat %s: %s", name, strerror(-ret));
+		goto fail;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		ret = ckf_error_rule(err, -EBADMSG, name, -1, 0, "is not a regular file");
+		goto fail;
+	}
+	*size = (uint64_t)st.st_size;
+	return fd;
+fail:
+	close(fd);
+	return ret;
+}
+
+bool ckf_image_probe(int dir_fd)
+{
+	return faccessat(dir_fd, CKF_IDX_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int read_index(int dir_fd, struct ckf_index **out, struct ckf_error *err)
+{
+	uint64_t size;
+	void *buf = NULL;
+	int fd, ret;
+
+	fd = open_regular(dir_fd, CKF_IDX_NAME, 0, &size, err);
+	if (fd == -ENOENT)
+		return ckf_error_set(err, fd, "not a fast image: there is no " CKF_IDX_NAME);
+	if (fd < 0)
+		return fd;
+	if (size < sizeof(struct ckf_disk_header)) {
+		ret = ckf_error_rule(err, -EBADMSG, "header", -1, 0,
+				     "file too short, got %llu bytes, want at least %zu",
+				     (unsigned long long)size, sizeof(struct ckf_disk_header));
+		goto out;
+	}
+	buf = malloc(size);
+	if (!buf) {
+		ret = ckf_error_set(err, -ENOMEM, "no memory for %s of %llu bytes", CKF_IDX_NAME,
+				    (unsigned long long)size);
+		goto out;
+	}
+	ret = ckf_pread_all(fd, buf, size, 0);
+	if (ret) {
+		ckf_error_set(err, ret, "cannot read %s: %s", CKF_IDX_NAME, strerror(-ret));
+		goto out;
+	}
+	ret = ckf_index_decode(buf, size, out, err);
+out:
+	free(buf);
+	close(fd);
+	return ret;
+}
+
+static int check_pack(const struct ckf_image *img, struct ckf_error *err)
+{
+	struct ckf_disk_pack_header h;
+	int fd, ret;
+
+	fd = ckf_image_open_pack(img, img->dir_fd, 0, err);
+	if (fd < 0)
+		return fd;
+	ret = ckf_pread_all(fd, &h, sizeof(h), 0);
+	if (ret)
+		ckf_error_set(err, ret, "cannot read %s: %s", CKF_PACK_NAME, strerror(-ret));
+	else
+		ret = ckf_pack_header_check(img->idx, &h, err);
+	close(fd);
+	return ret;
+}
+
+int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err)
+{
+	struct ckf_image *img;
+	int ret;
+
+	img = calloc(1, sizeof(*img));
+	if (!img)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	img->dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+	if (img->dir_fd < 0) {
+		ret = ckf_error_set(err, -errno, "cannot duplicate fd: %s", strerror(errno));
+		goto fail;
+	}
+	ret = read_index(dir_fd, &img->idx, err);
+	if (!ret)
+		ret = check_pack(img, err);
+	if (ret)
+		goto fail;
+	*out = img;
+	return 0;
+fail:
+	ckf_image_close(img);
+	return ret;
+}
+
+void ckf_image_close(struct ckf_image *img)
+{
+	if (!img)
+		return;
+	if (img->dir_fd >= 0)
+		close(img->dir_fd);
+	ckf_index_free(img->idx);
+	free(img);
+}
+
+int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, struct ckf_error *err)
+{
+	uint64_t size;
+	int fd;
+
+	fd = open_regular(dir_fd, CKF_PACK_NAME, flags, &size, err);
+	if (fd == -ENOENT)
+		return ckf_error_rule(err, -EBADMSG, "pack", -1, 0, CKF_PACK_NAME " is missing");
+	if (fd < 0)
+		return fd;
+	if (size != img->idx->pack_bytes) {
+		close(fd);
+		return ckf_error_rule(err, -EBADMSG, "pack", -1, 0,
+				      "wrong length of " CKF_PACK_NAME ", got %llu, want %llu",
+				      (unsigned long long)size,
+				      (unsigned long long)img->idx->pack_bytes);
+	}
+	return fd;
+}
+
+int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,
+			struct ckf_error *err)
+{
+	uint64_t size;
+	int fd;
+
+	fd = open_regular(dir_fd, f->name, 0, &size, err);
+	if (fd == -ENOENT)
+		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
+				      "%s is missing", f->name);
+	if (fd < 0)
+		return fd;
+	if (size != f->size_bytes) {
+		close(fd);
+		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
+				      "wrong length of %s, got %llu, want %llu", f->name,
+				      (unsigned long long)size, (unsigned long long)f->size_bytes);
+	}
+	return fd;
+}
+
+static int hash_file(int fd, uint64_t size, void *buf, XXH3_state_t *state, uint64_t *hash)
+{
+	uint64_t off;
+	size_t len;
+	int ret;
+
+	XXH3_64bits_reset(state);
+	for (off = 0; off < size; off += len) {
+		len = size - off < COPY_BYTES ? (size_t)(size - off) : COPY_BYTES;
+		ret = ckf_pread_all(fd, buf, len, off);
+		if (ret)
+			return ret;
+		XXH3_64bits_update(state, buf, len);
+	}
+	*hash = XXH3_64bits_digest(state);
+	return 0;
+}
+
+static int check_file(const struct ckf_image *img, const struct ckf_file *f, void *buf,
+		      XXH3_state_t *state, struct ckf_error *err)
+{
+	uint64_t hash;
+	int fd, ret;
+
+	fd = ckf_image_open_file(img, img->dir_fd, f, err);
+	if (fd < 0)
+		return fd;
+	ret = hash_file(fd, f->size_bytes, buf, state, &hash);
+	if (ret)
+		ckf_error_set(err, ret, "cannot read %s: %s", f->name, strerror(-ret));
+	else if (hash != f->checksum)
+		ret = ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
+				     "wrong checksum of %s, got %016llx, want %016llx", f->name,
+				     (unsigned long long)hash, (unsigned long long)f->checksum);
+	close(fd);
+	return ret;
+}
+
+static bool is_img(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 4 && !strcmp(name + len - 4, ".img");
+}
+
+int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err)
+{
+	const struct ckf_index *idx = img->idx;
+	XXH3_state_t *state;
+	int ret = 0;
+	void *buf;
+
+	buf = malloc(COPY_BYTES);
+	state = XXH3_createState();
+	if (!buf || !state) {
+		ret = ckf_error_set(err, -ENOMEM, "no memory");
+		goto out;
+	}
+	for (uint64_t i = 0; i < idx->nr_files && !ret; i++)
+		if (idx->files[i].kind == CKF_FILE_VERBATIM &&
+		    (!img_only || is_img(idx->files[i].name)))
+			ret = check_file(img, &idx->files[i], buf, state, err);
+out:
+	XXH3_freeState(state);
+	free(buf);
+	return ret;
+}
+
+int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chunk,
+			 struct ckf_codec_ctx *ctx, void *stored, void *dst, struct ckf_error *err)
+{
+	const struct ckf_chunk *c = &img->idx->chunks[chunk];
+	size_t bytes = ckf_pages_to_bytes(c->nr_pages);
+	void *src = c->codec == CKF_CODEC_RAW ? dst : stored;
+	uint64_t hash;
+	int ret;
+
+	if (c->codec != CKF_CODEC_ZERO) {
+		ret = ckf_pread_all(pack_fd, src, ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES),
+				    c->pack_off);
+		if (ret)
+			return ckf_error_set(err, ret, "cannot read " CKF_PACK_NAME " at %llu: %s",
+					     (unsigned long long)c->pack_off, strerror(-ret));
+	}
+	if (c->codec != CKF_CODEC_RAW) {
+		ret = ckf_decode(ctx, c->codec, src, c->stored_bytes, dst, bytes);
+		if (ret)
+			return ckf_chunk_error(img->idx, chunk, ret, 0, err);
+	}
+	hash = ckf_hash64(dst, bytes);
+	if (hash != c->checksum)
+		return ckf_chunk_error(img->idx, chunk, -EBADMSG, hash, err);
+	return 0;
+}

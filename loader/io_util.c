@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* Small helpers that the files of loader/ share. */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io_util.h"
+
+int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off)
+{
+	char *p = buf;
+
+	while (bytes) {
+		ssize_t got = pread(fd, p, bytes, (off_t)off);
+
+		if (got < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		if (!got)
+			return -EBADMSG;
+		p += got;
+		off += (uint64_t)got;
+		bytes -= (size_t)got;
+	}
+	return 0;
+}
+
+int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64_t got,
+		    struct ckf_error *err)
+{
+	const struct ckf_chunk *c = &idx->chunks[chunk];
+
+	if (ret != -EBADMSG && ret != -EOPNOTSUPP)
+		return ckf_error_set(err, ret, "cannot decode chunk %llu: %s",
+				     (unsigned long long)chunk, strerror(-ret));
+	if (got)
+		return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
+				      "wrong checksum of the %s data in " CKF_PACK_NAME
+				      ", got %016llx, want %016llx",
+				      ckf_codec_name(c->codec), (unsigned long long)got,
+				      (unsigned long long)c->checksum);
+	return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
+			      "%s data in " CKF_PACK_NAME " does not decode to %u pages",
+			      ckf_codec_name(c->codec), c->nr_pages);
+}
+
+uint64_t ckf_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From a lane of the plan to reads: finds where each op goes in this process, does what needs no
+ * data (zero chunks, pages that the parent has), and joins the rest into reads of the pack.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fill.h"
+
+static const struct ckf_dest *find_dest(const struct fill_job *job, uint64_t addr)
+{
+	size_t lo = 0, hi = job->nr_dests;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (job->dests[mid].end <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < job->nr_dests && job->dests[lo].start <= addr ? &job->dests[lo] : NULL;
+}
+
+static void fill_zero(char *dst, uint64_t bytes, uint32_t flags, struct ckf_fill_stats *stats)
+{
+	if (flags & CKF_DEST_FRESH) {
+		stats->zero_bytes += bytes;
+		return;
+	}
+	if (!(flags & CKF_DEST_SHARED)) {
+		memset(dst, 0, bytes);
+		stats->filled_bytes += bytes;
+		return;
+	}
+	for (uint64_t off = 0; off < bytes; off += CKF_PAGE_BYTES) {
+		if (ckf_is_zero(dst + off, CKF_PAGE_BYTES)) {
+			stats->shared_bytes += CKF_PAGE_BYTES;
+		} else {
+			memset(dst + off, 0, CKF_PAGE_BYTES);
+			stats->filled_bytes += CKF_PAGE_BYTES;
+		}
+	}
+}
+
+static struct fill_piece *new_piece(struct fill_lane *lane)
+{
+	struct fill_piece *p;
+	size_t max;
+
+	if (lane->nr_pieces == lane->max_pieces) {
+		max = lane->max_pieces ? lane->max_pieces * 2 : 512;
+		p = realloc(lane->pieces, max * sizeof(*p));
+		if (!p)
+			return NULL;
+		lane->pieces = p;
+		lane->max_pieces = max;
+	}
+	return &lane->pieces[lane->nr_pieces++];
+}
+
+/* The part of op that lies in d, from addr on; *pages tells how much that is. */
+static int load_part(struct fill_job *job, struct fill_lane *lane, const struct ckf_op *op,
+		     const struct ckf_dest *d, uint64_t addr, uint32_t *pages,
+		     struct ckf_fill_stats *stats)
+{
+	uint64_t end = ckf_op_end(op) < d->end ? ckf_op_end(op) : d->end;
+	uint64_t bytes = end - addr;
+	struct fill_piece *p;
+
+	*pages = (uint32_t)(bytes >> CKF_PAGE_SHIFT);
+	if ((d->flags & CKF_DEST_SKIP) && !(d->flags & CKF_DEST_CHECK))
+		return 0;
+	if ((d->flags & CKF_DEST_SHARED) && (ckf_op_flags(op) & CKF_OP_INHERIT)) {
+		stats->shared_bytes += bytes;
+		return 0;
+	}
+	if (job->img->idx->chunks[op->chunk].codec == CKF_CODEC_ZERO) {
+		if (!(d->flags & CKF_DEST_SKIP))
+			fill_zero(d->addr + (addr - d->start), bytes, d->flags, stats);
+		return 0;
+	}
+	p = new_piece(lane);
+	if (!p)
+		return -ENOMEM;
+	p->dst = d->flags & CKF_DEST_SKIP ? NULL : d->addr + (addr - d->start);
+	p->chunk = op->chunk;
+	p->first_page = (uint16_t)(op->first_page + ((addr - ckf_op_addr(op)) >> CKF_PAGE_SHIFT));
+	p->nr_pages = (uint16_t)*pages;
+	p->flags = d->flags;
+	return 0;
+}
+
+static int load_op(struct fill_job *job, struct fill_lane *lane, const struct ckf_op *op,
+		   struct ckf_fill_stats *stats, struct ckf_error *err)
+{
+	uint64_t addr = ckf_op_addr(op);
+	const struct ckf_dest *d;
+	uint32_t pages;
+	int ret;
+
+	while (addr < ckf_op_end(op)) {
+		d = find_dest(job, addr);
+		if (!d)
+			return ckf_error_rule(
+				err, -EBADMSG, "ops", op - job->img->idx->ops, 0,
+				"the plan writes to 0x%llx of %s %llu, which lies in no "
+				"mapping of the dump",
+				(unsigned long long)addr, ckf_target_kind_name(job->target->kind),
+				(unsigned long long)job->target->id);
+		ret = load_part(job, lane, op, d, addr, &pages, stats);
+		if (ret)
+			return ckf_error_set(err, ret, "no memory for the plan");
+		addr += ckf_pages_to_bytes(pages);
+	}
+	return 0;
+}
+
+static int cmp_piece(const void *pa, const void *pb)
+{
+	const struct fill_piece *a = pa, *b = pb;
+
+	if (a->chunk != b->chunk)
+		return a->chunk < b->chunk ? -1 : 1;
+	if (a->first_page != b->first_page)
+		return a->first_page < b->first_page ? -1 : 1;
+	return 0;
+}
+
+int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,
+		   struct ckf_fill_stats *stats, struct ckf_error *err)
+{
+	const struct ckf_op *ops = job->img->idx->ops;
+	bool sorted = true;
+	int ret;
+
+	lane->nr_pieces = 0;
+	lane->pos = 0;
+	for (uint64_t i = l->first_op; i < l->first_op + l->nr_ops; i++) {
+		ret = load_op(job, lane, &ops[i], stats, err);
+		if (ret)
+			return ret;
+	}
+	for (size_t i = 1; i < lane->nr_pieces && sorted; i++)
+		sorted = cmp_piece(&lane->pieces[i - 1], &lane->pieces[i]) <= 0;
+	/* Deduplicated chunks lie elsewhere in the pack: read in its order. */
+	if (!sorted)
+		qsort(lane->pieces, lane->nr_pieces, sizeof(*lane->pieces), cmp_piece);
+	return 0;
+}
+
+/*
+ * Raw data whose pieces are the whole chunk, each page once, can be read to where it belongs: the
+ * checksum then is taken over the destinations.
+ */
+static bool fits_in_place(const struct ckf_chunk *c, const struct fill_piece *p, size_t n)
+{
+	uint32_t page = 0;
+
+	if (c->codec != CKF_CODEC_RAW || n > FILL_REQUEST_IOVS)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (p[i].first_page != page || !p[i].dst || (p[i].flags & CKF_DEST_SHARED))
+			return false;
+		page += p[i].nr_pages;
+	}
+	return page == c->nr_pages;
+}
+
+static void add_iov(struct fill_request *req, char *base, size_t bytes)
+{
+	struct iovec *last = req->nr_iovs ? &req->iovs[req->nr_iovs - 1] : NULL;
+
+	if (last && (char *)last->iov_base + last->iov_len == base) {
+		last->iov_len += bytes;
+		return;
+	}
+	req->iovs[req->nr_iovs].iov_base = base;
+	req->iovs[req->nr_iovs].iov_len = bytes;
+	req->nr_iovs++;
+}
+
+static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
+		     const struct fill_piece *p, size_t n, bool in_place)
+{
+	size_t bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
+
+	for (size_t i = 0; i < n; i++) {
+		struct fill_piece *q = &req->pieces[req->nr_pieces++];
+
+		*q = p[i];
+		if (in_place) {
+			q->flags |= FILL_IN_PLACE;
+			add_iov(req, p[i].dst, ckf_pages_to_bytes(p[i].nr_pages));
+		}
+	}
+	if (!in_place)
+		add_iov(req, req->slot + req->bytes, bytes);
+	req->bytes += bytes;
+}
+
+/*
+ * Fills req with the next read: the pieces of neighbouring chunks of the pack. A chunk with more
+ * pieces than a request holds is read more than once. False when the lane has nothing left.
+ */
+bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t slot_bytes,
+		    struct fill_request *req)
+{
+	size_t limit = FILL_REQUEST_BYTES < slot_bytes ? FILL_REQUEST_BYTES : slot_bytes;
+
+	req->bytes = 0;
+	req->nr_iovs = 0;
+	req->nr_pieces = 0;
+	while (lane->pos < lane->nr_pieces) {
+		const struct fill_piece *p = &lane->pieces[lane->pos];
+		const struct ckf_chunk *c = &idx->chunks[p->chunk];
+		size_t n = 1, bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
+		bool in_place;
+
+		while (lane->pos + n < lane->nr_pieces && p[n].chunk == p->chunk &&
+		       n < FILL_REQUEST_PIECES)
+			n++;
+		in_place = fits_in_place(c, p, n);
+		if (!req->bytes)
+			req->pack_off = c->pack_off;
+		else if (c->pack_off != req->pack_off + req->bytes || req->bytes + bytes > limit ||
+			 req->nr_pieces + n > FILL_REQUEST_PIECES ||
+			 req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS)
+			break;
+		add_unit(req, c, p, n, in_place);
+		lane->pos += n;
+	}
+	return req->bytes > 0;
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One worker of a fill: takes lanes, keeps reads in flight, and turns what arrives into checked
+ * memory. Runs in a thread of its own or in the caller's.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "io.h"
+#include "io_util.h"
+#include "worker.h"
+
+struct worker {
+	struct fill_job *job;
+	struct ckf_codec_ctx *codec;
+	XXH3_state_t *hash;
+	struct ckf_io *io;
+	int fd;		 /* of the pack, direct or buffered */
+	int buffered_fd; /* of the pack, or -1 until it is needed */
+	unsigned int depth;
+	struct fill_request *requests;
+	struct fill_request **idle;
+	unsigned int nr_idle;
+	struct fill_lane lane;
+	char *map; /* slots, then the decode buffer */
+	size_t map_bytes;
+	char *decoded;
+	bool decoded_used;
+	struct ckf_fill_stats stats;
+	struct ckf_error err;
+};
+
+static int open_pack(struct worker *w)
+{
+	struct fill_job *job = w->job;
+
+	w->fd = -EINVAL;
+	if (job->want_direct)
+		w->fd = ckf_image_open_pack(job->img, job->dir_fd, O_DIRECT, &w->err);
+	if (w->fd == -EINVAL)
+		w->fd = ckf_image_open_pack(job->img, job->dir_fd, 0, &w->err);
+	else if (w->fd >= 0)
+		w->stats.direct = true;
+	return w->fd < 0 ? w->fd : 0;
+}
+
+static int alloc_buffers(struct worker *w)
+{
+	struct fill_job *job = w->job;
+	size_t decoded = ckf_pages_to_bytes(job->img->idx->max_chunk_pages);
+
+	w->requests = calloc(w->depth, sizeof(*w->requests));
+	w->idle = calloc(w->depth, sizeof(*w->idle));
+	w->hash = XXH3_createState();
+	if (!w->requests || !w->idle || !w->hash || ckf_codec_ctx_new(&w->codec))
+		return -ENOMEM;
+	w->map_bytes = w->depth * job->slot_bytes + decoded;
+	w->map = mmap(NULL, w->map_bytes, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (w->map == MAP_FAILED) {
+		w->map = NULL;
+		return -errno;
+	}
+	w->decoded = w->map + w->depth * job->slot_bytes;
+	for (unsigned int i = 0; i < w->depth; i++) {
+		w->requests[i].slot = w->map + i * job->slot_bytes;
+		w->idle[w->nr_idle++] = &w->requests[i];
+	}
+	return 0;
+}
+
+static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
+{
+	int ret;
+
+	memset(w, 0, sizeof(*w));
+	w->job = job;
+	w->fd = w->buffered_fd = -1;
+	ret = open_pack(w);
+	if (ret)
+		return ret;
+	w->stats.uring = may_uring && job->want_uring;
+	w->depth = w->stats.uring ? FILL_DEPTH : 1;
+	ret = alloc_buffers(w);
+	if (!ret)
+		ret = ckf_io_new(w->depth, w->stats.uring, &w->io);
+	if (ret)
+		return ckf_error_set(&w->err, ret, "cannot start a worker: %s", strerror(-ret));
+	w->stats.uring = ckf_io_is_uring(w->io);
+	return 0;
+}
+
+static void worker_fini(struct worker *w)
+{
+	ckf_io_free(w->io);
+	if (w->map)
+		munmap(w->map, w->map_bytes);
+	free(w->requests);
+	free(w->idle);
+	free(w->lane.pieces);
+	XXH3_freeState(w->hash);
+	ckf_codec_ctx_free(w->codec);
+	if (w->fd >= 0)
+		close(w->fd);
+	if (w->buffered_fd >= 0)
+		close(w->buffered_fd);
+}
+
+static int read_error(struct worker *w, const struct fill_request *req, int ret)
+{
+	return ckf_error_set(&w->err, ret, "cannot read %zu bytes of " CKF_PACK_NAME " at %llu: %s",
+			     req->bytes, (unsigned long long)req->pack_off, strerror(-ret));
+}
+
+/*
+ * A read that came back short, or was refused: the rest through the page cache, piece by piece.
+ * What the file system wants of a direct read is its own affair; the data must come all the same.
+ */
+static int read_rest(struct worker *w, struct fill_request *req, size_t got)
+{
+	uint64_t off = req->pack_off;
+	int ret;
+
+	if (w->buffered_fd < 0) {
+		w->buffered_fd = ckf_image_open_pack(w->job->img, w->job->dir_fd, 0, &w->err);
+		if (w->buffered_fd < 0)
+			return w->buffered_fd;
+	}
+	for (unsigned int i = 0; i < req->nr_iovs; i++) {
+		char *base = req->iovs[i].iov_base;
+		size_t len = req->iovs[i].iov_len, skip = got < len ? got : len;
+
+		got -= skip;
+		ret = ckf_pread_all(w->buffered_fd, base + skip, len - skip, off + skip);
+		if (ret)
+			return read_error(w, req, ret);
+		off += len;
+	}
+	return 0;
+}
+
+/*
+ * Page tables and pages for what is about to be written, in one call: a fault for each small page
+ * would cost many times as much. Scratch memory has huge pages and does not need it; direct reads
+ * do it by themselves. A failure shows when the memory is written.
+ */
+static void populate(char *dst, uint64_t bytes, uint32_t flags)
+{
+	if (!(flags & FILL_SCRATCH))
+		(void)madvise(dst, bytes, MADV_POPULATE_WRITE);
+}
+
+static void scatter(struct worker *w, const struct fill_piece *p, const char *src)
+{
+	uint64_t bytes = ckf_pages_to_bytes(p->nr_pages);
+
+	if (!p->dst)
+		return;
+	if (!(p->flags & CKF_DEST_SHARED)) {
+		populate(p->dst, bytes, p->flags);
+		memcpy(p->dst, src, bytes);
+		w->stats.filled_bytes += bytes;
+		return;
+	}
+	for (uint64_t off = 0; off < bytes; off += CKF_PAGE_BYTES) {
+		if (!memcmp(p->dst + off, src + off, CKF_PAGE_BYTES)) {
+			w->stats.shared_bytes += CKF_PAGE_BYTES;
+		} else {
+			memcpy(p->dst + off, src + off, CKF_PAGE_BYTES);
+			w->stats.filled_bytes += CKF_PAGE_BYTES;
+		}
+	}
+}
+
+static void populate_request(const struct worker *w, struct fill_request *req)
+{
+	for (unsigned int i = 0; i < req->nr_pieces; i++) {
+		const struct fill_piece *p = &req->pieces[i];
+
+		if (p->flags & FILL_IN_PLACE) {
+			populate(p->dst, ckf_pages_to_bytes(p->nr_pages), p->flags);
+		} else if (!req->slot_used) {
+			populate(req->slot, w->job->slot_bytes, 0);
+			req->slot_used = true;
+		}
+	}
+}
+
+static int check_hash(struct worker *w, uint32_t chunk, uint64_t hash)
+{
+	if (hash == w->job->img->idx->chunks[chunk].checksum)
+		return 0;
+	return ckf_chunk_error(w->job->img->idx, chunk, -EBADMSG, hash, &w->err);
+}
+
+static int finish_in_place(struct worker *w, const struct fill_piece *p, size_t n)
+{
+	uint64_t bytes;
+
+	XXH3_64bits_reset(w->hash);
+	for (size_t i = 0; i < n; i++) {
+		bytes = ckf_pages_to_bytes(p[i].nr_pages);
+		XXH3_64bits_update(w->hash, p[i].dst, bytes);
+		w->stats.filled_bytes += bytes;
+	}
+	return check_hash(w, p->chunk, XXH3_64bits_digest(w->hash));
+}
+
+/* All pieces of one chunk whose stored bytes are at src. */
+static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n, const char *src)
+{
+	const struct ckf_chunk *c = &w->job->img->idx->chunks[p->chunk];
+	size_t bytes = ckf_pages_to_bytes(c->nr_pages);
+	bool whole = n == 1 && p->nr_pages == c->nr_pages && p->dst &&
+		     !(p->flags & CKF_DEST_SHARED);
+	const char *data = src;
+	char *dst = whole ? p->dst : w->decoded;
+	int ret;
+
+	if (c->codec != CKF_CODEC_RAW) {
+		if (whole) {
+			populate(dst, bytes, p->flags);
+		} else if (!w->decoded_used) {
+			populate(dst, ckf_pages_to_bytes(w->job->img->idx->max_chunk_pages), 0);
+			w->decoded_used = true;
+		}
+		ret = ckf_decode(w->codec, c->codec, src, c->stored_bytes, dst, bytes);
+		if (ret)
+			return ckf_chunk_error(w->job->img->idx, p->chunk, ret, 0, &w->err);
+		data = dst;
+	}
+	ret = check_hash(w, p->chunk, ckf_hash64(data, bytes));
+	if (ret)
+		return ret;
+	if (data == p->dst) {
+		w->stats.filled_bytes += bytes;
+		return 0;
+	}
+	for (size_t i = 0; i < n; i++)
+		scatter(w, &p[i], data + ckf_pages_to_bytes(p[i].first_page));
+	return 0;
+}
+
+static int finish_request(struct worker *w, struct fill_request *req, int res)
+{
+	const struct ckf_chunk *chunks = w->job->img->idx->chunks;
+	size_t got = res > 0 ? (size_t)res : 0;
+	const struct fill_piece *p;
+	unsigned int i, n;
+	int ret = 0;
+
+	if (res < 0 && res != -EINVAL && res != -EAGAIN && res != -EINTR)
+		return read_error(w, req, res);
+	if (got < req->bytes)
+		ret = read_rest(w, req, got);
+	w->stats.read_bytes += req->bytes;
+	for (i = 0; i < req->nr_pieces && !ret; i += n) {
+		p = &req->pieces[i];
+		for (n = 1; i + n < req->nr_pieces && p[n].chunk == p->chunk; n++)
+			;
+		if (p->flags & FILL_IN_PLACE)
+			ret = finish_in_place(w, p, n);
+		else
+			ret = finish_decode(
+				w, p, n, req->slot + (chunks[p->chunk].pack_off - req->pack_off));
+	}
+	w->idle[w->nr_idle++] = req;
+	return ret;
+}
+
+/* The next read of this worker: of its lane, or of the next lane that nobody has. 1: there is none.
+ */
+static int next_request(struct worker *w, struct fill_request *req)
+{
+	const struct ckf_index *idx = w->job->img->idx;
+	const struct ckf_target *t = w->job->target;
+	unsigned int lane;
+	int ret;
+
+	while (!fill_lane_next(idx, &w->lane, w->job->slot_bytes, req)) {
+		lane = atomic_fetch_add(&w->job->next_lane, 1);
+		if (lane >= t->nr_lanes)
+			return 1;
+		ret = fill_lane_load(w->job, &idx->lanes[t->first_lane + lane], &w->lane, &w->stats,
+				     &w->err);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int fill_lanes(struct worker *w)
+{
+	struct fill_request *req;
+	bool more = true;
+	void *tag;
+	int ret, res;
+
+	for (;;) {
+		while (more && w->nr_idle) {
+			if (atomic_load(&w->job->failed))
+				return -ECANCELED;
+			req = w->idle[w->nr_idle - 1];
+			ret = next_request(w, req);
+			if (ret < 0)
+				return ret;
+			if (ret) {
+				more = false;
+				break;
+			}
+			if (!w->stats.direct)
+				populate_request(w, req);
+			ret = ckf_io_submit(w->io, w->fd, req->iovs, req->nr_iovs, req->pack_off,
+					    req);
+			if (ret)
+				return read_error(w, req, ret);
+			w->nr_idle--;
+		}
+		if (w->nr_idle == w->depth)
+			return 0;
+		ret = ckf_io_wait(w->io, w->job->opts->timeout_ms, &tag, &res);
+		if (ret == -ETIME)
+			return ckf_error_set(&w->err, -ETIMEDOUT,
+					     "no read of " CKF_PACK_NAME " completed for %u ms",
+					     w->job->opts->timeout_ms);
+		if (ret)
+			return ckf_error_set(&w->err, ret, "cannot wait for reads: %s",
+					     strerror(-ret));
+		ret = finish_request(w, tag, res);
+		if (ret)
+			return ret;
+	}
+}
+
+static void fail(struct fill_job *job, int ret, const struct ckf_error *err)
+{
+	pthread_mutex_lock(&job->lock);
+	if (!job->ret && ret != -ECANCELED) {
+		job->ret = ret;
+		job->err = *err;
+	}
+	atomic_store(&job->failed, true);
+	pthread_cond_broadcast(&job->cond);
+	pthread_mutex_unlock(&job->lock);
+}
+
+static void add_stats(struct fill_job *job, const struct ckf_fill_stats *s)
+{
+	struct ckf_fill_stats *sum = &job->stats;
+
+	pthread_mutex_lock(&job->lock);
+	sum->read_bytes += s->read_bytes;
+	sum->filled_bytes += s->filled_bytes;
+	sum->zero_bytes += s->zero_bytes;
+	sum->shared_bytes += s->shared_bytes;
+	sum->huge_pages += s->huge_pages;
+	sum->uring |= s->uring;
+	sum->direct |= s->direct;
+	sum->workers++;
+	pthread_mutex_unlock(&job->lock);
+}
+
+/*
+ * Waits until every worker that takes part has filled its lanes: huge pages may be moved only when
+ * nobody writes to them any more. The last one to come makes them ready.
+ */
+static int wait_filled(struct fill_job *job, struct ckf_error *err)
+{
+	int ret = 0;
+
+	if (!job->huge.nr_segs)
+		return 0;
+	pthread_mutex_lock(&job->lock);
+	job->filled++;
+	while (!atomic_load(&job->failed) &&
+	       !(job->gate_open && !job->starting && job->filled >= job->active))
+		pthread_cond_wait(&job->cond, &job->lock);
+	if (atomic_load(&job->failed)) {
+		ret = -ECANCELED;
+	} else if (!job->huge_armed) {
+		job->huge_armed = true;
+		ret = fill_huge_arm(&job->huge, err);
+	}
+	pthread_cond_broadcast(&job->cond);
+	pthread_mutex_unlock(&job->lock);
+	return ret;
+}
+
+void fill_worker_run(struct fill_job *job, bool may_uring)
+{
+	struct worker w;
+	int ret;
+
+	ret = worker_init(&w, job, may_uring);
+	if (!ret)
+		ret = fill_lanes(&w);
+	if (!ret)
+		ret = wait_filled(job, &w.err);
+	if (!ret)
+		ret = fill_huge_move(&job->huge, &w.stats.huge_pages, &w.err);
+	if (ret)
+		fail(job, ret, &w.err);
+	worker_fini(&w);
+	add_stats(job, &w.stats);
+}

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loader: every byte of a plan arrives, by every road (io_uring or not, direct or not, huge
+ * pages or not, any number of threads), nothing else is touched, and nothing is left behind.
+ *
+ * The model is made beside the image: for each page of the target, the bytes that must be there.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <liburing.h>
+
+#include "../../loader/ckf_fill.h"
+#include "img_builder.h"
+
+#define BASE 0x40000000ull /* a multiple of 2 MiB */
+#define AREA_PAGES 4096	   /* 16 MiB: several lanes, several huge pages */
+#define AREA_BYTES (AREA_PAGES * (uint64_t)CKF_PAGE_BYTES)
+#define LANE_OPS 4
+#define BACKGROUND 0xa5 /* in memory that the fill must leave alone */
+
+struct world {
+	char dir[64];
+	int dir_fd;
+	struct img_builder b;
+	struct ckf_image *img;
+	char *model;   /* what the area must hold; BACKGROUND where the plan has nothing */
+	char *covered; /* per page: 1 when an op covers it */
+	uint64_t seed;
+};
+
+static void random_pages(uint64_t *seed, char *p, unsigned int nr, bool compressible)
+{
+	for (size_t i = 0; i < (size_t)nr * CKF_PAGE_BYTES; i += 8) {
+		uint64_t v = img_rand(seed);
+
+		if (compressible)
+			v &= 0x0101010101010101ull;
+		memcpy(p + i, &v, 8);
+	}
+	p[0] = 1; /* never all zero */
+}
+
+/* One chunk of a random kind whose pages are at *pages (malloc()ed). */
+static uint32_t random_chunk(struct world *w, uint16_t nr, char **pages)
+{
+	static const uint32_t codecs[] = { CKF_CODEC_RAW, CKF_CODEC_RAW, CKF_CODEC_LZ4,
+					   CKF_CODEC_ZSTD };
+	uint32_t codec = codecs[img_rand(&w->seed) % 4];
+
+	*pages = malloc((size_t)nr * CKF_PAGE_BYTES);
+	assert_non_null(*pages);
+	random_pages(&w->seed, *pages, nr, codec != CKF_CODEC_RAW);
+	return img_chunk(&w->b, codec, *pages, nr);
+}
+
+static void put(struct world *w, uint64_t page, uint32_t chunk, uint16_t first, uint16_t nr,
+		const char *pages, uint32_t flags)
+{
+	img_op(&w->b, (BASE + page * CKF_PAGE_BYTES) | flags, chunk, first, nr);
+	if (pages)
+		memcpy(w->model + page * CKF_PAGE_BYTES, pages + first * CKF_PAGE_BYTES,
+		       (size_t)nr * CKF_PAGE_BYTES);
+	else
+		memset(w->model + page * CKF_PAGE_BYTES, 0, (size_t)nr * CKF_PAGE_BYTES);
+	memset(w->covered + page, 1, nr);
+}
+
+/*
+ * Fills the area with ops: whole chunks, parts of chunks, chunks in pieces with holes between, the
+ * same chunk twice, zeros. dense: no holes, so that the area may be huge.
+ */
+static void random_plan(struct world *w, uint32_t zero, bool dense)
+{
+	uint64_t page = 0;
+	char *pages = NULL, *old = NULL;
+	uint32_t chunk = 0, old_chunk = 0;
+	uint16_t nr, old_nr = 0, half;
+
+	while (page + 600 < AREA_PAGES) {
+		nr = (uint16_t)(1 + img_rand(&w->seed) % 256);
+		switch (img_rand(&w->seed) % 6) {
+		case 0:
+			put(w, page, zero, 0, nr > 64 ? 64 : nr, NULL, 0);
+			page += nr > 64 ? 64 : nr;
+			break;
+		case 1: /* a chunk seen before */
+			if (!old)
+				continue;
+			put(w, page, old_chunk, 0, old_nr, old, 0);
+			page += old_nr;
+			break;
+		case 2: /* in two pieces, with a hole between */
+			chunk = random_chunk(w, nr, &pages);
+			half = nr / 2 ? nr / 2 : 1;
+			put(w, page, chunk, 0, half, pages, 0);
+			page += half + (dense ? 0u : 3u);
+			if (half < nr)
+				put(w, page, chunk, half, (uint16_t)(nr - half), pages, 0);
+			page += nr - half;
+			free(pages);
+			break;
+		case 3: /* only a part of it */
+			chunk = random_chunk(w, nr, &pages);
+			put(w, page, chunk, nr / 3, (uint16_t)(nr - nr / 3), pages, 0);
+			page += nr - nr / 3;
+			free(pages);
+			break;
+		default:
+			chunk = random_chunk(w, nr, &pages);
+			put(w, page, chunk, 0, nr, pages, 0);
+			page += nr;
+			free(old);
+			old = pages;
+			old_chunk = chunk;
+			old_nr = nr;
+		}
+		if (!dense)
+			page += img_rand(&w->seed) % 5;
+	}
+	free(old);
+}
+
+static void world_init(struct world *w, uint64_t seed, bool dense)
+{
+	uint32_t zero, file;
+
+	memset(w, 0, sizeof(*w));
+	w->seed = seed;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	snprintf(w->dir, sizeof(w->dir), "/var/tmp/ckf-fill-XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	w->dir_fd = open(w->dir, O_RDONLY | O_DIRECTORY);
+	assert_true(w->dir_fd >= 0);
+	w->model = malloc(AREA_BYTES);
+	w->covered = calloc(AREA_PAGES, 1);
+	assert_non_null(w->model);
+	assert_non_null(w->covered);
+	memset(w->model, BACKGROUND, AREA_BYTES);
+	img_init(&w->b);
+	zero = img_chunk(&w->b, CKF_CODEC_ZERO, NULL, 64);
+	file = img_file(&w->b, "pagemap-1.img", "x", 1);
+	img_target(&w->b, CKF_TARGET_TASK, 1, file, 0);
+	random_plan(w, zero, dense);
+	img_lanes(&w->b, LANE_OPS);
+	if (dense)
+		img_huge(&w->b, 0, BASE, 6);
+	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
+	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
+}
+
+static void world_fini(struct world *w)
+{
+	ckf_image_close(w->img);
+	img_fini(&w->b);
+	unlinkat(w->dir_fd, CKF_IDX_NAME, 0);
+	unlinkat(w->dir_fd, CKF_PACK_NAME, 0);
+	unlinkat(w->dir_fd, "pagemap-1.img", 0);
+	close(w->dir_fd);
+	rmdir(w->dir);
+	free(w->model);
+	free(w->covered);
+}
+
+static char *map_area(void)
+{
+	uint64_t bytes = AREA_BYTES + CKF_HUGE_BYTES;
+	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *aligned;
+
+	assert_ptr_not_equal(p, MAP_FAILED);
+	aligned = (char *)(((uintptr_t)p + CKF_HUGE_BYTES - 1) & ~(uintptr_t)(CKF_HUGE_BYTES - 1));
+	if (aligned > p)
+		munmap(p, (size_t)(aligned - p));
+	munmap(aligned + AREA_BYTES, (size_t)(p + bytes - (aligned + AREA_BYTES)));
+	return aligned;
+}
+
+static unsigned int count_entries(const char *path)
+{
+	DIR *d = opendir(path);
+	unsigned int n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static int fill(struct world *w, const struct ckf_dest *dests, size_t nr, uint32_t flags,
+		unsigned int threads, struct ckf_fill_stats *stats, struct ckf_error *err)
+{
+	struct ckf_fill_opts o = {
+		.size = sizeof(o), .dir_fd = -1, .threads = threads, .flags = flags
+	};
+
+	return ckf_fill(w->img, &w->img->idx->targets[0], dests, nr, &o, stats, err);
+}
+
+static void drop_cache(struct world *w)
+{
+	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY);
+
+	fdatasync(fd);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	close(fd);
+}
+
+/* Compares the area with the model; uncovered pages must hold background. */
+static void assert_area(struct world *w, const char *area, int background)
+{
+	char page[CKF_PAGE_BYTES];
+
+	memset(page, background, sizeof(page));
+	for (uint64_t i = 0; i < AREA_PAGES; i++) {
+		const char *want = w->covered[i] ? w->model + i * CKF_PAGE_BYTES : page;
+
+		if (memcmp(area + i * CKF_PAGE_BYTES, want, CKF_PAGE_BYTES))
+			fail_msg("page %llu differs", (unsigned long long)i);
+	}
+}
+
+static bool have_uring(void)
+{
+	struct io_uring ring;
+
+	if (io_uring_queue_init(1, &ring, 0))
+		return false;
+	io_uring_queue_exit(&ring);
+	return true;
+}
+
+static void run_all_roads(bool dense, uint64_t seed)
+{
+	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING, CKF_FILL_NO_DIRECT,
+					  CKF_FILL_NO_URING | CKF_FILL_NO_DIRECT,
+					  CKF_FILL_NO_HUGE };
+	unsigned int tasks, fds;
+	struct world w;
+
+	world_init(&w, seed, dense);
+	tasks = count_entries("/proc/self/task");
+	fds = count_entries("/proc/self/fd");
+	for (unsigned int threads = 1; threads <= 4; threads += threads == 1 ? 1 : 2)
+		for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
+			struct ckf_fill_stats stats = { 0 };
+			struct ckf_error err = { 0 };
+			char *area = map_area();
+			struct ckf_dest d = { .start = BASE,
+					      .end = BASE + AREA_BYTES,
+					      .addr = area,
+					      .prot = PROT_READ | PROT_WRITE,
+					      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
+
+			drop_cache(&w);
+			if (fill(&w, &d, 1, flags[i], threads, &stats, &err))
+				fail_msg("flags %x threads %u: %s", flags[i], threads, err.msg);
+			assert_area(&w, area, 0);
+			assert_int_equal(stats.workers, threads);
+			assert_int_equal(stats.uring, have_uring() && threads > 1 &&
+							      !(flags[i] & CKF_FILL_NO_URING));
+			if (!dense || flags[i] & CKF_FILL_NO_HUGE)
+				assert_int_equal(stats.huge_pages, 0);
+			assert_int_equal(count_entries("/proc/self/task"), tasks);
+			assert_int_equal(count_entries("/proc/self/fd"), fds);
+			munmap(area, AREA_BYTES);
+		}
+	world_fini(&w);
+}
+
+static void test_sparse(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 3; seed++)
+		run_all_roads(false, seed);
+}
+
+static void test_dense(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 11; seed <= 13; seed++)
+		run_all_roads(true, seed);
+}
+
+/* Memory that is not fresh is overwritten, zeros too; what no op covers stays. */
+static void test_not_fresh(void **state)
+{
+	struct world w;
+	char *area = map_area();
+	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+
+	(void)state;
+	world_init(&w, 21, false);
+	memset(area, BACKGROUND, AREA_BYTES);
+	assert_int_equal(fill(&w, &d, 1, 0, 2, NULL, NULL), 0);
+	assert_area(&w, area, BACKGROUND);
+	munmap(area, AREA_BYTES);
+	world_fini(&w);
+}
+
+/* Equal pages of shared memory are not written, so that they stay shared; others are. */
+static void test_shared(void **state)
+{
+	struct world w;
+	char *area = map_area();
+	struct ckf_dest d = {
+		.start = BASE, .end = BASE + AREA_BYTES, .addr = area, .flags = CKF_DEST_SHARED
+	};
+	struct ckf_fill_stats stats = { 0 };
+
+	(void)state;
+	world_init(&w, 31, false);
+	memcpy(area, w.model, AREA_BYTES);
+	for (uint64_t i = 0; i < AREA_PAGES; i += 7)
+		area[i * CKF_PAGE_BYTES + 5] ^= 1;
+	for (uint64_t i = 0; i < AREA_PAGES; i++)
+		if (!w.covered[i])
+			memset(area + i * CKF_PAGE_BYTES, BACKGROUND, CKF_PAGE_BYTES);
+	assert_int_equal(fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
+	assert_area(&w, area, BACKGROUND);
+	assert_true(stats.shared_bytes > stats.filled_bytes);
+	assert_true(stats.filled_bytes > 0);
+	/* All equal, and read-only: nothing may be written. */
+	assert_int_equal(mprotect(area, AREA_BYTES, PROT_READ), 0);
+	stats = (struct ckf_fill_stats){ 0 };
+	assert_int_equal(fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
+	assert_int_equal(stats.filled_bytes, 0);
+	munmap(area, AREA_BYTES);
+	world_fini(&w);
+}
+
+/* Dests that split ops and chunks; every other one is left alone. */
+static void test_skip(void **state)
+{
+	struct ckf_dest d[AREA_PAGES / 64];
+	struct world w;
+	char *area = map_area();
+
+	(void)state;
+	world_init(&w, 41, true);
+	memset(area, BACKGROUND, AREA_BYTES);
+	for (uint64_t i = 0; i < AREA_PAGES / 64; i++) {
+		d[i] = (struct ckf_dest){ .start = BASE + i * 64 * CKF_PAGE_BYTES,
+					  .end = BASE + (i + 1) * 64 * CKF_PAGE_BYTES,
+					  .addr = area + i * 64 * CKF_PAGE_BYTES };
+		if (i % 2) {
+			d[i].flags = CKF_DEST_SKIP | (i % 4 == 1 ? CKF_DEST_CHECK : 0);
+			d[i].addr = NULL;
+			memset(w.covered + i * 64, 0, 64);
+		}
+	}
+	assert_int_equal(fill(&w, d, AREA_PAGES / 64, 0, 2, NULL, NULL), 0);
+	assert_area(&w, area, BACKGROUND);
+	munmap(area, AREA_BYTES);
+	world_fini(&w);
+}
+
+static void test_outside(void **state)
+{
+	struct world w;
+	char *area = map_area();
+	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES / 2, .addr = area };
+	struct ckf_error err = { 0 };
+
+	(void)state;
+	world_init(&w, 51, false);
+	assert_int_equal(fill(&w, &d, 1, 0, 2, NULL, &err), -EBADMSG);
+	assert_non_null(strstr(err.msg, "corrupt ops["));
+	assert_non_null(strstr(err.msg, "lies in no mapping"));
+	munmap(area, AREA_BYTES);
+	world_fini(&w);
+}
+
+/* A flipped byte in any chunk that is used is found, also where the chunk is only checked. */
+static void test_flip(void **state)
+{
+	struct world w;
+	char *area = map_area();
+	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+	char c;
+	int fd;
+
+	(void)state;
+	world_init(&w, 61, false);
+	fd = openat(w.dir_fd, CKF_PACK_NAME, O_RDWR);
+	assert_true(fd >= 0);
+	for (uint64_t i = 1; i < w.img->idx->nr_chunks; i += 11) {
+		const struct ckf_chunk *k = &w.img->idx->chunks[i];
+		off_t off = (off_t)(k->pack_off + k->stored_bytes / 2);
+		struct ckf_error err = { 0 };
+
+		assert_int_equal(pread(fd, &c, 1, off), 1);
+		c ^= 0x10;
+		assert_int_equal(pwrite(fd, &c, 1, off), 1);
+		d.flags = i % 2 ? CKF_DEST_SKIP | CKF_DEST_CHECK : 0;
+		d.addr = i % 2 ? NULL : area;
+		assert_int_equal(fill(&w, &d, 1, i % 3 ? 0 : CKF_FILL_NO_URING, 2, NULL, &err),
+				 -EBADMSG);
+		assert_non_null(strstr(err.msg, "corrupt chunks["));
+		c ^= 0x10;
+		assert_int_equal(pwrite(fd, &c, 1, off), 1);
+	}
+	close(fd);
+	d.flags = 0;
+	d.addr = area;
+	assert_int_equal(fill(&w, &d, 1, 0, 2, NULL, NULL), 0);
+	munmap(area, AREA_BYTES);
+	world_fini(&w);
+}
+
+/* Huge pages come without MADV_HUGEPAGE showing up in the flags of the mapping. */
+static void test_no_trace(void **state)
+{
+	struct world w;
+	char *area = map_area();
+	struct ckf_dest d = { .start = BASE,
+			      .end = BASE + AREA_BYTES,
+			      .addr = area,
+			      .prot = PROT_READ | PROT_WRITE,
+			      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
+	struct ckf_fill_stats stats = { 0 };
+	char line[512];
+	bool in = false, seen = false;
+	FILE *f;
+
+	(void)state;
+	world_init(&w, 71, true);
+	assert_int_equal(fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
+	assert_area(&w, area, 0);
+	f = fopen("/proc/self/smaps", "r");
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		unsigned long start, end;
+
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			in = start <= (unsigned long)area && end > (unsigned long)area;
+		if (!in || strncmp(line, "VmFlags:", 8))
+			continue;
+		seen = true;
+		assert_null(strstr(line, " hg"));
+		assert_null(strstr(line, " um"));
+		assert_null(strstr(line, " nh"));
+	}
+	fclose(f);
+	assert_true(seen);
+	if (!stats.huge_pages)
+		print_message("this kernel has no UFFDIO_MOVE: small pages only\n");
+	munmap(area, AREA_BYTES);
+	world_fini(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sparse),	  cmocka_unit_test(test_dense),
+		cmocka_unit_test(test_not_fresh), cmocka_unit_test(test_shared),
+		cmocka_unit_test(test_skip),	  cmocka_unit_test(test_outside),
+		cmocka_unit_test(test_flip),	  cmocka_unit_test(test_no_trace),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
