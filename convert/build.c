@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/* Chunks, refs and ops of an image that is being written. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../format/ckf_codec.h"
+#include "build.h"
+#include "img.h"
+
+/* Stand-in numbers of zero chunks: this plus the number of pages. */
+#define ZERO_BASE (UINT32_MAX - CKF_CUT_MAX_PAGES)
+
+int ckf_build_init(struct ckf_build *b, uint32_t extent_bytes, uint64_t nr_targets,
+		   struct ckf_error *err)
+{
+	memset(b, 0, sizeof(*b));
+	b->extent_bytes = extent_bytes;
+	b->pack_bytes = CKF_PAGE_BYTES; /* the header */
+	b->nr_targets = nr_targets;
+	if (!nr_targets)
+		return 0;
+	b->targets = calloc((size_t)nr_targets, sizeof(*b->targets));
+	b->pages = calloc((size_t)nr_targets, sizeof(*b->pages));
+	if (!b->targets || !b->pages) {
+		ckf_build_fini(b);
+		return ckf_error_set(err, -ENOMEM, "no memory for the index");
+	}
+	return 0;
+}
+
+void ckf_build_fini(struct ckf_build *b)
+{
+	free(b->chunks);
+	free(b->refs);
+	free(b->ops);
+	free(b->targets);
+	free(b->pages);
+	memset(b, 0, sizeof(*b));
+}
+
+void ckf_build_begin(struct ckf_build *b, uint64_t target)
+{
+	b->targets[target].first_op = b->nr_ops;
+	b->pages[target].first_ref = b->nr_refs;
+}
+
+uint32_t ckf_build_zero(struct ckf_build *b, uint16_t nr_pages)
+{
+	b->zero_used[nr_pages] = true;
+	return ZERO_BASE + nr_pages;
+}
+
+int64_t ckf_build_chunk(struct ckf_build *b, struct ckf_chunk *c, struct ckf_error *err)
+{
+	uint64_t room = b->extent_bytes - b->pack_bytes % b->extent_bytes;
+
+	/* Leave numbers for the zero chunks. */
+	if (b->nr_chunks >= ZERO_BASE - CKF_CUT_MAX_PAGES)
+		return ckf_error_set(err, -E2BIG, "more than 2^32 chunks");
+	if (ckf_array_grow(&b->chunks, b->nr_chunks, &b->cap_chunks, sizeof(*b->chunks)))
+		return ckf_error_set(err, -ENOMEM, "no memory for the index");
+	c->pack_off = b->pack_bytes;
+	if (c->stored_bytes > room)
+		c->pack_off += room;
+	b->pack_bytes = c->pack_off + ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
+	b->stored_bytes += c->stored_bytes;
+	b->chunks[b->nr_chunks] = *c;
+	return (int64_t)b->nr_chunks++;
+}
+
+/* True when op goes on where last ends: same chunk, next pages, next addresses. */
+static bool op_continues(const struct ckf_op *last, const struct ckf_op *op)
+{
+	return last->chunk == op->chunk && last->first_page + last->nr_pages == op->first_page &&
+	       ckf_op_end(last) == ckf_op_addr(op) && ckf_op_flags(last) == ckf_op_flags(op);
+}
+
+static int add_op(struct ckf_build *b, struct ckf_target *t, const struct ckf_op *op)
+{
+	struct ckf_op *last = t->nr_ops ? &b->ops[b->nr_ops - 1] : NULL;
+
+	t->nr_pages += op->nr_pages;
+	if (last && op_continues(last, op)) {
+		last->nr_pages = (uint16_t)(last->nr_pages + op->nr_pages);
+		return 0;
+	}
+	if (ckf_array_grow(&b->ops, b->nr_ops, &b->cap_ops, sizeof(*b->ops)))
+		return -ENOMEM;
+	b->ops[b->nr_ops++] = *op;
+	t->nr_ops++;
+	return 0;
+}
+
+static int add_ref(struct ckf_build *b, struct ckf_build_pages *p, uint32_t chunk,
+		   uint16_t nr_pages)
+{
+	if (ckf_array_grow(&b->refs, b->nr_refs, &b->cap_refs, sizeof(*b->refs)))
+		return -ENOMEM;
+	b->refs[b->nr_refs++] = chunk;
+	p->nr_refs++;
+	p->size_bytes += ckf_pages_to_bytes(nr_pages);
+	return 0;
+}
+
+int ckf_build_use(struct ckf_build *b, uint64_t target, struct ckf_cursor *cur, uint32_t chunk,
+		  uint16_t nr_pages, struct ckf_error *err)
+{
+	struct ckf_span span;
+	uint16_t page = 0;
+	int ret = 0;
+
+	while (!ret && page < nr_pages) {
+		struct ckf_op op = { .chunk = chunk, .first_page = page };
+
+		ckf_cursor_next(cur, (uint64_t)(nr_pages - page), &span);
+		op.nr_pages = (uint16_t)span.nr_pages;
+		op.place = span.vaddr | (span.direct ? CKF_OP_DIRECT : 0);
+		if (span.mapped)
+			ret = add_op(b, &b->targets[target], &op);
+		page = (uint16_t)(page + op.nr_pages);
+	}
+	if (!ret && !cur->stream->origin.level)
+		ret = add_ref(b, &b->pages[target], chunk, nr_pages);
+	if (ret)
+		return ckf_error_set(err, ret, "no memory for the index");
+	b->done_bytes += ckf_pages_to_bytes(nr_pages);
+	return 0;
+}
+
+static uint32_t final_number(const uint32_t *zero_number, uint32_t nr_zero, uint32_t chunk)
+{
+	return chunk > ZERO_BASE ? zero_number[chunk - ZERO_BASE] : chunk + nr_zero;
+}
+
+/* Puts the zero chunks in front, and returns how many there are, or -ENOMEM. */
+static int insert_zero_chunks(struct ckf_build *b, uint32_t zero_number[])
+{
+	uint32_t n = 0;
+	void *p;
+
+	for (uint32_t i = 1; i <= CKF_CUT_MAX_PAGES; i++) {
+		if (b->zero_used[i])
+			zero_number[i] = n++;
+	}
+	if (!n)
+		return 0;
+	p = realloc(b->chunks, (size_t)(b->nr_chunks + n) * sizeof(*b->chunks));
+	if (!p)
+		return -ENOMEM;
+	b->chunks = p;
+	memmove(b->chunks + n, b->chunks, (size_t)b->nr_chunks * sizeof(*b->chunks));
+	b->nr_chunks += n;
+	b->cap_chunks = b->nr_chunks;
+	for (uint32_t i = 1; i <= CKF_CUT_MAX_PAGES; i++) {
+		if (b->zero_used[i])
+			b->chunks[zero_number[i]] = (struct ckf_chunk){
+				.nr_pages = (uint16_t)i,
+				.codec = CKF_CODEC_ZERO,
+				.checksum = ckf_hash64_zeros((size_t)ckf_pages_to_bytes(i)),
+			};
+	}
+	return (int)n;
+}
+
+static int compare_op(const void *a, const void *b)
+{
+	const struct ckf_op *x = a, *y = b;
+
+	return x->place < y->place ? -1 : x->place > y->place;
+}
+
+/* A target with pages from parents has its ops stream after stream: one order, then merged. */
+static void sort_ops(struct ckf_build *b)
+{
+	uint64_t out = 0;
+
+	for (uint64_t i = 0; i < b->nr_targets; i++) {
+		struct ckf_target *t = &b->targets[i];
+		struct ckf_op *ops = b->ops + t->first_op;
+		uint64_t first = out;
+
+		if (!t->nr_ops) {
+			t->first_op = first;
+			continue;
+		}
+		for (uint64_t k = 1; k < t->nr_ops; k++) {
+			if (ops[k].place < ops[k - 1].place) {
+				qsort(ops, (size_t)t->nr_ops, sizeof(*ops), compare_op);
+				break;
+			}
+		}
+		for (uint64_t k = 0; k < t->nr_ops; k++) {
+			if (out > first && op_continues(&b->ops[out - 1], &ops[k]))
+				b->ops[out - 1].nr_pages = (uint16_t)(b->ops[out - 1].nr_pages +
+								      ops[k].nr_pages);
+			else
+				b->ops[out++] = ops[k];
+		}
+		t->first_op = first;
+		t->nr_ops = out - first;
+	}
+	b->nr_ops = out;
+}
+
+int ckf_build_finish(struct ckf_build *b, struct ckf_error *err)
+{
+	uint32_t zero_number[CKF_CUT_MAX_PAGES + 1] = { 0 };
+	int n = insert_zero_chunks(b, zero_number);
+
+	if (n < 0)
+		return ckf_error_set(err, n, "no memory for the index");
+	for (uint64_t i = 0; i < b->nr_ops; i++)
+		b->ops[i].chunk = final_number(zero_number, (uint32_t)n, b->ops[i].chunk);
+	for (uint64_t i = 0; i < b->nr_refs; i++)
+		b->refs[i] = final_number(zero_number, (uint32_t)n, b->refs[i]);
+	sort_ops(b);
+	return 0;
+}
+
+int ckf_build_order_refs(struct ckf_build *b, const uint64_t *order, uint64_t nr,
+			 struct ckf_error *err)
+{
+	uint32_t *refs;
+	uint64_t n = 0;
+
+	if (!b->nr_refs)
+		return 0;
+	refs = malloc((size_t)b->nr_refs * sizeof(*refs));
+	if (!refs)
+		return ckf_error_set(err, -ENOMEM, "no memory for the index");
+	for (uint64_t i = 0; i < nr; i++) {
+		struct ckf_build_pages *p = &b->pages[order[i]];
+
+		memcpy(refs + n, b->refs + p->first_ref, (size_t)p->nr_refs * sizeof(*refs));
+		p->first_ref = n;
+		n += p->nr_refs;
+	}
+	free(b->refs);
+	b->refs = refs;
+	b->cap_refs = b->nr_refs;
+	return 0;
+}

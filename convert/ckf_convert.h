@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * convert: a CRIU dump becomes a fast image; extract: the dump back.
+ *
+ * Both work on a temporary name beside the destination and rename at the end; when they fail, or
+ * are killed, the source is as it was and nothing that looks like a finished result is left.
+ */
+#ifndef CKF_CONVERT_H
+#define CKF_CONVERT_H
+
+#include "../format/ckf_error.h"
+#include "../format/ckf_disk.h"
+
+struct ckf_progress {
+	uint64_t done_bytes;   /* of page data read */
+	uint64_t total_bytes;  /* of page data in all */
+	uint64_t stored_bytes; /* written to the pack so far */
+};
+
+#define CKF_CODEC_AUTO (-1)
+
+struct ckf_convert_opts {
+	size_t size;	       /* sizeof(struct ckf_convert_opts) */
+	int codec;	       /* CKF_CODEC_AUTO, or RAW, LZ4, ZSTD */
+	int level;	       /* 0: the codec's default */
+	uint32_t extent_bytes; /* 0: 4 MiB */
+	unsigned int threads;  /* 0: the CPUs that may be used */
+	bool force;	       /* replace an existing destination */
+	/* Called in the calling thread, a few times a second at most. May be NULL. */
+	void (*progress)(void *arg, const struct ckf_progress *p);
+	/* Things the user should know that are no errors. May be NULL. */
+	void (*warn)(void *arg, const char *msg);
+	/* Polled; non-zero ends the work with -EINTR and cleans up. May be NULL. */
+	int (*stop)(void *arg);
+	void *arg;
+};
+
+struct ckf_convert_stats {
+	uint64_t page_bytes;   /* page data in the dump, resolved parents included */
+	uint64_t zero_bytes;   /* of these: zero */
+	uint64_t dup_bytes;    /* of these: stored before */
+	uint64_t stored_bytes; /* chunk bytes in the pack */
+	uint64_t pack_bytes;
+	uint64_t idx_bytes;
+	uint64_t other_bytes; /* verbatim files */
+	uint64_t nr_chunks;
+	uint64_t nr_tasks;
+	uint64_t ns;
+};
+
+/* dump and fast are paths of directories; fast must not exist unless force. */
+int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
+		struct ckf_convert_stats *stats, struct ckf_error *err);
+
+/* Uses threads, force, progress, warn, stop of opts. */
+int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opts *opts,
+		struct ckf_error *err);
+
+#endif

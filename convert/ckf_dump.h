@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reads what a CRIU dump says about its processes and their memory. Works on a dump directory and
+ * on a fast image alike, since both hold the small .img files.
+ *
+ * Every byte of a dump is hostile. -EBADMSG with "corrupt <file>[<entry>] at <offset>: …".
+ */
+#ifndef CKF_DUMP_H
+#define CKF_DUMP_H
+
+#include "../format/ckf_error.h"
+#include "../format/ckf_disk.h"
+
+/* A run of pages of a pagemap. */
+struct ckf_run {
+	uint64_t vaddr; /* address, or offset in the shared object */
+	uint64_t nr_pages;
+	uint32_t in_parent; /* 1: the bytes are in the parent dump */
+};
+
+struct ckf_pagemap {
+	uint32_t kind;	      /* enum ckf_target_kind */
+	uint64_t id;	      /* pid or shmid, from the file name */
+	char *name;	      /* file name */
+	uint32_t pages_id;    /* N of pages-N.img */
+	struct ckf_run *runs; /* ascending, not overlapping */
+	uint64_t nr_runs;
+	uint64_t nr_pages;	 /* all */
+	uint64_t nr_local_pages; /* in pages-N.img: these make up its length */
+};
+
+struct ckf_vma {
+	uint64_t start;
+	uint64_t end;
+	uint64_t pgoff;
+	uint64_t shmid;
+	uint32_t prot;
+	uint32_t flags;	 /* MAP_ */
+	uint32_t status; /* CRIU's VMA_ bits */
+	uint64_t madv;	 /* bit per MADV_ value */
+};
+
+struct ckf_task {
+	uint32_t pid;
+	uint32_t ppid;
+	uint32_t nr_threads;
+	uint32_t state; /* CRIU's TASK_ value */
+	char comm[32];
+	struct ckf_vma *vmas;
+	uint64_t nr_vmas;
+	bool thp_disabled;
+};
+
+struct ckf_dump {
+	int dir_fd;		/* owned */
+	struct ckf_task *tasks; /* in the order of pstree.img */
+	uint64_t nr_tasks;
+	struct ckf_pagemap *pagemaps; /* ascending by (kind, id) */
+	uint64_t nr_pagemaps;
+	bool has_parent; /* there is a "parent" link */
+};
+
+/*
+ * Opens the directory and reads pstree, cores, mm and pagemaps. A directory without pstree.img or
+ * inventory.img (a pre-dump has no pstree) is read as far as it goes; nr_tasks may be 0.
+ * The caller frees with ckf_dump_close().
+ */
+int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err);
+int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err);
+void ckf_dump_close(struct ckf_dump *d);
+
+/* One pagemap file of a directory. Free with ckf_pagemap_fini(). */
+int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, struct ckf_error *err);
+void ckf_pagemap_fini(struct ckf_pagemap *pm);
+
+#endif

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: MIT */
+/* ckf_convert(): from the directory of a dump to the directory of a fast image. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../format/ckf_codec.h"
+#include "../loader/ckf_image.h"
+#include "../loader/io_util.h"
+#include "files.h"
+#include "img.h"
+#include "output.h"
+#include "pipeline.h"
+#include "plan.h"
+
+#define IDX_PARTIAL_NAME CKF_IDX_NAME ".partial"
+#define DEFAULT_EXTENT_BYTES (4u << 20)
+#define NO_FILE (-1)
+
+struct convert {
+	struct ckf_convert_opts opts;
+	struct ckf_convert_stats stats;
+	const char *dump_path;
+	struct ckf_error *err;
+	int dump_fd;
+	struct ckf_dump *dump;
+	struct ckf_file_list list;
+	int64_t *pages_file; /* per pagemap: position in list, or NO_FILE */
+	uint64_t *pagemap_of; /* per file of list that is a pages file */
+	struct ckf_chain chain;
+	struct ckf_output out;
+	int pack_fd;
+	struct ckf_build build;
+	struct ckf_index idx;
+
+	/* Which stream comes next. */
+	uint64_t target;
+	uint32_t level;
+	struct ckf_run *left; /* runs wanted from the next level, after the first */
+	uint64_t nr_left;
+	uint32_t *open_streams; /* per pagemap: made and not done */
+};
+
+static int check_opts(const struct convert *c)
+{
+	const struct ckf_convert_opts *o = &c->opts;
+	int min = 0, max = 0;
+
+	if (o->codec != CKF_CODEC_AUTO && o->codec != CKF_CODEC_RAW &&
+	    o->codec != CKF_CODEC_LZ4 && o->codec != CKF_CODEC_ZSTD)
+		return ckf_error_set(c->err, -EINVAL, "unknown codec %d", o->codec);
+	if (o->codec != CKF_CODEC_AUTO)
+		ckf_codec_levels((uint32_t)o->codec, &min, &max);
+	if (o->level && (o->level < min || o->level > max))
+		return ckf_error_set(c->err, -EINVAL, "level %d is not one of this codec (%d to %d)",
+				     o->level, min, max);
+	if (o->extent_bytes != CKF_MIN_EXTENT_BYTES && o->extent_bytes != 8u << 20 &&
+	    o->extent_bytes != CKF_MAX_EXTENT_BYTES)
+		return ckf_error_set(c->err, -EINVAL,
+				     "an extent has 4, 8 or 16 MiB, not %u bytes",
+				     o->extent_bytes);
+	return 0;
+}
+
+static int open_dump(struct convert *c)
+{
+	int ret;
+
+	c->dump_fd = open(c->dump_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->dump_fd < 0)
+		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
+				     strerror(errno));
+	if (ckf_image_probe(c->dump_fd))
+		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
+	ret = ckf_file_list_read(c->dump_fd, &c->list, c->err);
+	if (!ret)
+		ret = ckf_dump_openat(c->dump_fd, ".", &c->dump, c->err);
+	if (!ret)
+		ret = ckf_chain_init(&c->chain, c->dump_fd, c->err);
+	if (!ret && !c->dump->nr_tasks && c->opts.warn)
+		c->opts.warn(c->opts.arg, "no pstree.img: it may be a pre-dump, which cannot be "
+					  "restored");
+	return ret;
+}
+
+/* Finds and checks the pages file of one pagemap. */
+static int claim_pages_file(struct convert *c, uint64_t i)
+{
+	const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
+	struct ckf_file *f;
+	char name[32];
+	int64_t at;
+
+	snprintf(name, sizeof(name), "pages-%u.img", pm->pages_id);
+	at = ckf_file_list_find(&c->list, name);
+	c->pages_file[i] = at;
+	if (at < 0) {
+		c->pages_file[i] = NO_FILE;
+		if (!pm->nr_local_pages)
+			return 0;
+		return ckf_error_set(c->err, -EBADMSG, "corrupt dump: there is no %s, which %s names",
+				     name, pm->name);
+	}
+	f = &c->list.files[at];
+	if (f->kind == CKF_FILE_PAGES)
+		return ckf_error_set(c->err, -EBADMSG,
+				     "corrupt dump: %s is named by %s and another pagemap", name,
+				     pm->name);
+	if (f->kind != CKF_FILE_VERBATIM)
+		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
+	if (f->size_bytes % CKF_PAGE_BYTES)
+		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
+				      "the length is not one of pages");
+	if (f->size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages)
+		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
+				      "shorter than %s says, got %llu pages, want %llu", pm->name,
+				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
+				      (unsigned long long)pm->nr_local_pages);
+	f->kind = CKF_FILE_PAGES;
+	c->pagemap_of[at] = i;
+	c->stats.page_bytes += f->size_bytes;
+	return 0;
+}
+
+static int claim_pages_files(struct convert *c)
+{
+	size_t n = (size_t)c->dump->nr_pagemaps;
+	int ret = 0;
+
+	if (!n)
+		return 0;
+	c->pages_file = calloc(n, sizeof(*c->pages_file));
+	c->pagemap_of = calloc((size_t)c->list.nr_files, sizeof(*c->pagemap_of));
+	c->open_streams = calloc(n, sizeof(*c->open_streams));
+	if (!c->pages_file || !c->pagemap_of || !c->open_streams)
+		return ckf_error_set(c->err, -ENOMEM, "no memory for the pagemaps");
+	for (uint64_t i = 0; i < n && !ret; i++) {
+		const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
+
+		ret = claim_pages_file(c, i);
+		c->stats.page_bytes += ckf_pages_to_bytes(pm->nr_pages - pm->nr_local_pages);
+	}
+	return ret;
+}
+
+static int copy_verbatim(struct convert *c, struct ckf_file *f)
+{
+	struct ckf_copy copy = { .name = f->name, .want_bytes = f->size_bytes };
+	int ret;
+
+	copy.src_fd = ckf_open_regular(c->dump_fd, f->name);
+	if (copy.src_fd < 0)
+		return ckf_error_set(c->err, copy.src_fd, "cannot open %s: %s", f->name,
+				     strerror(-copy.src_fd));
+	copy.dst_fd = ckf_output_create(&c->out, f->name, c->err);
+	if (copy.dst_fd < 0) {
+		close(copy.src_fd);
+		return copy.dst_fd;
+	}
+	ret = ckf_copy_file(&copy, &c->opts, &f->checksum, c->err);
+	/* Whoever could read the file can; whoever converts must be able to. */
+	if (!ret && fchmod(copy.dst_fd, (f->mode & 0777) | S_IRUSR))
+		ret = ckf_error_set(c->err, -errno, "cannot set the mode of %s: %s", f->name,
+				    strerror(errno));
+	close(copy.src_fd);
+	if (ret)
+		close(copy.dst_fd);
+	else
+		ret = ckf_output_finish_file(copy.dst_fd, f->name, c->err);
+	c->stats.other_bytes += f->size_bytes;
+	return ret;
+}
+
+static int copy_files(struct convert *c)
+{
+	int ret = 0;
+
+	for (uint64_t i = 0; i < c->list.nr_files && !ret; i++) {
+		struct ckf_file *f = &c->list.files[i];
+
+		if (f->kind == CKF_FILE_VERBATIM)
+			ret = copy_verbatim(c, f);
+		else if (f->kind == CKF_FILE_SYMLINK)
+			f->checksum = ckf_hash64(f->target, strlen(f->target));
+	}
+	return ret;
+}
+
+static const struct ckf_task *target_task(const struct convert *c, uint64_t target)
+{
+	const struct ckf_pagemap *pm = &c->dump->pagemaps[target];
+
+	return pm->kind == CKF_TARGET_TASK ? ckf_plan_find_task(c->dump, pm->id) : NULL;
+}
+
+/* The runs of a target are of no use any more: they may take more memory than all the rest. */
+static void drop_runs(struct convert *c, uint64_t target)
+{
+	struct ckf_pagemap *pm = &c->dump->pagemaps[target];
+
+	if (c->open_streams[target] || c->target <= target)
+		return;
+	free(pm->runs);
+	pm->runs = NULL;
+	pm->nr_runs = 0;
+}
+
+/* The stream of one level of the target at hand; *s stays NULL where that level has no pages. */
+static int make_stream(struct convert *c, struct ckf_stream **s, struct ckf_error *err)
+{
+	const struct ckf_pagemap *pm = &c->dump->pagemaps[c->target];
+	const struct ckf_task *task = target_task(c, c->target);
+	struct ckf_wanted wanted = { c->left, c->nr_left };
+	int64_t file = c->pages_file[c->target];
+	int ret;
+
+	if (!c->level) {
+		if (file == NO_FILE)
+			return 0;
+		return ckf_stream_local(pm, c->list.files[file].size_bytes / CKF_PAGE_BYTES, task,
+					s, err);
+	}
+	if (c->level == 1)
+		wanted = (struct ckf_wanted){ pm->runs, pm->nr_runs };
+	ret = ckf_stream_parent(&c->chain, c->level, pm, &wanted, task, s, &c->left, &c->nr_left,
+				err);
+	if (c->level > 1)
+		free((struct ckf_run *)wanted.runs);
+	if (ret) {
+		c->left = NULL;
+		return ret;
+	}
+	if (!(*s)->nr_pages) {
+		ckf_stream_free(*s);
+		*s = NULL;
+	}
+	return 0;
+}
+
+static bool more_levels(const struct convert *c)
+{
+	const struct ckf_pagemap *pm = &c->dump->pagemaps[c->target];
+
+	if (c->level == 1)
+		return pm->nr_pages > pm->nr_local_pages;
+	return c->level == 0 || c->nr_left > 0;
+}
+
+static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
+{
+	struct convert *c = arg;
+	int ret;
+
+	*s = NULL;
+	while (c->target < c->dump->nr_pagemaps) {
+		if (!more_levels(c)) {
+			free(c->left);
+			c->left = NULL;
+			c->nr_left = 0;
+			c->level = 0;
+			c->target++;
+			drop_runs(c, c->target - 1);
+			continue;
+		}
+		ret = make_stream(c, s, err);
+		c->level++;
+		if (ret)
+			return ret;
+		if (*s) {
+			(*s)->target = c->target;
+			c->open_streams[c->target]++;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static void stream_done(void *arg, const struct ckf_stream *s)
+{
+	struct convert *c = arg;
+
+	c->open_streams[s->target]--;
+	drop_runs(c, s->target);
+}
+
+static int convert_pages(struct convert *c)
+{
+	struct ckf_pipeline_opts p = {
+		.user = &c->opts,
+		.chain = &c->chain,
+		.pack_fd = c->pack_fd,
+		.total_bytes = c->stats.page_bytes,
+		.next_stream = next_stream,
+		.stream_done = stream_done,
+		.arg = c,
+	};
+	struct stat st;
+	int ret;
+
+	ret = ckf_build_init(&c->build, c->opts.extent_bytes, c->dump->nr_pagemaps, c->err);
+	if (!ret)
+		ret = ckf_pipeline_run(&p, &c->build, c->err);
+	for (uint64_t i = 0; i < c->list.nr_files && !ret; i++) {
+		const struct ckf_file *f = &c->list.files[i];
+
+		if (f->kind != CKF_FILE_PAGES)
+			continue;
+		/* Later matches were compared with what the file had then. */
+		if (fstatat(c->dump_fd, f->name, &st, AT_SYMLINK_NOFOLLOW) ||
+		    !ckf_file_unchanged(f, &st))
+			ret = ckf_error_set(c->err, -EBADMSG, "%s changed while it was read",
+					    f->name);
+	}
+	return ret;
+}
+
+/* Gives the files what the build knows of them, in the order of names. */
+static int finish_files(struct convert *c)
+{
+	uint64_t nr = 0;
+	uint64_t *order = malloc((size_t)(c->dump->nr_pagemaps + 1) * sizeof(*order));
+	int ret;
+
+	if (!order)
+		return ckf_error_set(c->err, -ENOMEM, "no memory for the index");
+	for (uint64_t i = 0; i < c->list.nr_files; i++) {
+		if (c->list.files[i].kind == CKF_FILE_PAGES)
+			order[nr++] = c->pagemap_of[i];
+	}
+	ret = ckf_build_order_refs(&c->build, order, nr, c->err);
+	for (uint64_t k = 0; k < nr && !ret; k++) {
+		const struct ckf_build_pages *p = &c->build.pages[order[k]];
+		struct ckf_file *f = &c->list.files[c->pages_file[order[k]]];
+
+		f->first_ref = p->first_ref;
+		f->nr_refs = p->nr_refs;
+		f->checksum = p->checksum;
+	}
+	free(order);
+	return ret;
+}
+
+static int make_index(struct convert *c)
+{
+	struct ckf_build *b = &c->build;
+	int ret = ckf_build_finish(b, c->err);
+
+	if (!ret)
+		ret = finish_files(c);
+	if (ret)
+		return ret;
+	c->idx = (struct ckf_index){
+		.pack_bytes = b->pack_bytes,
+		.extent_bytes = c->opts.extent_bytes,
+		.max_chunk_pages = CKF_CUT_MAX_PAGES,
+		.version_major = CKF_VERSION_MAJOR,
+		.version_minor = CKF_VERSION_MINOR,
+		.chunks = b->chunks,
+		.nr_chunks = b->nr_chunks,
+		.refs = b->refs,
+		.nr_refs = b->nr_refs,
+		.files = c->list.files,
+		.nr_files = c->list.nr_files,
+		.targets = b->targets,
+		.nr_targets = b->nr_targets,
+		.ops = b->ops,
+		.nr_ops = b->nr_ops,
+	};
+	b->ops = NULL; /* the plan may replace them */
+	for (uint64_t i = 0; i < b->nr_targets; i++) {
+		const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
+
+		b->targets[i].kind = pm->kind;
+		b->targets[i].id = pm->id;
+		b->targets[i].file = (uint32_t)ckf_file_list_find(&c->list, pm->name);
+	}
+	return ckf_plan_build(&c->idx, c->dump, c->err);
+}
+
+static int write_index(struct convert *c)
+{
+	struct ckf_disk_pack_header h;
+	void *buf = NULL;
+	size_t bytes;
+	int fd, ret;
+
+	ret = ckf_index_encode(&c->idx, &buf, &bytes, c->err);
+	if (ret)
+		return ret;
+	fd = ckf_output_create(&c->out, IDX_PARTIAL_NAME, c->err);
+	if (fd < 0) {
+		ret = fd;
+		goto out;
+	}
+	ret = ckf_write_full(fd, buf, bytes, 0);
+	if (ret) {
+		ckf_error_set(c->err, ret, "cannot write %s: %s", CKF_IDX_NAME, strerror(-ret));
+		close(fd);
+		goto out;
+	}
+	ret = ckf_output_finish_file(fd, CKF_IDX_NAME, c->err);
+	if (ret)
+		goto out;
+	c->stats.idx_bytes = bytes;
+	ckf_pack_header_encode(&c->idx, &h);
+	ret = ckf_write_full(c->pack_fd, &h, sizeof(h), 0);
+	if (!ret && ftruncate(c->pack_fd, (off_t)c->idx.pack_bytes))
+		ret = -errno;
+	if (ret)
+		ckf_error_set(c->err, ret, "cannot write %s: %s", CKF_PACK_NAME, strerror(-ret));
+	else
+		ret = ckf_output_finish_file(c->pack_fd, CKF_PACK_NAME, c->err);
+	if (!ret)
+		c->pack_fd = -1;
+out:
+	free(buf);
+	return ret;
+}
+
+static void fill_stats(struct convert *c)
+{
+	struct ckf_convert_stats *s = &c->stats;
+
+	s->zero_bytes = c->build.zero_bytes;
+	s->dup_bytes = c->build.dup_bytes;
+	s->stored_bytes = c->build.stored_bytes;
+	s->pack_bytes = c->idx.pack_bytes;
+	s->nr_chunks = c->idx.nr_chunks;
+	s->nr_tasks = c->dump->nr_tasks;
+}
+
+static int convert_into(struct convert *c, const char *fast)
+{
+	int ret;
+
+	ret = ckf_output_open(&c->out, fast, CKF_IDX_NAME, c->opts.force, c->err);
+	if (ret)
+		return ret;
+	ret = ckf_output_check_outside(&c->out, c->dump_fd, c->err);
+	if (!ret)
+		ret = copy_files(c);
+	if (!ret) {
+		c->pack_fd = ckf_output_create(&c->out, CKF_PACK_NAME, c->err);
+		if (c->pack_fd < 0)
+			ret = c->pack_fd;
+	}
+	if (!ret)
+		ret = convert_pages(c);
+	if (!ret)
+		ret = make_index(c);
+	if (!ret)
+		ret = write_index(c);
+	if (!ret && c->opts.stop && c->opts.stop(c->opts.arg))
+		ret = ckf_error_set(c->err, -EINTR, "stopped");
+	if (!ret)
+		ret = ckf_output_commit(&c->out, IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
+	if (!ret)
+		fill_stats(c);
+	if (c->pack_fd >= 0)
+		close(c->pack_fd);
+	ckf_output_close(&c->out);
+	return ret;
+}
+
+static void convert_free(struct convert *c)
+{
+	free(c->idx.ops);
+	free(c->idx.lanes);
+	free(c->idx.huge);
+	ckf_build_fini(&c->build);
+	ckf_chain_fini(&c->chain);
+	ckf_file_list_free(&c->list);
+	ckf_dump_close(c->dump);
+	free(c->pages_file);
+	free(c->pagemap_of);
+	free(c->open_streams);
+	free(c->left);
+	if (c->dump_fd >= 0)
+		close(c->dump_fd);
+	free(c);
+}
+
+int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
+		struct ckf_convert_stats *stats, struct ckf_error *err)
+{
+	struct convert *c = calloc(1, sizeof(*c));
+	uint64_t start = ckf_now_ns();
+	int ret;
+
+	if (!c)
+		return ckf_error_set(err, -ENOMEM, "no memory to convert");
+	c->err = err;
+	c->dump_path = dump;
+	c->dump_fd = -1;
+	c->pack_fd = -1;
+	ret = ckf_opts_get(opts, &c->opts, err);
+	if (!c->opts.extent_bytes)
+		c->opts.extent_bytes = DEFAULT_EXTENT_BYTES;
+	if (!ret)
+		ret = check_opts(c);
+	if (!ret)
+		ret = open_dump(c);
+	if (!ret)
+		ret = claim_pages_files(c);
+	if (!ret)
+		ret = convert_into(c, fast);
+	c->stats.ns = ckf_now_ns() - start;
+	if (!ret && stats)
+		*stats = c->stats;
+	convert_free(c);
+	return ret;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/* What the small images of a dump say about its tasks: pstree, core-PID, mm-PID and pagemaps. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "img.h"
+#include "core.pb-c.h"
+#include "mm.pb-c.h"
+#include "pstree.pb-c.h"
+
+static int read_core(int dir_fd, struct ckf_task *t, struct ckf_error *err)
+{
+	struct ckf_img im = { .fd = -1 };
+	CoreEntry *core = NULL;
+	const uint8_t *rec;
+	char name[32];
+	size_t bytes;
+	int ret;
+
+	snprintf(name, sizeof(name), "core-%u.img", t->pid);
+	ret = ckf_img_open(&im, dir_fd, name, CKF_CORE_MAGIC, err);
+	if (ret)
+		return ret == -ENOENT ? 0 : ret;
+	ret = ckf_img_next(&im, &rec, &bytes, err);
+	if (ret < 0)
+		goto out;
+	if (ret > 0)
+		core = core_entry__unpack(NULL, bytes, rec);
+	if (!core) {
+		ret = ckf_img_bad(&im, -EBADMSG, err, "not a core entry");
+		goto out;
+	}
+	if (core->tc) {
+		t->state = core->tc->task_state;
+		snprintf(t->comm, sizeof(t->comm), "%s", core->tc->comm);
+	}
+	core_entry__free_unpacked(core, NULL);
+	ret = 0;
+out:
+	ckf_img_close(&im);
+	return ret;
+}
+
+static int copy_vmas(const struct ckf_img *im, struct ckf_task *t, const MmEntry *mm,
+		     struct ckf_error *err)
+{
+	t->thp_disabled = mm->has_thp_disabled && mm->thp_disabled;
+	if (!mm->n_vmas)
+		return 0;
+	t->vmas = calloc(mm->n_vmas, sizeof(*t->vmas));
+	if (!t->vmas)
+		return ckf_error_set(err, -ENOMEM, "no memory for the VMAs of %s", im->name);
+	for (size_t i = 0; i < mm->n_vmas; i++) {
+		const VmaEntry *e = mm->vmas[i];
+
+		if (e->start >= e->end || (e->start | e->end) % CKF_PAGE_BYTES)
+			return ckf_img_bad(im, -EBADMSG, err, "VMA %zu has a bad range %#llx-%#llx",
+					   i, (unsigned long long)e->start,
+					   (unsigned long long)e->end);
+		t->vmas[i] = (struct ckf_vma){
+			.start = e->start,
+			.end = e->end,
+			.pgoff = e->pgoff,
+			.shmid = e->shmid,
+			.prot = e->prot,
+			.flags = e->flags,
+			.status = e->status,
+			.madv = e->has_madv ? e->madv : 0,
+		};
+	}
+	t->nr_vmas = mm->n_vmas;
+	return 0;
+}
+
+static int read_mm(int dir_fd, struct ckf_task *t, struct ckf_error *err)
+{
+	struct ckf_img im = { .fd = -1 };
+	MmEntry *mm = NULL;
+	const uint8_t *rec;
+	char name[32];
+	size_t bytes;
+	int ret;
+
+	snprintf(name, sizeof(name), "mm-%u.img", t->pid);
+	ret = ckf_img_open(&im, dir_fd, name, CKF_MM_MAGIC, err);
+	if (ret)
+		return ret == -ENOENT ? 0 : ret;
+	ret = ckf_img_next(&im, &rec, &bytes, err);
+	if (ret < 0)
+		goto out;
+	if (ret > 0)
+		mm = mm_entry__unpack(NULL, bytes, rec);
+	if (!mm) {
+		ret = ckf_img_bad(&im, -EBADMSG, err, "not an mm entry");
+		goto out;
+	}
+	ret = copy_vmas(&im, t, mm, err);
+	mm_entry__free_unpacked(mm, NULL);
+out:
+	ckf_img_close(&im);
+	return ret;
+}
+
+static int compare_u32(const void *a, const void *b)
+{
+	uint32_t x, y;
+
+	memcpy(&x, a, sizeof(x));
+	memcpy(&y, b, sizeof(y));
+	return x < y ? -1 : x > y;
+}
+
+static int check_pids(const struct ckf_dump *d, struct ckf_error *err)
+{
+	uint32_t *pids;
+	int ret = 0;
+
+	if (d->nr_tasks < 2)
+		return 0;
+	pids = malloc((size_t)d->nr_tasks * sizeof(*pids));
+	if (!pids)
+		return ckf_error_set(err, -ENOMEM, "no memory for the process tree");
+	for (uint64_t i = 0; i < d->nr_tasks; i++)
+		pids[i] = d->tasks[i].pid;
+	qsort(pids, (size_t)d->nr_tasks, sizeof(*pids), compare_u32);
+	for (uint64_t i = 1; i < d->nr_tasks && !ret; i++) {
+		if (pids[i] == pids[i - 1])
+			ret = ckf_error_rule(err, -EBADMSG, "pstree.img", -1, 0,
+					     "pid %u is there twice", pids[i]);
+	}
+	free(pids);
+	return ret;
+}
+
+static int add_task(struct ckf_dump *d, uint64_t *cap, const PstreeEntry *e)
+{
+	struct ckf_task *t;
+	int ret = ckf_array_grow(&d->tasks, d->nr_tasks, cap, sizeof(*d->tasks));
+
+	if (ret)
+		return ret;
+	t = &d->tasks[d->nr_tasks++];
+	memset(t, 0, sizeof(*t));
+	t->pid = e->pid;
+	t->ppid = e->ppid;
+	t->nr_threads = (uint32_t)e->n_threads;
+	return 0;
+}
+
+static int read_pstree(struct ckf_dump *d, struct ckf_error *err)
+{
+	struct ckf_img im = { .fd = -1 };
+	const uint8_t *rec;
+	uint64_t cap = 0;
+	PstreeEntry *e;
+	size_t bytes;
+	int ret;
+
+	ret = ckf_img_open(&im, d->dir_fd, "pstree.img", CKF_PSTREE_MAGIC, err);
+	if (ret)
+		return ret == -ENOENT ? 0 : ret;
+	while ((ret = ckf_img_next(&im, &rec, &bytes, err)) > 0) {
+		e = pstree_entry__unpack(NULL, bytes, rec);
+		if (!e) {
+			ret = ckf_img_bad(&im, -EBADMSG, err, "not a pstree entry");
+			break;
+		}
+		ret = add_task(d, &cap, e);
+		pstree_entry__free_unpacked(e, NULL);
+		if (ret) {
+			ckf_error_set(err, ret, "no memory for the process tree");
+			break;
+		}
+	}
+	ckf_img_close(&im);
+	return ret ? ret : check_pids(d, err);
+}
+
+static int compare_pagemap(const void *a, const void *b)
+{
+	const struct ckf_pagemap *x = a, *y = b;
+
+	if (x->kind != y->kind)
+		return x->kind < y->kind ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int read_pagemaps(struct ckf_dump *d, DIR *dir, struct ckf_error *err)
+{
+	struct dirent *de;
+	uint64_t cap = 0, id;
+	uint32_t kind;
+	int ret;
+
+	while (errno = 0, (de = readdir(dir))) {
+		if (!ckf_pagemap_name_parse(de->d_name, &kind, &id))
+			continue;
+		if (ckf_array_grow(&d->pagemaps, d->nr_pagemaps, &cap, sizeof(*d->pagemaps)))
+			return ckf_error_set(err, -ENOMEM, "no memory for the pagemaps");
+		ret = ckf_pagemap_read(d->dir_fd, de->d_name, &d->pagemaps[d->nr_pagemaps], err);
+		if (ret)
+			return ret;
+		d->nr_pagemaps++;
+	}
+	if (errno)
+		return ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
+	if (d->nr_pagemaps)
+		qsort(d->pagemaps, (size_t)d->nr_pagemaps, sizeof(*d->pagemaps), compare_pagemap);
+	return 0;
+}
+
+static int read_all(struct ckf_dump *d, struct ckf_error *err)
+{
+	struct stat st;
+	DIR *dir;
+	int fd, ret;
+
+	d->has_parent = !fstatat(d->dir_fd, "parent", &st, AT_SYMLINK_NOFOLLOW);
+	ret = read_pstree(d, err);
+	for (uint64_t i = 0; i < d->nr_tasks && !ret; i++) {
+		ret = read_core(d->dir_fd, &d->tasks[i], err);
+		if (!ret)
+			ret = read_mm(d->dir_fd, &d->tasks[i], err);
+	}
+	if (ret)
+		return ret;
+	/* An own open file: readdir moves the position of a shared one. */
+	fd = openat(d->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir) {
+		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return ret;
+	}
+	ret = read_pagemaps(d, dir, err);
+	closedir(dir);
+	return ret;
+}
+
+int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err)
+{
+	struct ckf_dump *d = calloc(1, sizeof(*d));
+	int ret;
+
+	if (!d)
+		return ckf_error_set(err, -ENOMEM, "no memory for a dump");
+	d->dir_fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (d->dir_fd < 0) {
+		ret = ckf_error_set(err, -errno, "cannot open directory %s: %s", path,
+				    strerror(errno));
+		goto out;
+	}
+	ret = read_all(d, err);
+	if (!ret)
+		*out = d;
+out:
+	if (ret)
+		ckf_dump_close(d);
+	return ret;
+}
+
+int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err)
+{
+	return ckf_dump_openat(AT_FDCWD, path, out, err);
+}
+
+void ckf_dump_close(struct ckf_dump *d)
+{
+	if (!d)
+		return;
+	for (uint64_t i = 0; i < d->nr_tasks; i++)
+		free(d->tasks[i].vmas);
+	for (uint64_t i = 0; i < d->nr_pagemaps; i++)
+		ckf_pagemap_fini(&d->pagemaps[i]);
+	free(d->tasks);
+	free(d->pagemaps);
+	if (d->dir_fd >= 0)
+		close(d->dir_fd);
+	free(d);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Chooses how a chunk is stored, and does it. Pure; a worker belongs to one thread. */
+#ifndef CKF_CONVERT_ENCODE_H
+#define CKF_CONVERT_ENCODE_H
+
+#include "pool.h"
+
+/* What the scratch of a worker must hold. */
+#define CKF_ENCODE_SAMPLE_PAGES 4
+#define CKF_ENCODE_SCRATCH_BYTES(max_pages) \
+	(((size_t)(max_pages) + CKF_ENCODE_SAMPLE_PAGES) * CKF_PAGE_BYTES)
+
+struct ckf_encode_opts {
+	int codec; /* CKF_CODEC_AUTO or an enum ckf_codec other than zero */
+	int level;
+};
+
+/*
+ * Encodes the chunk at data in its place: data then holds *stored_bytes bytes, and zeros up to the
+ * next page. Says raw where nothing else is worth it. 0 or -errno.
+ */
+int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, uint8_t *data,
+		     uint32_t nr_pages, uint8_t *codec, uint32_t *stored_bytes);
+
+#endif

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+/* ckf_extract(): the dump that a fast image was made from, byte for byte. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../format/ckf_codec.h"
+#include "../loader/ckf_image.h"
+#include "../loader/io_util.h"
+#include "ckf_convert.h"
+#include "files.h"
+#include "output.h"
+#include "pool.h"
+#include "sum.h"
+
+#define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS + 2)
+#define BATCH_BYTES (2u << 20)
+#define PROGRESS_MS 200
+
+struct extract;
+
+/* Some chunks of a pages file, one after the other. */
+struct batch {
+	struct ckf_job job; /* first: the job is the batch */
+	struct extract *x;
+	uint8_t *data;
+	uint64_t first_ref;
+	uint64_t nr_refs;
+	uint64_t off; /* in the file */
+	size_t bytes;
+	int ret; /* of the job, with err */
+	struct ckf_error err;
+};
+
+struct extract {
+	struct ckf_convert_opts opts;
+	struct ckf_error *err;
+	int fast_fd;
+	struct ckf_image *img;
+	struct ckf_output out;
+	bool warned_owner;
+	struct ckf_progress progress;
+	uint64_t progress_ns;
+
+	/* For pages files. */
+	struct ckf_pool *pool;
+	struct ckf_sum *sum;
+	int pack_fd;
+	int file_fd; /* the one being written */
+	struct batch batches[MAX_BATCHES];
+	unsigned int nr_batches;
+	uint8_t *data;
+};
+
+static int check_user(struct extract *x)
+{
+	uint64_t now = ckf_now_ns();
+
+	if (x->opts.stop && x->opts.stop(x->opts.arg))
+		return ckf_error_set(x->err, -EINTR, "stopped");
+	if (x->opts.progress && now - x->progress_ns >= PROGRESS_MS * 1000000ull) {
+		x->progress_ns = now;
+		x->opts.progress(x->opts.arg, &x->progress);
+	}
+	return 0;
+}
+
+/* Owners are restored by those who may; for all others the files are theirs, which is said once. */
+static int set_owner(struct extract *x, const struct ckf_file *f, int fd)
+{
+	int ret;
+
+	if (fd >= 0)
+		ret = fchown(fd, f->uid, f->gid);
+	else
+		ret = fchownat(x->out.dir_fd, f->name, f->uid, f->gid, AT_SYMLINK_NOFOLLOW);
+	if (!ret)
+		return 0;
+	if (errno != EPERM)
+		return ckf_error_set(x->err, -errno, "cannot set the owner of %s: %s", f->name,
+				     strerror(errno));
+	if (!x->warned_owner && x->opts.warn)
+		x->opts.warn(x->opts.arg, "without the right to set owners: files are your own");
+	x->warned_owner = true;
+	return 0;
+}
+
+static void file_times(const struct ckf_file *f, struct timespec t[2])
+{
+	t[0] = (struct timespec){ .tv_nsec = UTIME_OMIT };
+	t[1] = (struct timespec){ .tv_sec = f->mtime_sec, .tv_nsec = f->mtime_nsec };
+}
+
+/* Owner before mode, which a change of owner may clear bits of; the time after all writing. */
+static int finish_file(struct extract *x, const struct ckf_file *f, int fd)
+{
+	struct timespec times[2];
+	int ret = set_owner(x, f, fd);
+
+	file_times(f, times);
+	if (!ret && (fchmod(fd, f->mode) || futimens(fd, times)))
+		ret = ckf_error_set(x->err, -errno, "cannot set mode and time of %s: %s", f->name,
+				    strerror(errno));
+	if (ret) {
+		close(fd);
+		return ret;
+	}
+	return ckf_output_finish_file(fd, f->name, x->err);
+}
+
+static int check_sum(const struct extract *x, const struct ckf_file *f, uint64_t got)
+{
+	if (got == f->checksum)
+		return 0;
+	return ckf_error_rule(x->err, -EBADMSG, "files", f - x->img->idx->files, 0,
+			      "wrong checksum of %s, got %016llx, want %016llx", f->name,
+			      (unsigned long long)got, (unsigned long long)f->checksum);
+}
+
+static int extract_verbatim(struct extract *x, const struct ckf_file *f)
+{
+	struct ckf_copy copy = { .name = f->name, .want_bytes = f->size_bytes };
+	uint64_t sum;
+	int ret;
+
+	copy.src_fd = ckf_image_open_file(x->img, x->fast_fd, f, x->err);
+	if (copy.src_fd < 0)
+		return copy.src_fd;
+	copy.dst_fd = ckf_output_create(&x->out, f->name, x->err);
+	if (copy.dst_fd < 0) {
+		close(copy.src_fd);
+		return copy.dst_fd;
+	}
+	ret = ckf_copy_file(&copy, &x->opts, &sum, x->err);
+	close(copy.src_fd);
+	if (!ret)
+		ret = check_sum(x, f, sum);
+	if (ret) {
+		close(copy.dst_fd);
+		return ret;
+	}
+	return finish_file(x, f, copy.dst_fd);
+}
+
+static int extract_link(struct extract *x, const struct ckf_file *f)
+{
+	struct timespec times[2];
+	int ret;
+
+	ret = check_sum(x, f, ckf_hash64(f->target, strlen(f->target)));
+	if (ret)
+		return ret;
+	if (symlinkat(f->target, x->out.dir_fd, f->name))
+		return ckf_error_set(x->err, -errno, "cannot make link %s: %s", f->name,
+				     strerror(errno));
+	ret = set_owner(x, f, -1);
+	file_times(f, times);
+	if (!ret && utimensat(x->out.dir_fd, f->name, times, AT_SYMLINK_NOFOLLOW))
+		ret = ckf_error_set(x->err, -errno, "cannot set the time of %s: %s", f->name,
+				    strerror(errno));
+	return ret;
+}
+
+static void run_batch(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct batch *b = (struct batch *)job;
+	struct extract *x = b->x;
+	const struct ckf_index *idx = x->img->idx;
+	size_t at = 0;
+
+	for (uint64_t i = 0; i < b->nr_refs && !b->ret; i++) {
+		uint32_t chunk = idx->refs[b->first_ref + i];
+		size_t bytes = (size_t)ckf_pages_to_bytes(idx->chunks[chunk].nr_pages);
+
+		b->ret = ckf_image_read_chunk(x->img, x->pack_fd, chunk, w->codec, w->scratch,
+					      b->data + at, &b->err);
+		/* Zero chunks stay holes: an index of zeros alone cannot fill the disk. */
+		if (!b->ret && idx->chunks[chunk].codec != CKF_CODEC_ZERO)
+			b->ret = ckf_write_full(x->file_fd, b->data + at, bytes, b->off + at);
+		at += bytes;
+	}
+}
+
+static size_t batch_limit(const struct ckf_index *idx)
+{
+	size_t chunk = (size_t)ckf_pages_to_bytes(idx->max_chunk_pages);
+
+	return chunk > BATCH_BYTES ? chunk : BATCH_BYTES;
+}
+
+/* Takes as many refs as fit into a batch, from *ref on, and starts it. */
+static void begin_batch(struct extract *x, struct batch *b, uint64_t *ref, uint64_t end,
+			uint64_t *off)
+{
+	const struct ckf_index *idx = x->img->idx;
+	size_t limit = batch_limit(idx);
+
+	b->x = x;
+	b->first_ref = *ref;
+	b->off = *off;
+	b->bytes = 0;
+	b->ret = 0;
+	b->err.code = 0;
+	while (*ref < end) {
+		size_t n = (size_t)ckf_pages_to_bytes(idx->chunks[idx->refs[*ref]].nr_pages);
+
+		if (b->bytes + n > limit)
+			break;
+		b->bytes += n;
+		(*ref)++;
+	}
+	b->nr_refs = *ref - b->first_ref;
+	*off += b->bytes;
+	b->job.run = run_batch;
+	ckf_pool_submit(x->pool, &b->job);
+}
+
+static int end_batch(struct extract *x, const struct ckf_file *f, const struct batch *b)
+{
+	if (b->ret)
+		return ckf_error_set(x->err, b->ret, "%s: %s", f->name,
+				     b->err.code ? b->err.msg : strerror(-b->ret));
+	ckf_sum_update(x->sum, b->data, b->bytes);
+	x->progress.done_bytes += b->bytes;
+	return 0;
+}
+
+/* No job of the file may run on when its descriptor is closed. */
+static void drain(struct extract *x, uint64_t ended, uint64_t begun)
+{
+	for (; ended < begun; ended++) {
+		while (!ckf_pool_done(x->pool, &x->batches[ended % x->nr_batches].job))
+			ckf_pool_wait(x->pool, PROGRESS_MS);
+	}
+}
+
+static int write_batches(struct extract *x, const struct ckf_file *f)
+{
+	uint64_t ref = f->first_ref, end = f->first_ref + f->nr_refs;
+	uint64_t off = 0, begun = 0, ended = 0;
+	int ret = 0;
+
+	ckf_sum_reset(x->sum);
+	while (!ret && (ref < end || ended < begun)) {
+		ret = check_user(x);
+		if (ret)
+			break;
+		if (ref < end && begun - ended < x->nr_batches) {
+			begin_batch(x, &x->batches[begun++ % x->nr_batches], &ref, end, &off);
+			continue;
+		}
+		if (ckf_pool_done(x->pool, &x->batches[ended % x->nr_batches].job)) {
+			ret = end_batch(x, f, &x->batches[ended % x->nr_batches]);
+			ended++;
+		} else {
+			ckf_pool_wait(x->pool, PROGRESS_MS);
+		}
+	}
+	drain(x, ended, begun);
+	return ret ? ret : check_sum(x, f, ckf_sum_value(x->sum));
+}
+
+static int extract_pages(struct extract *x, const struct ckf_file *f)
+{
+	int ret;
+
+	x->file_fd = ckf_output_create(&x->out, f->name, x->err);
+	if (x->file_fd < 0)
+		return x->file_fd;
+	if (ftruncate(x->file_fd, (off_t)f->size_bytes))
+		ret = ckf_error_set(x->err, -errno, "cannot write %s: %s", f->name,
+				    strerror(errno));
+	else
+		ret = write_batches(x, f);
+	if (ret) {
+		close(x->file_fd);
+		return ret;
+	}
+	return finish_file(x, f, x->file_fd);
+}
+
+/* What pages files need: threads and buffers, for as many batches as there can be. */
+static int start_threads(struct extract *x)
+{
+	const struct ckf_index *idx = x->img->idx;
+	unsigned int threads = ckf_pool_threads(x->opts.threads);
+	size_t limit = batch_limit(idx);
+	uint64_t batches = 1;
+
+	for (uint64_t i = 0; i < idx->nr_files; i++) {
+		if (idx->files[i].kind != CKF_FILE_PAGES)
+			continue;
+		x->progress.total_bytes += idx->files[i].size_bytes;
+		if (batches < idx->files[i].nr_refs)
+			batches = idx->files[i].nr_refs;
+	}
+	x->nr_batches = batches < 2 * threads + 2 ? (unsigned int)batches : 2 * threads + 2;
+	x->sum = ckf_sum_new();
+	x->data = aligned_alloc(CKF_PAGE_BYTES, x->nr_batches * limit);
+	if (!x->sum || !x->data)
+		return ckf_error_set(x->err, -ENOMEM, "no memory for buffers");
+	for (unsigned int i = 0; i < x->nr_batches; i++)
+		x->batches[i].data = x->data + i * limit;
+	x->pack_fd = ckf_image_open_pack(x->img, x->fast_fd, 0, x->err);
+	if (x->pack_fd < 0)
+		return x->pack_fd;
+	return ckf_pool_start(&x->pool, threads,
+			      (size_t)ckf_pages_to_bytes(idx->max_chunk_pages), x->err);
+}
+
+static int extract_files(struct extract *x)
+{
+	const struct ckf_index *idx = x->img->idx;
+	int ret = start_threads(x);
+
+	for (uint64_t i = 0; i < idx->nr_files && !ret; i++) {
+		const struct ckf_file *f = &idx->files[i];
+
+		ret = check_user(x);
+		if (ret)
+			break;
+		if (f->kind == CKF_FILE_VERBATIM)
+			ret = extract_verbatim(x, f);
+		else if (f->kind == CKF_FILE_PAGES)
+			ret = extract_pages(x, f);
+		else
+			ret = extract_link(x, f);
+	}
+	return ret;
+}
+
+static void extract_free(struct extract *x)
+{
+	ckf_pool_stop(x->pool);
+	ckf_sum_free(x->sum);
+	free(x->data);
+	if (x->pack_fd >= 0)
+		close(x->pack_fd);
+	ckf_image_close(x->img);
+	if (x->fast_fd >= 0)
+		close(x->fast_fd);
+	free(x);
+}
+
+int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opts *opts,
+		struct ckf_error *err)
+{
+	struct extract *x = calloc(1, sizeof(*x));
+	int ret;
+
+	if (!x)
+		return ckf_error_set(err, -ENOMEM, "no memory to extract");
+	x->err = err;
+	x->pack_fd = -1;
+	x->fast_fd = -1;
+	ret = ckf_opts_get(opts, &x->opts, err);
+	if (ret)
+		goto out;
+	x->fast_fd = open(fast, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (x->fast_fd < 0) {
+		ret = ckf_error_set(err, -errno, "cannot open directory %s: %s", fast,
+				    strerror(errno));
+		goto out;
+	}
+	ret = ckf_image_open(x->fast_fd, &x->img, err);
+	if (ret)
+		goto out;
+	ret = ckf_output_open(&x->out, dump, "inventory.img", x->opts.force, err);
+	if (ret)
+		goto out;
+	ret = ckf_output_check_outside(&x->out, x->fast_fd, err);
+	if (!ret)
+		ret = extract_files(x);
+	if (!ret)
+		ret = ckf_output_commit(&x->out, NULL, NULL, err);
+	ckf_output_close(&x->out);
+out:
+	extract_free(x);
+	return ret;
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT */
+/* Lists a dump directory and copies files, with a checksum of what was copied. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "img.h"
+#include "sum.h"
+
+#define COPY_BYTES (1u << 20)
+
+int ckf_opts_get(const struct ckf_convert_opts *user, struct ckf_convert_opts *out,
+		 struct ckf_error *err)
+{
+	*out = (struct ckf_convert_opts){ .size = sizeof(*out), .codec = CKF_CODEC_AUTO };
+	if (!user)
+		return 0;
+	if (user->size != sizeof(*user))
+		return ckf_error_set(err, -EINVAL, "options of another version");
+	*out = *user;
+	return 0;
+}
+
+int ckf_write_full(int fd, const void *buf, size_t bytes, uint64_t off)
+{
+	const uint8_t *p = buf;
+	ssize_t n;
+
+	while (bytes) {
+		n = pwrite(fd, p, bytes, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		off += (uint64_t)n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+static int read_link(int dir_fd, struct ckf_file *f, struct ckf_error *err)
+{
+	char target[CKF_MAX_LINK_BYTES + 2];
+	ssize_t n = readlinkat(dir_fd, f->name, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return ckf_error_set(err, -errno, "cannot read link %s: %s", f->name,
+				     strerror(errno));
+	if (!n || n > CKF_MAX_LINK_BYTES)
+		return ckf_error_set(err, -EOPNOTSUPP, "the target of link %s has %zd bytes",
+				     f->name, n);
+	target[n] = '\0';
+	f->target = strdup(target);
+	f->size_bytes = (uint64_t)n;
+	return f->target ? 0 : -ENOMEM;
+}
+
+static const char *type_name(mode_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFDIR:
+		return "a directory";
+	case S_IFIFO:
+		return "a FIFO";
+	case S_IFSOCK:
+		return "a socket";
+	default:
+		return "a device";
+	}
+}
+
+static int describe(int dir_fd, struct ckf_file *f, struct ckf_error *err)
+{
+	struct stat st;
+
+	if (fstatat(dir_fd, f->name, &st, AT_SYMLINK_NOFOLLOW))
+		return ckf_error_set(err, -errno, "cannot stat %s: %s", f->name, strerror(errno));
+	f->mtime_sec = st.st_mtim.tv_sec;
+	f->mtime_nsec = (uint32_t)st.st_mtim.tv_nsec;
+	f->mode = st.st_mode & 07777;
+	f->uid = st.st_uid;
+	f->gid = st.st_gid;
+	if (S_ISREG(st.st_mode)) {
+		f->kind = CKF_FILE_VERBATIM;
+		f->size_bytes = (uint64_t)st.st_size;
+		return 0;
+	}
+	if (S_ISLNK(st.st_mode)) {
+		f->kind = CKF_FILE_SYMLINK;
+		return read_link(dir_fd, f, err);
+	}
+	return ckf_error_set(err, -EOPNOTSUPP, "%s is %s: not something that a dump has", f->name,
+			     type_name(st.st_mode));
+}
+
+static int add_entry(int dir_fd, struct ckf_file_list *l, uint64_t *cap, const char *name,
+		     struct ckf_error *err)
+{
+	struct ckf_file *f;
+	int ret;
+
+	if (!ckf_name_ok(name, strlen(name)))
+		return ckf_error_set(err, -EOPNOTSUPP, "%s: a fast image cannot hold that name",
+				     name);
+	ret = ckf_array_grow(&l->files, l->nr_files, cap, sizeof(*l->files));
+	if (ret)
+		return ret;
+	f = &l->files[l->nr_files];
+	memset(f, 0, sizeof(*f));
+	f->name = strdup(name);
+	if (!f->name)
+		return -ENOMEM;
+	l->nr_files++;
+	return describe(dir_fd, f, err);
+}
+
+static int compare_file(const void *a, const void *b)
+{
+	const struct ckf_file *x = a, *y = b;
+
+	return strcmp(x->name, y->name);
+}
+
+int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *err)
+{
+	struct dirent *de;
+	uint64_t cap = 0;
+	int fd, ret = 0;
+	DIR *dir;
+
+	memset(out, 0, sizeof(*out));
+	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir) {
+		ret = -errno;
+		if (fd >= 0)
+			close(fd);
+		return ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
+	}
+	while (!ret && (errno = 0, de = readdir(dir))) {
+		if (strcmp(de->d_name, ".") != 0 && strcmp(de->d_name, "..") != 0)
+			ret = add_entry(dir_fd, out, &cap, de->d_name, err);
+	}
+	if (!ret && errno)
+		ret = -errno;
+	closedir(dir);
+	if (ret) {
+		ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
+		ckf_file_list_free(out);
+		return ret;
+	}
+	if (out->nr_files)
+		qsort(out->files, (size_t)out->nr_files, sizeof(*out->files), compare_file);
+	return 0;
+}
+
+void ckf_file_list_free(struct ckf_file_list *l)
+{
+	for (uint64_t i = 0; i < l->nr_files; i++) {
+		free((char *)l->files[i].name);
+		free((char *)l->files[i].target);
+	}
+	free(l->files);
+	memset(l, 0, sizeof(*l));
+}
+
+int64_t ckf_file_list_find(const struct ckf_file_list *l, const char *name)
+{
+	struct ckf_file key = { .name = name };
+	struct ckf_file *f;
+
+	if (!l->nr_files)
+		return -1;
+	f = bsearch(&key, l->files, (size_t)l->nr_files, sizeof(*l->files), compare_file);
+	return f ? f - l->files : -1;
+}
+
+bool ckf_file_unchanged(const struct ckf_file *f, const struct stat *st)
+{
+	return S_ISREG(st->st_mode) && (uint64_t)st->st_size == f->size_bytes &&
+	       st->st_mtim.tv_sec == f->mtime_sec &&
+	       (uint32_t)st->st_mtim.tv_nsec == f->mtime_nsec;
+}
+
+static int copy_data(const struct ckf_copy *c, const struct ckf_convert_opts *opts, uint8_t *buf,
+		     struct ckf_sum *sum, struct ckf_error *err)
+{
+	uint64_t off = 0;
+	ssize_t n;
+	int ret;
+
+	for (;;) {
+		if (opts->stop && opts->stop(opts->arg))
+			return ckf_error_set(err, -EINTR, "stopped");
+		n = pread(c->src_fd, buf, COPY_BYTES, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return ckf_error_set(err, -errno, "cannot read %s: %s", c->name,
+					     strerror(errno));
+		if (!n || off + (uint64_t)n > c->want_bytes)
+			break;
+		ckf_sum_update(sum, buf, (size_t)n);
+		ret = ckf_write_full(c->dst_fd, buf, (size_t)n, off);
+		if (ret)
+			return ckf_error_set(err, ret, "cannot write %s: %s", c->name,
+					     strerror(-ret));
+		off += (uint64_t)n;
+	}
+	if (n || off != c->want_bytes)
+		return ckf_error_set(err, -EBADMSG, "%s changed its size while it was read",
+				     c->name);
+	return 0;
+}
+
+int ckf_copy_file(const struct ckf_copy *c, const struct ckf_convert_opts *opts, uint64_t *checksum,
+		  struct ckf_error *err)
+{
+	struct ckf_sum *sum = ckf_sum_new();
+	uint8_t *buf = malloc(COPY_BYTES);
+	int ret;
+
+	if (sum && buf)
+		ret = copy_data(c, opts, buf, sum, err);
+	else
+		ret = ckf_error_set(err, -ENOMEM, "no memory to copy %s", c->name);
+	if (!ret)
+		*checksum = ckf_sum_value(sum);
+	ckf_sum_free(sum);
+	free(buf);
+	return ret;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* The entries of a dump directory, and copies of its files. Private to convert/. */
+#ifndef CKF_CONVERT_FILES_H
+#define CKF_CONVERT_FILES_H
+
+#include <sys/stat.h>
+
+#include "../format/ckf_index.h"
+#include "ckf_convert.h"
+
+/*
+ * The entries, as an image will name them: sorted, names and link targets owned by the list. All
+ * regular files are CKF_FILE_VERBATIM, without checksum, until the caller knows better.
+ */
+struct ckf_file_list {
+	struct ckf_file *files;
+	uint64_t nr_files;
+};
+
+/* -EOPNOTSUPP for entries that a dump cannot have: directories, devices, names of our own. */
+int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *err);
+void ckf_file_list_free(struct ckf_file_list *l);
+/* Position of a name, or -1. */
+int64_t ckf_file_list_find(const struct ckf_file_list *l, const char *name);
+
+/* True when the file is still the one that f was made from. */
+bool ckf_file_unchanged(const struct ckf_file *f, const struct stat *st);
+
+/*
+ * Copies all of src_fd to dst_fd and says the checksum. -EBADMSG when it has not exactly want_bytes
+ * bytes, -EINTR on opts->stop. name is for messages.
+ */
+struct ckf_copy {
+	int src_fd;
+	int dst_fd;
+	const char *name;
+	uint64_t want_bytes;
+};
+int ckf_copy_file(const struct ckf_copy *c, const struct ckf_convert_opts *opts, uint64_t *checksum,
+		  struct ckf_error *err);
+
+/* write() of all of it, at the given offset. 0 or -errno. */
+int ckf_write_full(int fd, const void *buf, size_t bytes, uint64_t off);
+
+/* Checks the size of an options struct and fills in the defaults of one that is NULL. */
+int ckf_opts_get(const struct ckf_convert_opts *user, struct ckf_convert_opts *out,
+		 struct ckf_error *err);
+
+#endif

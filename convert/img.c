@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/* CRIU image files, record by record, with bounds on all that the file says of itself. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "img.h"
+
+#define IMG_COMMON_MAGIC 0x54564319u /* before the magic of the type, since images v1.1 */
+#define IMG_BUF_BYTES (64u << 10)
+
+int ckf_array_grow(void *array, uint64_t nr, uint64_t *cap, size_t entry_bytes)
+{
+	uint64_t want = *cap + *cap / 2 + 16;
+	uint64_t bytes;
+	void *p;
+
+	if (nr < *cap)
+		return 0;
+	if (ckf_mul_overflow(want, entry_bytes, &bytes) || bytes > SIZE_MAX / 2)
+		return -ENOMEM;
+	memcpy(&p, array, sizeof(p));
+	p = realloc(p, (size_t)bytes);
+	if (!p)
+		return -ENOMEM;
+	memcpy(array, &p, sizeof(p));
+	*cap = want;
+	return 0;
+}
+
+int ckf_open_regular(int dir_fd, const char *name)
+{
+	struct stat st;
+	int fd, ret;
+
+	/* O_NONBLOCK: opening a FIFO must not wait for a writer. */
+	fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ELOOP ? -EOPNOTSUPP : -errno;
+	if (fstat(fd, &st)) {
+		ret = -errno;
+		close(fd);
+		return ret;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		close(fd);
+		return -EOPNOTSUPP;
+	}
+	return fd;
+}
+
+int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const char *fmt, ...)
+{
+	char msg[CKF_ERROR_MSG_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	return ckf_error_rule(err, code, im->name, im->rec, im->rec_off, "%s", msg);
+}
+
+/* Makes want bytes available at buf + first. 0, -EBADMSG when the file is too short, -errno. */
+static int fill_buf(struct ckf_img *im, size_t want, struct ckf_error *err)
+{
+	uint8_t *p;
+	ssize_t n;
+
+	if (im->last - im->first >= want)
+		return 0;
+	if (want > im->size_bytes - im->off)
+		return ckf_img_bad(im, -EBADMSG, err, "the file ends within it");
+	memmove(im->buf, im->buf + im->first, im->last - im->first);
+	im->last -= im->first;
+	im->first = 0;
+	if (want > im->buf_bytes) {
+		p = realloc(im->buf, want);
+		if (!p)
+			return ckf_error_set(err, -ENOMEM, "no memory for a record of %s",
+					     im->name);
+		im->buf = p;
+		im->buf_bytes = want;
+	}
+	while (im->last < want) {
+		n = read(im->fd, im->buf + im->last, im->buf_bytes - im->last);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return ckf_error_set(err, -errno, "cannot read %s: %s", im->name,
+					     strerror(errno));
+		if (n == 0)
+			return ckf_img_bad(im, -EBADMSG, err, "the file ends within it");
+		im->last += (size_t)n;
+	}
+	return 0;
+}
+
+static int take32(struct ckf_img *im, uint32_t *v, struct ckf_error *err)
+{
+	ckf_le32 le;
+	int ret = fill_buf(im, sizeof(le), err);
+
+	if (ret)
+		return ret;
+	memcpy(&le, im->buf + im->first, sizeof(le));
+	im->first += sizeof(le);
+	im->off += sizeof(le);
+	*v = ckf_get32(le);
+	return 0;
+}
+
+static int check_magic(struct ckf_img *im, uint32_t magic, struct ckf_error *err)
+{
+	uint32_t got;
+	int ret = take32(im, &got, err);
+
+	if (!ret && got == IMG_COMMON_MAGIC)
+		ret = take32(im, &got, err);
+	if (!ret && got != magic)
+		ret = ckf_img_bad(im, -EBADMSG, err, "wrong magic, got %#x, want %#x", got, magic);
+	return ret;
+}
+
+int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magic,
+		 struct ckf_error *err)
+{
+	struct stat st;
+	int ret;
+
+	memset(im, 0, sizeof(*im));
+	im->rec = -1;
+	im->fd = ckf_open_regular(dir_fd, name);
+	if (im->fd == -ENOENT)
+		return -ENOENT;
+	if (im->fd == -EOPNOTSUPP)
+		return ckf_error_set(err, -EOPNOTSUPP, "%s is not a regular file", name);
+	if (im->fd < 0)
+		return ckf_error_set(err, im->fd, "cannot open %s: %s", name, strerror(-im->fd));
+	im->name = strdup(name);
+	im->buf = malloc(IMG_BUF_BYTES);
+	im->buf_bytes = IMG_BUF_BYTES;
+	if (!im->name || !im->buf) {
+		ret = ckf_error_set(err, -ENOMEM, "no memory to read %s", name);
+		goto out;
+	}
+	if (fstat(im->fd, &st)) {
+		ret = ckf_error_set(err, -errno, "cannot stat %s: %s", name, strerror(errno));
+		goto out;
+	}
+	im->size_bytes = (uint64_t)st.st_size;
+	ret = check_magic(im, magic, err);
+out:
+	if (ret)
+		ckf_img_close(im);
+	return ret;
+}
+
+void ckf_img_close(struct ckf_img *im)
+{
+	/* A zeroed struct has fd 0, but never with a name. */
+	if (im->fd >= 0 && (im->fd > 0 || im->name))
+		close(im->fd);
+	free(im->name);
+	free(im->buf);
+	memset(im, 0, sizeof(*im));
+}
+
+int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, struct ckf_error *err)
+{
+	uint32_t len;
+	int ret;
+
+	if (im->off == im->size_bytes)
+		return 0;
+	im->rec++;
+	im->rec_off = im->off;
+	ret = take32(im, &len, err);
+	if (ret)
+		return ret;
+	if (len > im->size_bytes - im->off)
+		return ckf_img_bad(im, -EBADMSG, err, "its length of %u reaches beyond the file",
+				   len);
+	if (len > CKF_IMG_MAX_RECORD_BYTES)
+		return ckf_img_bad(im, -E2BIG, err, "a record of %u bytes", len);
+	ret = fill_buf(im, len, err);
+	if (ret)
+		return ret;
+	*record = im->buf + im->first;
+	*bytes = len;
+	im->first += len;
+	im->off += len;
+	return 1;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * CRIU image files: a magic, then records of a 32-bit length and a protobuf message.
+ *
+ * Private to convert/. A reader holds one file and one record at a time, whatever their size, and
+ * belongs to one thread.
+ */
+#ifndef CKF_CONVERT_IMG_H
+#define CKF_CONVERT_IMG_H
+
+#include "ckf_dump.h"
+
+#define CKF_PAGEMAP_MAGIC 0x56084025u /* criu/include/magic.h */
+#define CKF_PSTREE_MAGIC 0x50273030u
+#define CKF_CORE_MAGIC 0x55053847u
+#define CKF_MM_MAGIC 0x57492820u
+
+/* A record of more bytes is refused: the largest real one is an mm with its VMAs. */
+#define CKF_IMG_MAX_RECORD_BYTES (64u << 20)
+
+struct ckf_img {
+	int fd;
+	char *name;
+	uint64_t size_bytes;
+	uint64_t off;	  /* of the next byte to take out of buf */
+	uint64_t rec_off; /* of the record that was taken last */
+	int64_t rec;	  /* its number, from 0; -1 before the first */
+	uint8_t *buf;
+	size_t buf_bytes;
+	size_t first; /* part of buf that was read and not taken */
+	size_t last;
+};
+
+/*
+ * Opens a regular file and checks its magic. -ENOENT leaves err alone, so that the caller may go
+ * on without the file. ckf_img_close() takes a zeroed or failed struct.
+ */
+int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magic,
+		 struct ckf_error *err);
+void ckf_img_close(struct ckf_img *im);
+
+/* 1 with the next record, valid until the next call; 0 at the end; -errno. */
+int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, struct ckf_error *err);
+
+/* Says that the record that was taken last is corrupt (or, by code, unsupported). */
+int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* Opens a regular file of a directory for reading, never a link. -errno, with err untouched. */
+int ckf_open_regular(int dir_fd, const char *name);
+
+/* The entries of one pagemap file, one after the other. */
+struct ckf_pagemap_reader {
+	struct ckf_img img;
+	uint32_t pages_id;
+	uint64_t prev_end;
+};
+
+/* -ENOENT leaves err alone. */
+int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, int dir_fd, const char *name,
+			    struct ckf_error *err);
+void ckf_pagemap_reader_close(struct ckf_pagemap_reader *r);
+/* 1 with the next run (never empty, in ascending order), 0 at the end, -errno. */
+int ckf_pagemap_reader_next(struct ckf_pagemap_reader *r, struct ckf_run *run,
+			    struct ckf_error *err);
+
+/* True when name is that of a pagemap file; kind and id say of what. */
+bool ckf_pagemap_name_parse(const char *name, uint32_t *kind, uint64_t *id);
+
+/*
+ * Makes room for one more entry of entry_bytes in *array, which has nr entries and room for *cap.
+ * Growth is geometric. 0 or -ENOMEM, with *array as it was.
+ */
+int ckf_array_grow(void *array, uint64_t nr, uint64_t *cap, size_t entry_bytes);
+
+#endif

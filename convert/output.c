@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: MIT */
+/* Directories that are there completely or not at all. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "output.h"
+
+#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+#define TEMP_SUFFIX_BYTES 14 /* ".ckfast-XXXXXX" */
+#define TEMP_TRIES 100
+
+/* Goes through the names of a directory, "." and ".." left out, until visit returns non-zero. */
+static int for_each_name(int dir_fd, int (*visit)(int dir_fd, const char *name, void *arg),
+			 void *arg)
+{
+	int fd = openat(dir_fd, ".", DIR_FLAGS), ret = 0;
+	struct dirent *de;
+	DIR *dir;
+
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir) {
+		ret = -errno;
+		if (fd >= 0)
+			close(fd);
+		return ret;
+	}
+	while (!ret && (errno = 0, de = readdir(dir))) {
+		if (strcmp(de->d_name, ".") != 0 && strcmp(de->d_name, "..") != 0)
+			ret = visit(dir_fd, de->d_name, arg);
+	}
+	if (!ret && errno)
+		ret = -errno;
+	closedir(dir);
+	return ret;
+}
+
+static int remove_name(int dir_fd, const char *name, void *arg)
+{
+	(void)arg;
+	return unlinkat(dir_fd, name, 0) ? -errno : 0;
+}
+
+/* Removes a flat directory, the file that makes it what it is first. */
+static int remove_dir(int parent_fd, const char *name, const char *mark)
+{
+	int fd = openat(parent_fd, name, DIR_FLAGS | O_NOFOLLOW), ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (unlinkat(fd, mark, 0) && errno != ENOENT)
+		ret = -errno;
+	if (!ret)
+		ret = for_each_name(fd, remove_name, NULL);
+	close(fd);
+	if (!ret && unlinkat(parent_fd, name, AT_REMOVEDIR))
+		ret = -errno;
+	return ret;
+}
+
+struct look {
+	const char *mark;
+	bool has_mark;
+	bool has_dir;
+	bool has_any;
+};
+
+static int look_at_name(int dir_fd, const char *name, void *arg)
+{
+	struct look *l = arg;
+	struct stat st;
+
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
+		return -errno;
+	l->has_any = true;
+	l->has_dir |= S_ISDIR(st.st_mode);
+	l->has_mark |= !strcmp(name, l->mark);
+	return 0;
+}
+
+/* What is in place already: nothing, or something that may be replaced. */
+static int check_existing(struct ckf_output *o, const char *path, bool force, struct ckf_error *err)
+{
+	struct look l = { .mark = o->mark };
+	struct stat st;
+	int fd, ret;
+
+	if (fstatat(o->parent_fd, o->name, &st, AT_SYMLINK_NOFOLLOW)) {
+		if (errno == ENOENT)
+			return 0;
+		return ckf_error_set(err, -errno, "cannot stat %s: %s", path, strerror(errno));
+	}
+	if (!force)
+		return ckf_error_set(err, -EEXIST, "%s exists already", path);
+	if (!S_ISDIR(st.st_mode))
+		return ckf_error_set(err, -EEXIST, "%s is not a directory", path);
+	fd = openat(o->parent_fd, o->name, DIR_FLAGS | O_NOFOLLOW);
+	ret = fd < 0 ? -errno : for_each_name(fd, look_at_name, &l);
+	if (fd >= 0)
+		close(fd);
+	if (ret)
+		return ckf_error_set(err, ret, "cannot read %s: %s", path, strerror(-ret));
+	if (l.has_dir || (l.has_any && !l.has_mark))
+		return ckf_error_set(err, -EEXIST,
+				     "%s is neither empty nor a directory of the kind to replace",
+				     path);
+	o->replaces = true;
+	return 0;
+}
+
+static int split_path(struct ckf_output *o, const char *path, struct ckf_error *err)
+{
+	char *copy = strdup(path), *slash;
+	size_t len = copy ? strlen(copy) : 0;
+	int ret = 0;
+
+	if (!copy)
+		return ckf_error_set(err, -ENOMEM, "no memory for a path");
+	while (len > 1 && copy[len - 1] == '/')
+		copy[--len] = '\0';
+	slash = strrchr(copy, '/');
+	o->name = strdup(slash ? slash + 1 : copy);
+	if (slash)
+		slash[slash == copy] = '\0';
+	if (!o->name)
+		ret = ckf_error_set(err, -ENOMEM, "no memory for a path");
+	else if (!*o->name || !strcmp(o->name, ".") || !strcmp(o->name, ".."))
+		ret = ckf_error_set(err, -EINVAL, "%s cannot be made: it has no name of its own",
+				    path);
+	if (!ret) {
+		o->parent_fd = open(slash ? copy : ".", DIR_FLAGS);
+		if (o->parent_fd < 0)
+			ret = ckf_error_set(err, -errno, "cannot open the directory of %s: %s",
+					    path, strerror(errno));
+	}
+	free(copy);
+	return ret;
+}
+
+static int make_temp(struct ckf_output *o, const char *path, struct ckf_error *err)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz012345";
+	uint8_t r[6];
+
+	for (int try = 0; try < TEMP_TRIES; try++) {
+		if (getrandom(r, sizeof(r), 0) != sizeof(r))
+			return ckf_error_set(err, -errno, "getrandom: %s", strerror(errno));
+		for (size_t i = 0; i < sizeof(r); i++)
+			r[i] = (uint8_t)letters[r[i] % 32];
+		snprintf(o->temp, sizeof(o->temp), ".%.*s.ckfast-%.6s",
+			 (int)sizeof(o->temp) - 2 - TEMP_SUFFIX_BYTES, o->name, (char *)r);
+		if (!mkdirat(o->parent_fd, o->temp, 0700)) {
+			o->created = true;
+			break;
+		}
+		if (errno != EEXIST)
+			break;
+	}
+	if (!o->created)
+		return ckf_error_set(err, -errno, "cannot make a directory beside %s: %s", path,
+				     strerror(errno));
+	o->dir_fd = openat(o->parent_fd, o->temp, DIR_FLAGS | O_NOFOLLOW);
+	if (o->dir_fd < 0)
+		return ckf_error_set(err, -errno, "cannot open %s: %s", o->temp, strerror(errno));
+	return 0;
+}
+
+int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
+		    struct ckf_error *err)
+{
+	int ret;
+
+	memset(o, 0, sizeof(*o));
+	o->parent_fd = -1;
+	o->dir_fd = -1;
+	o->mark = mark;
+	ret = split_path(o, path, err);
+	if (!ret)
+		ret = check_existing(o, path, force, err);
+	if (!ret)
+		ret = make_temp(o, path, err);
+	if (ret)
+		ckf_output_close(o);
+	return ret;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* Goes from a directory to the one above; *top when there is none. */
+static int go_up(int *fd, struct stat *st, bool *top)
+{
+	struct stat up;
+	int next = openat(*fd, "..", DIR_FLAGS);
+
+	if (next < 0)
+		return -errno;
+	close(*fd);
+	*fd = next;
+	if (fstat(next, &up))
+		return -errno;
+	*top = same_file(&up, st);
+	*st = up;
+	return 0;
+}
+
+int ckf_output_check_outside(const struct ckf_output *o, int dir_fd, struct ckf_error *err)
+{
+	struct stat dir, st;
+	bool top = false;
+	int fd, ret = 0;
+
+	fd = openat(o->parent_fd, ".", DIR_FLAGS);
+	if (fd < 0 || fstat(fd, &st) || fstat(dir_fd, &dir))
+		ret = -errno;
+	while (!ret && !top && !same_file(&st, &dir))
+		ret = go_up(&fd, &st, &top);
+	if (!ret && !top)
+		ret = ckf_error_set(err, -EINVAL, "the destination lies in the source directory");
+	if (!ret && !fstatat(o->parent_fd, o->name, &st, 0) && same_file(&st, &dir))
+		ret = ckf_error_set(err, -EINVAL, "source and destination are the same directory");
+	if (fd >= 0)
+		close(fd);
+	if (ret)
+		ckf_error_set(err, ret, "cannot look at the directories above: %s", strerror(-ret));
+	return ret;
+}
+
+int ckf_output_create(const struct ckf_output *o, const char *name, struct ckf_error *err)
+{
+	int fd = openat(o->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return ckf_error_set(err, -errno, "cannot create %s: %s", name, strerror(errno));
+	return fd;
+}
+
+int ckf_output_finish_file(int fd, const char *name, struct ckf_error *err)
+{
+	int ret = fsync(fd) ? -errno : 0;
+
+	if (close(fd) && !ret)
+		ret = -errno;
+	if (ret)
+		return ckf_error_set(err, ret, "cannot write %s: %s", name, strerror(-ret));
+	return 0;
+}
+
+static int sync_dir(int fd)
+{
+	return fsync(fd) ? -errno : 0;
+}
+
+static int rename_last(struct ckf_output *o, const char *from, const char *to)
+{
+	if (!from)
+		return 0;
+	if (renameat(o->dir_fd, from, o->dir_fd, to))
+		return -errno;
+	return sync_dir(o->dir_fd);
+}
+
+static int commit_new(struct ckf_output *o, const char *from, const char *to)
+{
+	struct stat st;
+	int ret = sync_dir(o->dir_fd);
+
+	if (ret)
+		return ret;
+	if (renameat2(o->parent_fd, o->temp, o->parent_fd, o->name, RENAME_NOREPLACE)) {
+		/* A file system without the flag: rename() itself replaces nothing but an empty
+		 * directory. */
+		if (errno != EINVAL)
+			return -errno;
+		if (!fstatat(o->parent_fd, o->name, &st, AT_SYMLINK_NOFOLLOW))
+			return -EEXIST;
+		if (renameat(o->parent_fd, o->temp, o->parent_fd, o->name))
+			return -errno;
+	}
+	snprintf(o->temp, sizeof(o->temp), "%s", o->name);
+	ret = rename_last(o, from, to);
+	if (!ret)
+		ret = sync_dir(o->parent_fd);
+	if (!ret)
+		o->created = false;
+	return ret;
+}
+
+static int commit_replace(struct ckf_output *o, const char *from, const char *to)
+{
+	int ret = rename_last(o, from, to);
+
+	if (!ret)
+		ret = sync_dir(o->dir_fd);
+	if (ret)
+		return ret;
+	if (renameat2(o->parent_fd, o->temp, o->parent_fd, o->name, RENAME_EXCHANGE))
+		return -errno;
+	/* From here on temp names what was there before. */
+	return sync_dir(o->parent_fd);
+}
+
+int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *last_to,
+		      struct ckf_error *err)
+{
+	int ret;
+
+	if (o->replaces)
+		ret = commit_replace(o, last_from, last_to);
+	else
+		ret = commit_new(o, last_from, last_to);
+	if (ret)
+		return ckf_error_set(err, ret, "cannot put %s into its place: %s", o->name,
+				     strerror(-ret));
+	return 0;
+}
+
+void ckf_output_close(struct ckf_output *o)
+{
+	if (o->created)
+		remove_dir(o->parent_fd, o->temp, o->mark);
+	o->created = false;
+	if (o->dir_fd >= 0)
+		close(o->dir_fd);
+	if (o->parent_fd >= 0)
+		close(o->parent_fd);
+	free(o->name);
+	o->name = NULL;
+	o->dir_fd = -1;
+	o->parent_fd = -1;
+}

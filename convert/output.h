@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A directory that comes into being all at once: written under another name beside its place, and
+ * renamed when it is complete and on stable storage. Flat: no directories in it.
+ */
+#ifndef CKF_CONVERT_OUTPUT_H
+#define CKF_CONVERT_OUTPUT_H
+
+#include <stdbool.h>
+
+#include "../format/ckf_error.h"
+
+struct ckf_output {
+	int parent_fd;
+	int dir_fd;	/* the directory being written */
+	char *name;	/* where it will be, in parent_fd */
+	char temp[256]; /* what it is called until then */
+	bool created;
+	bool replaces; /* something is there already */
+	const char *mark;
+};
+
+/*
+ * Makes the temporary directory for path. What may be there already with force is an empty
+ * directory, or one with a file called mark and no directories in it; -EEXIST otherwise.
+ */
+int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
+		    struct ckf_error *err);
+
+/* -EINVAL when the result would be the directory dir_fd, or be in it. */
+int ckf_output_check_outside(const struct ckf_output *o, int dir_fd, struct ckf_error *err);
+
+/* Creates a file for writing in the directory. An fd or -errno. */
+int ckf_output_create(const struct ckf_output *o, const char *name, struct ckf_error *err);
+
+/* fsync() and close(). */
+int ckf_output_finish_file(int fd, const char *name, struct ckf_error *err);
+
+/*
+ * Puts the directory into its place. last_from, if not NULL, is a file that is renamed to last_to
+ * as the very last thing: without it the directory is nothing. What was there before is removed.
+ */
+int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *last_to,
+		      struct ckf_error *err);
+
+/*
+ * Removes what was not put into its place, and closes. Any number of times after
+ * ckf_output_open(), which has done it already when it failed.
+ */
+void ckf_output_close(struct ckf_output *o);
+
+#endif

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pagemap files: which pages of a task or shared object a dump holds, and where.
+ *
+ * Entries of CRIU before 4.2 have their length in field 2 and, long ago, had no flags; later ones
+ * have both a 64-bit length in field 5 and flags.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "img.h"
+#include "pagemap.pb-c.h"
+
+#define PE_PARENT (1u << 0) /* criu/include/pagemap.h */
+#define PE_LAZY (1u << 1)
+#define PE_PRESENT (1u << 2)
+#define PE_ALL (PE_PARENT | PE_LAZY | PE_PRESENT)
+
+/* Decimal digits without leading zeros, up to ".img" at the end of the name. */
+static bool parse_id(const char *s, uint64_t max, uint64_t *id)
+{
+	uint64_t v = 0;
+
+	if (*s == '0' && s[1] != '.')
+		return false;
+	if (*s < '0' || *s > '9')
+		return false;
+	for (; *s >= '0' && *s <= '9'; s++) {
+		if (ckf_mul_overflow(v, 10, &v) || ckf_add_overflow(v, (uint64_t)(*s - '0'), &v))
+			return false;
+	}
+	if (v > max || strcmp(s, ".img") != 0)
+		return false;
+	*id = v;
+	return true;
+}
+
+bool ckf_pagemap_name_parse(const char *name, uint32_t *kind, uint64_t *id)
+{
+	static const char task[] = "pagemap-", shmem[] = "pagemap-shmem-";
+
+	if (!strncmp(name, shmem, sizeof(shmem) - 1)) {
+		*kind = CKF_TARGET_SHMEM;
+		return parse_id(name + sizeof(shmem) - 1, UINT64_MAX, id);
+	}
+	if (!strncmp(name, task, sizeof(task) - 1)) {
+		*kind = CKF_TARGET_TASK;
+		return parse_id(name + sizeof(task) - 1, UINT32_MAX, id);
+	}
+	return false;
+}
+
+int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, int dir_fd, const char *name,
+			    struct ckf_error *err)
+{
+	PagemapHead *head = NULL;
+	const uint8_t *rec = NULL;
+	size_t bytes = 0;
+	int ret;
+
+	memset(r, 0, sizeof(*r));
+	ret = ckf_img_open(&r->img, dir_fd, name, CKF_PAGEMAP_MAGIC, err);
+	if (ret)
+		return ret;
+	ret = ckf_img_next(&r->img, &rec, &bytes, err);
+	if (ret < 0)
+		goto out;
+	if (ret > 0)
+		head = pagemap_head__unpack(NULL, bytes, rec);
+	if (!head) {
+		ret = ckf_img_bad(&r->img, -EBADMSG, err, "no pagemap head");
+		goto out;
+	}
+	r->pages_id = head->pages_id;
+	pagemap_head__free_unpacked(head, NULL);
+	ret = 0;
+out:
+	if (ret)
+		ckf_img_close(&r->img);
+	return ret;
+}
+
+void ckf_pagemap_reader_close(struct ckf_pagemap_reader *r)
+{
+	ckf_img_close(&r->img);
+}
+
+static int entry_flags(const struct ckf_pagemap_reader *r, const PagemapEntry *pe,
+		       uint32_t *in_parent, struct ckf_error *err)
+{
+	uint32_t flags = pe->has_flags ? pe->flags : 0;
+
+	if (pe->has_in_parent && pe->in_parent)
+		flags |= PE_PARENT;
+	else if (!pe->has_flags)
+		flags = PE_PRESENT;
+	if (flags & ~PE_ALL)
+		return ckf_img_bad(&r->img, -EOPNOTSUPP, err, "unknown flags %#x", flags);
+	if ((flags & PE_PARENT) && (flags & PE_PRESENT))
+		return ckf_img_bad(&r->img, -EBADMSG, err,
+				   "its pages are both here and in the parent dump");
+	if (!(flags & (PE_PARENT | PE_PRESENT)))
+		return ckf_img_bad(&r->img, -EOPNOTSUPP, err,
+				   "its pages are not in the dump (left on a page server)");
+	*in_parent = !!(flags & PE_PARENT);
+	return 0;
+}
+
+static int entry_to_run(struct ckf_pagemap_reader *r, const PagemapEntry *pe, struct ckf_run *run,
+			struct ckf_error *err)
+{
+	uint64_t bytes, end;
+	int ret;
+
+	run->vaddr = pe->vaddr;
+	run->nr_pages = pe->has_nr_pages ? pe->nr_pages : pe->compat_nr_pages;
+	ret = entry_flags(r, pe, &run->in_parent, err);
+	if (ret)
+		return ret;
+	if (run->vaddr % CKF_PAGE_BYTES)
+		return ckf_img_bad(&r->img, -EBADMSG, err, "address %#llx is not that of a page",
+				   (unsigned long long)run->vaddr);
+	if (ckf_mul_overflow(run->nr_pages, CKF_PAGE_BYTES, &bytes) ||
+	    ckf_add_overflow(run->vaddr, bytes, &end) || end > CKF_MAX_ADDR)
+		return ckf_img_bad(&r->img, -EBADMSG, err, "%llu pages at %#llx are too many",
+				   (unsigned long long)run->nr_pages,
+				   (unsigned long long)run->vaddr);
+	if (run->vaddr < r->prev_end)
+		return ckf_img_bad(&r->img, -EBADMSG, err,
+				   "address %#llx is below the end of the entry before it, %#llx",
+				   (unsigned long long)run->vaddr,
+				   (unsigned long long)r->prev_end);
+	r->prev_end = end;
+	return 0;
+}
+
+int ckf_pagemap_reader_next(struct ckf_pagemap_reader *r, struct ckf_run *run,
+			    struct ckf_error *err)
+{
+	const uint8_t *rec;
+	PagemapEntry *pe;
+	size_t bytes;
+	int ret;
+
+	do {
+		ret = ckf_img_next(&r->img, &rec, &bytes, err);
+		if (ret <= 0)
+			return ret;
+		pe = pagemap_entry__unpack(NULL, bytes, rec);
+		if (!pe)
+			return ckf_img_bad(&r->img, -EBADMSG, err, "not a pagemap entry");
+		ret = entry_to_run(r, pe, run, err);
+		pagemap_entry__free_unpacked(pe, NULL);
+		if (ret)
+			return ret;
+	} while (!run->nr_pages);
+	return 1;
+}
+
+static int add_run(struct ckf_pagemap *pm, uint64_t *cap, const struct ckf_run *run)
+{
+	struct ckf_run *last = pm->nr_runs ? &pm->runs[pm->nr_runs - 1] : NULL;
+	int ret;
+
+	/* No overflow: all runs are apart and below 2^63 bytes. */
+	pm->nr_pages += run->nr_pages;
+	if (!run->in_parent)
+		pm->nr_local_pages += run->nr_pages;
+	if (last && last->in_parent == run->in_parent &&
+	    last->vaddr + ckf_pages_to_bytes(last->nr_pages) == run->vaddr) {
+		last->nr_pages += run->nr_pages;
+		return 0;
+	}
+	ret = ckf_array_grow(&pm->runs, pm->nr_runs, cap, sizeof(*pm->runs));
+	if (ret)
+		return ret;
+	pm->runs[pm->nr_runs++] = *run;
+	return 0;
+}
+
+int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, struct ckf_error *err)
+{
+	struct ckf_pagemap_reader r;
+	struct ckf_run run;
+	uint64_t cap = 0;
+	int ret;
+
+	memset(out, 0, sizeof(*out));
+	if (!ckf_pagemap_name_parse(name, &out->kind, &out->id))
+		return ckf_error_set(err, -EINVAL, "%s is not the name of a pagemap", name);
+	ret = ckf_pagemap_reader_open(&r, dir_fd, name, err);
+	if (ret == -ENOENT)
+		return ckf_error_set(err, -ENOENT, "there is no %s", name);
+	if (ret)
+		return ret;
+	out->pages_id = r.pages_id;
+	out->name = strdup(name);
+	ret = out->name ? 1 : -ENOMEM;
+	while (ret > 0) {
+		ret = ckf_pagemap_reader_next(&r, &run, err);
+		if (ret > 0 && add_run(out, &cap, &run))
+			ret = -ENOMEM;
+	}
+	if (ret == -ENOMEM)
+		ckf_error_set(err, ret, "no memory for the entries of %s", name);
+	ckf_pagemap_reader_close(&r);
+	if (ret)
+		ckf_pagemap_fini(out);
+	return ret;
+}
+
+void ckf_pagemap_fini(struct ckf_pagemap *pm)
+{
+	free(pm->runs);
+	free(pm->name);
+	memset(pm, 0, sizeof(*pm));
+}

@@ -1,0 +1,683 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Blocks of pages go round a ring of buffers. Each passes, in order:
+ *
+ *	read	(thread)  its pages are read and hashed
+ *	cut	(caller)  chunks are cut off; pages of an unfinished one go to the next block
+ *	encode	(thread)  chunks that look like earlier ones are compared, others encoded in place
+ *	place	(caller)  chunks get numbers and places, the tables grow
+ *	write	(thread)  new chunks are written to the pack
+ *
+ * A buffer holds either the pages of a block or what they became, never both.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "../loader/io_util.h"
+#include "encode.h"
+#include "pipeline.h"
+#include "sum.h"
+
+#define BLOCK_PAGES 512u
+#define CARRY_PAGES CKF_CUT_MAX_PAGES /* room in front, for what the block before left over */
+#define BUF_PAGES (CARRY_PAGES + BLOCK_PAGES)
+#define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 2)
+#define PROGRESS_NS 200000000ull
+
+/* A chunk of a block. match and rec are records of the dedup table, or CKF_DEDUP_NONE. */
+struct part {
+	uint32_t first; /* page in the buffer */
+	uint16_t nr_pages;
+	uint8_t codec;
+	bool zero;
+	bool direct;
+	uint32_t stored_bytes;
+	uint64_t checksum;
+	uint64_t pack_off; /* 0: nothing to write */
+	uint32_t match;	   /* record that it may be equal to, until encode finds that it is not */
+	uint32_t rec;	   /* its own record */
+};
+
+struct block {
+	struct ckf_job job; /* first: the job is the block */
+	struct pipeline *p;
+	struct ckf_stream *stream;
+	bool last; /* of its stream */
+	struct ckf_cursor from;
+	uint32_t nr_pages;
+	uint32_t first; /* page in the buffer, after the cut */
+	uint8_t *data;	/* BUF_PAGES pages */
+	uint64_t *hash; /* per page; 0 for a zero page */
+	bool *zero;
+	struct part *parts;
+	uint32_t nr_parts;
+	int ret; /* of the job, with err */
+	struct ckf_error err;
+};
+
+struct pipeline {
+	const struct ckf_pipeline_opts *opts;
+	struct ckf_encode_opts encode;
+	struct ckf_build *build;
+	struct ckf_pool *pool;
+	struct ckf_dedup *dedup;
+	struct ckf_sum *sum;
+
+	struct block blocks[MAX_BLOCKS];
+	unsigned int nr_blocks;
+	uint8_t *data;
+	size_t data_bytes;
+	/* Blocks ever begun, cut, placed and finished, each at most the one before. */
+	uint64_t begun;
+	uint64_t cut;
+	uint64_t placed;
+	uint64_t finished;
+
+	/* Where reading is. */
+	struct ckf_stream *read_stream;
+	struct ckf_cursor read_cursor;
+	bool no_more;
+
+	/* Where cutting is: reset with each stream. */
+	bool cut_open;
+	struct ckf_cut cutter;
+	struct ckf_cursor direct_cursor; /* of the pages that go into the cutter */
+	struct ckf_cursor chunk_cursor;	 /* of the chunks that come out of it */
+	bool direct;			 /* the open chunk is */
+	uint8_t *carry;			 /* CARRY_PAGES pages: an unfinished chunk */
+	uint64_t carry_hash[CARRY_PAGES];
+	uint32_t nr_carry;
+
+	/* Where placing is. */
+	bool place_open;
+	bool target_open;
+	uint64_t target;
+	struct ckf_cursor place_cursor;
+
+	uint64_t progress_ns;
+};
+
+static uint8_t *page_at(const struct block *b, uint32_t page)
+{
+	return b->data + (size_t)page * CKF_PAGE_BYTES;
+}
+
+static int read_pages(const struct ckf_origin *o, int fd, uint8_t *dst,
+		      const struct ckf_extent *x, struct ckf_error *err)
+{
+	uint64_t off = ckf_pages_to_bytes(x->page);
+	int ret = ckf_pread_all(fd, dst, (size_t)ckf_pages_to_bytes(x->nr_pages), off);
+	char name[32];
+
+	if (!ret)
+		return 0;
+	snprintf(name, sizeof(name), "pages-%u.img", o->pages_id);
+	if (ret == -EBADMSG)
+		return ckf_error_rule(err, -EBADMSG, name, -1, off,
+				      "the file ends before the pages of its pagemap do");
+	return ckf_error_set(err, ret, "cannot read %s: %s", name, strerror(-ret));
+}
+
+/* Adds a span to the extents of a block or chunk, joining what lies together. */
+static void add_extent(struct ckf_extent *x, uint32_t *nr, const struct ckf_span *span)
+{
+	struct ckf_extent *last = *nr ? &x[*nr - 1] : NULL;
+
+	if (last && last->page + last->nr_pages == span->file_page) {
+		last->nr_pages += span->nr_pages;
+		return;
+	}
+	x[(*nr)++] = (struct ckf_extent){ .page = span->file_page, .nr_pages = span->nr_pages };
+}
+
+static uint32_t get_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ckf_extent *x)
+{
+	struct ckf_span span;
+	uint32_t nr = 0;
+
+	while (nr_pages) {
+		ckf_cursor_next(cur, nr_pages, &span);
+		add_extent(x, &nr, &span);
+		nr_pages -= (uint32_t)span.nr_pages;
+	}
+	return nr;
+}
+
+static int read_extents(const struct pipeline *p, const struct ckf_origin *o, uint8_t *dst,
+			const struct ckf_extent *x, uint32_t nr, struct ckf_error *err)
+{
+	int fd, ret = 0;
+
+	if (!nr)
+		return 0;
+	fd = ckf_chain_open_pages(p->opts->chain, o, err);
+	if (fd < 0)
+		return fd;
+	for (uint32_t i = 0; i < nr && !ret; i++) {
+		ret = read_pages(o, fd, dst, &x[i], err);
+		dst += ckf_pages_to_bytes(x[i].nr_pages);
+	}
+	close(fd);
+	return ret;
+}
+
+static void run_read(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct block *b = (struct block *)job;
+	struct ckf_extent x[BLOCK_PAGES];
+	struct ckf_cursor cur = b->from;
+	uint32_t nr = get_extents(&cur, b->nr_pages, x);
+
+	(void)w;
+	b->ret = read_extents(b->p, &b->stream->origin, page_at(b, CARRY_PAGES), x, nr, &b->err);
+	if (b->ret)
+		return;
+	for (uint32_t i = CARRY_PAGES; i < CARRY_PAGES + b->nr_pages; i++) {
+		b->zero[i] = ckf_is_zero(page_at(b, i), CKF_PAGE_BYTES);
+		b->hash[i] = b->zero[i] ? 0 : ckf_hash64(page_at(b, i), CKF_PAGE_BYTES);
+	}
+}
+
+/* 1 when the part's pages are those of the record that it matches, 0 when not, -errno. */
+static int compare_match(struct block *b, const struct part *part, struct ckf_worker *w)
+{
+	struct ckf_extent x[CKF_CUT_MAX_PAGES];
+	uint64_t pages = 0;
+	struct ckf_origin o;
+	int nr, ret;
+
+	nr = ckf_dedup_origin(b->p->dedup, part->match, &o, x, CKF_CUT_MAX_PAGES);
+	if (nr < 0)
+		return nr;
+	for (int i = 0; i < nr; i++)
+		pages += x[i].nr_pages;
+	if (pages != part->nr_pages)
+		return 0;
+	ret = read_extents(b->p, &o, w->scratch, x, (uint32_t)nr, &b->err);
+	if (ret)
+		return ret;
+	return !memcmp(w->scratch, page_at(b, part->first), (size_t)ckf_pages_to_bytes(pages));
+}
+
+static int encode_part(struct block *b, struct part *part, struct ckf_worker *w)
+{
+	uint8_t *data = page_at(b, part->first);
+	struct ckf_encode_opts opts = b->p->encode;
+	int ret;
+
+	if (part->zero)
+		return 0;
+	if (part->match != CKF_DEDUP_NONE) {
+		ret = compare_match(b, part, w);
+		if (ret)
+			return ret < 0 ? ret : 0;
+		part->match = CKF_DEDUP_NONE;
+	}
+	if (part->direct)
+		opts.codec = CKF_CODEC_RAW;
+	part->checksum = ckf_hash64(data, (size_t)ckf_pages_to_bytes(part->nr_pages));
+	ret = ckf_encode_chunk(w, &opts, data, part->nr_pages, &part->codec, &part->stored_bytes);
+	if (ret)
+		ckf_error_set(&b->err, ret, "cannot compress: %s", strerror(-ret));
+	return ret;
+}
+
+static void run_encode(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct block *b = (struct block *)job;
+
+	for (uint32_t i = 0; i < b->nr_parts && !b->ret; i++)
+		b->ret = encode_part(b, &b->parts[i], w);
+}
+
+static int write_iov(int fd, struct iovec *iov, int nr, uint64_t off)
+{
+	ssize_t n;
+
+	while (nr) {
+		n = pwritev(fd, iov, nr, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		off += (uint64_t)n;
+		while (nr && (size_t)n >= iov->iov_len) {
+			n -= (ssize_t)iov->iov_len;
+			iov++;
+			nr--;
+		}
+		if (nr) {
+			iov->iov_base = (uint8_t *)iov->iov_base + n;
+			iov->iov_len -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+/* Writes the new chunks of a block, those that follow each other in the pack at once. */
+static void run_write(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct block *b = (struct block *)job;
+	struct iovec iov[BUF_PAGES];
+	uint64_t off = 0, end = 0;
+	int nr = 0;
+
+	(void)w;
+	for (uint32_t i = 0; i <= b->nr_parts && !b->ret; i++) {
+		const struct part *part = i < b->nr_parts ? &b->parts[i] : NULL;
+		size_t bytes;
+
+		if (part && !part->pack_off)
+			continue;
+		if (nr && (!part || part->pack_off != end)) {
+			b->ret = write_iov(b->p->opts->pack_fd, iov, nr, off);
+			nr = 0;
+		}
+		if (!part)
+			break;
+		if (!nr)
+			off = part->pack_off;
+		bytes = (size_t)ckf_align_up(part->stored_bytes, CKF_PAGE_BYTES);
+		iov[nr++] = (struct iovec){ page_at(b, part->first), bytes };
+		end = part->pack_off + bytes;
+	}
+	if (b->ret)
+		ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
+			      strerror(-b->ret));
+}
+
+static void submit(struct pipeline *p, struct block *b,
+		   void (*run)(struct ckf_job *, struct ckf_worker *))
+{
+	b->job.run = run;
+	ckf_pool_submit(p->pool, &b->job);
+}
+
+/* 1 when a block was begun, 0 when there is no more to read, -errno. */
+static int begin_block(struct pipeline *p, struct ckf_error *err)
+{
+	struct block *b = &p->blocks[p->begun % p->nr_blocks];
+	struct ckf_span span;
+	uint64_t n;
+	int ret;
+
+	if (!p->read_stream) {
+		ret = p->opts->next_stream(p->opts->arg, &p->read_stream, err);
+		if (ret <= 0) {
+			p->no_more = true;
+			return ret;
+		}
+		ckf_cursor_init(&p->read_cursor, p->read_stream);
+	}
+	n = p->read_stream->nr_pages - p->read_cursor.page;
+	b->stream = p->read_stream;
+	b->from = p->read_cursor;
+	b->nr_pages = (uint32_t)(n < BLOCK_PAGES ? n : BLOCK_PAGES);
+	b->last = n == b->nr_pages;
+	b->nr_parts = 0;
+	b->ret = 0;
+	b->err.code = 0;
+	for (uint32_t left = b->nr_pages; left; left -= (uint32_t)span.nr_pages)
+		ckf_cursor_next(&p->read_cursor, left, &span);
+	if (b->last)
+		p->read_stream = NULL;
+	p->begun++;
+	submit(p, b, run_read);
+	return 1;
+}
+
+/* A chunk is complete: looks for an equal one, and remembers it if there is none. */
+static int add_part(struct pipeline *p, struct block *b, const struct ckf_cut_piece *piece,
+		    struct ckf_error *err)
+{
+	struct ckf_extent x[CKF_CUT_MAX_PAGES];
+	struct part *part = &b->parts[b->nr_parts];
+	uint32_t nr = get_extents(&p->chunk_cursor, piece->nr_pages, x);
+	uint64_t key;
+	int64_t rec;
+
+	*part = (struct part){
+		.first = b->nr_parts ? part[-1].first + part[-1].nr_pages : b->first,
+		.nr_pages = piece->nr_pages,
+		.zero = piece->zero,
+		.direct = p->direct,
+		.match = CKF_DEDUP_NONE,
+		.rec = CKF_DEDUP_NONE,
+	};
+	b->nr_parts++;
+	if (piece->zero)
+		return 0;
+	key = ckf_sum_key(b->hash + part->first, part->nr_pages, part->direct);
+	part->match = ckf_dedup_find(p->dedup, key);
+	if (part->match != CKF_DEDUP_NONE)
+		return 0;
+	rec = ckf_dedup_add(p->dedup, key, &b->stream->origin, x, nr);
+	if (rec < 0)
+		return ckf_error_set(err, (int)rec, "no memory for the table of chunks");
+	part->rec = (uint32_t)rec;
+	return 0;
+}
+
+static int flush_cutter(struct pipeline *p, struct block *b, struct ckf_error *err)
+{
+	struct ckf_cut_piece pieces[2];
+	unsigned int n = ckf_cut_flush(&p->cutter, pieces);
+	int ret = 0;
+
+	for (unsigned int i = 0; i < n && !ret; i++)
+		ret = add_part(p, b, &pieces[i], err);
+	return ret;
+}
+
+/* Feeds the pages of one span, none of which borders on another kind of memory. */
+static int cut_span(struct pipeline *p, struct block *b, uint32_t page, uint32_t nr_pages,
+		    struct ckf_error *err)
+{
+	struct ckf_cut_piece piece;
+	int ret = 0;
+
+	for (uint32_t i = page; i < page + nr_pages && !ret; i++) {
+		if (ckf_cut_page(&p->cutter, b->hash[i], b->zero[i], &piece))
+			ret = add_part(p, b, &piece, err);
+	}
+	return ret;
+}
+
+/* The buffer begins with what the block before left over, and ends with what the next one gets. */
+static void take_carry(struct pipeline *p, struct block *b)
+{
+	b->first = CARRY_PAGES - p->nr_carry;
+	memcpy(page_at(b, b->first), p->carry, (size_t)ckf_pages_to_bytes(p->nr_carry));
+	memcpy(b->hash + b->first, p->carry_hash, p->nr_carry * sizeof(*b->hash));
+}
+
+static void give_carry(struct pipeline *p, const struct block *b)
+{
+	uint32_t first;
+
+	p->nr_carry = ckf_cut_pending(&p->cutter);
+	first = CARRY_PAGES + b->nr_pages - p->nr_carry;
+	memcpy(p->carry, page_at(b, first), (size_t)ckf_pages_to_bytes(p->nr_carry));
+	memcpy(p->carry_hash, b->hash + first, p->nr_carry * sizeof(*b->hash));
+}
+
+static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
+{
+	struct ckf_build_pages *pages = &p->build->pages[b->stream->target];
+	uint32_t page = CARRY_PAGES, end = CARRY_PAGES + b->nr_pages;
+	struct ckf_span span;
+	int ret = 0;
+
+	if (!p->cut_open) {
+		p->cut_open = true;
+		ckf_cut_init(&p->cutter);
+		ckf_cursor_init(&p->direct_cursor, b->stream);
+		ckf_cursor_init(&p->chunk_cursor, b->stream);
+		ckf_sum_reset(p->sum);
+		p->direct = false;
+		p->nr_carry = 0;
+	}
+	take_carry(p, b);
+	if (!b->stream->origin.level)
+		ckf_sum_update(p->sum, page_at(b, page), (size_t)ckf_pages_to_bytes(b->nr_pages));
+	while (!ret && page < end) {
+		ckf_cursor_next(&p->direct_cursor, end - page, &span);
+		if (span.direct != p->direct)
+			ret = flush_cutter(p, b, err);
+		p->direct = span.direct;
+		if (!ret)
+			ret = cut_span(p, b, page, (uint32_t)span.nr_pages, err);
+		page += (uint32_t)span.nr_pages;
+	}
+	if (!ret && b->last)
+		ret = flush_cutter(p, b, err);
+	if (ret)
+		return ret;
+	give_carry(p, b);
+	if (b->last) {
+		p->cut_open = false;
+		if (!b->stream->origin.level)
+			pages->checksum = ckf_sum_value(p->sum);
+	}
+	p->cut++;
+	submit(p, b, run_encode);
+	return 0;
+}
+
+static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, struct ckf_error *err)
+{
+	struct ckf_chunk c = {
+		.checksum = part->checksum,
+		.stored_bytes = part->stored_bytes,
+		.nr_pages = part->nr_pages,
+		.codec = part->codec,
+	};
+	uint64_t bytes = ckf_pages_to_bytes(part->nr_pages);
+	int64_t n;
+
+	if (part->zero) {
+		p->build->zero_bytes += bytes;
+		*chunk = ckf_build_zero(p->build, part->nr_pages);
+		return 0;
+	}
+	if (part->match != CKF_DEDUP_NONE) {
+		p->build->dup_bytes += bytes;
+		*chunk = ckf_dedup_chunk(p->dedup, part->match);
+		return 0;
+	}
+	n = ckf_build_chunk(p->build, &c, err);
+	if (n < 0)
+		return (int)n;
+	*chunk = (uint32_t)n;
+	part->pack_off = c.pack_off;
+	if (part->rec != CKF_DEDUP_NONE)
+		ckf_dedup_set_chunk(p->dedup, part->rec, *chunk);
+	return 0;
+}
+
+static void end_stream(struct pipeline *p, struct block *b)
+{
+	p->opts->stream_done(p->opts->arg, b->stream);
+	ckf_stream_free(b->stream);
+	b->stream = NULL;
+	p->place_open = false;
+}
+
+static int place_block(struct pipeline *p, struct block *b, struct ckf_error *err)
+{
+	uint32_t chunk = 0;
+	int ret = 0;
+
+	if (!p->place_open) {
+		p->place_open = true;
+		ckf_cursor_init(&p->place_cursor, b->stream);
+		if (!p->target_open || p->target != b->stream->target)
+			ckf_build_begin(p->build, b->stream->target);
+		p->target_open = true;
+		p->target = b->stream->target;
+	}
+	for (uint32_t i = 0; i < b->nr_parts && !ret; i++) {
+		ret = place_part(p, &b->parts[i], &chunk, err);
+		if (!ret)
+			ret = ckf_build_use(p->build, p->target, &p->place_cursor, chunk,
+					    b->parts[i].nr_pages, err);
+	}
+	if (ret)
+		return ret;
+	if (b->last)
+		end_stream(p, b);
+	p->placed++;
+	submit(p, b, run_write);
+	return 0;
+}
+
+static int take_error(const struct block *b, struct ckf_error *err)
+{
+	if (b->ret && b->err.code)
+		return ckf_error_set(err, b->ret, "%s", b->err.msg);
+	return b->ret ? ckf_error_set(err, b->ret, "%s", strerror(-b->ret)) : 0;
+}
+
+/* The block at a place of the ring, if its job has ended; *ret is then that of the job. */
+static struct block *ready_block(struct pipeline *p, uint64_t at, uint64_t before, int *ret,
+				 struct ckf_error *err)
+{
+	struct block *b = &p->blocks[at % p->nr_blocks];
+
+	if (at == before || !ckf_pool_done(p->pool, &b->job))
+		return NULL;
+	*ret = take_error(b, err);
+	return b;
+}
+
+/* Does one thing that can be done now. 1, 0 when there is none, -errno. */
+static int step(struct pipeline *p, struct ckf_error *err)
+{
+	struct block *b;
+	int ret = 0;
+
+	if (ready_block(p, p->finished, p->placed, &ret, err)) {
+		p->finished++;
+		return ret ? ret : 1;
+	}
+	b = ready_block(p, p->placed, p->cut, &ret, err);
+	if (b) {
+		if (!ret)
+			ret = place_block(p, b, err);
+		return ret ? ret : 1;
+	}
+	b = ready_block(p, p->cut, p->begun, &ret, err);
+	if (b) {
+		if (!ret)
+			ret = cut_block(p, b, err);
+		return ret ? ret : 1;
+	}
+	if (!p->no_more && p->begun - p->finished < p->nr_blocks)
+		return begin_block(p, err);
+	return 0;
+}
+
+static int check_user(struct pipeline *p, struct ckf_error *err)
+{
+	const struct ckf_convert_opts *u = p->opts->user;
+	struct ckf_progress progress;
+
+	if (u->stop && u->stop(u->arg))
+		return ckf_error_set(err, -EINTR, "stopped");
+	if (!u->progress || ckf_now_ns() - p->progress_ns < PROGRESS_NS)
+		return 0;
+	p->progress_ns = ckf_now_ns();
+	progress = (struct ckf_progress){
+		.done_bytes = p->build->done_bytes,
+		.total_bytes = p->opts->total_bytes,
+		.stored_bytes = p->build->stored_bytes,
+	};
+	u->progress(u->arg, &progress);
+	return 0;
+}
+
+static int run_all(struct pipeline *p, struct ckf_error *err)
+{
+	int ret = 0;
+
+	while (ret >= 0 && !(p->no_more && p->finished == p->begun)) {
+		ret = check_user(p, err);
+		if (!ret)
+			ret = step(p, err);
+		if (!ret && p->finished != p->begun)
+			ckf_pool_wait(p->pool, PROGRESS_NS / 1000000);
+	}
+	return ret < 0 ? ret : 0;
+}
+
+static int alloc_block(struct pipeline *p, unsigned int i)
+{
+	struct block *b = &p->blocks[i];
+
+	b->p = p;
+	b->data = p->data + (size_t)i * BUF_PAGES * CKF_PAGE_BYTES;
+	b->hash = calloc(BUF_PAGES, sizeof(*b->hash));
+	b->zero = calloc(BUF_PAGES, sizeof(*b->zero));
+	b->parts = calloc(BUF_PAGES, sizeof(*b->parts));
+	return b->hash && b->zero && b->parts ? 0 : -ENOMEM;
+}
+
+static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error *err)
+{
+	uint64_t blocks = p->opts->total_bytes / (BLOCK_PAGES * CKF_PAGE_BYTES) + 2;
+	int ret;
+
+	p->nr_blocks = 2 * threads + 2;
+	if (p->nr_blocks > blocks)
+		p->nr_blocks = (unsigned int)blocks;
+	p->data_bytes = (size_t)p->nr_blocks * BUF_PAGES * CKF_PAGE_BYTES;
+	p->data = mmap(NULL, p->data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1, 0);
+	if (p->data == MAP_FAILED) {
+		p->data = NULL;
+		goto no_memory;
+	}
+	/* Only to be faster: the buffers are used over and over. */
+	madvise(p->data, p->data_bytes, MADV_HUGEPAGE);
+	p->carry = aligned_alloc(CKF_PAGE_BYTES, (size_t)CARRY_PAGES * CKF_PAGE_BYTES);
+	p->sum = ckf_sum_new();
+	ret = p->carry && p->sum ? ckf_dedup_new(&p->dedup) : -ENOMEM;
+	for (unsigned int i = 0; i < p->nr_blocks && !ret; i++)
+		ret = alloc_block(p, i);
+	if (!ret)
+		return 0;
+no_memory:
+	return ckf_error_set(err, -ENOMEM, "no memory for buffers");
+}
+
+static void free_all(struct pipeline *p)
+{
+	/* A stream that failed half-way belongs to its blocks, the last of which frees it. */
+	for (uint64_t i = p->placed; i < p->begun; i++) {
+		struct block *b = &p->blocks[i % p->nr_blocks];
+
+		if (b->last)
+			ckf_stream_free(b->stream);
+	}
+	ckf_stream_free(p->read_stream);
+	for (unsigned int i = 0; i < p->nr_blocks; i++) {
+		free(p->blocks[i].hash);
+		free(p->blocks[i].zero);
+		free(p->blocks[i].parts);
+	}
+	if (p->data)
+		munmap(p->data, p->data_bytes);
+	free(p->carry);
+	ckf_sum_free(p->sum);
+	ckf_dedup_free(p->dedup);
+	free(p);
+}
+
+int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
+		     struct ckf_error *err)
+{
+	struct pipeline *p = calloc(1, sizeof(*p));
+	unsigned int threads = ckf_pool_threads(opts->user->threads);
+	int ret;
+
+	if (!p)
+		return ckf_error_set(err, -ENOMEM, "no memory for buffers");
+	p->opts = opts;
+	p->encode.codec = opts->user->codec;
+	p->encode.level = opts->user->level;
+	p->build = b;
+	ret = alloc_all(p, threads, err);
+	if (!ret)
+		ret = ckf_pool_start(&p->pool, threads,
+				     CKF_ENCODE_SCRATCH_BYTES(CKF_CUT_MAX_PAGES), err);
+	if (!ret)
+		ret = run_all(p, err);
+	ckf_pool_stop(p->pool);
+	free_all(p);
+	return ret;
+}

@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: MIT */
+/* Where the pages of a target are: in the dump, in its parents, and in which order to read them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "img.h"
+#include "stream.h"
+#include "vma.h"
+
+static int add_level(struct ckf_chain *c, int fd, struct ckf_error *err)
+{
+	struct ckf_chain_level *l = &c->levels[c->nr_levels];
+	struct stat st;
+	int ret;
+
+	if (fstat(fd, &st)) {
+		ret = ckf_error_set(err, -errno, "cannot stat a dump: %s", strerror(errno));
+		goto out;
+	}
+	for (uint32_t i = 0; i < c->nr_levels; i++) {
+		if (c->levels[i].dev == st.st_dev && c->levels[i].ino == st.st_ino) {
+			ret = ckf_error_set(err, -EBADMSG, "corrupt dump: its parents form a loop");
+			goto out;
+		}
+	}
+	*l = (struct ckf_chain_level){ .fd = fd, .dev = st.st_dev, .ino = st.st_ino };
+	c->nr_levels++;
+	return 0;
+out:
+	close(fd);
+	return ret;
+}
+
+int ckf_chain_init(struct ckf_chain *c, int dir_fd, struct ckf_error *err)
+{
+	int fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+
+	c->nr_levels = 0;
+	if (fd < 0)
+		return ckf_error_set(err, -errno, "cannot open the dump: %s", strerror(errno));
+	return add_level(c, fd, err);
+}
+
+void ckf_chain_fini(struct ckf_chain *c)
+{
+	while (c->nr_levels)
+		close(c->levels[--c->nr_levels].fd);
+}
+
+static int open_level(struct ckf_chain *c, uint32_t level, struct ckf_error *err)
+{
+	int fd, ret = 0;
+
+	while (!ret && c->nr_levels <= level) {
+		if (c->nr_levels == CKF_CHAIN_MAX)
+			return ckf_error_set(err, -E2BIG, "more than %u parent dumps",
+					     CKF_CHAIN_MAX - 1);
+		fd = openat(c->levels[c->nr_levels - 1].fd, "parent",
+			    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0)
+			return ckf_error_set(err, errno == ENOENT ? -EBADMSG : -errno,
+					     "cannot open parent dump %u: %s", c->nr_levels,
+					     strerror(errno));
+		ret = add_level(c, fd, err);
+	}
+	return ret;
+}
+
+int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
+			 struct ckf_error *err)
+{
+	int dir_fd = c->levels[o->level].fd;
+	char name[32], where[32] = "";
+	int fd;
+
+	snprintf(name, sizeof(name), "pages-%u.img", o->pages_id);
+	if (o->level)
+		snprintf(where, sizeof(where), " of parent dump %u", o->level);
+	fd = ckf_open_regular(dir_fd, name);
+	if (fd >= 0)
+		return fd;
+	if (fd == -ENOENT && !faccessat(dir_fd, CKF_IDX_NAME, F_OK, AT_SYMLINK_NOFOLLOW))
+		return ckf_error_set(err, -EOPNOTSUPP,
+				     "parent dump %u is a fast image: extract it first", o->level);
+	if (fd == -ENOENT)
+		return ckf_error_set(err, -EBADMSG, "corrupt dump: there is no %s%s", name, where);
+	if (fd == -EOPNOTSUPP)
+		return ckf_error_set(err, fd, "%s%s is not a regular file", name, where);
+	return ckf_error_set(err, fd, "cannot open %s%s: %s", name, where, strerror(-fd));
+}
+
+static int compare_range(const void *a, const void *b)
+{
+	const struct ckf_range *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* The ranges of the task that are direct; those that touch or overlap become one. */
+static int find_direct(struct ckf_stream *s, const struct ckf_task *task)
+{
+	struct ckf_range *r;
+	uint64_t n = 0, last = 0;
+
+	for (uint64_t i = 0; task && i < task->nr_vmas; i++)
+		n += ckf_vma_is_direct(&task->vmas[i]);
+	if (!n)
+		return 0;
+	r = calloc((size_t)n, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	n = 0;
+	for (uint64_t i = 0; i < task->nr_vmas; i++) {
+		if (ckf_vma_is_direct(&task->vmas[i]))
+			r[n++] = (struct ckf_range){ task->vmas[i].start, task->vmas[i].end };
+	}
+	qsort(r, (size_t)n, sizeof(*r), compare_range);
+	for (uint64_t i = 1; i < n; i++) {
+		if (r[i].start > r[last].end)
+			r[++last] = r[i];
+		else if (r[i].end > r[last].end)
+			r[last].end = r[i].end;
+	}
+	s->direct = r;
+	s->nr_direct = last + 1;
+	return 0;
+}
+
+static int stream_new(struct ckf_stream **out, const struct ckf_task *task, struct ckf_error *err)
+{
+	struct ckf_stream *s = calloc(1, sizeof(*s));
+
+	if (!s || find_direct(s, task)) {
+		free(s);
+		return ckf_error_set(err, -ENOMEM, "no memory for a stream of pages");
+	}
+	*out = s;
+	return 0;
+}
+
+void ckf_stream_free(struct ckf_stream *s)
+{
+	if (!s)
+		return;
+	free(s->pieces);
+	free(s->direct);
+	free(s);
+}
+
+int ckf_stream_local(const struct ckf_pagemap *pm, uint64_t file_pages, const struct ckf_task *task,
+		     struct ckf_stream **out, struct ckf_error *err)
+{
+	int ret;
+
+	if (file_pages > CKF_MAX_FILE_PAGES)
+		return ckf_error_set(err, -E2BIG, "pages-%u.img is too long", pm->pages_id);
+	ret = stream_new(out, task, err);
+	if (ret)
+		return ret;
+	(*out)->origin = (struct ckf_origin){ .level = 0, .pages_id = pm->pages_id };
+	(*out)->nr_pages = file_pages;
+	(*out)->runs = pm->runs;
+	(*out)->nr_runs = pm->nr_runs;
+	return 0;
+}
+
+/* The state of looking up pages in one parent. */
+struct lookup {
+	const struct ckf_pagemap *pm;
+	uint32_t level;
+	struct ckf_pagemap_reader reader;
+	struct ckf_run run;  /* of the parent; nr_pages 0 before the first */
+	uint64_t file_pages; /* of the parent's pages file, before run */
+	struct ckf_stream *stream;
+	uint64_t cap_pieces;
+	struct ckf_run *left;
+	uint64_t nr_left;
+	uint64_t cap_left;
+};
+
+static uint64_t run_end(const struct ckf_run *r)
+{
+	return r->vaddr + ckf_pages_to_bytes(r->nr_pages);
+}
+
+/* Goes on to the parent's run that ends above addr, and checks that it has addr. */
+static int seek_run(struct lookup *l, uint64_t addr, struct ckf_error *err)
+{
+	int ret = 1;
+
+	while (ret > 0 && run_end(&l->run) <= addr) {
+		if (!l->run.in_parent)
+			l->file_pages += l->run.nr_pages;
+		ret = ckf_pagemap_reader_next(&l->reader, &l->run, err);
+	}
+	if (ret < 0)
+		return ret;
+	if (!ret || l->run.vaddr > addr)
+		return ckf_error_rule(err, -EBADMSG, l->pm->name, -1, 0,
+				      "page %#llx is missing in the pagemap of parent dump %u",
+				      (unsigned long long)addr, l->level);
+	return 0;
+}
+
+static int add_left(struct lookup *l, uint64_t addr, uint64_t nr_pages)
+{
+	struct ckf_run *last = l->nr_left ? &l->left[l->nr_left - 1] : NULL;
+
+	if (last && run_end(last) == addr) {
+		last->nr_pages += nr_pages;
+		return 0;
+	}
+	if (ckf_array_grow(&l->left, l->nr_left, &l->cap_left, sizeof(*l->left)))
+		return -ENOMEM;
+	l->left[l->nr_left++] = (struct ckf_run){ addr, nr_pages, 1 };
+	return 0;
+}
+
+static int add_piece(struct lookup *l, uint64_t addr, uint64_t file_page, uint64_t nr_pages)
+{
+	struct ckf_stream *s = l->stream;
+	struct ckf_piece *last = s->nr_pieces ? &s->pieces[s->nr_pieces - 1] : NULL;
+
+	s->nr_pages += nr_pages;
+	if (last && last->vaddr + ckf_pages_to_bytes(last->nr_pages) == addr &&
+	    last->file_page + last->nr_pages == file_page) {
+		last->nr_pages += nr_pages;
+		return 0;
+	}
+	if (ckf_array_grow(&s->pieces, s->nr_pieces, &l->cap_pieces, sizeof(*s->pieces)))
+		return -ENOMEM;
+	s->pieces[s->nr_pieces++] = (struct ckf_piece){ addr, file_page, nr_pages };
+	return 0;
+}
+
+static int look_up(struct lookup *l, const struct ckf_run *want, struct ckf_error *err)
+{
+	uint64_t addr = want->vaddr, end = run_end(want);
+	int ret = 0;
+
+	while (!ret && addr < end) {
+		uint64_t to, n, page;
+
+		ret = seek_run(l, addr, err);
+		if (ret)
+			break;
+		to = run_end(&l->run) < end ? run_end(&l->run) : end;
+		n = (to - addr) >> CKF_PAGE_SHIFT;
+		page = l->file_pages + ((addr - l->run.vaddr) >> CKF_PAGE_SHIFT);
+		if (l->run.in_parent)
+			ret = add_left(l, addr, n);
+		else if (page + n > CKF_MAX_FILE_PAGES)
+			ret = ckf_error_set(err, -E2BIG, "%s of parent dump %u names too many pages",
+					    l->pm->name, l->level);
+		else
+			ret = add_piece(l, addr, page, n);
+		if (ret)
+			ckf_error_set(err, ret, "no memory for the pages of parent dumps");
+		addr = to;
+	}
+	return ret;
+}
+
+int ckf_stream_parent(struct ckf_chain *c, uint32_t level, const struct ckf_pagemap *pm,
+		      const struct ckf_wanted *wanted, const struct ckf_task *task,
+		      struct ckf_stream **out, struct ckf_run **left, uint64_t *nr_left,
+		      struct ckf_error *err)
+{
+	struct lookup l = { .pm = pm, .level = level };
+	int ret = open_level(c, level, err);
+
+	if (ret)
+		return ret;
+	ret = ckf_pagemap_reader_open(&l.reader, c->levels[level].fd, pm->name, err);
+	if (ret == -ENOENT)
+		return ckf_error_rule(err, -EBADMSG, pm->name, -1, 0,
+				      "parent dump %u has no such file", level);
+	if (ret)
+		return ret;
+	ret = stream_new(&l.stream, task, err);
+	if (ret)
+		goto out;
+	l.stream->origin = (struct ckf_origin){ .level = level, .pages_id = l.reader.pages_id };
+	for (uint64_t i = 0; i < wanted->nr_runs && !ret; i++) {
+		if (wanted->runs[i].in_parent)
+			ret = look_up(&l, &wanted->runs[i], err);
+	}
+out:
+	ckf_pagemap_reader_close(&l.reader);
+	if (ret) {
+		ckf_stream_free(l.stream);
+		free(l.left);
+		return ret;
+	}
+	*out = l.stream;
+	*left = l.left;
+	*nr_left = l.nr_left;
+	return 0;
+}
+
+void ckf_cursor_init(struct ckf_cursor *c, const struct ckf_stream *s)
+{
+	*c = (struct ckf_cursor){ .stream = s };
+}
+
+/* The rest of the item that the cursor is in, without regard to direct ranges. */
+static void current_item(struct ckf_cursor *c, struct ckf_span *span)
+{
+	const struct ckf_stream *s = c->stream;
+
+	if (s->origin.level) {
+		const struct ckf_piece *p = &s->pieces[c->item];
+
+		span->vaddr = p->vaddr + ckf_pages_to_bytes(c->done);
+		span->file_page = p->file_page + c->done;
+		span->nr_pages = p->nr_pages - c->done;
+		span->mapped = true;
+		return;
+	}
+	while (c->item < s->nr_runs && s->runs[c->item].in_parent)
+		c->item++;
+	span->file_page = c->page;
+	span->mapped = c->item < s->nr_runs;
+	if (span->mapped) {
+		span->vaddr = s->runs[c->item].vaddr + ckf_pages_to_bytes(c->done);
+		span->nr_pages = s->runs[c->item].nr_pages - c->done;
+	} else {
+		span->vaddr = 0;
+		span->nr_pages = s->nr_pages - c->page;
+	}
+}
+
+/* Ends the span where a direct range starts or ends. */
+static void clip_direct(struct ckf_cursor *c, struct ckf_span *span)
+{
+	const struct ckf_stream *s = c->stream;
+	uint64_t border;
+
+	span->direct = false;
+	while (c->range < s->nr_direct && s->direct[c->range].end <= span->vaddr)
+		c->range++;
+	if (!span->mapped || c->range == s->nr_direct)
+		return;
+	span->direct = s->direct[c->range].start <= span->vaddr;
+	border = span->direct ? s->direct[c->range].end : s->direct[c->range].start;
+	border = (border - span->vaddr) >> CKF_PAGE_SHIFT;
+	if (span->nr_pages > border)
+		span->nr_pages = border;
+}
+
+void ckf_cursor_next(struct ckf_cursor *c, uint64_t max_pages, struct ckf_span *span)
+{
+	uint64_t item_pages;
+
+	current_item(c, span);
+	item_pages = span->nr_pages;
+	clip_direct(c, span);
+	if (span->nr_pages > max_pages)
+		span->nr_pages = max_pages;
+	c->page += span->nr_pages;
+	c->done += span->nr_pages;
+	if (span->nr_pages == item_pages) {
+		c->item++;
+		c->done = 0;
+	}
+}

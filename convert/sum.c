@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* xxHash is compiled into this file: only so may its state be placed by its user. */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <stdlib.h>
+
+#include "sum.h"
+
+struct ckf_sum {
+	XXH3_state_t state;
+};
+
+struct ckf_sum *ckf_sum_new(void)
+{
+	struct ckf_sum *s = aligned_alloc(64, sizeof(*s));
+
+	if (s)
+		ckf_sum_reset(s);
+	return s;
+}
+
+void ckf_sum_free(struct ckf_sum *s)
+{
+	free(s);
+}
+
+void ckf_sum_reset(struct ckf_sum *s)
+{
+	XXH3_64bits_reset(&s->state);
+}
+
+void ckf_sum_update(struct ckf_sum *s, const void *p, size_t bytes)
+{
+	XXH3_64bits_update(&s->state, p, bytes);
+}
+
+uint64_t ckf_sum_value(const struct ckf_sum *s)
+{
+	return XXH3_64bits_digest(&s->state);
+}
+
+uint64_t ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int direct)
+{
+	return XXH3_64bits_withSeed(page_hashes, nr_pages * sizeof(*page_hashes), direct ? 1 : 0);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* XXH3-64 of contents that come piece by piece, and keys of chunks. */
+#ifndef CKF_CONVERT_SUM_H
+#define CKF_CONVERT_SUM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct ckf_sum;
+
+/* NULL without memory; ckf_sum_free() takes NULL. */
+struct ckf_sum *ckf_sum_new(void);
+void ckf_sum_free(struct ckf_sum *s);
+void ckf_sum_reset(struct ckf_sum *s);
+void ckf_sum_update(struct ckf_sum *s, const void *p, size_t bytes);
+uint64_t ckf_sum_value(const struct ckf_sum *s);
+
+/*
+ * The key under which a chunk is looked for, from the hashes of its pages. Direct chunks have keys
+ * of their own: they are always stored raw, and others may not be.
+ */
+uint64_t ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int direct);
+
+#endif

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT */
+/* Dumps for tests. */
+#include <fcntl.h>
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "../../convert/img.h"
+#include "core.pb-c.h"
+#include "dump_maker.h"
+#include "inventory.pb-c.h"
+#include "mm.pb-c.h"
+#include "pagemap.pb-c.h"
+#include "pstree.pb-c.h"
+
+#define COMMON_MAGIC 0x54564319u
+#define INVENTORY_MAGIC 0x58313116u
+
+void dm_tempdir(char path[64])
+{
+	snprintf(path, 64, "/tmp/ckf-dump-XXXXXX");
+	assert_non_null(mkdtemp(path));
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+	(void)st;
+	(void)flag;
+	(void)ftw;
+	return remove(path);
+}
+
+void dm_remove(const char *path)
+{
+	assert_int_equal(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+int dm_mkdir(const char *base, const char *name, char *path, size_t path_bytes)
+{
+	int fd;
+
+	snprintf(path, path_bytes, "%s/%s", base, name);
+	assert_int_equal(mkdir(path, 0755), 0);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+void dm_write(int dir, const char *name, const void *p, size_t bytes)
+{
+	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, p, bytes), bytes);
+	close(fd);
+}
+
+int dm_image(int dir, const char *name, uint32_t magic)
+{
+	uint32_t magics[2] = { COMMON_MAGIC, magic };
+	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, magics, sizeof(magics)), sizeof(magics));
+	return fd;
+}
+
+void dm_record(int fd, const void *p, size_t bytes)
+{
+	uint32_t len = (uint32_t)bytes;
+
+	assert_int_equal(write(fd, &len, sizeof(len)), sizeof(len));
+	assert_int_equal(write(fd, p, bytes), bytes);
+}
+
+static void put(int fd, const ProtobufCMessage *m)
+{
+	size_t bytes = protobuf_c_message_get_packed_size(m);
+	uint8_t *buf = malloc(bytes + 1);
+
+	assert_non_null(buf);
+	protobuf_c_message_pack(m, buf);
+	dm_record(fd, buf, bytes);
+	free(buf);
+}
+
+void dm_inventory(int dir)
+{
+	InventoryEntry e = INVENTORY_ENTRY__INIT;
+	uint32_t magic = INVENTORY_MAGIC;
+	int fd = openat(dir, "inventory.img", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, &magic, sizeof(magic)), sizeof(magic));
+	e.img_version = 2;
+	put(fd, &e.base);
+	close(fd);
+}
+
+void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style style,
+		const struct dm_entry *entries, size_t nr)
+{
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+	int fd = dm_image(dir, name, CKF_PAGEMAP_MAGIC);
+
+	head.pages_id = pages_id;
+	put(fd, &head.base);
+	for (size_t i = 0; i < nr; i++) {
+		PagemapEntry e = PAGEMAP_ENTRY__INIT;
+
+		e.vaddr = entries[i].vaddr;
+		if (style == DM_42) {
+			e.has_nr_pages = true;
+			e.nr_pages = entries[i].nr_pages;
+		} else {
+			e.compat_nr_pages = (uint32_t)entries[i].nr_pages;
+		}
+		if (style != DM_OLD) {
+			e.has_flags = true;
+			e.flags = entries[i].flags;
+		} else if (entries[i].flags & DM_PARENT) {
+			e.has_in_parent = true;
+			e.in_parent = true;
+		}
+		put(fd, &e.base);
+	}
+	close(fd);
+}
+
+static void put_mm(int dir, const struct ckf_task *t)
+{
+	VmaEntry *vmas = calloc(t->nr_vmas + 1, sizeof(*vmas));
+	VmaEntry **list = calloc(t->nr_vmas + 1, sizeof(*list));
+	MmEntry mm = MM_ENTRY__INIT;
+	char name[32];
+	int fd;
+
+	assert_non_null(vmas);
+	assert_non_null(list);
+	for (uint64_t i = 0; i < t->nr_vmas; i++) {
+		vma_entry__init(&vmas[i]);
+		vmas[i].start = t->vmas[i].start;
+		vmas[i].end = t->vmas[i].end;
+		vmas[i].pgoff = t->vmas[i].pgoff;
+		vmas[i].shmid = t->vmas[i].shmid;
+		vmas[i].prot = t->vmas[i].prot;
+		vmas[i].flags = t->vmas[i].flags;
+		vmas[i].status = t->vmas[i].status;
+		vmas[i].has_madv = t->vmas[i].madv != 0;
+		vmas[i].madv = t->vmas[i].madv;
+		list[i] = &vmas[i];
+	}
+	mm.n_vmas = t->nr_vmas;
+	mm.vmas = list;
+	mm.has_thp_disabled = t->thp_disabled;
+	mm.thp_disabled = t->thp_disabled;
+	snprintf(name, sizeof(name), "mm-%u.img", t->pid);
+	fd = dm_image(dir, name, CKF_MM_MAGIC);
+	put(fd, &mm.base);
+	close(fd);
+	free(vmas);
+	free(list);
+}
+
+static void put_core(int dir, const struct ckf_task *t)
+{
+	TaskCoreEntry tc = TASK_CORE_ENTRY__INIT;
+	CoreEntry core = CORE_ENTRY__INIT;
+	char name[32];
+	int fd;
+
+	tc.task_state = t->state;
+	tc.comm = (char *)t->comm;
+	core.mtype = CORE_ENTRY__MARCH__X86_64;
+	core.tc = &tc;
+	snprintf(name, sizeof(name), "core-%u.img", t->pid);
+	fd = dm_image(dir, name, CKF_CORE_MAGIC);
+	put(fd, &core.base);
+	close(fd);
+}
+
+void dm_tasks(int dir, const struct ckf_task *tasks, size_t nr)
+{
+	int fd = dm_image(dir, "pstree.img", CKF_PSTREE_MAGIC);
+
+	for (size_t i = 0; i < nr; i++) {
+		PstreeEntry e = PSTREE_ENTRY__INIT;
+		uint32_t pid = tasks[i].pid;
+
+		e.pid = pid;
+		e.ppid = tasks[i].ppid;
+		e.pgid = pid;
+		e.sid = pid;
+		e.n_threads = 1;
+		e.threads = &pid;
+		put(fd, &e.base);
+		put_core(dir, &tasks[i]);
+		put_mm(dir, &tasks[i]);
+	}
+	close(fd);
+}
+
+uint32_t dm_rand(uint64_t *state)
+{
+	*state = *state * 6364136223846793005u + 1442695040888963407u;
+	return (uint32_t)(*state >> 32);
+}
+
+uint64_t dm_seed(void)
+{
+	const char *s = getenv("CKF_SEED");
+	uint64_t seed = s ? strtoull(s, NULL, 0) : (uint64_t)time(NULL);
+
+	printf("CKF_SEED=%llu\n", (unsigned long long)seed);
+	return seed;
+}
+
+void dm_page(uint32_t value, void *page)
+{
+	uint64_t state = value;
+	uint8_t *p = page;
+
+	memset(p, 0, CKF_PAGE_BYTES);
+	if (!value)
+		return;
+	for (size_t i = 0; i < CKF_PAGE_BYTES; i += 4) {
+		uint32_t r = dm_rand(&state);
+
+		if (value % 3 == 1)
+			r = value + (uint32_t)(i / 256);
+		else if (value % 3 == 2)
+			r &= 0x07070707;
+		memcpy(p + i, &r, sizeof(r));
+	}
+	memcpy(p, &value, sizeof(value));
+}
+
+void dm_pages(int dir, uint32_t id, const uint32_t *values, size_t nr)
+{
+	uint8_t *buf = malloc(nr * CKF_PAGE_BYTES + 1);
+	char name[32];
+
+	assert_non_null(buf);
+	for (size_t i = 0; i < nr; i++)
+		dm_page(values[i], buf + i * CKF_PAGE_BYTES);
+	snprintf(name, sizeof(name), "pages-%u.img", id);
+	dm_write(dir, name, buf, nr * CKF_PAGE_BYTES);
+	free(buf);
+}

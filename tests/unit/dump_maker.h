@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Makes CRIU dumps for tests: image files packed by protobuf-c, and pages whose contents follow
+ * from a number. Directories are fds; what fails ends the test.
+ */
+#ifndef CKF_TEST_DUMP_MAKER_H
+#define CKF_TEST_DUMP_MAKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../../convert/ckf_dump.h"
+
+#define DM_PARENT 1u /* flags of a pagemap entry */
+#define DM_LAZY 2u
+#define DM_PRESENT 4u
+
+/* How CRIU wrote pagemap entries over time. */
+enum dm_style {
+	DM_OLD, /* in_parent and no flags */
+	DM_41,	/* flags, pages in field 2 */
+	DM_42,	/* flags, pages in field 5 */
+};
+
+struct dm_entry {
+	uint64_t vaddr;
+	uint64_t nr_pages;
+	uint32_t flags;
+};
+
+/* A new directory of its own; path gets its name. dm_remove() takes it away with all in it. */
+void dm_tempdir(char path[64]);
+void dm_remove(const char *path);
+int dm_mkdir(const char *base, const char *name, char *path, size_t path_bytes);
+
+void dm_write(int dir, const char *name, const void *p, size_t bytes);
+
+/* An image file: two magics, then records as they are added. */
+int dm_image(int dir, const char *name, uint32_t magic);
+void dm_record(int fd, const void *p, size_t bytes);
+
+void dm_inventory(int dir);
+void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style style,
+		const struct dm_entry *entries, size_t nr);
+/* tasks: pid, ppid, comm, VMAs and thp_disabled; makes pstree, core and mm images. */
+void dm_tasks(int dir, const struct ckf_task *tasks, size_t nr);
+
+/*
+ * The contents of a page: value 0 zeros, else by its remainder modulo 3 random, compressible by
+ * LZ4, or compressible by zstd alone.
+ */
+void dm_page(uint32_t value, void *page);
+/* pages-ID.img */
+void dm_pages(int dir, uint32_t id, const uint32_t *values, size_t nr);
+
+/* A small generator: the same numbers for the same seed. */
+uint32_t dm_rand(uint64_t *state);
+/* CKF_SEED, or one from the clock; printed either way. */
+uint64_t dm_seed(void);
+
+#endif
