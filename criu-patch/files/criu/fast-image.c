@@ -1,0 +1,548 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Restoring memory from a ckfast fast image: the glue between CRIU and libckfast.
+ *
+ * CRIU decides where memory is mapped, libckfast reads, checks and places the pages. A task that is being
+ * restored calls in twice: before it forks, for the VMAs that its children inherit, and afterwards for
+ * the rest. In between the VMAs are mapped in the premapped area and empty.
+ *
+ * The worker threads of the loader live inside one call. They are threads of the task, so their ids
+ * come out of the task's pid namespace, and must not be ids that somebody will be restored with.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sched.h>
+#include <string.h>
+#include <time.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "types.h"
+#include "common/list.h"
+#include "bitmap.h"
+#include "cr_options.h"
+#include "fast-image.h"
+#include "image.h"
+#include "imgset.h"
+#include "kerndat.h"
+#include "log.h"
+#include "mem.h"
+#include "page.h"
+#include "pagemap.h"
+#include "pstree.h"
+#include "rst-malloc.h"
+#include "rst_info.h"
+#include "servicefd.h"
+#include "stats.h"
+#include "util.h"
+#include "vma.h"
+#include "xmalloc.h"
+
+#include "format/ckf_codec.h"
+#include "loader/ckf_fill.h"
+#include "loader/ckf_image.h"
+
+#undef LOG_PREFIX
+#define LOG_PREFIX "fast-image: "
+
+/* What all tasks have done together. In shared memory. */
+struct fast_shared {
+	atomic_ullong read_bytes;
+	atomic_ullong filled_bytes;
+	atomic_ullong zero_bytes;
+	atomic_ullong shared_bytes;
+	atomic_ullong huge_pages;
+	atomic_ullong fills;
+	atomic_ullong workers;
+	atomic_ullong fill_ns;	   /* sum over the fills */
+	atomic_ullong first_ns;	   /* when the first fill began, CLOCK_MONOTONIC */
+	atomic_ullong last_ns;	   /* when the last one ended */
+	atomic_uint uring;
+	atomic_uint direct;
+	atomic_uint busy;	   /* workers that run now, in all tasks */
+};
+
+static struct ckf_image *img;
+static struct fast_shared *shared;
+
+static unsigned long long now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
+}
+
+bool fast_image_on(void)
+{
+	return img != NULL;
+}
+
+int fast_image_parse_threads(const char *arg)
+{
+	char *end;
+	long n;
+
+	n = strtol(arg, &end, 10);
+	if (end == arg || *end || n < 1 || n > 1024) {
+		pr_err("--fast-threads wants a number from 1 to 1024, got %s\n", arg);
+		return 1;
+	}
+	opts.fast_threads = n;
+	return 0;
+}
+
+static int check_opts(void)
+{
+	const char *bad = NULL;
+
+	if (opts.lazy_pages)
+		bad = "--lazy-pages";
+	else if (opts.stream)
+		bad = "--stream";
+	else if (opts.auto_dedup)
+		bad = "--auto-dedup";
+	if (!bad)
+		return 0;
+	pr_err("%s does not work with a fast image: restore without it, or from the dump itself (ckfast extract)\n",
+	       bad);
+	return -1;
+}
+
+int fast_image_open(void)
+{
+	struct ckf_error err = {};
+	int dir = get_service_fd(IMG_FD_OFF);
+
+	if (opts.stream && !opts.fast_image)
+		return 0;
+	if (!opts.fast_image && !ckf_image_probe(dir))
+		return 0;
+	if (check_opts())
+		return -1;
+	if (!ckf_image_probe(dir)) {
+		pr_err("No " CKF_IDX_NAME " in %s: not a fast image (ckfast convert makes one from a dump)\n",
+		       opts.imgs_dir ?: "the images directory");
+		return -1;
+	}
+	if (ckf_image_open(dir, &img, &err) || ckf_image_check_files(img, true, &err)) {
+		pr_err("%s\n", err.msg);
+		return -1;
+	}
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED) {
+		pr_perror("Can't map statistics");
+		return -1;
+	}
+	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed\n", img->idx->nr_targets,
+		img->idx->nr_chunks, img->idx->pack_bytes);
+	return 0;
+}
+
+static int no_advance(struct page_read *pr)
+{
+	return 0;
+}
+
+static void no_reset(struct page_read *pr)
+{
+}
+
+int fast_image_page_read(struct page_read *pr)
+{
+	memset(pr, 0, sizeof(*pr));
+	INIT_LIST_HEAD(&pr->async);
+	pr->advance = no_advance;
+	pr->reset = no_reset;
+	return 1;
+}
+
+/* Huge pages survive mremap() only between places that are equal modulo their size. */
+static bool wants_huge_place(struct vma_area *vma)
+{
+	return vma_area_is_private(vma, kdat.task_size) && vma_area_len(vma) >= CKF_HUGE_BYTES;
+}
+
+unsigned long fast_image_premap_slack(struct vm_area_list *vmas)
+{
+	unsigned long slack = 0;
+	struct vma_area *vma;
+
+	if (!img)
+		return 0;
+	list_for_each_entry(vma, &vmas->h, list)
+		if (wants_huge_place(vma))
+			slack += CKF_HUGE_BYTES;
+	return slack;
+}
+
+int fast_image_premap_place(struct vma_area *vma, void **at)
+{
+	unsigned long gap;
+
+	if (!img || !wants_huge_place(vma))
+		return 0;
+	gap = (vma->e->start - (unsigned long)*at) & (CKF_HUGE_BYTES - 1);
+	/* The restorer unmaps what it knows of: nothing may be left between VMAs. */
+	if (gap && munmap(*at, gap)) {
+		pr_perror("Can't unmap %lu bytes of the premapped area", gap);
+		return -1;
+	}
+	*at += gap;
+	return 0;
+}
+
+/* ids that workers must not have, and somebody is yet to get: all of the image. */
+static pid_t max_image_id(void)
+{
+	struct pstree_item *pi;
+	pid_t max = 0;
+	int i;
+
+	for_each_pstree_item(pi) {
+		max = max_t(pid_t, max, vpid(pi));
+		max = max_t(pid_t, max, pi->pgid);
+		max = max_t(pid_t, max, pi->sid);
+		for (i = 0; i < pi->nr_threads && pi->threads; i++)
+			max = max_t(pid_t, max, pi->threads[i].ns[0].virt);
+	}
+	return max;
+}
+
+static int worker_ok(void *arg, int tid)
+{
+	return tid > *(pid_t *)arg ? 0 : -1;
+}
+
+/*
+ * Threads get the ids after the last one given out: move that above the image's. The lock is CRIU's
+ * own for this. Should it not work out, worker_ok() sends away workers with a wrong id.
+ */
+static void before_workers(void *arg)
+{
+	pid_t max = *(pid_t *)arg;
+	char buf[16] = {};
+	int fd;
+
+	lock_last_pid();
+	fd = open_proc_rw(PROC_GEN, LAST_PID_PATH);
+	if (fd < 0)
+		return;
+	if (read(fd, buf, sizeof(buf) - 1) > 0 && atoi(buf) < max) {
+		snprintf(buf, sizeof(buf), "%d", max);
+		if (pwrite(fd, buf, strlen(buf), 0) < 0)
+			pr_warn("Can't move the last pid to %d: %s\n", max, strerror(errno));
+	}
+	close(fd);
+}
+
+static void after_workers(void *arg)
+{
+	unlock_last_pid();
+}
+
+static uint32_t switches(void)
+{
+	uint32_t flags = 0;
+
+	/* Without clone3() CRIU sets the last pid back and forth: a kernel worker could get any id. */
+	if (getenv("CKF_NO_URING") || !kdat.has_clone3_set_tid)
+		flags |= CKF_FILL_NO_URING;
+	if (getenv("CKF_NO_DIRECT"))
+		flags |= CKF_FILL_NO_DIRECT;
+	if (getenv("CKF_NO_HUGE"))
+		flags |= CKF_FILL_NO_HUGE;
+	return flags;
+}
+
+static void account(const struct ckf_fill_stats *s, unsigned long long start)
+{
+	unsigned long long none = 0;
+
+	atomic_fetch_add(&shared->read_bytes, s->read_bytes);
+	atomic_fetch_add(&shared->filled_bytes, s->filled_bytes);
+	atomic_fetch_add(&shared->zero_bytes, s->zero_bytes);
+	atomic_fetch_add(&shared->shared_bytes, s->shared_bytes);
+	atomic_fetch_add(&shared->huge_pages, s->huge_pages);
+	atomic_fetch_add(&shared->workers, s->workers);
+	atomic_fetch_add(&shared->fill_ns, s->ns);
+	atomic_fetch_add(&shared->fills, 1);
+	if (s->uring)
+		atomic_store(&shared->uring, 1);
+	if (s->direct)
+		atomic_store(&shared->direct, 1);
+	atomic_compare_exchange_strong(&shared->first_ns, &none, start);
+	atomic_store(&shared->last_ns, now_ns());
+	cnt_add(CNT_PAGES_RESTORED, (s->filled_bytes + s->zero_bytes) / PAGE_SIZE);
+	cnt_add(CNT_PAGES_SKIPPED_COW, s->shared_bytes / PAGE_SIZE);
+}
+
+/*
+ * All tasks of the tree share one budget of workers: --fast-threads, or as many as there are CPUs. A task
+ * takes what is left of it, and at least one, which is itself.
+ */
+static unsigned int take_workers(const struct ckf_target *t)
+{
+	unsigned int budget = opts.fast_threads, want, busy;
+	cpu_set_t set;
+
+	want = ckf_fill_default_threads(t->nr_pages * PAGE_SIZE);
+	if (budget)
+		want = budget;
+	else if (!sched_getaffinity(0, sizeof(set), &set))
+		budget = CPU_COUNT(&set);
+	busy = atomic_load(&shared->busy);
+	if (busy + want > budget)
+		want = busy < budget ? budget - busy : 1;
+	atomic_fetch_add(&shared->busy, want);
+	return want;
+}
+
+static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t nr)
+{
+	pid_t max_id = max_image_id();
+	struct ckf_fill_opts o = {
+		.size = sizeof(o),
+		.dir_fd = get_service_fd(IMG_FD_OFF),
+		.flags = switches(),
+		.worker_ok = worker_ok,
+		.before_workers = before_workers,
+		.after_workers = after_workers,
+		.arg = &max_id,
+	};
+	unsigned long long start = now_ns();
+	struct ckf_fill_stats stats = {};
+	struct ckf_error err = {};
+	int ret;
+
+	o.threads = take_workers(t);
+	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);
+	atomic_fetch_sub(&shared->busy, o.threads);
+	if (ret) {
+		pr_err("%s\n", err.msg);
+		return -1;
+	}
+	account(&stats, start);
+	pr_info("%s %" PRIu64 ": %" PRIu64 " bytes read, %" PRIu64 " filled, %" PRIu64 " zero, %" PRIu64
+		" shared, %" PRIu64 " huge pages, %u workers, %" PRIu64 " us\n",
+		ckf_target_kind_name(t->kind), t->id, stats.read_bytes, stats.filled_bytes, stats.zero_bytes,
+		stats.shared_bytes, stats.huge_pages, stats.workers, stats.ns / 1000);
+	return 0;
+}
+
+static const struct ckf_target *find_target(uint32_t kind, uint64_t id)
+{
+	int64_t pos = ckf_index_find_target(img->idx, kind, id);
+
+	if (pos < 0) {
+		pr_err("The image has no pages for %s %" PRIu64 "\n", ckf_target_kind_name(kind), id);
+		return NULL;
+	}
+	return &img->idx->targets[pos];
+}
+
+static bool vma_cow(struct vma_area *vma)
+{
+	return vma->pvma != NULL;
+}
+
+static bool vma_is_inherited(struct vma_area *vma)
+{
+	return vma->pvma != NULL && vma->pvma != VMA_COW_ROOT;
+}
+
+/* Where the pages of one VMA go now: before the fork (cow) the inherited ones, afterwards the others. */
+static void make_dest(struct vma_area *vma, bool cow, struct ckf_dest *d)
+{
+	d->start = vma->e->start;
+	d->end = vma->e->end;
+	d->prot = vma->e->prot | PROT_WRITE;
+	d->addr = NULL;
+	d->flags = CKF_DEST_SKIP;
+	if (!vma_area_is(vma, VMA_PREMMAPED)) {
+		/* Read by the restorer: what can be done here is to check it. */
+		if (!cow)
+			d->flags |= CKF_DEST_CHECK;
+		return;
+	}
+	if (vma_cow(vma) != cow)
+		return;
+	d->addr = decode_pointer(vma->premmaped_addr);
+	d->flags = 0;
+	if (vma_is_inherited(vma)) {
+		d->flags |= CKF_DEST_SHARED;
+		return;
+	}
+	if (!vma_area_is(vma, VMA_ANON_PRIVATE) && !vma_area_is(vma, VMA_AREA_AIORING))
+		return;
+	d->flags |= CKF_DEST_FRESH;
+	if (!cow && !(vma->e->flags & (MAP_LOCKED | MAP_GROWSDOWN)))
+		d->flags |= CKF_DEST_HUGE;
+}
+
+static int fill_private(struct pstree_item *t, const struct ckf_target *target, bool cow)
+{
+	struct vm_area_list *vmas = &rsti(t)->vmas;
+	struct ckf_dest *dests;
+	struct vma_area *vma;
+	size_t nr = 0;
+	int ret;
+
+	dests = xmalloc(vmas->nr * sizeof(*dests));
+	if (!dests)
+		return -1;
+	list_for_each_entry(vma, &vmas->h, list)
+		if (!vma_area_is(vma, VMA_AREA_GUARD) && vma_area_is_private(vma, kdat.task_size))
+			make_dest(vma, cow, &dests[nr++]);
+	ret = fill(target, dests, nr);
+	xfree(dests);
+	return ret;
+}
+
+/*
+ * Which pages a VMA has in the image, for those that share pages with a child. A page that the parent's VMA has and
+ * this one has not is thrown away by the caller.
+ */
+static void mark_pages(const struct ckf_target *target, struct vma_area *vma)
+{
+	const struct ckf_index *idx = img->idx;
+	uint64_t i, start, end, off, nr;
+
+	for (i = ckf_index_find_op(idx, target, vma->e->start); i < target->first_op + target->nr_ops; i++) {
+		start = max_t(uint64_t, ckf_op_addr(&idx->ops[i]), vma->e->start);
+		end = min_t(uint64_t, ckf_op_end(&idx->ops[i]), vma->e->end);
+		if (start >= vma->e->end)
+			break;
+		off = (start - vma->e->start) / PAGE_SIZE;
+		nr = (end - start) / PAGE_SIZE;
+		bitmap_set(vma->page_bitmap, off, nr);
+		if (vma_is_inherited(vma))
+			bitmap_clear(vma->pvma->page_bitmap, off, nr);
+	}
+}
+
+/* VMAs that are not premapped are filled by the restorer, which reads them from the pack. */
+static int enqueue_direct(struct pstree_item *t, const struct ckf_target *target, struct vma_area *vma)
+{
+	const struct ckf_index *idx = img->idx;
+	struct page_read pr;
+	uint64_t i, start, end;
+
+	fast_image_page_read(&pr);
+	for (i = ckf_index_find_op(idx, target, vma->e->start); i < target->first_op + target->nr_ops; i++) {
+		const struct ckf_op *op = &idx->ops[i];
+		const struct ckf_chunk *c = &idx->chunks[op->chunk];
+
+		start = max_t(uint64_t, ckf_op_addr(op), vma->e->start);
+		end = min_t(uint64_t, ckf_op_end(op), vma->e->end);
+		if (start >= vma->e->end)
+			break;
+		if (c->codec == CKF_CODEC_ZERO && (vma->e->flags & MAP_ANONYMOUS))
+			continue;
+		if (c->codec != CKF_CODEC_RAW) {
+			pr_err("Pages at %" PRIx64 " are %s, but must be raw for a mapping of this kind\n", start,
+			       ckf_codec_name(c->codec));
+			return -1;
+		}
+		pr.pi_off = c->pack_off + op->first_page * PAGE_SIZE + (start - ckf_op_addr(op));
+		if (pagemap_enqueue_iovec(&pr, decode_pointer(start), end - start, &rsti(t)->vma_io))
+			return -1;
+	}
+	return 0;
+}
+
+int fast_image_fill_cow(struct pstree_item *t)
+{
+	const struct ckf_target *target = find_target(CKF_TARGET_TASK, vpid(t));
+	struct vma_area *vma;
+	bool any = false;
+
+	if (!target)
+		return -1;
+	list_for_each_entry(vma, &rsti(t)->vmas.h, list) {
+		if (vma_area_is(vma, VMA_AREA_GUARD) || !vma_area_is_private(vma, kdat.task_size))
+			continue;
+		if (!vma_area_is(vma, VMA_PREMMAPED)) {
+			if (enqueue_direct(t, target, vma))
+				return -1;
+		} else if (vma_cow(vma)) {
+			mark_pages(target, vma);
+			any = true;
+		}
+	}
+	return any ? fill_private(t, target, true) : 0;
+}
+
+int fast_image_fill_task(struct pstree_item *t)
+{
+	const struct ckf_target *target;
+
+	if (!img || rsti(t)->vmas.nr == 0)
+		return 0;
+	target = find_target(CKF_TARGET_TASK, vpid(t));
+	return target ? fill_private(t, target, false) : -1;
+}
+
+int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid)
+{
+	const struct ckf_target *target = find_target(CKF_TARGET_SHMEM, shmid);
+	struct ckf_dest dest = {
+		.start = 0,
+		.end = size,
+		.addr = addr,
+		.flags = CKF_DEST_FRESH,
+	};
+
+	return target ? fill(target, &dest, 1) : -1;
+}
+
+int fast_image_open_pack(void)
+{
+	struct ckf_error err = {};
+	int fd;
+
+	fd = ckf_image_open_pack(img, get_service_fd(IMG_FD_OFF), 0, &err);
+	if (fd < 0)
+		pr_err("%s\n", err.msg);
+	return fd;
+}
+
+static int write_stats_file(const char *line)
+{
+	FILE *f;
+	int ret;
+
+	f = fopen(opts.fast_stats, "we");
+	if (!f) {
+		pr_perror("Can't create %s", opts.fast_stats);
+		return -1;
+	}
+	ret = fputs(line, f) < 0;
+	ret |= fclose(f);
+	if (ret)
+		pr_perror("Can't write %s", opts.fast_stats);
+	return ret ? -1 : 0;
+}
+
+int fast_image_report(void)
+{
+	unsigned long long wall;
+	char line[512];
+
+	if (!img)
+		return 0;
+	wall = shared->last_ns - shared->first_ns;
+	snprintf(line, sizeof(line),
+		 "{\"version\":1,\"read_bytes\":%llu,\"filled_bytes\":%llu,\"zero_bytes\":%llu,"
+		 "\"shared_bytes\":%llu,\"huge_pages\":%llu,\"fills\":%llu,\"workers\":%llu,"
+		 "\"fill_ms\":%.3f,\"fill_wall_ms\":%.3f,\"gb_per_s\":%.3f,\"io_uring\":%s,\"direct\":%s}\n",
+		 shared->read_bytes, shared->filled_bytes, shared->zero_bytes, shared->shared_bytes,
+		 shared->huge_pages, shared->fills, shared->workers, shared->fill_ns / 1e6, wall / 1e6,
+		 wall ? (double)shared->filled_bytes / wall : 0.0, shared->uring ? "true" : "false",
+		 shared->direct ? "true" : "false");
+	pr_info("summary %s", line);
+	return opts.fast_stats ? write_stats_file(line) : 0;
+}

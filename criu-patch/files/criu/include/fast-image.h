@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Restoring memory from a ckfast fast image.
+ *
+ * A fast image holds the same .img files as a dump, but its pages are in ckfast.pack, and ckfast.idx
+ * says what goes where. The loader is libckfast; fast-image.c tells it where CRIU has mapped things.
+ */
+#ifndef __CR_FAST_IMAGE_H__
+#define __CR_FAST_IMAGE_H__
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct page_read;
+struct pstree_item;
+struct vm_area_list;
+struct vma_area;
+
+/*
+ * Opens the image directory as a fast image if it is one, or if --fast-image says that it must be.
+ * Called once, in the criu process, before any task is created.
+ */
+extern int fast_image_open(void);
+
+/* True when the pages come from a fast image. */
+extern bool fast_image_on(void);
+
+/* In place of open_page_read() for a task: nothing is read page by page. */
+extern int fast_image_page_read(struct page_read *pr);
+
+/* How much longer than the VMAs themselves the premapped area must be. */
+extern unsigned long fast_image_premap_slack(struct vm_area_list *vmas);
+
+/* Where in the premapped area a VMA goes: *at may move up. */
+extern int fast_image_premap_place(struct vma_area *vma, void **at);
+
+/* Before children are forked: memory that they share with the task. */
+extern int fast_image_fill_cow(struct pstree_item *t);
+
+/* After that: all other private memory of the task. */
+extern int fast_image_fill_task(struct pstree_item *t);
+
+extern int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid);
+
+/* What the restorer reads its own share of pages from. */
+extern int fast_image_open_pack(void);
+
+/* The summary in the log and in --fast-stats. */
+extern int fast_image_report(void);
+
+extern int fast_image_parse_threads(const char *arg);
+
+#endif /* __CR_FAST_IMAGE_H__ */
