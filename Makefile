@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+#
+# One GNU Makefile for everything.
+#
+#	make [all]      the library and the ckfast command
+#	make check      installs what is missing, builds all, CRIU too, and runs the tests
+#	make check-long the same with more rounds, longer fuzzing and the thread sanitizer
+#	make demo       installs what is missing, builds all, shows a restore both ways
+#	make bench      measures; writes build/bench.json
+#	make fuzz       fuzzes each target for FUZZ_SECONDS
+#	make lint       format, layout rules and scripts
+#	make criu       gets CRIU and builds it, stock and patched
+#	make deps       installs the Debian packages that are missing
+#	make install    PREFIX, DESTDIR; install-criu for the patched CRIU
+#	make dist       a source archive of HEAD
+#
+# D=asan,ubsan or D=tsan builds with sanitizers, in a directory of its own. T=WORD limits check to
+# the tests with WORD in their name. V=1 shows the commands. WERROR=0 lets warnings pass. CRIU_VERSION=4.1.1 picks a CRIU,
+# CRIU_SRC=DIR|TARBALL gives one's own source.
+
+VERSION := 0.1.0
+
+PREFIX ?= /usr/local
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+FUZZ_CC ?= clang-14
+PKG_CONFIG ?= pkg-config
+CLANG_FORMAT ?= clang-format-14
+PROTOC_C ?= protoc-c
+D ?=
+T ?=
+V ?=
+WERROR ?= 1
+FUZZ_SECONDS ?= 60
+export CRIU_VERSION CRIU_SRC CLANG_FORMAT
+
+comma := ,
+B := build$(if $(D),/$(subst $(comma),-,$(D)))
+P := build/proto
+
+SAN_asan := -fsanitize=address
+SAN_ubsan := -fsanitize=undefined -fno-sanitize-recover=undefined
+SAN_tsan := -fsanitize=thread
+SAN := $(foreach s,$(subst $(comma), ,$(D)),$(or $(SAN_$(s)),$(error D=$(s): not asan, ubsan or tsan)))
+
+# Recursive on purpose: pkg-config may be installed only after this file was read.
+LIB_PACKAGES := liburing libzstd liblz4 libxxhash
+CLI_PACKAGES := $(LIB_PACKAGES) libprotobuf-c jansson
+LIB_LIBS = $(shell $(PKG_CONFIG) --libs $(LIB_PACKAGES)) -pthread
+CLI_LIBS = $(shell $(PKG_CONFIG) --libs $(CLI_PACKAGES)) -pthread
+PROTO_INCLUDE = $(shell $(PKG_CONFIG) --variable=includedir protobuf)
+UNIT_LIBS = $(CLI_LIBS) $(shell $(PKG_CONFIG) --libs cmocka)
+
+WARN := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
+BASE_CFLAGS := -std=gnu11 -g -fPIC -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
+	       -DCKF_VERSION='"$(VERSION)"' -I$(P)
+OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
+ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(WARN) $(SAN) $(CFLAGS)
+STRICT := -Wconversion
+
+LIB_SRC := $(wildcard format/*.c loader/*.c gpu/*.c)
+CONVERT_SRC := $(wildcard convert/*.c)
+CLI_SRC := $(wildcard cli/*.c)
+PROTO := $(wildcard proto/*.proto)
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+UNIT_HELPERS := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+PROG_SRC := $(wildcard tests/progs/*.c)
+
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
+CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
+CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
+UNIT_HELPER_OBJ := $(UNIT_HELPERS:%.c=$(B)/obj/%.o)
+# opts.proto imports descriptor.proto, whose C form no package holds.
+PROTO_GOOGLE := $(if $(wildcard proto/opts.proto),google/protobuf/descriptor)
+PROTO_C := $(PROTO:proto/%.proto=$(P)/%.pb-c.c) $(PROTO_GOOGLE:%=$(P)/%.pb-c.c)
+PROTO_H := $(PROTO_C:.c=.h)
+PROTO_OBJ := $(PROTO_C:$(P)/%.c=$(B)/obj/proto/%.o)
+
+LIB := $(B)/libckfast.a
+CKFAST := $(B)/bin/ckfast
+UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
+PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%)
+FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
+
+# Shows what is made, or with V=1 how.
+Q := $(if $(V),,@)
+say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all lib unit progs fuzz-build deps criu check check-long check-build demo bench fuzz lint \
+	install install-criu dist clean FORCE
+
+all: lib $(CKFAST)
+lib: $(LIB)
+unit: $(UNIT)
+progs: $(PROGS)
+fuzz-build: $(FUZZ)
+
+# The flags of the last build: when they change, everything is compiled again.
+FLAGS_NOW := $(CC) $(BASE_CFLAGS) $(OPT) $(WARN) $(STRICT) $(SAN) $(CFLAGS) $(LDFLAGS)
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" | cmp -s - $@ || \
+		printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" > $@
+
+$(B)/obj/format/%.o $(B)/obj/loader/%.o: WARN += $(STRICT)
+# Generated code is not ours to clean up.
+$(B)/obj/proto/%.o: WARN := -w
+
+$(B)/obj/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/obj/proto/%.o: $(P)/%.c $(B)/flags | $(PROTO_H)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(CONVERT_OBJ) $(CLI_OBJ) $(UNIT_HELPER_OBJ): | $(PROTO_H)
+
+$(P)/%.pb-c.c $(P)/%.pb-c.h &: proto/%.proto
+	@mkdir -p $(P)
+	$(call say,PROTO)
+	$(Q)$(PROTOC_C) --proto_path=proto --proto_path=$(PROTO_INCLUDE) --c_out=$(P) $<
+
+$(PROTO_GOOGLE:%=$(P)/%.pb-c.c) $(PROTO_GOOGLE:%=$(P)/%.pb-c.h) &:
+	@mkdir -p $(P)
+	$(call say,PROTO)
+	$(Q)$(PROTOC_C) --proto_path=$(PROTO_INCLUDE) --c_out=$(P) $(PROTO_INCLUDE)/$(PROTO_GOOGLE).proto
+
+$(LIB): $(LIB_OBJ)
+	@rm -f $@
+	$(call say,AR)
+	$(Q)$(AR) rcsD $@ $^
+
+$(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(CLI_LIBS)
+
+$(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB) $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $(filter %.c %.o %.a,$^) $(UNIT_LIBS)
+
+build/progs/%: tests/progs/%.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $<
+
+# Fuzz targets are compiled with the sources, by the compiler that has the fuzzer.
+build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(CONVERT_SRC) $(PROTO_OBJ)
+	@mkdir -p $(@D)
+	$(call say,FUZZ)
+	$(Q)$(FUZZ_CC) $(BASE_CFLAGS) -O1 $(WARN) -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=undefined -o $@ $(filter %.c %.o,$^) $(CLI_LIBS)
+
+deps:
+	@scripts/deps.sh
+
+criu: lib
+	@scripts/criu-build.sh
+
+check-build: all unit progs fuzz-build criu
+	$(MAKE) D=asan,ubsan unit
+
+check: deps
+	$(MAKE) check-build
+	tests/run.sh $(T)
+
+check-long: deps
+	$(MAKE) check-build
+	$(MAKE) D=tsan unit
+	CKF_LONG=1 tests/run.sh $(T)
+
+demo: deps
+	$(MAKE) all progs criu
+	@scripts/demo.sh
+
+bench: deps
+	$(MAKE) all progs criu
+	@tests/bench/bench.sh
+
+fuzz: fuzz-build
+	@for f in $(FUZZ); do \
+		mkdir -p build/corpus/$${f##*/}; \
+		echo "== $$f"; \
+		$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+			-artifact_prefix=build/corpus/$${f##*/}- build/corpus/$${f##*/} || exit 1; \
+	done
+
+lint:
+	@scripts/lint.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
+	install -m 644 docs/ckfast.1 $(DESTDIR)$(PREFIX)/share/man/man1/ckfast.1
+
+install-criu: criu
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 build/bin/criu $(DESTDIR)$(PREFIX)/sbin/criu
+
+dist:
+	@mkdir -p build
+	git archive --format=tar --prefix=ckfast-$(VERSION)/ HEAD | gzip -9n > build/ckfast-$(VERSION).tar.gz
+	@echo build/ckfast-$(VERSION).tar.gz
+
+clean:
+	rm -rf build
+
+-include $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
+	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

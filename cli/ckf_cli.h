@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the verbs of the ckfast command share. One file per verb, cmd_<verb>.c.
+ *
+ * Results go to stdout, all else to stderr. A verb returns an enum ckf_exit. Strings that come from
+ * images and dumps are printed through cli_escape(): a process may have named itself anything.
+ */
+#ifndef CKF_CLI_H
+#define CKF_CLI_H
+
+#include <jansson.h>
+
+#include "../convert/ckf_convert.h"
+#include "../convert/ckf_dump.h"
+#include "../loader/ckf_image.h"
+
+#define CLI_JSON_VERSION 1
+
+struct cli_verb {
+	const char *name;
+	const char *args;
+	const char *summary;
+	const char *help; /* the lines on the options */
+	/* argv[0] is "ckfast VERB", which getopt_long() puts before its messages. */
+	int (*run)(const struct cli_verb *verb, int argc, char **argv);
+};
+
+extern const struct cli_verb cli_verb_convert;
+extern const struct cli_verb cli_verb_inspect;
+extern const struct cli_verb cli_verb_verify;
+extern const struct cli_verb cli_verb_extract;
+
+/* options.c: values of options. 0, or -EINVAL. */
+
+/* Decimal, with K, M or G for powers of 1024. */
+int cli_parse_bytes(const char *s, uint64_t *bytes);
+int cli_parse_int(const char *s, int min, int max, int *value);
+/* auto, raw, lz4, zstd. */
+int cli_parse_codec(const char *s, int *codec);
+/* -EINVAL when the codec has no such level; *min and *max say which it has. */
+int cli_check_level(int codec, int level, int *min, int *max);
+
+#define CLI_MAX_THREADS 256
+
+/* print.c */
+
+#define CLI_BYTES_LEN 16
+/* "17 B", "1.5 GiB". Returns buf. */
+const char *cli_bytes(uint64_t bytes, char buf[CLI_BYTES_LEN]);
+/* Printable ASCII stays, all else becomes \xNN; cut off at the end of buf. Returns buf. */
+const char *cli_escape(const char *s, char *buf, size_t buf_bytes);
+/* A JSON string of any bytes: escaped as above where they are not UTF-8. */
+json_t *cli_json_string(const char *s);
+/* Prints and frees. enum ckf_exit. obj may be NULL (no memory). */
+int cli_json_print(const struct cli_verb *verb, json_t *obj);
+uint64_t cli_now_ns(void);
+
+/* "ckfast VERB: PATH: message" to stderr. */
+void cli_message(const struct cli_verb *verb, const char *path, const char *msg);
+/* The same for an error. Returns its exit code. */
+int cli_fail(const struct cli_verb *verb, const char *path, int rc, const struct ckf_error *err);
+/* Message and a pointer to --help. Returns CKF_EXIT_USAGE. */
+int cli_usage(const struct cli_verb *verb, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+/* The page of VERB --help on stdout. Returns CKF_EXIT_OK. */
+int cli_help(const struct cli_verb *verb);
+
+/* progress.c */
+
+struct cli_progress {
+	bool on; /* stderr is a terminal */
+	uint64_t start_ns;
+	uint64_t last_ns;
+};
+
+void cli_progress_start(struct cli_progress *p, bool quiet);
+/* stored_bytes 0: no ratio. Draws only when some time has passed since the last call. */
+void cli_progress_draw(struct cli_progress *p, uint64_t done_bytes, uint64_t total_bytes,
+		       uint64_t stored_bytes);
+/* Takes the bar away. Before anything else is printed. */
+void cli_progress_clear(struct cli_progress *p);
+
+/* SIGINT and SIGTERM ask for an end; a second one kills. */
+void cli_stop_catch(void);
+/* For the stop callback of convert and extract. */
+int cli_stop_asked(void *arg);
+
+/* open.c */
+
+/* An fd of the directory, or -errno. */
+int cli_open_dir(const char *path, struct ckf_error *err);
+/* The pagemap of (kind, id), or NULL. */
+const struct ckf_pagemap *cli_find_pagemap(const struct ckf_dump *dump, uint32_t kind, uint64_t id);
+
+struct cli_range {
+	uint64_t start;
+	uint64_t end; /* exclusive */
+};
+
+/*
+ * The mappings of a task as ascending ranges, those that touch joined. *ranges is malloc()ed.
+ * -ENOMEM.
+ */
+int cli_task_ranges(const struct ckf_task *task, struct cli_range **ranges, uint64_t *nr);
+
+#endif

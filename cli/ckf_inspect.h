@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* What ckfast inspect knows, gathered once and then printed as text or as JSON. */
+#ifndef CKF_INSPECT_H
+#define CKF_INSPECT_H
+
+#include "ckf_cli.h"
+
+enum insp_mem {
+	INSP_MEM_ANON,
+	INSP_MEM_FILE,
+	INSP_MEM_SHARED_ANON,
+	INSP_MEM_SHARED_FILE,
+	INSP_MEM_SYSV,
+	INSP_MEM_OTHER,
+	INSP_MEM_END,
+};
+
+/* One task of the process tree, or a target of kind task that the tree does not have. */
+struct insp_task {
+	const struct ckf_task *task;	 /* NULL: not in pstree.img */
+	const struct ckf_pagemap *pages; /* NULL: none */
+	uint64_t pid;
+	uint64_t mapped_bytes[INSP_MEM_END];
+	uint64_t page_bytes[INSP_MEM_END]; /* in the dump or in its parent */
+	uint64_t all_mapped_bytes;
+	uint64_t all_page_bytes;
+};
+
+struct insp_codec {
+	uint64_t nr_chunks;
+	uint64_t decoded_bytes;
+	uint64_t stored_bytes;
+};
+
+/* One target of the plan. */
+struct insp_target {
+	uint64_t fill_bytes;
+	uint64_t read_bytes;
+	uint64_t zero_bytes;
+	uint64_t inherit_bytes;
+	uint64_t direct_bytes;
+	uint64_t huge_bytes;
+	uint64_t max_lane_bytes; /* filled by the lane that fills most */
+};
+
+struct insp {
+	const char *path;
+	struct ckf_dump *dump;
+	struct ckf_image *img; /* NULL: path is a plain dump */
+
+	struct insp_task *tasks;
+	uint64_t nr_tasks;
+	uint64_t nr_threads;
+	uint64_t mapped_bytes[INSP_MEM_END];
+	uint64_t page_bytes[INSP_MEM_END];
+	uint64_t nr_shmem;
+	uint64_t shmem_bytes;
+	uint64_t all_page_bytes; /* of all pagemaps */
+	uint64_t parent_bytes;	 /* of these: the pagemaps leave them to the parent dump */
+
+	/* Only with img. */
+	struct insp_codec codecs[CKF_CODEC_END];
+	struct insp_target *targets; /* as idx->targets */
+	struct insp_target sum;
+	uint64_t idx_bytes;
+	uint64_t dup_bytes; /* what the ops take more than once of chunks that are not zero */
+	uint64_t stored_bytes;
+	uint64_t nr_extents;
+	uint64_t nr_files[CKF_FILE_SYMLINK + 1]; /* by kind */
+	uint64_t file_bytes[CKF_FILE_SYMLINK + 1];
+};
+
+/* Opens and gathers. insp_close() in any case. */
+int insp_open(const char *path, struct insp *insp, struct ckf_error *err);
+void insp_close(struct insp *insp);
+
+/* "private anonymous"; for JSON keys: "private_anonymous". */
+const char *insp_mem_name(enum insp_mem mem);
+const char *insp_mem_key(enum insp_mem mem);
+/* How much the lanes differ: the largest over the mean, at least 1; 0 without lanes. */
+double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes);
+/* Resident after a restore, at most. */
+uint64_t insp_restored_bytes(const struct insp *insp);
+
+void insp_print_text(const struct insp *insp);
+void insp_print_plan(const struct insp *insp);
+void insp_print_chunks(const struct insp *insp);
+/* New reference, or NULL. */
+json_t *insp_json(const struct insp *insp, bool plan, bool chunks);
+
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* The rules of SPEC.md that hold between the index and the .img files of the same image. */
+#ifndef CKF_PLAN_CHECK_H
+#define CKF_PLAN_CHECK_H
+
+#include "ckf_cli.h"
+
+/*
+ * R-pagemap (SPEC.md 4.6 rule 5): each target's ops are exactly the pages of its pagemap file, and
+ * each pagemap file has a target. -EBADMSG.
+ */
+int cli_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
+		       struct ckf_error *err);
+
+/*
+ * Every op of a task lies in mappings of the task (SPEC.md section 7). *unknown counts the targets
+ * of kind task that the dump has no task for; their places cannot be checked. -EBADMSG or -ENOMEM.
+ */
+int cli_check_places(const struct ckf_index *idx, const struct ckf_dump *dump, uint64_t *unknown,
+		     struct ckf_error *err);
+
+#endif

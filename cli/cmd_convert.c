@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/* ckfast convert: a dump becomes a fast image. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "ckf_cli.h"
+
+struct convert_args {
+	struct ckf_convert_opts opts;
+	const char *dump;
+	const char *fast;
+	bool level_set;
+	bool json;
+	bool quiet;
+	bool help;
+};
+
+struct convert_ui {
+	const struct cli_verb *verb;
+	const struct convert_args *args;
+	struct cli_progress progress;
+};
+
+enum {
+	OPT_CODEC = 1,
+	OPT_LEVEL,
+	OPT_EXTENT_SIZE,
+	OPT_THREADS,
+	OPT_FORCE,
+	OPT_JSON,
+};
+
+static const struct option long_opts[] = {
+	{ "codec", required_argument, NULL, OPT_CODEC },
+	{ "level", required_argument, NULL, OPT_LEVEL },
+	{ "extent-size", required_argument, NULL, OPT_EXTENT_SIZE },
+	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+static int set_extent_bytes(const struct cli_verb *verb, const char *s, uint32_t *extent_bytes)
+{
+	uint64_t bytes;
+
+	if (cli_parse_bytes(s, &bytes) || bytes < CKF_MIN_EXTENT_BYTES ||
+	    bytes > CKF_MAX_EXTENT_BYTES || (bytes & (bytes - 1)))
+		return cli_usage(verb, "--extent-size %s: want 4M, 8M or 16M", s);
+	*extent_bytes = (uint32_t)bytes;
+	return CKF_EXIT_OK;
+}
+
+static int set_option(const struct cli_verb *verb, int opt, struct convert_args *args)
+{
+	int threads;
+
+	switch (opt) {
+	case OPT_CODEC:
+		if (cli_parse_codec(optarg, &args->opts.codec))
+			return cli_usage(verb, "--codec %s: want auto, raw, lz4 or zstd", optarg);
+		break;
+	case OPT_LEVEL:
+		if (cli_parse_int(optarg, INT32_MIN, INT32_MAX, &args->opts.level))
+			return cli_usage(verb, "--level %s: want a number", optarg);
+		args->level_set = true;
+		break;
+	case OPT_EXTENT_SIZE:
+		return set_extent_bytes(verb, optarg, &args->opts.extent_bytes);
+	case OPT_THREADS:
+		if (cli_parse_int(optarg, 1, CLI_MAX_THREADS, &threads))
+			return cli_usage(verb, "--threads %s: want 1 to %d", optarg,
+					 CLI_MAX_THREADS);
+		args->opts.threads = (unsigned int)threads;
+		break;
+	case OPT_FORCE:
+		args->opts.force = true;
+		break;
+	case OPT_JSON:
+		args->json = true;
+		break;
+	case 'q':
+		args->quiet = true;
+		break;
+	case 'h':
+		args->help = true;
+		break;
+	default:
+		return cli_usage(verb, "wrong options");
+	}
+	return CKF_EXIT_OK;
+}
+
+static int check_level(const struct cli_verb *verb, const struct convert_args *args)
+{
+	int min, max;
+
+	if (!args->level_set || !cli_check_level(args->opts.codec, args->opts.level, &min, &max))
+		return CKF_EXIT_OK;
+	if (min == max)
+		return cli_usage(verb, "--level needs --codec lz4 or --codec zstd");
+	return cli_usage(verb, "--level %d: %s has %d to %d", args->opts.level,
+			 ckf_codec_name((uint32_t)args->opts.codec), min, max);
+}
+
+static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct convert_args *args)
+{
+	int opt, rc;
+
+	while ((opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
+		rc = set_option(verb, opt, args);
+		if (rc)
+			return rc;
+	}
+	if (args->help)
+		return CKF_EXIT_OK;
+	if (argc - optind != 2)
+		return cli_usage(verb, "want two directories: %s", verb->args);
+	args->dump = argv[optind];
+	args->fast = argv[optind + 1];
+	return check_level(verb, args);
+}
+
+static void on_progress(void *arg, const struct ckf_progress *p)
+{
+	struct convert_ui *ui = arg;
+
+	cli_progress_draw(&ui->progress, p->done_bytes, p->total_bytes, p->stored_bytes);
+}
+
+static void on_warning(void *arg, const char *msg)
+{
+	struct convert_ui *ui = arg;
+
+	if (ui->args->quiet)
+		return;
+	cli_progress_clear(&ui->progress);
+	cli_message(ui->verb, ui->args->dump, msg);
+}
+
+static void print_summary(const char *fast, const struct ckf_convert_stats *s)
+{
+	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], c[CLI_BYTES_LEN];
+	double seconds = (double)s->ns / 1e9;
+
+	printf("%s: %" PRIu64 " task%s, %s of pages in %.1f s (%.2f GB/s)\n", fast, s->nr_tasks,
+	       s->nr_tasks == 1 ? "" : "s", cli_bytes(s->page_bytes, a), seconds,
+	       s->ns ? (double)s->page_bytes / (double)s->ns : 0.0);
+	printf("zero %s, stored before %s, the rest in %s\n", cli_bytes(s->zero_bytes, a),
+	       cli_bytes(s->dup_bytes, b), cli_bytes(s->stored_bytes, c));
+	printf("pack %s, index %s, other files %s", cli_bytes(s->pack_bytes, a),
+	       cli_bytes(s->idx_bytes, b), cli_bytes(s->other_bytes, c));
+	if (s->pack_bytes && s->page_bytes)
+		printf(", ratio %.2f", (double)s->page_bytes / (double)s->pack_bytes);
+	putchar('\n');
+}
+
+static int print_json(const struct cli_verb *verb, const struct ckf_convert_stats *s)
+{
+	json_t *obj = json_pack(
+		"{si ss sI sI sI sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
+		verb->name, "page_bytes", (json_int_t)s->page_bytes, "zero_bytes",
+		(json_int_t)s->zero_bytes, "dup_bytes", (json_int_t)s->dup_bytes, "stored_bytes",
+		(json_int_t)s->stored_bytes, "pack_bytes", (json_int_t)s->pack_bytes, "idx_bytes",
+		(json_int_t)s->idx_bytes, "other_bytes", (json_int_t)s->other_bytes, "chunks",
+		(json_int_t)s->nr_chunks, "tasks", (json_int_t)s->nr_tasks, "ns",
+		(json_int_t)s->ns);
+
+	return cli_json_print(verb, obj);
+}
+
+static int run_convert(const struct cli_verb *verb, int argc, char **argv)
+{
+	struct convert_args args = { .opts = { .size = sizeof(args.opts),
+					       .codec = CKF_CODEC_AUTO } };
+	struct convert_ui ui = { .verb = verb, .args = &args };
+	struct ckf_convert_stats stats = { 0 };
+	struct ckf_error err = { 0 };
+	int rc;
+
+	rc = parse_args(verb, argc, argv, &args);
+	if (rc)
+		return rc;
+	if (args.help)
+		return cli_help(verb);
+	args.opts.progress = on_progress;
+	args.opts.warn = on_warning;
+	args.opts.stop = cli_stop_asked;
+	args.opts.arg = &ui;
+	cli_stop_catch();
+	cli_progress_start(&ui.progress, args.quiet);
+	rc = ckf_convert(args.dump, args.fast, &args.opts, &stats, &err);
+	cli_progress_clear(&ui.progress);
+	if (rc)
+		return cli_fail(verb, args.dump, rc, &err);
+	if (args.json)
+		return print_json(verb, &stats);
+	if (!args.quiet)
+		print_summary(args.fast, &stats);
+	return CKF_EXIT_OK;
+}
+
+const struct cli_verb cli_verb_convert = {
+	.name = "convert",
+	.args = "DUMP FAST",
+	.summary = "Makes the fast image FAST of the CRIU dump DUMP, which stays as it is.",
+	.help = "  --codec NAME         auto (default), raw, lz4 or zstd\n"
+		"  --level N            level of lz4 or zstd\n"
+		"  --extent-size SIZE   4M (default), 8M or 16M: the unit of reading\n"
+		"  --threads N          default: the CPUs\n"
+		"  --force              replace FAST if it is there\n"
+		"  --json               the summary as JSON\n"
+		"  -q, --quiet          errors only\n",
+	.run = run_convert,
+};

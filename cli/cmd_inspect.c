@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* ckfast inspect: what is in a fast image, or in a dump. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "ckf_inspect.h"
+
+enum {
+	OPT_JSON = 1,
+	OPT_PLAN,
+	OPT_CHUNKS,
+};
+
+struct inspect_args {
+	bool json;
+	bool plan;
+	bool chunks;
+	bool help;
+};
+
+static const struct option long_opts[] = {
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "plan", no_argument, NULL, OPT_PLAN },
+	{ "chunks", no_argument, NULL, OPT_CHUNKS },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct inspect_args *args)
+{
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
+		switch (opt) {
+		case OPT_JSON:
+			args->json = true;
+			break;
+		case OPT_PLAN:
+			args->plan = true;
+			break;
+		case OPT_CHUNKS:
+			args->chunks = true;
+			break;
+		case 'h':
+			args->help = true;
+			break;
+		default:
+			return cli_usage(verb, "wrong options");
+		}
+	}
+	if (!args->help && argc - optind != 1)
+		return cli_usage(verb, "want one directory: %s", verb->args);
+	return CKF_EXIT_OK;
+}
+
+static int print(const struct cli_verb *verb, const struct inspect_args *args,
+		 const struct insp *insp)
+{
+	if (!insp->img && (args->plan || args->chunks))
+		return cli_usage(verb, "%s is a plain dump: it has no plan and no chunks",
+				 insp->path);
+	if (args->json)
+		return cli_json_print(verb, insp_json(insp, args->plan, args->chunks));
+	if (args->plan)
+		insp_print_plan(insp);
+	if (args->chunks)
+		insp_print_chunks(insp);
+	if (!args->plan && !args->chunks)
+		insp_print_text(insp);
+	return CKF_EXIT_OK;
+}
+
+static int run_inspect(const struct cli_verb *verb, int argc, char **argv)
+{
+	struct inspect_args args = { 0 };
+	struct ckf_error err = { 0 };
+	struct insp insp;
+	int rc;
+
+	rc = parse_args(verb, argc, argv, &args);
+	if (rc)
+		return rc;
+	if (args.help)
+		return cli_help(verb);
+	rc = insp_open(argv[optind], &insp, &err);
+	rc = rc ? cli_fail(verb, argv[optind], rc, &err) : print(verb, &args, &insp);
+	insp_close(&insp);
+	return rc;
+}
+
+const struct cli_verb cli_verb_inspect = {
+	.name = "inspect",
+	.args = "FAST|DUMP",
+	.summary = "Shows what is in a fast image or in a dump, without reading the pages.",
+	.help = "  --plan               the targets with their lanes and huge ranges\n"
+		"  --chunks             the chunks\n"
+		"  --json               all as JSON; with --plan and --chunks these too\n",
+	.run = run_inspect,
+};

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/* ckfast verify: checks every byte of a fast image and every rule of SPEC.md. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "../loader/ckf_verify.h"
+#include "ckf_plan_check.h"
+
+struct verify_args {
+	const char *fast;
+	int threads;
+	bool json;
+	bool quiet;
+	bool help;
+};
+
+struct verify_run {
+	const struct cli_verb *verb;
+	struct verify_args args;
+	struct cli_progress progress;
+	struct ckf_image *img;
+	struct ckf_dump *dump;
+	struct ckf_verify_stats stats;
+	uint64_t unknown_tasks;
+	bool lines; /* a result line per section goes to stdout */
+};
+
+enum {
+	OPT_THREADS = 1,
+	OPT_JSON,
+};
+
+static const struct option long_opts[] = {
+	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct verify_args *args)
+{
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
+		switch (opt) {
+		case OPT_THREADS:
+			if (cli_parse_int(optarg, 1, CLI_MAX_THREADS, &args->threads))
+				return cli_usage(verb, "--threads %s: want 1 to %d", optarg,
+						 CLI_MAX_THREADS);
+			break;
+		case OPT_JSON:
+			args->json = true;
+			break;
+		case 'q':
+			args->quiet = true;
+			break;
+		case 'h':
+			args->help = true;
+			break;
+		default:
+			return cli_usage(verb, "wrong options");
+		}
+	}
+	if (!args->help && argc - optind != 1)
+		return cli_usage(verb, "want one directory: %s", verb->args);
+	args->fast = argv[optind];
+	return CKF_EXIT_OK;
+}
+
+static void on_done(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct verify_run *run = arg;
+
+	cli_progress_draw(&run->progress, done_bytes, total_bytes, 0);
+}
+
+static int check_index(struct verify_run *run, struct ckf_error *err)
+{
+	const struct ckf_index *idx;
+	int dir_fd, rc;
+
+	dir_fd = cli_open_dir(run->args.fast, err);
+	if (dir_fd < 0)
+		return dir_fd;
+	rc = ckf_image_open(dir_fd, &run->img, err);
+	close(dir_fd);
+	if (rc || !run->lines)
+		return rc;
+	idx = run->img->idx;
+	printf("index     ok  %" PRIu64 " chunks, %" PRIu64 " files, %" PRIu64 " targets, %" PRIu64
+	       " ops, %" PRIu64 " lanes, %" PRIu64 " huge ranges\n",
+	       idx->nr_chunks, idx->nr_files, idx->nr_targets, idx->nr_ops, idx->nr_lanes,
+	       idx->nr_huge);
+	return 0;
+}
+
+static int check_bytes(struct verify_run *run, struct ckf_error *err)
+{
+	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN];
+	const struct ckf_verify_stats *s = &run->stats;
+	int rc;
+
+	cli_progress_start(&run->progress, run->args.quiet);
+	rc = ckf_verify(run->img, (unsigned int)run->args.threads, on_done, run, &run->stats, err);
+	cli_progress_clear(&run->progress);
+	if (rc || !run->lines)
+		return rc;
+	printf("pack      ok  %s stored, %s decoded, %" PRIu64 " bytes of padding\n",
+	       cli_bytes(s->stored_bytes, a), cli_bytes(s->decoded_bytes, b), s->padding_bytes);
+	printf("files     ok  %s in files as they were, pages files by their chunks\n",
+	       cli_bytes(s->file_bytes, a));
+	return 0;
+}
+
+static int check_plan(struct verify_run *run, struct ckf_error *err)
+{
+	const struct ckf_index *idx = run->img->idx;
+	int rc;
+
+	rc = ckf_dump_openat(run->img->dir_fd, ".", &run->dump, err);
+	if (rc)
+		return rc;
+	rc = cli_check_pagemaps(idx, run->dump, err);
+	if (rc)
+		return rc;
+	if (run->lines)
+		printf("pagemaps  ok  the ops of each target are the pages of its pagemap\n");
+	rc = cli_check_places(idx, run->dump, &run->unknown_tasks, err);
+	if (rc)
+		return rc;
+	if (run->unknown_tasks && !run->args.quiet)
+		fprintf(stderr,
+			"ckfast verify: %s: the places of %" PRIu64
+			" target(s) are not checked: no such task in pstree.img\n",
+			run->args.fast, run->unknown_tasks);
+	if (run->lines)
+		printf("places    ok  every op of a task lies in its mappings\n");
+	return 0;
+}
+
+static int print_json(const struct verify_run *run, int rc, const struct ckf_error *err)
+{
+	const struct ckf_verify_stats *s = &run->stats;
+	json_t *obj = json_pack(
+		"{si ss sb sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
+		run->verb->name, "ok", !rc, "stored_bytes", (json_int_t)s->stored_bytes,
+		"decoded_bytes", (json_int_t)s->decoded_bytes, "padding_bytes",
+		(json_int_t)s->padding_bytes, "file_bytes", (json_int_t)s->file_bytes,
+		"unchecked_tasks", (json_int_t)run->unknown_tasks, "ns", (json_int_t)s->ns);
+
+	if (rc && obj) {
+		json_object_set_new(obj, "exit", json_integer(ckf_error_exit_code(rc)));
+		json_object_set_new(obj, "offset", json_integer((json_int_t)err->off));
+		json_object_set_new(obj, "error", cli_json_string(err->msg));
+	}
+	return cli_json_print(run->verb, obj);
+}
+
+static void print_rate(const struct ckf_verify_stats *s)
+{
+	uint64_t bytes = s->stored_bytes + s->padding_bytes + s->file_bytes;
+
+	printf("all ok, in %.1f s (%.2f GB/s)\n", (double)s->ns / 1e9,
+	       s->ns ? (double)bytes / (double)s->ns : 0.0);
+}
+
+static int run_verify(const struct cli_verb *verb, int argc, char **argv)
+{
+	struct verify_run run = { .verb = verb };
+	struct ckf_error err = { 0 };
+	int rc, json_rc = CKF_EXIT_OK;
+
+	rc = parse_args(verb, argc, argv, &run.args);
+	if (rc)
+		return rc;
+	if (run.args.help)
+		return cli_help(verb);
+	run.lines = !run.args.json && !run.args.quiet;
+	rc = check_index(&run, &err);
+	if (!rc)
+		rc = check_bytes(&run, &err);
+	if (!rc)
+		rc = check_plan(&run, &err);
+	if (run.args.json)
+		json_rc = print_json(&run, rc, &err);
+	if (!rc && run.lines)
+		print_rate(&run.stats);
+	/* What is already known comes before the message, also where both go to one place. */
+	fflush(stdout);
+	ckf_dump_close(run.dump);
+	ckf_image_close(run.img);
+	return rc ? cli_fail(verb, run.args.fast, rc, &err) : json_rc;
+}
+
+const struct cli_verb cli_verb_verify = {
+	.name = "verify",
+	.args = "FAST",
+	.summary = "Checks every byte of the fast image FAST and every rule of its plan.",
+	.help = "  --threads N          default: the CPUs\n"
+		"  --json               the result as JSON\n"
+		"  -q, --quiet          errors only\n",
+	.run = run_verify,
+};

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Gathers what ckfast inspect prints. Reads the index and the small .img files, never the pack or a
+ * pages file.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ckf_inspect.h"
+
+/* CRIU's VMA status bits, criu/include/image.h. */
+#define VMA_FILE_PRIVATE (1u << 6)
+#define VMA_FILE_SHARED (1u << 7)
+#define VMA_ANON_SHARED (1u << 8)
+#define VMA_ANON_PRIVATE (1u << 9)
+#define VMA_AREA_SYSVIPC (1u << 10)
+
+static const struct {
+	const char *name;
+	const char *key;
+} mem_names[INSP_MEM_END] = {
+	[INSP_MEM_ANON] = { "private anonymous", "private_anonymous" },
+	[INSP_MEM_FILE] = { "private file", "private_file" },
+	[INSP_MEM_SHARED_ANON] = { "shared anonymous", "shared_anonymous" },
+	[INSP_MEM_SHARED_FILE] = { "shared file, memfd", "shared_file" },
+	[INSP_MEM_SYSV] = { "SysV shm", "sysv_shm" },
+	[INSP_MEM_OTHER] = { "other", "other" },
+};
+
+const char *insp_mem_name(enum insp_mem mem)
+{
+	return mem_names[mem].name;
+}
+
+const char *insp_mem_key(enum insp_mem mem)
+{
+	return mem_names[mem].key;
+}
+
+static enum insp_mem vma_mem(const struct ckf_vma *vma)
+{
+	if (vma->status & VMA_AREA_SYSVIPC)
+		return INSP_MEM_SYSV;
+	if (vma->status & VMA_ANON_PRIVATE)
+		return INSP_MEM_ANON;
+	if (vma->status & VMA_FILE_PRIVATE)
+		return INSP_MEM_FILE;
+	if (vma->status & VMA_ANON_SHARED)
+		return INSP_MEM_SHARED_ANON;
+	if (vma->status & VMA_FILE_SHARED)
+		return INSP_MEM_SHARED_FILE;
+	return INSP_MEM_OTHER;
+}
+
+/* Sums of sizes from files: a sum that does not fit says so by its size. */
+static void add(uint64_t *sum, uint64_t bytes)
+{
+	if (ckf_add_overflow(*sum, bytes, sum))
+		*sum = UINT64_MAX;
+}
+
+static int vma_cmp(const void *a, const void *b)
+{
+	const struct ckf_vma *const *x = a;
+	const struct ckf_vma *const *y = b;
+
+	return ((*x)->start > (*y)->start) - ((*x)->start < (*y)->start);
+}
+
+/* Pages by the kind of the mapping that they lie in; a run may span several. */
+static void add_pages(struct insp_task *it, const struct ckf_vma **vmas, uint64_t nr_vmas)
+{
+	uint64_t v = 0;
+
+	for (uint64_t i = 0; i < it->pages->nr_runs; i++) {
+		const struct ckf_run *run = &it->pages->runs[i];
+		uint64_t at = run->vaddr;
+		uint64_t end = at + ckf_pages_to_bytes(run->nr_pages);
+
+		while (at < end) {
+			enum insp_mem mem = INSP_MEM_OTHER;
+			uint64_t stop = end;
+
+			while (v < nr_vmas && vmas[v]->end <= at)
+				v++;
+			if (v < nr_vmas && vmas[v]->start <= at) {
+				mem = vma_mem(vmas[v]);
+				stop = vmas[v]->end < end ? vmas[v]->end : end;
+			} else if (v < nr_vmas && vmas[v]->start < end) {
+				stop = vmas[v]->start;
+			}
+			add(&it->page_bytes[mem], stop - at);
+			at = stop;
+		}
+	}
+}
+
+static int gather_task(struct insp *insp, struct insp_task *it)
+{
+	uint64_t nr_vmas = it->task ? it->task->nr_vmas : 0;
+	const struct ckf_vma **vmas = calloc(nr_vmas + 1, sizeof(struct ckf_vma *));
+
+	if (!vmas)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < nr_vmas; i++) {
+		const struct ckf_vma *vma = &it->task->vmas[i];
+
+		vmas[i] = vma;
+		add(&it->mapped_bytes[vma_mem(vma)], vma->end - vma->start);
+	}
+	qsort(vmas, nr_vmas, sizeof(*vmas), vma_cmp);
+	it->pages = cli_find_pagemap(insp->dump, CKF_TARGET_TASK, it->pid);
+	if (it->pages)
+		add_pages(it, vmas, nr_vmas);
+	free(vmas);
+	for (int mem = 0; mem < INSP_MEM_END; mem++) {
+		add(&it->all_mapped_bytes, it->mapped_bytes[mem]);
+		add(&it->all_page_bytes, it->page_bytes[mem]);
+		add(&insp->mapped_bytes[mem], it->mapped_bytes[mem]);
+		add(&insp->page_bytes[mem], it->page_bytes[mem]);
+	}
+	if (it->task)
+		insp->nr_threads += it->task->nr_threads;
+	return 0;
+}
+
+static int pid_cmp(const void *a, const void *b)
+{
+	const uint32_t *x = a;
+	const uint32_t *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* The tasks of the tree, then pagemaps of tasks that it does not have. */
+static int list_tasks(struct insp *insp)
+{
+	const struct ckf_dump *dump = insp->dump;
+	uint32_t *pids = calloc(dump->nr_tasks + 1, sizeof(*pids));
+	struct insp_task *it;
+
+	insp->tasks = calloc(dump->nr_tasks + dump->nr_pagemaps + 1, sizeof(*insp->tasks));
+	if (!pids || !insp->tasks) {
+		free(pids);
+		return -ENOMEM;
+	}
+	it = insp->tasks;
+	for (uint64_t i = 0; i < dump->nr_tasks; i++, it++) {
+		it->task = &dump->tasks[i];
+		it->pid = it->task->pid;
+		pids[i] = it->task->pid;
+	}
+	qsort(pids, dump->nr_tasks, sizeof(*pids), pid_cmp);
+	for (uint64_t i = 0; i < dump->nr_pagemaps; i++) {
+		const struct ckf_pagemap *pm = &dump->pagemaps[i];
+		uint32_t pid = (uint32_t)pm->id;
+
+		if (pm->kind != CKF_TARGET_TASK)
+			continue;
+		if (pm->id != pid || !bsearch(&pid, pids, dump->nr_tasks, sizeof(*pids), pid_cmp))
+			(it++)->pid = pm->id;
+	}
+	insp->nr_tasks = (uint64_t)(it - insp->tasks);
+	free(pids);
+	return 0;
+}
+
+static int gather_dump(struct insp *insp)
+{
+	const struct ckf_dump *dump = insp->dump;
+	int rc;
+
+	rc = list_tasks(insp);
+	for (uint64_t i = 0; !rc && i < insp->nr_tasks; i++)
+		rc = gather_task(insp, &insp->tasks[i]);
+	for (uint64_t i = 0; i < dump->nr_pagemaps; i++) {
+		const struct ckf_pagemap *pm = &dump->pagemaps[i];
+
+		add(&insp->all_page_bytes, ckf_pages_to_bytes(pm->nr_pages));
+		add(&insp->parent_bytes, ckf_pages_to_bytes(pm->nr_pages - pm->nr_local_pages));
+		if (pm->kind == CKF_TARGET_SHMEM) {
+			insp->nr_shmem++;
+			add(&insp->shmem_bytes, ckf_pages_to_bytes(pm->nr_pages));
+		}
+	}
+	return rc;
+}
+
+static void gather_target(struct insp *insp, uint64_t i)
+{
+	const struct ckf_index *idx = insp->img->idx;
+	const struct ckf_target *t = &idx->targets[i];
+	struct insp_target *it = &insp->targets[i];
+
+	for (uint64_t o = t->first_op; o < t->first_op + t->nr_ops; o++) {
+		const struct ckf_op *op = &idx->ops[o];
+		uint64_t bytes = ckf_pages_to_bytes(op->nr_pages);
+
+		it->fill_bytes += bytes;
+		if (idx->chunks[op->chunk].codec == CKF_CODEC_ZERO)
+			it->zero_bytes += bytes;
+		else if (ckf_op_flags(op) & CKF_OP_INHERIT)
+			it->inherit_bytes += bytes;
+		if (ckf_op_flags(op) & CKF_OP_DIRECT)
+			it->direct_bytes += bytes;
+	}
+	for (uint32_t l = t->first_lane; l < t->first_lane + t->nr_lanes; l++) {
+		it->read_bytes += idx->lanes[l].read_bytes;
+		if (idx->lanes[l].fill_bytes > it->max_lane_bytes)
+			it->max_lane_bytes = idx->lanes[l].fill_bytes;
+	}
+	insp->sum.fill_bytes += it->fill_bytes;
+	insp->sum.zero_bytes += it->zero_bytes;
+	insp->sum.inherit_bytes += it->inherit_bytes;
+	insp->sum.direct_bytes += it->direct_bytes;
+	insp->sum.read_bytes += it->read_bytes;
+	if (it->max_lane_bytes > insp->sum.max_lane_bytes)
+		insp->sum.max_lane_bytes = it->max_lane_bytes;
+}
+
+static int gather_image(struct insp *insp)
+{
+	const struct ckf_index *idx = insp->img->idx;
+	uint64_t unique_bytes = 0, used_bytes;
+	struct stat st;
+
+	insp->targets = calloc(idx->nr_targets + 1, sizeof(*insp->targets));
+	if (!insp->targets)
+		return -ENOMEM;
+	if (!fstatat(insp->img->dir_fd, CKF_IDX_NAME, &st, AT_SYMLINK_NOFOLLOW))
+		insp->idx_bytes = (uint64_t)st.st_size;
+	for (uint64_t i = 0; i < idx->nr_chunks; i++) {
+		const struct ckf_chunk *c = &idx->chunks[i];
+		struct insp_codec *codec = &insp->codecs[c->codec];
+
+		codec->nr_chunks++;
+		codec->decoded_bytes += ckf_pages_to_bytes(c->nr_pages);
+		codec->stored_bytes += c->stored_bytes;
+		insp->stored_bytes += c->stored_bytes;
+		if (c->codec != CKF_CODEC_ZERO)
+			unique_bytes += ckf_pages_to_bytes(c->nr_pages);
+	}
+	for (uint64_t i = 0; i < idx->nr_files; i++) {
+		insp->nr_files[idx->files[i].kind]++;
+		add(&insp->file_bytes[idx->files[i].kind], idx->files[i].size_bytes);
+	}
+	for (uint64_t i = 0; i < idx->nr_targets; i++)
+		gather_target(insp, i);
+	for (uint64_t i = 0; i < idx->nr_huge; i++) {
+		uint64_t bytes = (uint64_t)idx->huge[i].nr_huge * CKF_HUGE_BYTES;
+
+		insp->targets[idx->huge[i].target].huge_bytes += bytes;
+		insp->sum.huge_bytes += bytes;
+	}
+	used_bytes = insp->sum.fill_bytes - insp->sum.zero_bytes;
+	insp->dup_bytes = used_bytes > unique_bytes ? used_bytes - unique_bytes : 0;
+	insp->nr_extents = (idx->pack_bytes + idx->extent_bytes - 1) / idx->extent_bytes;
+	return 0;
+}
+
+double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
+{
+	if (!nr_lanes || !it->fill_bytes)
+		return 0;
+	return (double)it->max_lane_bytes * (double)nr_lanes / (double)it->fill_bytes;
+}
+
+uint64_t insp_restored_bytes(const struct insp *insp)
+{
+	return insp->sum.fill_bytes - insp->sum.inherit_bytes;
+}
+
+int insp_open(const char *path, struct insp *insp, struct ckf_error *err)
+{
+	int dir_fd, rc = 0;
+
+	memset(insp, 0, sizeof(*insp));
+	insp->path = path;
+	dir_fd = cli_open_dir(path, err);
+	if (dir_fd < 0)
+		return dir_fd;
+	if (ckf_image_probe(dir_fd))
+		rc = ckf_image_open(dir_fd, &insp->img, err);
+	if (!rc)
+		rc = ckf_dump_openat(dir_fd, ".", &insp->dump, err);
+	close(dir_fd);
+	if (rc)
+		return rc;
+	rc = gather_dump(insp);
+	if (!rc && insp->img)
+		rc = gather_image(insp);
+	if (rc)
+		ckf_error_set(err, rc, "no memory for what is to be shown");
+	return rc;
+}
+
+void insp_close(struct insp *insp)
+{
+	ckf_dump_close(insp->dump);
+	ckf_image_close(insp->img);
+	free(insp->tasks);
+	free(insp->targets);
+}

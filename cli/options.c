@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* Values of command line options. */
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../format/ckf_codec.h"
+#include "ckf_cli.h"
+
+int cli_parse_bytes(const char *s, uint64_t *bytes)
+{
+	static const char suffixes[] = "KMG";
+	uint64_t unit = 1;
+	char *end;
+
+	/* strtoull() takes signs and spaces. */
+	if (!isdigit((unsigned char)*s))
+		return -EINVAL;
+	errno = 0;
+	*bytes = strtoull(s, &end, 10);
+	if (errno)
+		return -EINVAL;
+	if (*end) {
+		const char *suffix = strchr(suffixes, toupper((unsigned char)*end));
+
+		if (!suffix || end[1])
+			return -EINVAL;
+		unit <<= 10 * (suffix - suffixes + 1);
+	}
+	return ckf_mul_overflow(*bytes, unit, bytes) ? -EINVAL : 0;
+}
+
+int cli_parse_int(const char *s, int min, int max, int *value)
+{
+	char *end;
+	long v;
+
+	if (!isdigit((unsigned char)*s) && *s != '-')
+		return -EINVAL;
+	errno = 0;
+	v = strtol(s, &end, 10);
+	if (errno || *end || end == s || v < min || v > max)
+		return -EINVAL;
+	*value = (int)v;
+	return 0;
+}
+
+int cli_parse_codec(const char *s, int *codec)
+{
+	if (!strcmp(s, "auto")) {
+		*codec = CKF_CODEC_AUTO;
+		return 0;
+	}
+	/* Zero is what a chunk is, not what one may ask for. */
+	for (int i = CKF_CODEC_ZERO + 1; i < CKF_CODEC_END; i++) {
+		if (!strcmp(s, ckf_codec_name((uint32_t)i))) {
+			*codec = i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+int cli_check_level(int codec, int level, int *min, int *max)
+{
+	*min = 0;
+	*max = 0;
+	if (codec != CKF_CODEC_AUTO)
+		ckf_codec_levels((uint32_t)codec, min, max);
+	if (*min == *max)
+		return -EINVAL;
+	return level < *min || level > *max ? -EINVAL : 0;
+}

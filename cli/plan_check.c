@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Holds the plan against the .img files. Both sides are lists of ranges in ascending order; they
+ * are compared as their unions, since the cuts between ops are not those between runs.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ckf_plan_check.h"
+
+/* Walks over ranges, joining those that touch. */
+struct range_iter {
+	const struct ckf_op *ops; /* one of the two */
+	const struct ckf_run *runs;
+	uint64_t pos;
+	uint64_t nr;
+};
+
+static struct cli_range iter_peek(const struct range_iter *it)
+{
+	const struct ckf_run *run;
+
+	if (it->ops)
+		return (struct cli_range){ ckf_op_addr(&it->ops[it->pos]),
+					   ckf_op_end(&it->ops[it->pos]) };
+	run = &it->runs[it->pos];
+	return (struct cli_range){ run->vaddr, run->vaddr + ckf_pages_to_bytes(run->nr_pages) };
+}
+
+static bool iter_next(struct range_iter *it, struct cli_range *range)
+{
+	struct cli_range next;
+
+	if (it->pos == it->nr)
+		return false;
+	*range = iter_peek(it);
+	while (++it->pos < it->nr) {
+		next = iter_peek(it);
+		if (next.start != range->end)
+			break;
+		range->end = next.end;
+	}
+	return true;
+}
+
+static struct range_iter iter_ops(const struct ckf_index *idx, const struct ckf_target *t)
+{
+	return (struct range_iter){ .ops = idx->ops + t->first_op, .nr = t->nr_ops };
+}
+
+static int check_pagemap(const struct ckf_index *idx, uint64_t target, const struct ckf_pagemap *pm,
+			 struct ckf_error *err)
+{
+	const struct ckf_target *t = &idx->targets[target];
+	struct range_iter ops = iter_ops(idx, t);
+	struct range_iter runs = { .runs = pm->runs, .nr = pm->nr_runs };
+	bool more_ops, more_runs;
+
+	do {
+		struct cli_range op = { 0 };
+		struct cli_range run = { 0 };
+
+		more_ops = iter_next(&ops, &op);
+		more_runs = iter_next(&runs, &run);
+		if (more_ops != more_runs || op.start != run.start || op.end != run.end)
+			return ckf_error_rule(
+				err, -EBADMSG, "targets", (int64_t)target, 0,
+				"R-pagemap: ops are not the pages of %s: ops at 0x%" PRIx64
+				"-0x%" PRIx64 ", pages at 0x%" PRIx64 "-0x%" PRIx64,
+				pm->name, op.start, op.end, run.start, run.end);
+	} while (more_ops);
+	return 0;
+}
+
+int cli_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
+		       struct ckf_error *err)
+{
+	for (uint64_t i = 0; i < idx->nr_targets; i++) {
+		const struct ckf_target *t = &idx->targets[i];
+		const struct ckf_pagemap *pm = cli_find_pagemap(dump, t->kind, t->id);
+		int rc;
+
+		if (!pm || strcmp(pm->name, idx->files[t->file].name))
+			return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)i, 0,
+					      "R-pagemap: %s is not the pagemap of %s %" PRIu64,
+					      idx->files[t->file].name,
+					      ckf_target_kind_name(t->kind), t->id);
+		rc = check_pagemap(idx, i, pm, err);
+		if (rc)
+			return rc;
+	}
+	for (uint64_t i = 0; i < dump->nr_pagemaps; i++) {
+		const struct ckf_pagemap *pm = &dump->pagemaps[i];
+
+		if (ckf_index_find_target(idx, pm->kind, pm->id) < 0)
+			return ckf_error_rule(err, -EBADMSG, "targets", -1, 0,
+					      "R-pagemap: none for the pages of %s", pm->name);
+	}
+	return 0;
+}
+
+static int check_places(const struct ckf_index *idx, uint64_t target, const struct ckf_task *task,
+			struct ckf_error *err)
+{
+	struct range_iter ops = iter_ops(idx, &idx->targets[target]);
+	struct cli_range *ranges;
+	struct cli_range op;
+	uint64_t nr, i = 0;
+	int rc;
+
+	rc = cli_task_ranges(task, &ranges, &nr);
+	if (rc)
+		return ckf_error_set(err, rc, "no memory for the mappings of task %u", task->pid);
+	while (!rc && iter_next(&ops, &op)) {
+		while (i < nr && ranges[i].end <= op.start)
+			i++;
+		if (i == nr || op.start < ranges[i].start || op.end > ranges[i].end)
+			rc = ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
+					    "ops at 0x%" PRIx64 "-0x%" PRIx64
+					    " are outside of the mappings of task %u",
+					    op.start, op.end, task->pid);
+	}
+	free(ranges);
+	return rc;
+}
+
+/* Tasks by pid, to be searched. */
+static int task_cmp(const void *a, const void *b)
+{
+	const struct ckf_task *const *x = a;
+	const struct ckf_task *const *y = b;
+
+	return ((*x)->pid > (*y)->pid) - ((*x)->pid < (*y)->pid);
+}
+
+int cli_check_places(const struct ckf_index *idx, const struct ckf_dump *dump, uint64_t *unknown,
+		     struct ckf_error *err)
+{
+	const struct ckf_task **tasks = calloc(dump->nr_tasks + 1, sizeof(struct ckf_task *));
+	int rc = 0;
+
+	*unknown = 0;
+	if (!tasks)
+		return ckf_error_set(err, -ENOMEM, "no memory for a list of tasks");
+	for (uint64_t i = 0; i < dump->nr_tasks; i++)
+		tasks[i] = &dump->tasks[i];
+	qsort(tasks, dump->nr_tasks, sizeof(*tasks), task_cmp);
+	for (uint64_t i = 0; !rc && i < idx->nr_targets; i++) {
+		const struct ckf_target *t = &idx->targets[i];
+		struct ckf_task key = { .pid = (uint32_t)t->id };
+		const struct ckf_task *key_ptr = &key;
+		const struct ckf_task **task = NULL;
+
+		if (t->kind != CKF_TARGET_TASK)
+			continue;
+		if (t->id <= UINT32_MAX)
+			task = bsearch(&key_ptr, tasks, dump->nr_tasks, sizeof(*tasks), task_cmp);
+		if (task)
+			rc = check_places(idx, i, *task, err);
+		else
+			++*unknown;
+	}
+	free(tasks);
+	return rc;
+}

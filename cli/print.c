@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/* Messages, sizes, and strings of unknown origin. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "ckf_cli.h"
+
+const char *cli_bytes(uint64_t bytes, char buf[CLI_BYTES_LEN])
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double v = (double)bytes;
+	size_t unit = 0;
+
+	while (v >= 1023.95 && unit + 1 < sizeof(units) / sizeof(*units)) {
+		v /= 1024;
+		unit++;
+	}
+	if (!unit)
+		snprintf(buf, CLI_BYTES_LEN, "%" PRIu64 " B", bytes);
+	else
+		snprintf(buf, CLI_BYTES_LEN, "%.1f %s", v, units[unit]);
+	return buf;
+}
+
+const char *cli_escape(const char *s, char *buf, size_t buf_bytes)
+{
+	size_t n = 0;
+
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+		bool plain = c >= 0x20 && c < 0x7f && c != '\\';
+
+		if (n + (plain ? 1 : 4) >= buf_bytes)
+			break;
+		if (plain)
+			buf[n++] = (char)c;
+		else
+			n += (size_t)sprintf(buf + n, "\\x%02x", c);
+	}
+	buf[n] = 0;
+	return buf;
+}
+
+json_t *cli_json_string(const char *s)
+{
+	char buf[4 * CKF_MAX_LINK_BYTES + 1];
+	json_t *json = json_string(s);
+
+	return json ? json : json_string(cli_escape(s, buf, sizeof(buf)));
+}
+
+int cli_json_print(const struct cli_verb *verb, json_t *obj)
+{
+	int rc = CKF_EXIT_OK;
+
+	if (!obj || json_dumpf(obj, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII)) {
+		fprintf(stderr, "ckfast %s: cannot write the JSON\n", verb->name);
+		rc = CKF_EXIT_FAILED;
+	}
+	putchar('\n');
+	json_decref(obj);
+	return rc;
+}
+
+uint64_t cli_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+void cli_message(const struct cli_verb *verb, const char *path, const char *msg)
+{
+	char buf[4 * CKF_ERROR_MSG_BYTES];
+
+	/* Messages quote names of files. */
+	fprintf(stderr, "ckfast %s: %s: %s\n", verb->name, path, cli_escape(msg, buf, sizeof(buf)));
+}
+
+int cli_fail(const struct cli_verb *verb, const char *path, int rc, const struct ckf_error *err)
+{
+	cli_message(verb, path, err->code && *err->msg ? err->msg : strerror(-rc));
+	return ckf_error_exit_code(rc);
+}
+
+int cli_usage(const struct cli_verb *verb, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "ckfast %s: ", verb->name);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\nTry: ckfast %s --help\n", verb->name);
+	return CKF_EXIT_USAGE;
+}
+
+int cli_help(const struct cli_verb *verb)
+{
+	printf("Usage: ckfast %s [options] %s\n\n%s\n\n%s", verb->name, verb->args, verb->summary,
+	       verb->help);
+	printf("  -h, --help           this text\n\n"
+	       "Exit status: 0 ok, 1 failed, 2 usage, 3 corrupt, 4 unsupported.\n");
+	return CKF_EXIT_OK;
+}

@@ -1,0 +1,143 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Builds CRIU, stock and patched: build/bin/criu-VERSION-stock and build/bin/criu-VERSION, and the
+# newest (or CRIU_VERSION) as build/bin/criu-stock and build/bin/criu. With CRIU_SRC=DIR|TARBALL
+# from one's own source. Each is built again only when what it is made from has changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+root=$PWD
+known=(4.2.1 4.1.1) # newest first
+bin=build/bin
+lib=$root/build/libckfast.a
+jobs=$(nproc)
+pick=${CRIU_VERSION:-}
+# CRIU's own make must not see the settings of the make that runs this.
+unset MAKEFLAGS MFLAGS MAKELEVEL CRIU_VERSION
+
+die() {
+	echo "criu: $*" >&2
+	exit 1
+}
+
+# make_criu DIR VAR=VALUE…: the program only, with the output shown only if it fails.
+make_criu() {
+	local dir=$1
+	shift
+	if ! make -C "$dir" -j"$jobs" "$@" criu >"$dir.log" 2>&1 </dev/null; then
+		tail -n 30 "$dir.log" >&2
+		die "building $dir failed; the whole log is $dir.log"
+	fi
+}
+
+# The archive or directory to build VERSION from.
+source_of() {
+	if [ -n "${CRIU_SRC:-}" ]; then
+		echo "$CRIU_SRC"
+	else
+		scripts/criu-get.sh "$1"
+	fi
+}
+
+# unpack SOURCE DIR: a clean copy.
+unpack() {
+	rm -rf "$2"
+	mkdir -p "$2"
+	if [ -d "$1" ]; then
+		cp -a "$1/." "$2"
+		make -C "$2" mrproper >/dev/null 2>&1 || true
+	else
+		tar -xf "$1" -C "$2" --strip-components=1
+	fi
+}
+
+# A fingerprint of SOURCE, cheap to compute again and again.
+source_id() {
+	if [ -d "$1" ]; then
+		find "$1" -type f -name '*.[chS]' -printf '%P %s %T@\n' | sort | sha256sum
+	else
+		sha256sum <"$1"
+	fi
+}
+
+version_of() {
+	awk -F':?=' '/^CRIU_VERSION_(MAJOR|MINOR|SUBLEVEL)/ { gsub(/[ \t]/, "", $2)
+		if ($2 != "") v = v (v == "" ? "" : ".") $2 } END { print v }' "$1/Makefile.versions"
+}
+
+build_stock() {
+	local version=$1 source=$2 dir=build/criu-$1-stock id
+	id=$(source_id "$source")
+	if [ "$(cat "$dir/.built" 2>/dev/null)" != "$id" ]; then
+		echo "criu: building $version, stock"
+		unpack "$source" "$dir"
+		make_criu "$dir"
+		echo "$id" >"$dir/.built"
+	fi
+	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version-stock"
+}
+
+# The patched tree starts as a copy of the stock one with its objects, so that only what the
+# patches touch is compiled.
+build_patched() {
+	local version=$1 dir=build/criu-$1 stock=build/criu-$1-stock patches id p
+	patches=criu-patch/$version
+	if ! compgen -G "$patches/*.patch" >/dev/null; then
+		echo "criu: no patches for $version in criu-patch/: only stock is built"
+		return
+	fi
+	id=$( (cat "$stock/.built" && find "$patches" criu-patch/files -type f -print0 | sort -z |
+		xargs -0 sha256sum) | sha256sum)
+	if [ "$(cat "$dir/.patched" 2>/dev/null)" != "$id" ]; then
+		echo "criu: patching $version"
+		rm -rf "$dir"
+		cp -a "$stock" "$dir"
+		rm -f "$dir/.built"
+		for p in "$patches"/*.patch; do
+			patch -d "$dir" -p1 --no-backup-if-mismatch -s <"$p" || die "$p does not apply"
+		done
+		if [ -d criu-patch/files ]; then
+			cp -r criu-patch/files/. "$dir"
+		fi
+		echo "$id" >"$dir/.patched"
+	fi
+	id=$(cat "$lib" format/*.h loader/*.h "$dir/.patched" | sha256sum)
+	if [ "$(cat "$dir/.built" 2>/dev/null)" != "$id" ]; then
+		echo "criu: building $version, patched"
+		rm -f "$dir/criu/criu"
+		make_criu "$dir" CKFAST_DIR="$root" CKFAST_LIB="$lib"
+		echo "$id" >"$dir/.built"
+	fi
+	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version"
+}
+
+mkdir -p "$bin"
+if [ -n "${CRIU_SRC:-}" ]; then
+	[ -e "$CRIU_SRC" ] || die "CRIU_SRC=$CRIU_SRC is not there"
+	probe=build/criu-src/probe
+	unpack "$CRIU_SRC" "$probe"
+	versions=("$(version_of "$probe")")
+	rm -rf "$probe"
+elif [ -n "$pick" ]; then
+	versions=("$pick")
+else
+	versions=("${known[@]}")
+fi
+
+newest=
+for version in "${versions[@]}"; do
+	source=$(source_of "$version") || {
+		echo "criu: the source of $version cannot be had" >&2
+		continue
+	}
+	build_stock "$version" "$source"
+	build_patched "$version"
+	newest=${newest:-$version}
+done
+[ -n "$newest" ] || die "no CRIU source can be had; CRIU_SRC=DIR|TARBALL takes one's own"
+
+ln -sfn "criu-$newest-stock" "$bin/criu-stock"
+if [ -e "$bin/criu-$newest" ]; then
+	ln -sfn "criu-$newest" "$bin/criu"
+fi

@@ -1,0 +1,129 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# criu-get.sh VERSION: fetches CRIU's source archive as Debian's source package and prints its path.
+#
+# The suites that hold it are not the machine's own, so apt gets lists of its own under build/,
+# with the mirror and the keyring that the machine is already set up to use. Nothing outside of
+# build/ changes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=${1:?usage: criu-get.sh VERSION}
+case $version in
+4.2.1)
+	suites=(sid forky)
+	sha256=29ec0ee09e296479fe7048c80980e8ef1d0684d0b0204c2b101dfea19f6725b9
+	;;
+4.1.1)
+	suites=(trixie)
+	sha256=f80a66cb3726bb2116266d4759ce3bcbfab7abdb6b6d430bf20dd41911717afe
+	;;
+*)
+	echo "criu-get: no known source package for CRIU $version" >&2
+	exit 1
+	;;
+esac
+
+# Prints "KEYRING URI" (KEYRING is - when there is none) of each archive with a main component that
+# the machine has for its own release; both of apt's file formats. Debian's own comes first where its
+# file has Debian's usual name; other archives may call their suites alike, so each is tried.
+own_archives() {
+	local codename f files=()
+	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+	for f in /etc/apt/sources.list /etc/apt/sources.list.d/{debian.sources,*.sources,*.list}; do
+		[ ! -f "$f" ] || files+=("$f")
+	done
+	awk -v codename="$codename" '
+	function show(key, uri) {
+		if (!seen[uri]++)
+			print (key == "" ? "-" : key), uri
+	}
+	function stanza_end() {
+		if (own && main && uri != "")
+			show(key, uri)
+		own = main = 0
+		uri = key = ""
+	}
+	function is_own(suite) { return suite == codename || suite == "stable" }
+	FNR == 1 { stanza_end() }
+	/^[ \t]*#/ { next }
+	FILENAME ~ /\.sources$/ {
+		name = tolower($1)
+		if ($0 ~ /^[ \t]*$/)
+			stanza_end()
+		else if (name == "uris:")
+			uri = $2
+		else if (name == "signed-by:" && $2 ~ /^\//)
+			key = $2
+		for (i = 2; i <= NF; i++) {
+			own = own || name == "suites:" && is_own($i)
+			main = main || name == "components:" && $i == "main"
+		}
+		next
+	}
+	$1 == "deb" || $1 == "deb-src" {
+		line_key = ""
+		if (match($0, /\[[^]]*\]/)) {
+			options = substr($0, RSTART + 1, RLENGTH - 2)
+			$0 = substr($0, 1, RSTART - 1) substr($0, RSTART + RLENGTH)
+			if (match(options, /signed-by=[^ ]+/))
+				line_key = substr(options, RSTART + 10, RLENGTH - 10)
+		}
+		if (is_own($3) && $4 == "main")
+			show(line_key, $2)
+	}
+	END { stanza_end() }
+	' /dev/null "${files[@]}"
+}
+
+dir=build/criu-src
+tarball=$dir/criu_$version.orig.tar.xz
+good() { echo "$sha256  $tarball" | sha256sum --check --status 2>/dev/null; }
+
+mkdir -p "$dir"
+if [ -f "$tarball" ]; then
+	if good; then
+		echo "$tarball"
+		exit 0
+	fi
+	rm -f "$tarball"
+fi
+
+# try KEYRING URI SUITE: fetches from there, checks, and ends the script if that was it.
+try() {
+	local keyring=$1 uri=$2 suite=$3 apt=$PWD/$dir/apt option="" opts
+	local debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+	if [ "$keyring" = - ] && [ -f $debian_keyring ]; then
+		keyring=$debian_keyring
+	fi
+	[ "$keyring" = - ] || option="[signed-by=$keyring] "
+	rm -rf "$apt"
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+	echo "deb-src $option$uri $suite main" >"$apt/sources.list"
+	opts=(-q -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+		-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache"
+		-o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3)
+	apt-get "${opts[@]}" update >&2 &&
+		(cd "$dir" && apt-get "${opts[@]}" source --tar-only "criu=$version-1" >&2) || true
+	rm -rf "$apt"
+	if [ ! -f "$tarball" ]; then
+		echo "criu-get: CRIU $version is not in $suite of $uri" >&2
+		return
+	fi
+	if ! good; then
+		rm -f "$tarball"
+		echo "criu-get: CRIU $version from $suite has another sha256 than $sha256" >&2
+		exit 1
+	fi
+	echo "$tarball"
+	exit 0
+}
+
+while read -r keyring uri; do
+	for suite in "${suites[@]}"; do
+		try "$keyring" "$uri" "$suite" </dev/null
+	done
+done < <(own_archives)
+echo "criu-get: no archive that apt has for this machine's release holds CRIU $version" >&2
+exit 1

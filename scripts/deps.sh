@@ -1,0 +1,38 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Installs the Debian packages that the build, CRIU's build and the tests need and that are
+# missing. Says in one line what is missing where it cannot install it.
+set -euo pipefail
+
+build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev libjansson-dev
+	libprotobuf-c-dev libprotobuf-dev protobuf-c-compiler)
+criu=(patch xz-utils protobuf-compiler libnl-3-dev libnet1-dev libcap-dev libbsd-dev uuid-dev)
+tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3-xxhash
+	python3-lz4 python3-zstandard python3-protobuf)
+
+# Whatever provides the package does (pkgconf for pkg-config).
+installed=$(dpkg-query -W -f='${db:Status-Abbrev}${Package} ${Provides}\n' 2>/dev/null |
+	sed -n 's/^ii //p' | tr -s ', ' '\n' || true)
+missing=()
+for p in "${build[@]}" "${criu[@]}" "${tests[@]}"; do
+	grep -qxF -- "$p" <<<"$installed" || missing+=("$p")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+like=$(. /etc/os-release 2>/dev/null && echo " ${ID:-} ${ID_LIKE:-} ")
+case $like in
+*" debian "* | *" ubuntu "*) ;;
+*)
+	echo "deps: not a Debian system; please install what these packages hold: ${missing[*]}" >&2
+	exit 1
+	;;
+esac
+if [ "$(id -u)" != 0 ]; then
+	echo "deps: root is needed to install: ${missing[*]}" >&2
+	exit 1
+fi
+echo "deps: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends "${missing[@]}"

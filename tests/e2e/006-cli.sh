@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# The command line itself: help, wrong usage, exit codes, and which stream gets what.
+. "$(dirname "$0")/lib.sh"
+need_ckfast
+
+# run STATUS ARGS…: ckfast ends with it; out and err hold what it printed.
+run() {
+	local want=$1 got=0
+	shift
+	"$CKFAST" "$@" >out 2>err || got=$?
+	[ "$got" = "$want" ] || fail "ckfast $*: exit code $got, want $want: $(cat err)"
+}
+
+silent() {
+	[ ! -s "$1" ] || fail "nothing should be on $1: $(cat "$1")"
+}
+
+says() {
+	grep -qF -- "$2" "$1" || fail "$1 does not say \"$2\": $(cat "$1")"
+}
+
+run 0 --version
+says out 'image format 1.0'
+run 0 --help
+for verb in convert inspect verify extract; do
+	says out "  $verb "
+done
+silent err
+run 2
+says err Usage
+silent out
+run 2 frobnicate
+says err 'no such verb: frobnicate'
+
+for verb in convert inspect verify extract; do
+	run 0 $verb --help
+	says out "Usage: ckfast $verb"
+	silent err
+	run 2 $verb
+	says err "ckfast $verb: want"
+	silent out
+	run 2 $verb --no-such-option a b
+	says err "ckfast $verb: "
+done
+
+run 2 convert --codec lzma a b
+says err '--codec lzma: want auto, raw, lz4 or zstd'
+run 2 convert --codec lz4 --level 99 a b
+says err '--level 99: lz4 has 1 to 12'
+run 2 convert --level 3 a b
+says err '--level needs --codec'
+run 2 convert --codec raw --level 3 a b
+run 2 convert --extent-size 5M a b
+says err '--extent-size 5M: want 4M, 8M or 16M'
+run 2 convert --extent-size 32M a b
+run 2 convert --threads 0 a b
+says err '--threads 0: want 1 to'
+run 2 verify --threads x a
+run 2 extract --threads -1 a b
+run 2 verify a b
+
+for verb in inspect verify; do
+	run 1 $verb not-there
+	says err "ckfast $verb: not-there: "
+	silent out
+done
+run 1 convert not-there fast
+run 1 extract not-there dump
+[ ! -e fast ] || fail 'a fast image was made out of nothing'
+[ ! -e dump ] || fail 'a dump was made out of nothing'
+
+mkdir corrupt
+head -c 4096 /dev/zero >corrupt/ckfast.idx
+run 3 inspect corrupt
+says err 'ckfast inspect: corrupt: corrupt header'
+run 3 verify corrupt
+silent out
+run 3 verify --json corrupt
+says out '"ok": false'
+run 3 verify -q corrupt
+says err 'corrupt header'
+
+# A result that cannot be printed is a failure.
+if [ -w /dev/full ]; then
+	"$CKFAST" --version >/dev/full 2>err && fail 'a full disk is a success'
+	says err 'cannot write to stdout'
+fi
+exit 0

@@ -1,0 +1,6 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Private, shared, memfd and file memory, read-only, locked and inaccessible areas, 8 threads.
+. "$(dirname "$0")/lib.sh"
+
+each_version roundtrip "$PROGS/mixed" .

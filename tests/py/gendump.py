@@ -1,0 +1,568 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""
+Makes CRIU-like dumps: the same seed and options always make the same bytes. Below OUT:
+
+    0, 1, …      the dumps, oldest first; each but the first has `parent` -> ../N-1
+    truth.json   what must come back: see below
+    truth.bin    the pages that it names
+
+truth.json: {"seed", "features", "dump": name of the newest dump, "targets": [{"kind": 1 task |
+2 shmem, "id", "runs": [[address, nr_pages, offset in truth.bin], …]}]}. Runs are in ascending
+order of address; pages that are in the newest dump and pages that it leaves to its parents are
+treated alike.
+
+    gendump.py SEED OUT [FEATURE=VALUE …]
+    gendump.py bad-list
+    gendump.py bad NAME OUT       OUT/dump is a dump that no converter may accept
+
+Features (default: by the seed): tasks (0…), pages (budget), levels (1…3), form (4.1, 4.2, old),
+shmem (number of objects), hugetlb, guard, fragmented, cow, huge, unknown, meta (0 | 1 each),
+content (mix | random | text | zero | repeat).
+"""
+import json
+import os
+import random
+import sys
+
+import criuimg
+from criuimg import PAGE, PE_LAZY, PE_PARENT, PE_PRESENT, encode, image
+
+HUGE = 2 << 20
+
+
+# ---- contents -----------------------------------------------------------------------------------
+
+WORDS = b"model layer weight token cache block server kernel page restore thread value".split()
+
+
+class Content:
+    """Pages of different kinds; some blocks come again later, at other offsets."""
+
+    def __init__(self, rng, kind):
+        self.rng, self.kind = rng, kind
+        self.blocks = []
+
+    def pages(self, nr):
+        """nr pages as a list."""
+        out = []
+        while len(out) < nr:
+            part = min(nr - len(out), self.rng.choice([1, 2, 3, 8, 16, 64, 200]))
+            out += self.block(part)
+        return out
+
+    def block(self, nr):
+        rng = self.rng
+        kind = self.kind
+        if kind == "mix":
+            kind = rng.choice(["zero", "zero", "random", "text", "repeat", "near-zero"])
+        if kind == "repeat" and self.blocks:
+            block = rng.choice(self.blocks)
+            start = rng.randrange(len(block))
+            block = (block[start:] + block)[:nr]
+            return block + self.block(nr - len(block)) if len(block) < nr else block
+        if kind == "zero":
+            return [bytes(PAGE)] * nr
+        if kind == "text":
+            text = b" ".join(rng.choices(WORDS, k=nr * 120))
+            text = (text * (nr * PAGE // len(text) + 1))[:nr * PAGE]
+            block = [text[i:i + PAGE] for i in range(0, nr * PAGE, PAGE)]
+        elif kind == "near-zero":
+            block = []
+            for _ in range(nr):
+                page = bytearray(PAGE)
+                page[rng.choice([0, PAGE - 1, rng.randrange(PAGE)])] = rng.randrange(1, 256)
+                block.append(bytes(page))
+        else:
+            block = [rng.randbytes(PAGE) for _ in range(nr)]
+        self.blocks.append(block)
+        return block
+
+
+# ---- model of a process tree -------------------------------------------------------------------
+
+class Vma:
+    def __init__(self, start, nr_pages, flags, status, shmid=0, madv=0):
+        self.start, self.end = start, start + nr_pages * PAGE
+        self.flags, self.status, self.shmid, self.madv = flags, status, shmid, madv
+
+    def message(self):
+        fields = [(1, self.start), (2, self.end), (3, 0), (4, self.shmid), (5, 3),
+                  (6, self.flags), (7, self.status), (8, criuimg.zigzag(-1))]
+        return encode(fields + ([(9, self.madv)] if self.madv else []))
+
+
+class Task:
+    def __init__(self, pid, parent):
+        self.pid, self.parent = pid, parent
+        self.vmas, self.guards, self.memory = [], [], {}
+
+
+class Shmem:
+    def __init__(self, shmid, nr_pages):
+        self.shmid, self.nr_pages, self.memory = shmid, nr_pages, {}
+
+
+class World:
+    """The processes at one moment; the dumps are taken of it."""
+
+    def __init__(self, seed, options):
+        self.rng = rng = random.Random(seed)
+        self.f = f = {
+            "tasks": rng.choice([1, 1, 2, 3, 5]), "pages": rng.choice([40, 400, 2000]),
+            "levels": rng.choice([1, 1, 2, 3]), "form": rng.choice(["4.1", "4.2", "4.2"]),
+            "shmem": rng.choice([0, 1, 3]), "hugetlb": rng.random() < .2,
+            "guard": rng.random() < .3, "fragmented": rng.random() < .4,
+            "cow": rng.random() < .7, "huge": rng.random() < .4, "unknown": rng.random() < .6,
+            "meta": rng.random() < .6, "content": rng.choice(["mix"] * 6 + ["zero", "random"]),
+        }
+        for key, value in options.items():
+            if key not in f:
+                raise SystemExit("unknown feature %s" % key)
+            f[key] = value if key in ("form", "content") else int(value)
+        self.content = Content(rng, f["content"])
+        self.tasks, self.shmems = [], []
+        pid = rng.choice([1, 100, 4194000])
+        for i in range(f["tasks"]):
+            parent = rng.choice(self.tasks) if self.tasks else None
+            self.tasks.append(self.make_task(pid + i, parent))
+        for i in range(f["shmem"]):
+            self.shmems.append(self.make_shmem(i))
+
+    def add_vma(self, task, start, nr, flags=None, status=None, density=1.0, **more):
+        """A mapping and its pages; returns the address after it and a gap."""
+        rng = self.rng
+        flags = criuimg.MAP_PRIVATE | criuimg.MAP_ANON if flags is None else flags
+        status = criuimg.VMA_REGULAR | (criuimg.VMA_ANON_PRIVATE if status is None else status)
+        task.vmas.append(Vma(start, nr, flags, status, **more))
+        pages = self.content.pages(nr)
+        for i in range(nr):
+            keep = i % 2 == 0 if density < 0 else rng.random() < density
+            if keep:
+                task.memory[start + i * PAGE] = pages[i]
+        return start + (nr + rng.choice([0, 1, 16, 513])) * PAGE
+
+    def make_task(self, pid, parent):
+        rng, f = self.rng, self.f
+        task = Task(pid, parent)
+        if parent and f["cow"]:
+            task.vmas = list(parent.vmas)
+            task.memory = dict(parent.memory)
+            self.diverge(task)
+            at = max(v.end for v in task.vmas) + 64 * PAGE
+        else:
+            at = 0x400000
+        budget = max(1, f["pages"] // max(1, f["tasks"]))
+        for _ in range(rng.randrange(2, 6)):
+            nr = rng.randrange(1, max(2, budget // 3))
+            status = rng.choice([None, None, criuimg.VMA_FILE_PRIVATE])
+            flags = criuimg.MAP_PRIVATE if status else None
+            at = self.add_vma(task, at, nr, flags, status, rng.choice([1.0, 1.0, .9, .3]))
+        if f["fragmented"]:
+            at = self.add_vma(task, at, max(4, budget // 4), density=-1)
+        if f["huge"]:
+            at = (at + HUGE - 1) // HUGE * HUGE + rng.choice([0, PAGE, HUGE - PAGE])
+            at = self.add_vma(task, at, rng.choice([512, 1024, 1300]),
+                              madv=1 << criuimg.MADV_HUGEPAGE if rng.random() < .5 else 0)
+        if f["hugetlb"]:
+            at = (at + HUGE - 1) // HUGE * HUGE
+            at = self.add_vma(task, at, 512, criuimg.MAP_PRIVATE | criuimg.MAP_ANON
+                              | criuimg.MAP_HUGETLB | 21 << 26)
+        if f["guard"]:
+            start, at = at, self.add_vma(task, at, 16)
+            guard = Vma(start + 4 * PAGE, 2, criuimg.MAP_PRIVATE | criuimg.MAP_ANON, 0)
+            guard.status = criuimg.VMA_GUARD
+            task.guards.append(guard)
+            for addr in range(guard.start, guard.end, PAGE):
+                task.memory.pop(addr, None)
+        at = self.add_vma(task, 0x7ffe00000000 - 64 * PAGE, 64, criuimg.MAP_PRIVATE
+                          | criuimg.MAP_ANON | criuimg.MAP_GROWSDOWN,
+                          criuimg.VMA_STACK | criuimg.VMA_ANON_PRIVATE, .1) \
+            if not any(v.status & criuimg.VMA_STACK for v in task.vmas) else at
+        return task
+
+    def diverge(self, task):
+        """After a fork: some of the pages are written or dropped, one by one or in runs."""
+        rng = self.rng
+        places = sorted(task.memory)
+        share, run = rng.choice([(.25, 1), (.02, 1), (.2, 40)])
+        for first in rng.sample(range(len(places)), int(len(places) * share / run)):
+            drop = rng.random() < .3
+            for addr in places[first:first + run]:
+                task.memory.pop(addr, None)
+                if not drop:
+                    task.memory[addr] = self.content.pages(1)[0]
+
+    def make_shmem(self, i):
+        rng = self.rng
+        nr = rng.randrange(1, max(2, self.f["pages"] // 4))
+        shmem = Shmem(rng.choice([1, 5, 4100, 1 << 33]) + 10 * i, nr)
+        pages = self.content.pages(nr)
+        shmem.memory = {k * PAGE: pages[k] for k in range(nr) if rng.random() < .8}
+        if self.tasks:
+            kind = rng.choice([criuimg.VMA_ANON_SHARED, criuimg.VMA_SYSVIPC, criuimg.VMA_MEMFD])
+            task = rng.choice(self.tasks)
+            start = 0x600000000000 + i * (nr + 64) * PAGE + shmem.shmid % 512 * PAGE
+            task.vmas.append(Vma(start, nr, criuimg.MAP_SHARED | criuimg.MAP_ANON,
+                                 criuimg.VMA_REGULAR | kind, shmem.shmid))
+        return shmem
+
+    def run(self):
+        """Time passes: pages change, come and go."""
+        for owner in self.tasks + self.shmems:
+            holes = self.rng.choice([0, .05])
+            for addr in sorted(owner.memory):
+                luck = self.rng.random()
+                if luck < holes:
+                    del owner.memory[addr]
+                elif luck < .2:
+                    owner.memory[addr] = self.content.pages(1)[0]
+            if isinstance(owner, Shmem):
+                places = [k * PAGE for k in range(owner.nr_pages)]
+            else:
+                guarded = {a for g in owner.guards for a in range(g.start, g.end, PAGE)}
+                places = [a for v in owner.vmas if not v.flags & criuimg.MAP_SHARED
+                          for a in range(v.start, v.end, PAGE) if a not in guarded]
+            for addr in self.rng.sample(places, min(len(places), 5)):
+                owner.memory[addr] = self.content.pages(1)[0]
+
+
+# ---- dumping ------------------------------------------------------------------------------------
+
+def runs_of(rng, memory, before):
+    """(address, nr_pages, flags) runs; before: what the dump before this one holds, or None."""
+    runs = []
+    for addr in sorted(memory):
+        flags = PE_PRESENT
+        if before is not None and before.get(addr) == memory[addr]:
+            flags = PE_PARENT
+        elif rng.random() < .02:
+            flags |= PE_LAZY
+        last = runs[-1] if runs else None
+        if last and last[2] == flags and last[0] + last[1] * PAGE == addr and rng.random() < .99:
+            last[1] += 1
+        else:
+            runs.append([addr, 1, flags])
+    return runs
+
+
+def write(path, data):
+    with open(path, "xb") as f:
+        f.write(data)
+
+
+def dump(world, out, before, first_pages_id):
+    """One dump of world into the new directory out; before: {(kind, id): memory} or None."""
+    rng, form = world.rng, world.f["form"]
+    os.mkdir(out)
+
+    def put(name, data):
+        write(os.path.join(out, name), data)
+
+    put("inventory.img", image("inventory", [encode([(1, 2), (2, 1), (4, 1), (5, 1), (6, 0)])]))
+    put("pstree.img", image("pstree", [
+        encode([(1, t.pid), (2, t.parent.pid if t.parent else 0), (3, t.pid), (4, t.pid),
+                (5, t.pid)]) for t in world.tasks]))
+    memories, pages_id = {}, first_pages_id
+    owners = [((1, t.pid), t.memory) for t in world.tasks]
+    owners += [((2, s.shmid), s.memory) for s in world.shmems]
+    for (kind, ident), memory in owners:
+        prior = None if before is None else before.get((kind, ident))
+        runs = runs_of(rng, memory, prior)
+        put("pagemap-%s%d.img" % ("shmem-" if kind == 2 else "", ident),
+            criuimg.pagemap(pages_id, runs, form))
+        put("pages-%d.img" % pages_id, b"".join(
+            memory[a + i * PAGE] for a, n, flags in runs if flags & PE_PRESENT
+            for i in range(n)))
+        memories[kind, ident] = dict(memory)
+        pages_id += 1
+    for t in world.tasks:
+        mm = [(i, 0) for i in range(1, 13)] + [(13, 6), (13, PAGE)]
+        mm += [(14, v.message()) for v in sorted(t.vmas, key=lambda v: v.start) + t.guards]
+        put("mm-%d.img" % t.pid, image("mm", [encode(mm)]))
+        core = encode([(1, 1), (3, encode([(1, 1), (2, 0), (3, 0), (4, 0), (5, 0),
+                                           (6, "task-%d" % t.pid)]))])
+        put("core-%d.img" % t.pid, image("core", [core]))
+        put("ids-%d.img" % t.pid, image("ids", [encode([(1, t.pid), (2, 1), (3, 1), (4, 1)])]))
+    if before is not None:
+        os.symlink("../%d" % (int(os.path.basename(out)) - 1), os.path.join(out, "parent"))
+    if world.f["unknown"]:
+        put_unknown(rng, out)
+    if world.f["meta"]:
+        put_meta(rng, out)
+    return memories, pages_id
+
+
+def put_unknown(rng, out):
+    """Files that no converter knows, among them some with names close to those it does."""
+    for name in rng.sample(["stats-dump", "descriptors.json", "dump.log", "pages-999.img",
+                            "pages-1.img.bak", "pagemap-.img", "pagemap-12x.img", "pages-.img",
+                            ".hidden", "a b\nc", "tmpfs-dev-1.tar.gz.img", "x" * 255,
+                            "\u00fcmlaut", "pagemap-shmem-.img", "ckfast", "CKFAST.IDX"], 5):
+        write(os.path.join(out, name), rng.randbytes(rng.choice([0, 1, 100, 5000, 70000])))
+    os.symlink("/nowhere/" + "y" * rng.choice([1, 200, 4000]), os.path.join(out, "dangling"))
+    # A file in which a page-sized hole and a tail are to be kept as they are.
+    write(os.path.join(out, "ghost-file-1.img"), b"g" * 5 + bytes(9000) + b"tail")
+
+
+def put_meta(rng, out):
+    """Modes, owners and times as no dump has them."""
+    for name in sorted(os.listdir(out)):
+        path = os.path.join(out, name)
+        if os.geteuid() == 0:
+            os.chown(path, rng.choice([0, 1, 65534, 4000000]), rng.choice([0, 5, 1 << 20]),
+                     follow_symlinks=False)
+        when = rng.choice([0, 1, 10 ** 18 + 123456789, -10 ** 9 + 7, 17 * 10 ** 17 + 999999999])
+        os.utime(path, ns=(when, when), follow_symlinks=False)
+        if not os.path.islink(path):
+            modes = [0o600, 0o644, 0o400, 0o4711, 0o1777, 0o000 if os.geteuid() == 0 else 0o444]
+            os.chmod(path, rng.choice(modes))
+
+
+def make(seed, out, options=None):
+    """Dumps and truth below the new directory out; returns the truth."""
+    world = World(seed, options or {})
+    os.mkdir(out)
+    memories, pages_id = None, 1
+    for level in range(max(1, world.f["levels"])):
+        if level:
+            world.run()
+        memories, _ = dump(world, os.path.join(out, str(level)), memories, pages_id)
+    truth = {"seed": seed, "features": world.f, "dump": str(level), "targets": []}
+    with open(os.path.join(out, "truth.bin"), "xb") as f:
+        for (kind, ident), memory in sorted(memories.items()):
+            runs = []
+            for addr in sorted(memory):
+                if runs and runs[-1][0] + runs[-1][1] * PAGE == addr:
+                    runs[-1][1] += 1
+                else:
+                    runs.append([addr, 1, f.tell()])
+                f.write(memory[addr])
+            truth["targets"].append({"kind": kind, "id": ident, "runs": runs})
+    with open(os.path.join(out, "truth.json"), "x", encoding="utf-8") as f:
+        json.dump(truth, f)
+    return truth
+
+
+# ---- bad dumps ----------------------------------------------------------------------------------
+
+def base_dump(out, levels=1):
+    """A small good dump with one task of 12 pages; returns (dump, pagemap, pages) paths."""
+    make(7, out, {"tasks": 1, "pages": 12, "levels": levels, "form": "4.2", "shmem": 0,
+                  "hugetlb": 0, "guard": 0, "fragmented": 0, "cow": 0, "huge": 0, "unknown": 0,
+                  "meta": 0, "content": "random"})
+    name = str(levels - 1)
+    top = os.path.join(out, name)
+    pagemap = next(n for n in sorted(os.listdir(top)) if n.startswith("pagemap-"))
+    os.rename(top, os.path.join(out, "dump"))
+    top = os.path.join(out, "dump")
+    return top, os.path.join(top, pagemap), os.path.join(top, "pages-1.img")
+
+
+def rewrite(path, data):
+    with open(path, "wb") as f:
+        f.write(data)
+
+
+def contents(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def bad_runs(change):
+    """A bad dump whose pagemap runs are what change makes of the good ones."""
+    def make_bad(out):
+        _, pagemap, _ = base_dump(out)
+        pages_id, runs = criuimg.parse_pagemap(contents(pagemap))
+        rewrite(pagemap, criuimg.pagemap(pages_id, change(runs)))
+    return make_bad
+
+
+def bad_pagemap(change):
+    """A bad dump whose pagemap is what change makes of the bytes of the good one."""
+    def make_bad(out):
+        _, pagemap, _ = base_dump(out)
+        rewrite(pagemap, change(contents(pagemap)))
+    return make_bad
+
+
+def records(data):
+    """The messages of an image file with two magics."""
+    pos, out = 8, []
+    while pos < len(data):
+        size = int.from_bytes(data[pos:pos + 4], "little")
+        out.append(data[pos + 4:pos + 4 + size])
+        pos += 4 + size
+    return out
+
+
+def pages_short(out):
+    """the pages file ends before the pagemap does"""
+    pages = base_dump(out)[2]
+    os.truncate(pages, os.path.getsize(pages) - PAGE)
+
+
+def pages_cut(out):
+    """the pages file ends in the middle of a page"""
+    pages = base_dump(out)[2]
+    os.truncate(pages, os.path.getsize(pages) - 100)
+
+
+def pages_missing(out):
+    """the pages file that the pagemap names is not there"""
+    os.unlink(base_dump(out)[2])
+
+
+def pages_fifo(out):
+    pages = base_dump(out)[2]
+    os.unlink(pages)
+    os.mkfifo(pages)
+
+
+def pages_symlink(out):
+    pages = base_dump(out)[2]
+    os.rename(pages, os.path.join(out, "elsewhere"))
+    os.symlink("../elsewhere", pages)
+
+
+def pagemap_fifo(out):
+    pagemap = base_dump(out)[1]
+    os.unlink(pagemap)
+    os.mkfifo(pagemap)
+
+
+def pagemap_directory(out):
+    pagemap = base_dump(out)[1]
+    os.unlink(pagemap)
+    os.mkdir(pagemap)
+
+
+def unknown_fifo(out):
+    os.mkfifo(os.path.join(base_dump(out)[0], "some.img"))
+
+
+def subdirectory(out):
+    os.mkdir(os.path.join(base_dump(out)[0], "subdir"))
+
+
+def socket_file(out):
+    os.mknod(os.path.join(base_dump(out)[0], "socket"), 0o140600)
+
+
+def holds_idx(out):
+    write(os.path.join(base_dump(out)[0], "ckfast.idx"), b"x")
+
+
+def holds_pack(out):
+    write(os.path.join(base_dump(out)[0], "ckfast.pack"), b"x")
+
+
+def in_parent_no_link(out):
+    """pages in a parent dump, and no parent link"""
+    os.unlink(os.path.join(base_dump(out, levels=2)[0], "parent"))
+
+
+def in_parent_dangling(out):
+    """the parent link leads nowhere"""
+    link = os.path.join(base_dump(out, levels=2)[0], "parent")
+    os.unlink(link)
+    os.symlink("../gone", link)
+
+
+def parent_loop(out):
+    """the parent dump is the dump itself"""
+    link = os.path.join(base_dump(out, levels=2)[0], "parent")
+    os.unlink(link)
+    os.symlink(".", link)
+
+
+def parent_loop_two(out):
+    """two dumps that are each other's parent, with a page in neither"""
+    top, pagemap, _ = base_dump(out, levels=2)
+    os.symlink("../dump", os.path.join(out, "0", "parent"))
+    for path in (pagemap, os.path.join(out, "0", os.path.basename(pagemap))):
+        pages_id, runs = criuimg.parse_pagemap(contents(path))
+        runs.append((0x7fff00000000, 1, PE_PARENT))
+        rewrite(path, criuimg.pagemap(pages_id, runs))
+
+
+def in_parent_hole(out):
+    """a page that is said to be in the parent dump, which has none there"""
+    _, pagemap, _ = base_dump(out, levels=2)
+    pages_id, runs = criuimg.parse_pagemap(contents(pagemap))
+    runs.append((0x7fff00000000, 1, PE_PARENT))
+    rewrite(pagemap, criuimg.pagemap(pages_id, runs))
+
+
+def parent_pages_short(out):
+    """the parent's pages file ends before the pages that are wanted from it"""
+    base_dump(out, levels=2)
+    os.truncate(os.path.join(out, "0", "pages-1.img"), 0)
+
+
+def first(runs, **changes):
+    """runs with the first one changed: vaddr, nr, flags."""
+    vaddr, nr, flags = runs[0]
+    return [(changes.get("vaddr", vaddr), changes.get("nr", nr), changes.get("flags", flags))
+            ] + runs[1:]
+
+
+NO_ID = encode([(2, 5)])
+BAD = {
+    "pages-short": pages_short, "pages-cut": pages_cut, "pages-missing": pages_missing,
+    "pages-fifo": pages_fifo, "pages-symlink": pages_symlink, "pagemap-fifo": pagemap_fifo,
+    "pagemap-directory": pagemap_directory, "unknown-fifo": unknown_fifo,
+    "subdirectory": subdirectory, "socket": socket_file, "holds-idx": holds_idx,
+    "holds-pack": holds_pack, "in-parent-no-link": in_parent_no_link,
+    "in-parent-dangling": in_parent_dangling, "parent-loop": parent_loop,
+    "parent-loop-two": parent_loop_two, "in-parent-hole": in_parent_hole,
+    "parent-pages-short": parent_pages_short,
+    "pagemap-empty": bad_pagemap(lambda d: b""),
+    "pagemap-magic": bad_pagemap(lambda d: b"XXXX" + d[4:]),
+    "pagemap-magic2": bad_pagemap(lambda d: d[:4] + b"XXXX" + d[8:]),
+    "pagemap-no-head": bad_pagemap(lambda d: d[:8]),
+    "pagemap-cut-record": bad_pagemap(lambda d: d[:-3]),
+    "pagemap-cut-length": bad_pagemap(lambda d: d + b"\x05\0"),
+    "pagemap-length-4g": bad_pagemap(lambda d: d + b"\xff\xff\xff\xff" + bytes(64)),
+    "pagemap-garbage": bad_pagemap(lambda d: d + b"\x08\0\0\0" + b"\xff" * 8),
+    "pages-id-missing": bad_pagemap(lambda d: image("pagemap", [NO_ID] + records(d)[1:])),
+    "pages-id-absent": bad_pagemap(
+        lambda d: image("pagemap", [encode([(1, 4242)])] + records(d)[1:])),
+    "entry-no-vaddr": bad_pagemap(
+        lambda d: image("pagemap", records(d) + [encode([(2, 0), (4, 4), (5, 1)])])),
+    "runs-overlap": bad_runs(lambda r: r[:1] + [(r[0][0],) + r[1][1:]] + r[2:]),
+    "runs-overlap-end": bad_runs(lambda r: r[:1] + [(r[0][0] + 2 * PAGE,) + r[1][1:]] + r[2:]),
+    "runs-unsorted": bad_runs(lambda r: r[::-1]),
+    "run-wraps": bad_runs(lambda r: [r[-1], ((1 << 64) - PAGE,) + r[0][1:]]),
+    "run-at-top": bad_runs(lambda r: r[:-1] + [((1 << 64) - PAGE,) + r[-1][1:]]),
+    "run-above-2-63": bad_runs(lambda r: r[:-1] + [(1 << 63,) + r[-1][1:]]),
+    "run-unaligned": bad_runs(lambda r: first(r, vaddr=r[0][0] + 8)),
+    "nr-pages-2-60": bad_runs(lambda r: first(r, nr=1 << 60)),
+    "nr-pages-2-52": bad_runs(lambda r: first(r, nr=1 << 52)),
+    "nr-pages-2-64": bad_runs(lambda r: first(r, nr=(1 << 64) - 1)),
+    "lazy-no-data": bad_runs(lambda r: r[:-1] + [(r[-1][0], r[-1][1], PE_LAZY)]),
+}
+
+
+def make_bad(name, out):
+    """The bad dump called name as OUT/dump; things beside it may belong to it."""
+    BAD[name](out)
+
+
+def main(argv):
+    if argv[1:] == ["bad-list"]:
+        print("\n".join(BAD))
+    elif len(argv) == 4 and argv[1] == "bad" and argv[2] in BAD:
+        make_bad(argv[2], argv[3])
+    elif len(argv) >= 3 and argv[1].isdigit():
+        options = dict(a.split("=", 1) for a in argv[3:])
+        truth = make(int(argv[1]), argv[2], options)
+        print("seed %d: %s" % (truth["seed"], truth["features"]))
+    else:
+        print(__doc__, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,1302 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""
+Makes broken images: one mutator per way to break a rule of SPEC.md, with everything else as it
+should be: section checksums, image id, header checksum and pack header are those of the broken
+image, so that only the rule itself can catch it.
+
+    mutate.py list                   name, rule, class and section of each mutator
+    mutate.py NAME FAST OUT          OUT is FAST broken by NAME
+
+Class `accept` marks changes that every reader must take; `restore` those that the index does not
+show and that the restore has to refuse (a plan that leads outside of the mappings).
+"""
+import os
+import shutil
+import sys
+
+import ckread
+import ckwrite
+import criuimg
+from ckread import PAGE, ZERO, RAW, LZ4, ZSTD
+from ckwrite import Chunk, Huge, Model, Section
+
+CORRUPT, UNSUPPORTED, ACCEPT, RESTORE = "corrupt", "unsupported", "accept", "restore"
+M64 = (1 << 64) - 1
+MUTATORS = {}
+
+
+class Skip(Exception):
+    """The image has not got what this mutator breaks."""
+
+
+class Mutator:
+    def __init__(self, name, rule, cls, section, change, on_disk):
+        self.name, self.rule, self.cls, self.section = name, rule, cls, section
+        self.change, self.on_disk = change, on_disk
+
+    def apply(self, fast, out):
+        if self.on_disk:
+            shutil.copytree(fast, out, symlinks=True)
+            self.change(out)
+            return
+        model = Model.load(fast)
+        self.change(model)
+        model.save(out)
+
+
+def mutator(name, rule, cls, section=None, on_disk=False):
+    def register(change):
+        assert name not in MUTATORS, name
+        MUTATORS[name] = Mutator(name, rule, cls, section, change, on_disk)
+        return change
+    return register
+
+
+def add(name, rule, cls, section, change, on_disk=False):
+    mutator(name, rule, cls, section, on_disk)(change)
+
+
+def pick(rows, want=lambda row: True):
+    """The first row that is wanted."""
+    for row in rows:
+        if want(row):
+            return row
+    raise Skip()
+
+
+def pick_pair(rows):
+    if len(rows) < 2:
+        raise Skip()
+    return rows[0], rows[1]
+
+
+def assign(rows, want=lambda row: True, **fields):
+    """A change that assigns fields of the first wanted row of a table."""
+    def change(m):
+        row = pick(getattr(m, rows), want)
+        for key, value in fields.items():
+            setattr(row, key, value(getattr(row, key)) if callable(value) else value)
+    return change
+
+
+# ---- header ------------------------------------------------------------------------------------
+
+def header(**fields):
+    """A change that sets fields of the header, and those of the pack that follow from them."""
+    def change(m):
+        m.header.update(fields)
+    return change
+
+
+def layout(hook):
+    def change(m):
+        m.layout_hook = hook
+    return change
+
+
+def both(*changes):
+    def change(m):
+        for one in changes:
+            one(m)
+    return change
+
+
+HEADER_CASES = [
+    ("header-magic", "R-magic", CORRUPT, header(magic=b"CKFASTIY")),
+    ("header-major-2", "R-version", UNSUPPORTED, header(major=2)),
+    ("header-major-max", "R-version", UNSUPPORTED, header(major=0xffff)),
+    ("header-major-0", "R-version", CORRUPT, header(major=0)),
+    ("header-bytes-64", "R-header", CORRUPT, header(header_bytes=64)),
+    ("header-bytes-192", "R-header", CORRUPT, header(header_bytes=192)),
+    ("header-incompat-2", "R-feature", UNSUPPORTED, None),
+    ("header-incompat-63", "R-feature", UNSUPPORTED, None),
+    ("header-page-bytes", "R-header", UNSUPPORTED, header(page_bytes=16384)),
+    ("header-page-bytes-0", "R-header", UNSUPPORTED, header(page_bytes=0)),
+    ("header-extent-2m", "R-extent", CORRUPT, header(extent_bytes=2 << 20)),
+    ("header-extent-12m", "R-extent", CORRUPT, header(extent_bytes=12 << 20)),
+    ("header-extent-32m", "R-extent", CORRUPT, header(extent_bytes=32 << 20)),
+    ("header-extent-0", "R-extent", CORRUPT, header(extent_bytes=0)),
+    ("header-max-chunk-0", "R-chunk", CORRUPT, header(max_chunk_pages=0)),
+    ("header-max-chunk-1025", "R-chunk", CORRUPT, header(max_chunk_pages=1025)),
+    ("header-reserved-first", "R-reserved", CORRUPT, header(reserved=b"\1" + bytes(39))),
+    ("header-reserved-last", "R-reserved", CORRUPT, header(reserved=bytes(39) + b"\x80")),
+    ("header-checksum", "R-checksum", CORRUPT, header(checksum=12345)),
+    ("header-id", "R-id", CORRUPT, header(image_id=b"0123456789abcdef")),
+    ("header-pack-bytes-0", "R-pack", CORRUPT, header(pack_bytes=0)),
+    ("header-pack-bytes-odd", "R-pack", CORRUPT, None),
+    ("header-idx-bytes-huge", "R-length", CORRUPT, header(idx_bytes=1 << 62)),
+    ("header-nr-sections-0", "R-sections", CORRUPT, header(nr_sections=0)),
+    ("header-nr-sections-65", "R-sections", CORRUPT, header(nr_sections=65)),
+    ("header-nr-sections-max", "R-sections", CORRUPT, header(nr_sections=0xffffffff)),
+]
+
+
+def incompat_bit(bit):
+    return layout(lambda lay: lay.header.update(incompat=lay.header["incompat"] | 1 << bit))
+
+
+def pack_bytes_odd(m):
+    m.pack += bytes(100)
+
+
+for _name, _rule, _cls, _change in HEADER_CASES:
+    if _name.startswith("header-incompat"):
+        _change = incompat_bit(int(_name.rsplit("-", 1)[1]))
+    add(_name, _rule, _cls, "header", _change or pack_bytes_odd)
+
+
+@mutator("header-idx-bytes-short", "R-length", CORRUPT, "header")
+def _(m):
+    def hook(lay):
+        lay.header["idx_bytes"] = len(lay.build()) - 1
+    m.layout_hook = hook
+
+
+@mutator("idx-overlong", "R-length", CORRUPT, "header", on_disk=True)
+def _(out):
+    with open(os.path.join(out, ckread.IDX), "ab") as f:
+        f.write(b"\0")
+
+
+@mutator("idx-tail", "R-sections", CORRUPT, "header")
+def _(m):
+    m.layout_hook = lambda lay: setattr(lay, "tail", bytes(64))
+
+
+def feature_bit(bit, on):
+    codec = {1: LZ4, 2: ZSTD}[bit]
+
+    def change(m):
+        if on == any(c.codec == codec for c in m.chunks):
+            raise Skip()
+        m.layout_hook = lambda lay: lay.header.update(incompat=lay.header["incompat"] ^ bit)
+    return change
+
+
+def only_raw(m):
+    """The same image without compressed chunks."""
+    for c in m.chunks:
+        if c.codec in (LZ4, ZSTD):
+            data = m.chunk_data(c)
+            off = len(m.pack)
+            extent = m.header["extent_bytes"]
+            if off // extent != (off + len(data) - 1) // extent:
+                off = (off + extent - 1) // extent * extent
+            m.pack += bytes(off - len(m.pack)) + data
+            c.pack_off, c.stored_bytes, c.codec, data = off, len(data), RAW, None
+    old_ends = sorted((c.pack_off, c.stored_bytes) for c in m.chunks if c.codec == RAW)
+    pos = PAGE
+    for off, size in old_ends:
+        m.pack[pos:off] = bytes(off - pos)
+        pos = off + size
+    order = sorted(range(len(m.chunks)), key=lambda i: (m.chunks[i].codec != ZERO,
+                                                        m.chunks[i].pack_off, i))
+    number = {old: new for new, old in enumerate(order)}
+    m.chunks = [m.chunks[i] for i in order]
+    for row in m.refs + m.ops:
+        row.chunk = number[row.chunk]
+    m.fix_sums()
+
+
+add("no-compression", "R-feature", ACCEPT, None, only_raw)
+add("feature-lz4-missing", "R-feature", CORRUPT, "header", feature_bit(1, False))
+add("feature-zstd-missing", "R-feature", CORRUPT, "header", feature_bit(2, False))
+add("feature-lz4-extra", "R-feature", CORRUPT, "header", both(only_raw, feature_bit(1, True)))
+add("feature-zstd-extra", "R-feature", CORRUPT, "header", both(only_raw, feature_bit(2, True)))
+add("minor-version", "R-version", ACCEPT, None, both(
+    header(minor=7), lambda m: m.pack_header.update(minor=7)))
+add("compat-bits", "R-feature", ACCEPT, None, header(compat=M64))
+
+
+# ---- section table ------------------------------------------------------------------------------
+
+def section(i, **fields):
+    return layout(lambda lay: [setattr(lay.sections[i], k, v) for k, v in fields.items()])
+
+
+@mutator("table-swapped", "R-sections", CORRUPT, "sections")
+def _(m):
+    def hook(lay):
+        lay.sections[1], lay.sections[2] = lay.sections[2], lay.sections[1]
+    m.layout_hook = hook
+
+
+@mutator("table-twice", "R-sections", CORRUPT, "sections")
+def _(m):
+    m.layout_hook = lambda lay: lay.sections.insert(0, Section(1, 1, b""))
+
+
+def drop_section(i):
+    return layout(lambda lay: lay.sections.pop(i))
+
+
+for _i in range(8):
+    add("table-no-%s" % ckread.SECTIONS[_i + 1][0], "R-sections", CORRUPT, "header",
+        drop_section(_i))
+
+
+def extra_section(kind, entry_bytes=4, data=b"12345678", **fields):
+    def change(m):
+        s = Section(kind, entry_bytes, data)
+        for key, value in fields.items():
+            setattr(s, key, value)
+        m.extra.append(s)
+    return change
+
+
+def section_after(i, field, step):
+    """Moves a section, and with it the file's end: offset + step."""
+    def hook(lay):
+        starts, end = [], 128 + 32 * len(lay.sections)
+        for s in lay.sections:
+            starts.append(ckread.round64(end))
+            end = starts[-1] + len(s.data)
+        setattr(lay.sections[i], field, starts[i] + step)
+        if step > 0:
+            lay.pad = lambda k, n: bytes(n + (step if k == i else 0))
+            for k in range(i + 1, len(lay.sections)):
+                lay.sections[k].offset = ckread.round64(
+                    lay.sections[k - 1].offset + len(lay.sections[k - 1].data))
+    return layout(hook)
+
+
+TABLE_CASES = [
+    ("type-0", UNSUPPORTED, section(0, kind=0)),
+    ("type-9", UNSUPPORTED, extra_section(9)),
+    ("type-2-31-less-1", UNSUPPORTED, extra_section((1 << 31) - 1)),
+    ("entry-bytes", CORRUPT, section(5, entry_bytes=32)),
+    ("entry-bytes-0", CORRUPT, section(2, entry_bytes=0, count=0)),
+    ("gap", CORRUPT, section_after(7, "offset", 64)),
+    ("offset-back", CORRUPT, section_after(4, "offset", -64)),
+    ("offset-odd", CORRUPT, section_after(3, "offset", -8)),
+    ("offset-0", CORRUPT, section(0, offset=0)),
+    ("offset-max", CORRUPT, section(6, offset=M64 & ~63)),
+    ("count-2-60", CORRUPT, section(1, count=1 << 60)),
+    ("count-max", CORRUPT, section(0, count=M64)),
+    ("count-terabytes", CORRUPT, section(5, count=1 << 36)),
+    ("extra-does-not-fit", CORRUPT, extra_section(1 << 31, count=1 << 40)),
+]
+for _name, _cls, _change in TABLE_CASES:
+    add("table-" + _name, "R-sections", _cls, "sections", _change)
+
+
+def count_wraps(i, entry_bytes):
+    """count × entry_bytes is what it should be, modulo 2^64."""
+    def hook(lay):
+        s = lay.sections[i]
+        assert entry_bytes & (entry_bytes - 1) == 0
+        s.count = len(s.data) // s.entry_bytes + (1 << 64) // entry_bytes
+    return layout(hook)
+
+
+add("table-count-wraps", "R-sections", CORRUPT, "sections", count_wraps(5, 16))
+
+
+@mutator("table-count-less", "R-sections", CORRUPT, "header")
+def _(m):
+    if not m.huge:
+        raise Skip()
+
+    def hook(lay):
+        s = lay.sections[7]
+        s.count = len(s.data) // s.entry_bytes - 1
+        s.checksum = ckread.xxh64(s.data[:-s.entry_bytes])
+    m.layout_hook = hook
+
+
+@mutator("table-count-more", "R-sections", CORRUPT, "sections")
+def _(m):
+    m.layout_hook = lambda lay: setattr(
+        lay.sections[7], "count", len(lay.sections[7].data) // lay.sections[7].entry_bytes + 1)
+
+
+add("section-optional", "R-sections", ACCEPT, None, both(
+    extra_section(1 << 31), extra_section((1 << 32) - 1, entry_bytes=1, data=b"abc")))
+add("section-optional-checksum", "R-checksum", CORRUPT, "sections",
+    extra_section((1 << 31) + 5, checksum=1))
+for _i in range(8):
+    add("checksum-" + ckread.SECTIONS[_i + 1][0], "R-checksum", CORRUPT, "sections",
+        section(_i, checksum=0x1122334455667788))
+
+
+@mutator("idx-padding", "R-padding", CORRUPT, "sections")
+def _(m):
+    hit = []
+
+    def pad(_, n):
+        if n and not hit:
+            hit.append(n)
+            return bytes(n - 1) + b"\1"
+        return bytes(n)
+
+    def hook(lay):
+        lay.pad = pad
+    m.layout_hook = hook
+
+
+# ---- chunks -------------------------------------------------------------------------------------
+
+def stored(row):
+    return row.codec != ZERO
+
+
+def codec_is(codec):
+    return lambda row: row.codec == codec
+
+
+def fixed(change):
+    """change, and then the sums of lanes and targets anew."""
+    def changed(m):
+        change(m)
+        m.fix_sums()
+    return changed
+
+
+def chunk_case(name, change, rule="R-chunk", cls=CORRUPT):
+    add("chunk-" + name, rule, cls, "chunks", fixed(change))
+
+
+chunk_case("pages-0", assign("chunks", codec_is(RAW), nr_pages=0, stored_bytes=0))
+chunk_case("pages-above-max", header(max_chunk_pages=2))
+chunk_case("reserved", assign("chunks", reserved=1), rule="R-reserved")
+chunk_case("zero-pack-off", assign("chunks", codec_is(ZERO), pack_off=PAGE))
+chunk_case("zero-stored", assign("chunks", codec_is(ZERO), stored_bytes=PAGE))
+chunk_case("zero-checksum", assign("chunks", codec_is(ZERO), checksum=5))
+chunk_case("codec-4", assign("chunks", stored, codec=4), cls=UNSUPPORTED)
+chunk_case("codec-255", assign("chunks", stored, codec=255), cls=UNSUPPORTED)
+chunk_case("off-unaligned", assign("chunks", codec_is(LZ4), pack_off=lambda v: v + 8))
+chunk_case("off-0", assign("chunks", stored, pack_off=0))
+chunk_case("off-max", assign("chunks", stored, pack_off=M64 & ~4095))
+chunk_case("raw-stored-less", assign("chunks", codec_is(RAW), stored_bytes=lambda v: v - 1))
+chunk_case("raw-stored-more", assign("chunks", codec_is(RAW), stored_bytes=lambda v: v + PAGE))
+chunk_case("lz4-stored-0", assign("chunks", codec_is(LZ4), stored_bytes=0))
+chunk_case("zstd-stored-0", assign("chunks", codec_is(ZSTD), stored_bytes=0))
+
+
+def reorder(m, order):
+    """Chunks in another order; order lists the old numbers; all that name them follow."""
+    number = {old: new for new, old in enumerate(order)}
+    m.chunks = [m.chunks[i] for i in order]
+    for row in m.refs + m.ops:
+        row.chunk = number[row.chunk]
+
+
+def swapped(m, a, b):
+    order = list(range(len(m.chunks)))
+    order[a], order[b] = order[b], order[a]
+    reorder(m, order)
+
+
+def numbers(m, want):
+    return [i for i, c in enumerate(m.chunks) if want(c)]
+
+
+@mutator("chunk-zero-order", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    swapped(m, *pick_pair(numbers(m, codec_is(ZERO))))
+
+
+@mutator("chunk-zero-twice", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    zeros = numbers(m, codec_is(ZERO))
+    if not zeros:
+        raise Skip()
+    m.chunks.append(m.chunks[zeros[-1]].copy())
+    order = list(range(len(m.chunks) - 1))
+    order.insert(zeros[-1] + 1, len(order))
+    reorder(m, order)
+
+
+@mutator("chunk-zero-last", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    zeros = numbers(m, codec_is(ZERO))
+    if not zeros or len(zeros) == len(m.chunks):
+        raise Skip()
+    order = [i for i in range(len(m.chunks)) if i != zeros[-1]] + [zeros[-1]]
+    reorder(m, order)
+
+
+@mutator("chunk-order", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    swapped(m, *pick_pair(numbers(m, stored)))
+
+
+@mutator("chunk-overlap", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    a, b = pick_pair(numbers(m, stored))
+    m.chunks[b].pack_off = m.chunks[a].pack_off
+
+
+@mutator("chunk-overlap-tail", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    rows = numbers(m, stored)
+    for a, b in zip(rows, rows[1:]):
+        if m.chunks[a].stored_bytes > PAGE:
+            m.chunks[b].pack_off = (m.chunks[a].pack_off + m.chunks[a].stored_bytes - 1) & ~4095
+            return
+    raise Skip()
+
+
+@mutator("chunk-past-end", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    last = numbers(m, stored)
+    if not last:
+        raise Skip()
+    m.chunks[last[-1]].pack_off = len(m.pack)
+
+
+@mutator("chunk-past-end-partly", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    add_chunk(m, RAW, ckwrite.pattern(99, 2))
+    del m.pack[-PAGE:]
+
+
+def add_chunk(m, codec, data, raw=None, off=None):
+    """A chunk more, at the end of the pack; nothing names it."""
+    raw = data if raw is None else raw
+    extent = m.header["extent_bytes"]
+    if off is None:
+        off = len(m.pack)
+        if off // extent != (off + len(raw) - 1) // extent:
+            off = (off + extent - 1) // extent * extent
+    m.pack += bytes(off - len(m.pack)) + raw + bytes(-len(raw) % PAGE)
+    m.chunks.append(Chunk(off, len(raw), len(data) // PAGE, codec, 0, ckread.xxh64(data)))
+    return m.chunks[-1]
+
+
+@mutator("chunk-crosses-extent", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    extent = m.header["extent_bytes"]
+    off = (len(m.pack) + extent) // extent * extent - PAGE
+    add_chunk(m, RAW, ckwrite.pattern(98, 2), off=off)
+
+
+@mutator("chunk-ends-at-extent", "R-chunk", ACCEPT)
+def _(m):
+    extent = m.header["extent_bytes"]
+    off = (len(m.pack) + 3 * PAGE + extent) // extent * extent - 2 * PAGE
+    add_chunk(m, RAW, ckwrite.pattern(98, 2), off=off)
+
+
+add("chunk-unused", "R-chunk", ACCEPT, None, lambda m: add_chunk(m, RAW, ckwrite.pattern(97, 1)))
+add("pack-gap", "R-padding", ACCEPT, None, lambda m: add_chunk(
+    m, RAW, ckwrite.pattern(96, 1), off=len(m.pack) + 8 * PAGE))
+add("pack-tail", "R-pack", ACCEPT, None, lambda m: m.pack.extend(bytes(3 * PAGE)))
+add("strings-unused", "R-file", ACCEPT, None, lambda m: m.add_string(b"nobody names this"))
+
+
+def data_case(name, codec, data, raw):
+    """A chunk more whose stored bytes are wrong for its checksum and size."""
+    def change(m):
+        m.header["max_chunk_pages"] = max(m.header["max_chunk_pages"], len(data) // PAGE)
+        add_chunk(m, codec, data, raw)
+    add("data-" + name, "R-data", CORRUPT, "chunks", change)
+
+
+A8, A512 = b"A" * (8 * PAGE), b"A" * (512 * PAGE)
+RUN8, RUN512 = ckwrite.zstd_run(65, len(A8)), ckwrite.zstd_run(65, len(A512))
+SKIPPABLE = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"skip"
+# Window descriptor instead of a content size: 128 KiB, so the size shows only in decoding.
+UNSIZED9 = b"\x28\xb5\x2f\xfd\x00\x38" + ckwrite.zstd_run(65, 9 * PAGE)[9:]
+UNSIZED8 = b"\x28\xb5\x2f\xfd\x00\x38" + ckwrite.zstd_run(65, 8 * PAGE)[9:]
+DICTIONARY = b"\x28\xb5\x2f\xfd\xa1\x07" + len(A8).to_bytes(4, "little") + RUN8[9:]
+data_case("lz4-garbage", LZ4, A8, bytes(range(7, 247)))
+data_case("lz4-short", LZ4, A8, ckwrite.lz4_run(65, 7 * PAGE))
+data_case("lz4-long", LZ4, A8, ckwrite.lz4_run(65, 9 * PAGE))
+data_case("lz4-bomb", LZ4, A8, ckwrite.lz4_run(65, 7 << 20))
+data_case("lz4-tail", LZ4, A8, ckwrite.lz4_run(65, len(A8)) + b"\0")
+data_case("lz4-cut", LZ4, A8, ckwrite.lz4_run(65, len(A8))[:-1])
+data_case("lz4-other", LZ4, A8, ckwrite.lz4_run(66, len(A8)))
+data_case("zstd-garbage", ZSTD, A8, bytes(range(7, 247)))
+data_case("zstd-short", ZSTD, A8, ckwrite.zstd_run(65, 7 * PAGE))
+data_case("zstd-long", ZSTD, A8, ckwrite.zstd_run(65, 9 * PAGE))
+data_case("zstd-unsized-long", ZSTD, A8, UNSIZED9)
+data_case("zstd-bomb", ZSTD, A8, ckwrite.zstd_run(65, 256 << 20))
+data_case("zstd-declares-more", ZSTD, A8, ckwrite.zstd_run(65, len(A8), declare=0xffffffff))
+data_case("zstd-declares-less", ZSTD, A8, ckwrite.zstd_run(65, len(A8), declare=PAGE))
+data_case("zstd-tail", ZSTD, A8, RUN8 + b"\0")
+data_case("zstd-cut", ZSTD, A512, RUN512[:-4])
+data_case("zstd-two-frames", ZSTD, A8, ckwrite.zstd_run(65, 4 * PAGE) * 2)
+data_case("zstd-empty-second-frame", ZSTD, A8, RUN8 + ckwrite.zstd_run(65, 0))
+data_case("zstd-skippable-first", ZSTD, A8, SKIPPABLE + RUN8)
+data_case("zstd-skippable-last", ZSTD, A8, RUN8 + SKIPPABLE)
+data_case("zstd-dictionary", ZSTD, A8, DICTIONARY)
+data_case("zstd-other", ZSTD, A8, ckwrite.zstd_run(66, len(A8)))
+data_case("raw-other", RAW, A8, b"B" + A8[1:])
+data_case("lz4-ends-with-match", LZ4, A8, ckwrite.lz4_run(65, len(A8))[:-6] + b"\0")
+data_case("lz4-offset-0", LZ4, A8, b"\x1fA\0" + ckwrite.lz4_run(65, len(A8))[3:])
+data_case("zstd-frame-checksum", ZSTD, A8, RUN8[:4] + b"\xa4" + RUN8[5:] + b"abcd")
+data_case("zstd-reserved-bit", ZSTD, A8, RUN8[:4] + b"\xa8" + RUN8[5:])
+data_case("zstd-old-magic", ZSTD, A8, b"\x27" + RUN8[1:])
+add("data-zstd-unsized", "R-data", ACCEPT, None,
+    lambda m: add_chunk(m, ZSTD, A8, UNSIZED8))
+add("data-zstd-empty-blocks", "R-data", ACCEPT, None,
+    lambda m: add_chunk(m, ZSTD, A8, RUN8[:9] + bytes(3 * 1000) + RUN8[9:]))
+add("data-chunk-checksum", "R-data", CORRUPT, "chunks",
+    assign("chunks", codec_is(RAW), checksum=lambda v: v ^ 1))
+
+
+# ---- refs, files --------------------------------------------------------------------------------
+
+add("ref-range", "R-ref", CORRUPT, "refs", lambda m: setattr(pick(m.refs), "chunk",
+                                                             len(m.chunks)))
+add("ref-max", "R-ref", CORRUPT, "refs", assign("refs", chunk=0xffffffff))
+add("refs-orphan", "R-file", CORRUPT, ("refs", "files"),
+    lambda m: m.refs.append(pick(m.refs).copy()))
+
+
+def kind(k):
+    return lambda f: f.kind == k
+
+
+def with_refs(f):
+    return f.kind == 2 and f.nr_refs
+
+
+def file_case(name, want, rule="R-file", **fields):
+    add("file-" + name, rule, CORRUPT, "files", assign("files", want, **fields))
+
+
+def named(name):
+    """A change that renames the last file, which keeps its place unless the name is small."""
+    def change(m):
+        f = m.files[-1]
+        if f.kind != 1:
+            raise Skip()
+        m.verbatim.pop(m.name(f))
+        f.name_off, f.name_len = m.add_string(name), len(name)
+    return change
+
+
+def only_file(name):
+    """A change after which the dump holds one file of this name, and no memory."""
+    def change(m):
+        f = pick(m.files, kind(1)).copy(size_bytes=0, checksum=ckread.xxh64(b""))
+        m.refs, m.targets, m.ops, m.lanes, m.huge = [], [], [], [], []
+        m.verbatim.clear()
+        f.name_off, f.name_len = m.add_string(name), len(name)
+        m.files = [f]
+    return change
+
+
+file_case("kind-0", kind(1), kind=0)
+file_case("kind-4", kind(1), kind=4)
+file_case("mtime-nsec", kind(1), mtime_nsec=10 ** 9)
+file_case("mode", kind(1), mode=0o10000)
+file_case("mode-type", kind(1), mode=0o100644)
+file_case("reserved-first", kind(1), rule="R-reserved", reserved=b"\1" + bytes(10))
+file_case("reserved-last", kind(2), rule="R-reserved", reserved=bytes(10) + b"\1")
+file_case("name-off", kind(1), name_off=1 << 40)
+file_case("name-off-max", kind(1), name_off=M64)
+file_case("name-len-0", kind(1), name_len=0)
+file_case("name-len-256", kind(1), name_len=256)
+file_case("regular-first-ref", kind(1), first_ref=1)
+file_case("regular-nr-refs", kind(1), nr_refs=1)
+file_case("regular-target-off", kind(1), target_off=1)
+file_case("regular-target-len", kind(1), target_len=1)
+file_case("pages-target-len", kind(2), target_len=1)
+file_case("pages-first-ref", with_refs, first_ref=lambda v: v + 1)
+file_case("pages-nr-refs", with_refs, nr_refs=lambda v: v + 1)
+file_case("pages-nr-refs-max", with_refs, nr_refs=M64)
+file_case("pages-size", with_refs, size_bytes=lambda v: v + PAGE)
+file_case("pages-checksum", with_refs, checksum=lambda v: v ^ 1)
+file_case("regular-size", kind(1), size_bytes=lambda v: v + 1)
+file_case("regular-size-max", kind(1), size_bytes=M64)
+file_case("regular-checksum", kind(1), checksum=lambda v: v ^ 1)
+file_case("link-size", kind(3), size_bytes=lambda v: v + 1)
+file_case("link-checksum", kind(3), checksum=lambda v: v ^ 1)
+file_case("link-target-off", kind(3), target_off=1 << 40)
+file_case("link-target-len-0", kind(3), target_len=0, size_bytes=0,
+          checksum=ckread.xxh64(b""))
+file_case("link-first-ref", kind(3), first_ref=1)
+file_case("link-nr-refs", kind(3), nr_refs=1)
+
+
+@mutator("file-link-target-len-4096", "R-file", CORRUPT, "files")
+def _(m):
+    f = pick(m.files, kind(3))
+    set_target(m, f, b"t" * 4096)
+
+
+@mutator("file-link-target-4095", "R-file", ACCEPT)
+def _(m):
+    set_target(m, pick(m.files, kind(3)), b"t" * 4095)
+
+
+@mutator("file-link-target-nul", "R-file", CORRUPT, "files")
+def _(m):
+    set_target(m, pick(m.files, kind(3)), b"../pre\0vious")
+
+
+def set_target(m, f, target):
+    f.target_off, f.target_len, f.size_bytes = m.add_string(target), len(target), len(target)
+    f.checksum = ckread.xxh64(target)
+
+
+for _name, _bytes in (("dot", b"."), ("dotdot", b".."), ("slash", b"a/b"), ("root", b"/"),
+                      ("climb", b"../../etc/passwd"), ("nul", b"a\0b"), ("idx", b"ckfast.idx"),
+                      ("pack", b"ckfast.pack")):
+    add("file-name-" + _name, "R-file", CORRUPT, "files", only_file(_bytes))
+add("file-name-dots", "R-file", ACCEPT, None, both(
+    only_file(b"..."), lambda m: m.verbatim.update({b"...": b""})))
+
+
+@mutator("file-order", "R-file", CORRUPT, "files")
+def _(m):
+    rows = [i for i, f in enumerate(m.files) if f.kind == 1]
+    for a, b in zip(rows, rows[1:]):
+        used = {t.file for t in m.targets}
+        if b == a + 1 and a not in used and b not in used:
+            m.files[a], m.files[b] = m.files[b], m.files[a]
+            return
+    raise Skip()
+
+
+@mutator("file-twice", "R-file", CORRUPT, "files")
+def _(m):
+    f = m.files[-1]
+    if f.kind != 1:
+        raise Skip()
+    m.files.append(f.copy())
+
+
+@mutator("file-prefix-order", "R-file", CORRUPT, "files")
+def _(m):
+    f = m.files[-1]
+    if f.kind != 1:
+        raise Skip()
+    longer = m.name(f)[:200] + b"x"
+    m.verbatim[longer] = m.verbatim[m.name(f)]
+    m.files.insert(len(m.files) - 1,
+                   f.copy(name_off=m.add_string(longer), name_len=len(longer)))
+
+
+@mutator("file-prefix", "R-file", ACCEPT)
+def _(m):
+    f = m.files[-1]
+    if f.kind != 1 or len(m.name(f)) > 200:
+        raise Skip()
+    longer = m.name(f) + b"\0"[:0] + b"\1"
+    m.verbatim[longer] = m.verbatim[m.name(f)]
+    m.files.append(f.copy(name_off=m.add_string(longer), name_len=len(longer)))
+
+
+# ---- targets ------------------------------------------------------------------------------------
+
+def task(t):
+    return t.kind == 1
+
+
+def shmem(t):
+    return t.kind == 2
+
+
+def target_case(name, want, cls=CORRUPT, rule="R-target", section="targets", **fields):
+    add("target-" + name, rule, cls, section, assign("targets", want, **fields))
+
+
+target_case("kind-0", task, cls=UNSUPPORTED, kind=0)
+target_case("kind-3", shmem, cls=UNSUPPORTED, kind=3)
+target_case("kind-max", task, cls=UNSUPPORTED, kind=0xffffffff)
+target_case("reserved", task, rule="R-reserved", reserved=1)
+target_case("nr-pages", lambda t: t.nr_ops, nr_pages=lambda v: v + 1)
+target_case("first-op", lambda t: t.nr_ops, first_op=lambda v: v + 1)
+target_case("nr-ops-max", lambda t: t.nr_ops, nr_ops=M64)
+target_case("first-lane", lambda t: t.nr_lanes, first_lane=lambda v: v + 1)
+target_case("nr-lanes-max", lambda t: t.nr_lanes, nr_lanes=0xffffffff)
+target_case("file-range", task, file=1 << 20)
+target_case("file-max", task, file=0xffffffff)
+target_case("parent-range", task, parent=1 << 20)
+target_case("parent-max", task, parent=0xffffffff)
+target_case("shmem-parent", shmem, parent=1)
+
+
+def target_number(m, want):
+    return m.targets.index(pick(m.targets, want))
+
+
+@mutator("target-file-kind-2", "R-target", CORRUPT, "targets")
+def _(m):
+    pick(m.targets).file = m.files.index(pick(m.files, kind(2)))
+
+
+@mutator("target-parent-self", "R-target", CORRUPT, "targets")
+def _(m):
+    i = target_number(m, lambda t: task(t) and not t.parent)
+    m.targets[i].parent = i + 1
+
+
+@mutator("target-parent-shmem", "R-target", CORRUPT, "targets")
+def _(m):
+    pick(m.targets, task).parent = 1 + target_number(m, shmem)
+
+
+@mutator("target-order", "R-target", CORRUPT, "targets")
+def _(m):
+    a, b = pick_pair([t for t in m.targets if task(t)])
+    a.id, b.id = b.id, a.id
+
+
+@mutator("target-twice", "R-target", CORRUPT, "targets")
+def _(m):
+    a, b = pick_pair([t for t in m.targets if task(t)])
+    b.id = a.id
+
+
+@mutator("target-kind-order", "R-target", CORRUPT, "targets")
+def _(m):
+    m.targets.append(pick(m.targets, task).copy(
+        id=M64, first_op=len(m.ops), nr_ops=0, nr_pages=0, first_lane=len(m.lanes), nr_lanes=0))
+    pick(m.targets, shmem)
+
+
+@mutator("target-ops-short", "R-target", CORRUPT, ("ops", "targets"))
+def _(m):
+    m.ops.append(pick(m.ops).copy())
+
+
+@mutator("target-lanes-short", "R-target", CORRUPT, ("lanes", "targets"))
+def _(m):
+    m.lanes.append(pick(m.lanes).copy())
+
+
+@mutator("target-lane-without-ops", "R-target", CORRUPT, ("targets", "lanes"))
+def _(m):
+    t = m.targets[-1]
+    m.ops = m.ops[:t.first_op]
+    m.lanes = m.lanes[:t.first_lane + 1]
+    t.nr_ops, t.nr_pages, t.nr_lanes = 0, 0, 1
+    m.lanes[-1].target = len(m.targets) - 1
+
+
+# ---- ops ----------------------------------------------------------------------------------------
+
+def add_op_case(name, change, rule="R-op"):
+    add("op-" + name, rule, CORRUPT, "ops", fixed(change))
+
+
+add_op_case("chunk", lambda m: setattr(pick(m.ops), "chunk", len(m.chunks)))
+add_op_case("pages-0", assign("ops", nr_pages=0))
+add_op_case("pages-max", assign("ops", nr_pages=0xffff))
+add_op_case("first-page", lambda m: setattr(
+    pick(m.ops), "first_page", m.chunks[pick(m.ops).chunk].nr_pages))
+add_op_case("first-page-max", assign("ops", first_page=0xffff))
+for _bit in range(2, 12):
+    add_op_case("flag-%d" % _bit, assign("ops", place=lambda v, b=_bit: v | 1 << b),
+                rule="R-reserved")
+
+
+def unfixed_chunk(m):
+    pick(m.ops).chunk = 0xffffffff
+
+
+MUTATORS.pop("op-chunk")
+add("op-chunk", "R-op", CORRUPT, "ops", lambda m: setattr(pick(m.ops), "chunk", len(m.chunks)))
+add("op-chunk-max", "R-op", CORRUPT, "ops", unfixed_chunk)
+
+
+def op_pair(m, want=lambda a, b: True):
+    """Two neighbours of one target."""
+    for t in m.targets:
+        for i in range(t.first_op, t.first_op + t.nr_ops - 1):
+            if want(m.ops[i], m.ops[i + 1]):
+                return m.ops[i], m.ops[i + 1]
+    raise Skip()
+
+
+def drop_plan_extras(m):
+    """No huge ranges and no inherit flags, so that addresses may change."""
+    m.huge = []
+    for op in m.ops:
+        op.place &= ~1
+
+
+@mutator("op-overlap", "R-op", CORRUPT, "ops")
+def _(m):
+    drop_plan_extras(m)
+    a, b = op_pair(m)
+    b.place = a.place & ~4095 | b.place & 4095
+
+
+@mutator("op-overlap-tail", "R-op", CORRUPT, "ops")
+def _(m):
+    drop_plan_extras(m)
+    a, b = op_pair(m, lambda a, b: a.nr_pages > 1)
+    b.place = (a.place & ~4095) + (a.nr_pages - 1) * PAGE | b.place & 4095
+
+
+@mutator("op-order", "R-op", CORRUPT, "ops")
+def _(m):
+    drop_plan_extras(m)
+    a, b = op_pair(m)
+    a.place, b.place = b.place, a.place
+
+
+def last_op(m):
+    t = pick(m.targets, lambda t: task(t) and t.nr_ops)
+    return m.ops[t.first_op + t.nr_ops - 1]
+
+
+@mutator("op-above-2-63", "R-op", CORRUPT, "ops")
+def _(m):
+    drop_plan_extras(m)
+    op = last_op(m)
+    op.place = 1 << 63 | op.place & 4095
+
+
+@mutator("op-across-2-63", "R-op", CORRUPT, "ops")
+def _(m):
+    drop_plan_extras(m)
+    op = last_op(m)
+    op.place = (1 << 63) - (op.nr_pages - 1) * PAGE | op.place & 4095
+
+
+@mutator("op-wraps", "R-op", CORRUPT, "ops")
+def _(m):
+    drop_plan_extras(m)
+    op = last_op(m)
+    op.place = (1 << 64) - PAGE | op.place & 4095
+
+
+@mutator("op-direct-lz4", "R-op", CORRUPT, "ops")
+def _(m):
+    pick(m.ops, lambda op: m.chunks[op.chunk].codec == LZ4).place |= 2
+
+
+@mutator("op-direct-zstd", "R-op", CORRUPT, "ops")
+def _(m):
+    pick(m.ops, lambda op: m.chunks[op.chunk].codec == ZSTD).place |= 2
+
+
+@mutator("op-inherit-no-parent", "R-op", CORRUPT, "ops")
+def _(m):
+    t = pick(m.targets, lambda t: not t.parent and t.nr_ops)
+    m.ops[t.first_op].place |= 1
+
+
+def inheriting(m):
+    return pick(m.ops, lambda op: op.place & 1)
+
+
+@mutator("op-inherit-other-page", "R-op", CORRUPT, "ops")
+def _(m):
+    op = pick(m.ops, lambda op: op.place & 1 and m.chunks[op.chunk].nr_pages > op.nr_pages)
+    op.first_page = op.first_page - 1 if op.first_page else 1
+
+
+@mutator("op-inherit-other-chunk", "R-op", CORRUPT, "ops")
+def _(m):
+    op = inheriting(m)
+    other = pick([c for c in range(len(m.chunks)) if c != op.chunk and m.chunks[c].nr_pages
+                  >= op.first_page + op.nr_pages and m.chunks[c].codec in (ZERO, RAW)])
+    op.chunk = other
+    m.fix_sums()
+
+
+@mutator("op-inherit-absent", "R-op", CORRUPT, "ops")
+def _(m):
+    """the parent has nothing there: a page that only the child has"""
+    for t in m.targets:
+        if not t.parent or not t.nr_ops:
+            continue
+        parent = m.targets[t.parent - 1]
+        have = {(o.place >> 12) + k for o in m.ops[parent.first_op:][:parent.nr_ops]
+                for k in range(o.nr_pages)}
+        for op in m.ops[t.first_op:t.first_op + t.nr_ops]:
+            if not op.place & 1 and op.place >> 12 not in have:
+                op.place |= 1
+                return
+    raise Skip()
+
+
+@mutator("op-inherit-parent-gone", "R-op", CORRUPT, "ops")
+def _(m):
+    inheriting(m)
+    for t in m.targets:
+        t.parent = 0
+
+
+@mutator("op-not-inherited", "R-op", ACCEPT)
+def _(m):
+    for op in m.ops:
+        op.place &= ~1
+
+
+# ---- lanes --------------------------------------------------------------------------------------
+
+def lane_case(name, rule="R-lane", want=lambda lane: True, **fields):
+    add("lane-" + name, rule, CORRUPT, ("lanes", "targets"), assign("lanes", want, **fields))
+
+
+lane_case("reserved", rule="R-reserved", reserved=1)
+lane_case("read-bytes", read_bytes=lambda v: v + 1)
+lane_case("read-bytes-max", read_bytes=M64)
+lane_case("fill-bytes", fill_bytes=lambda v: v + PAGE)
+lane_case("fill-bytes-0", fill_bytes=0)
+lane_case("target", target=lambda v: v + 1)
+lane_case("target-max", target=0xffffffff)
+lane_case("first-op", first_op=lambda v: v + 1)
+lane_case("nr-ops-0", nr_ops=0)
+lane_case("nr-ops-max", nr_ops=M64)
+
+
+@mutator("lane-nr-ops-wraps", "R-lane", CORRUPT, ("lanes", "targets"))
+def _(m):
+    lane = pick(m.lanes, lambda lane: lane.first_op)
+    lane.nr_ops = (1 << 64) - lane.first_op
+
+
+@mutator("lane-swapped", "R-lane", CORRUPT, ("lanes", "targets"))
+def _(m):
+    for i in range(len(m.lanes) - 1):
+        if m.lanes[i].target == m.lanes[i + 1].target:
+            m.lanes[i], m.lanes[i + 1] = m.lanes[i + 1], m.lanes[i]
+            return
+    raise Skip()
+
+
+@mutator("lane-last-short", "R-lane", CORRUPT, ("lanes", "targets"))
+def _(m):
+    """the last op of a target is in no lane"""
+    lane = pick(m.lanes, lambda lane: lane.nr_ops > 1)
+    lane.nr_ops -= 1
+    m.fix_sums()
+
+
+@mutator("lane-none", "R-lane", CORRUPT, ("targets", "lanes"))
+def _(m):
+    """a target with ops and without lanes"""
+    t = m.targets[-1]
+    if not t.nr_ops:
+        raise Skip()
+    del m.lanes[t.first_lane:]
+    t.nr_lanes = 0
+
+
+@mutator("lane-past-target", "R-lane", CORRUPT, ("lanes", "targets"))
+def _(m):
+    """a lane goes on into the ops of the next target"""
+    for t in m.targets:
+        if t.nr_ops and t.first_op + t.nr_ops < len(m.ops):
+            m.lanes[t.first_lane + t.nr_lanes - 1].nr_ops += 1
+            m.fix_sums()
+            return
+    raise Skip()
+
+
+# ---- huge ---------------------------------------------------------------------------------------
+
+def huge_case(name, **fields):
+    add("huge-" + name, "R-huge", CORRUPT, "huge", assign("huge", **fields))
+
+
+huge_case("unaligned", address=lambda v: v + PAGE)
+huge_case("nr-0", nr_huge=0)
+huge_case("nr-more", nr_huge=lambda v: v + 1)
+huge_case("nr-max", nr_huge=0xffffffff)
+huge_case("target-range", target=1 << 20)
+huge_case("not-filled", address=lambda v: v + (1 << 45))
+huge_case("address-max", address=M64 & ~(2 << 20) + 1)
+
+
+@mutator("huge-shmem", "R-huge", CORRUPT, "huge")
+def _(m):
+    m.huge = [Huge(0, 1, target_number(m, shmem))]
+
+
+@mutator("huge-order", "R-huge", CORRUPT, "huge")
+def _(m):
+    pick_pair(m.huge)
+    m.huge.reverse()
+
+
+@mutator("huge-twice", "R-huge", CORRUPT, "huge")
+def _(m):
+    m.huge.append(m.huge[-1].copy() if m.huge else pick(m.huge))
+
+
+@mutator("huge-touch", "R-huge", CORRUPT, "huge")
+def _(m):
+    """one range of two units said as two"""
+    for i, h in enumerate(m.huge):
+        if h.nr_huge > 1:
+            m.huge.insert(i + 1, h.copy(address=h.address + (2 << 20), nr_huge=h.nr_huge - 1))
+            h.nr_huge = 1
+            return
+    raise Skip()
+
+
+@mutator("huge-none", "R-huge", ACCEPT)
+def _(m):
+    m.huge = []
+
+
+@mutator("huge-hole", "R-huge", CORRUPT, "huge")
+def _(m):
+    """the last page of a range is not filled"""
+    h = pick(m.huge)
+    t = m.targets[h.target]
+    end = h.address + h.nr_huge * (2 << 20)
+    for op in m.ops[t.first_op:t.first_op + t.nr_ops]:
+        if (op.place & ~4095) + op.nr_pages * PAGE == end and op.nr_pages > 1:
+            op.nr_pages -= 1
+            m.fix_sums()
+            return
+    raise Skip()
+
+
+# ---- pagemap ------------------------------------------------------------------------------------
+
+def pagemap_of(m, t):
+    return m.files[t.file]
+
+
+def change_runs(m, t, change):
+    """Rewrites the pagemap file of a target; the checksum of the file follows."""
+    f = pagemap_of(m, t)
+    pages_id, runs = criuimg.parse_pagemap(m.verbatim[m.name(f)])
+    m.verbatim[m.name(f)] = criuimg.pagemap(pages_id, change(runs))
+    m.fix_file(f)
+
+
+@mutator("pagemap-more", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    change_runs(m, pick(m.targets, task), lambda r: r + [(0x7fff80000000, 1, 4)])
+
+
+@mutator("pagemap-less", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    change_runs(m, pick(m.targets, lambda t: t.nr_ops), lambda r: r[1:])
+
+
+@mutator("pagemap-moved", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    change_runs(m, pick(m.targets, lambda t: task(t) and t.nr_ops),
+                lambda r: r[:-1] + [(r[-1][0] + PAGE,) + r[-1][1:]])
+
+
+@mutator("pagemap-shmem-more", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    change_runs(m, pick(m.targets, shmem), lambda r: r + [(1 << 40, 1, 4)])
+
+
+@mutator("pagemap-garbage", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    f = pagemap_of(m, pick(m.targets))
+    m.verbatim[m.name(f)] = b"this is no pagemap"
+    m.fix_file(f)
+
+
+@mutator("pagemap-cut", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    f = pagemap_of(m, pick(m.targets, lambda t: t.nr_ops))
+    m.verbatim[m.name(f)] = m.verbatim[m.name(f)][:-1]
+    m.fix_file(f)
+
+
+@mutator("pagemap-of-another", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    a, b = pick_pair([t for t in m.targets if t.nr_ops])
+    a.file, b.file = b.file, a.file
+
+
+@mutator("op-moved", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    drop_plan_extras(m)
+    last_op(m).place += 64 * PAGE
+
+
+# ---- pack ---------------------------------------------------------------------------------------
+
+def pack_case(name, rule, cls=CORRUPT, **fields):
+    add("pack-" + name, rule, cls, "pack", lambda m: m.pack_header.update(fields))
+
+
+pack_case("magic", "R-magic", magic=b"CKFASTIX")
+pack_case("major-2", "R-version", UNSUPPORTED, major=2)
+pack_case("major-0", "R-version", major=0)
+pack_case("extent", "R-extent", extent_bytes=1 << 20)
+pack_case("id", "R-packid", image_id=b"\1" * 16)
+pack_case("bytes", "R-pack", pack_bytes=1 << 40)
+pack_case("reserved-first", "R-reserved", reserved=b"\1" + bytes(15))
+pack_case("reserved-last", "R-reserved", reserved=bytes(15) + b"\1")
+pack_case("checksum", "R-checksum", checksum=1)
+
+
+def pack_byte(where):
+    def change(m):
+        off = where(m)
+        m.pack[off] ^= 0x40
+    return change
+
+
+def after_chunk(m):
+    """The first byte after a chunk that does not fill its last page."""
+    c = pick(m.chunks, lambda c: c.stored_bytes % PAGE)
+    return c.pack_off + c.stored_bytes
+
+
+add("pack-header-padding", "R-padding", CORRUPT, "pack", pack_byte(lambda m: 64))
+add("pack-header-padding-last", "R-padding", CORRUPT, "pack", pack_byte(lambda m: PAGE - 1))
+add("pack-padding", "R-padding", CORRUPT, "pack", pack_byte(after_chunk))
+add("pack-padding-tail", "R-padding", CORRUPT, "pack",
+    both(lambda m: m.pack.extend(bytes(PAGE)), pack_byte(lambda m: -1)))
+
+
+@mutator("pack-of-another", "R-packid", CORRUPT, "pack", on_disk=True)
+def _(out):
+    """a pack that is right in itself and belongs to an image with other checksums"""
+    other = Model.load(out)
+    other.add_string(b"another image")
+    _, pack = other.build()
+    with open(os.path.join(out, ckread.PACK), "wb") as f:
+        f.write(pack)
+
+
+def pack_file(name, change, rule="R-pack"):
+    add("pack-" + name, rule, CORRUPT, "pack", on_disk=True,
+        change=lambda out: change(os.path.join(out, ckread.PACK)))
+
+
+def grow(path, extra):
+    with open(path, "ab") as f:
+        f.write(bytes(extra))
+
+
+pack_file("longer-1", lambda path: grow(path, 1))
+pack_file("longer-page", lambda path: grow(path, PAGE))
+pack_file("shorter-1", lambda path: os.truncate(path, os.path.getsize(path) - 1))
+pack_file("header-only", lambda path: os.truncate(path, PAGE))
+pack_file("empty", lambda path: os.truncate(path, 0))
+pack_file("cut-header", lambda path: os.truncate(path, 63))
+
+
+# ---- the directory ------------------------------------------------------------------------------
+
+def to_fifo(path):
+    os.unlink(path)
+    os.mkfifo(path)
+
+
+def to_directory(path):
+    os.unlink(path)
+    os.mkdir(path)
+
+
+def to_symlink(path):
+    """A link to the very bytes that should be here."""
+    os.rename(path, path + ".moved")
+    os.symlink(os.path.basename(path) + ".moved", path)
+
+
+def to_socket(path):
+    os.unlink(path)
+    os.mknod(path, 0o140600)
+
+
+def first_regular(out):
+    image = ckread.opened(out)
+    for f, name in zip(image.files, image.names):
+        if f[13] == 1 and f[0]:
+            image.close()
+            return os.path.join(os.fsencode(out), name).decode("utf-8", "surrogateescape")
+    raise Skip()
+
+
+for _file, _rule, _section, _path in (
+        ("idx", "R-length", "header", lambda out: os.path.join(out, ckread.IDX)),
+        ("pack", "R-pack", "pack", lambda out: os.path.join(out, ckread.PACK)),
+        ("file", "R-file", "files", first_regular)):
+    for _kind, _make in (("fifo", to_fifo), ("directory", to_directory),
+                         ("symlink", to_symlink), ("socket", to_socket)):
+        add("%s-%s" % (_file, _kind), _rule, CORRUPT, _section, on_disk=True,
+            change=lambda out, make=_make, path=_path: make(path(out)))
+add("pack-missing", "R-pack", CORRUPT, "pack", on_disk=True,
+    change=lambda out: os.unlink(os.path.join(out, ckread.PACK)))
+add("file-missing", "R-file", CORRUPT, "files", on_disk=True,
+    change=lambda out: os.unlink(first_regular(out)))
+add("file-longer", "R-file", CORRUPT, "files", on_disk=True,
+    change=lambda out: grow(first_regular(out), 1))
+
+
+@mutator("file-flipped", "R-file", CORRUPT, "files", on_disk=True)
+def _(out):
+    with open(first_regular(out), "r+b") as f:
+        byte = f.read(1)
+        f.seek(0)
+        f.write(bytes([byte[0] ^ 1]))
+
+
+# ---- plans that leave the mappings --------------------------------------------------------------
+
+def move_last_pages(m, t, address):
+    """The last op of a target goes to address, and its pagemap says so too."""
+    drop_plan_extras(m)
+    op = m.ops[t.first_op + t.nr_ops - 1]
+    nr = op.nr_pages
+    op.place = address | op.place & 4095
+
+    def change(runs):
+        keep = t.nr_pages - nr
+        out = []
+        for vaddr, n, flags in runs:
+            here = min(n, keep)
+            keep -= here
+            if here:
+                out.append((vaddr, here, flags))
+            if n > here:
+                done = sum(r[1] for r in out if r[0] >= address)
+                out.append((address + done * PAGE, n - here, flags))
+        return out
+    change_runs(m, t, change)
+
+
+@mutator("plan-outside", "R-op", RESTORE)
+def _(m):
+    """a task's last pages go to where no mapping is; the pagemap agrees with the plan"""
+    move_last_pages(m, pick(m.targets, lambda t: task(t) and t.nr_ops), 0x7fff80000000)
+
+
+@mutator("plan-kernel", "R-op", RESTORE)
+def _(m):
+    """a task's last pages go to above the end of any user address space"""
+    move_last_pages(m, pick(m.targets, lambda t: task(t) and t.nr_ops), 1 << 62)
+
+
+@mutator("plan-shmem-outside", "R-op", RESTORE)
+def _(m):
+    """a shared object's last pages go to behind its end"""
+    move_last_pages(m, pick(m.targets, lambda t: shmem(t) and t.nr_ops), 1 << 45)
+
+
+# ---- command ------------------------------------------------------------------------------------
+
+def make(name, fast, out):
+    """OUT is FAST broken by the mutator; Skip if FAST has not got what it breaks."""
+    try:
+        MUTATORS[name].apply(fast, out)
+    except Skip:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def main(argv):
+    if argv[1:] == ["list"]:
+        for m in MUTATORS.values():
+            section = m.section if isinstance(m.section, str) else "|".join(m.section or ("-",))
+            print("%-28s %-12s %-12s %s" % (m.name, m.rule, m.cls, section))
+    elif len(argv) == 4 and argv[1] in MUTATORS:
+        try:
+            make(argv[1], argv[2], argv[3])
+        except Skip:
+            print("the image has not got what %s breaks" % argv[1], file=sys.stderr)
+            return 77
+    else:
+        print(__doc__, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,111 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# run.sh [WORD…]: runs the tests whose names hold one of the words (all without), one line for each.
+# What make check has built is what is run. Logs: build/test-logs/NAME.log.
+#
+#	lint		scripts/lint.sh
+#	unit/NAME	build/unit/NAME, and asan/NAME and tsan/NAME where built with sanitizers
+#	py		tests/py/run.py
+#	fuzz/NAME	build/fuzz/NAME, for a while
+#	e2e/NAME	tests/e2e/NAME.sh
+#
+# CKF_LONG=1 takes more time: more rounds, longer fuzzing. A test passes with exit code 0 and skips
+# with 77, and its last line then says why.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+words=("$@")
+logs=build/test-logs
+fuzz_seconds=20
+long_factor=1
+if [ -n "${CKF_LONG:-}" ]; then
+	fuzz_seconds=300
+	long_factor=5
+fi
+passed=0
+failed=0
+skips=()
+mkdir -p "$logs"
+
+wanted() {
+	local w
+	[ ${#words[@]} -gt 0 ] || return 0
+	for w in "${words[@]}"; do
+		[[ $1 != *"$w"* ]] || return 0
+	done
+	return 1
+}
+
+# What matters of a failed test's log: the lines that tell of failures, and the end.
+excerpt() {
+	if [ "$(wc -l <"$1")" -gt 60 ]; then
+		grep -aE '^(FAIL|not ok)|FAILED|[Ee]rror:|ERROR: ' "$1" | head -n 30
+		echo ...
+	fi
+	tail -n 40 "$1"
+}
+
+# one NAME SECONDS COMMAND…
+one() {
+	local name=$1 seconds=$(($2 * long_factor)) log status start took
+	shift 2
+	wanted "$name" || return 0
+	log=$logs/${name//\//-}.log
+	start=$(date +%s%N)
+	CKF_TEST_SECONDS=$seconds timeout -k 10 $((seconds + 10)) "$@" >"$log" 2>&1 </dev/null
+	status=$?
+	took=$(awk -v ns=$(($(date +%s%N) - start)) 'BEGIN { printf "%.1f", ns / 1e9 }')
+	case $status in
+	0)
+		printf 'ok    %s (%s s)\n' "$name" "$took"
+		passed=$((passed + 1))
+		;;
+	77)
+		printf 'skip  %s\n' "$name"
+		skips+=("$name: $(tail -n 1 "$log" | sed 's/^SKIP: //')")
+		;;
+	*)
+		printf 'FAIL  %s (%s s), exit %s, %s\n' "$name" "$took" "$status" "$log"
+		excerpt "$log" | sed 's/^/      | /'
+		failed=$((failed + 1))
+		;;
+	esac
+}
+
+one lint 120 scripts/lint.sh
+for kind in unit asan-ubsan tsan; do
+	dir=build/$kind/unit
+	prefix=${kind%-ubsan}
+	[ $kind != unit ] || dir=build/unit
+	for test in "$dir"/test_*; do
+		if [ -x "$test" ]; then
+			one "$prefix/${test##*/test_}" 300 "$test"
+		fi
+	done
+done
+if [ -f tests/py/run.py ]; then
+	one py 900 /usr/bin/python3 tests/py/run.py
+fi
+for test in build/fuzz/fuzz_*; do
+	if [ -x "$test" ]; then
+		corpus=build/corpus/${test##*/}
+		mkdir -p "$corpus"
+		one "fuzz/${test##*/fuzz_}" $((fuzz_seconds + 60)) "$test" \
+			-max_total_time=$fuzz_seconds -artifact_prefix="$corpus-" "$corpus"
+	fi
+done
+for test in tests/e2e/[0-9]*.sh; do
+	name=${test##*/}
+	one "e2e/${name%.sh}" 600 "$test"
+done
+
+if [ ${#skips[@]} -gt 0 ]; then
+	echo
+	for skip in "${skips[@]}"; do
+		echo "skipped $skip"
+	done
+fi
+echo
+echo "$passed passed, $failed failed, ${#skips[@]} skipped"
+[ $failed = 0 ]
