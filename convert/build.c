@@ -103,9 +103,10 @@ static int add_ref(struct ckf_build *b, struct ckf_build_pages *p, uint32_t chun
 	return 0;
 }
 
-int ckf_build_use(struct ckf_build *b, uint64_t target, struct ckf_cursor *cur, uint32_t chunk,
-		  uint16_t nr_pages, struct ckf_error *err)
+int ckf_build_use(struct ckf_build *b, struct ckf_cursor *cur, uint32_t chunk, uint16_t nr_pages,
+		  struct ckf_error *err)
 {
+	uint64_t target = cur->stream->target;
 	struct ckf_span span;
 	uint16_t page = 0;
 	int ret = 0;
@@ -192,8 +193,8 @@ static void sort_ops(struct ckf_build *b)
 		}
 		for (uint64_t k = 0; k < t->nr_ops; k++) {
 			if (out > first && op_continues(&b->ops[out - 1], &ops[k]))
-				b->ops[out - 1].nr_pages = (uint16_t)(b->ops[out - 1].nr_pages +
-								      ops[k].nr_pages);
+				b->ops[out - 1].nr_pages =
+					(uint16_t)(b->ops[out - 1].nr_pages + ops[k].nr_pages);
 			else
 				b->ops[out++] = ops[k];
 		}

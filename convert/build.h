@@ -32,7 +32,7 @@ struct ckf_build {
 	struct ckf_op *ops;
 	uint64_t nr_ops;
 	uint64_t cap_ops;
-	struct ckf_target *targets; /* one per pagemap, in the same order */
+	struct ckf_target *targets;    /* one per pagemap, in the same order */
 	struct ckf_build_pages *pages; /* likewise */
 	uint64_t nr_targets;
 	uint64_t zero_bytes;
@@ -59,8 +59,8 @@ uint32_t ckf_build_zero(struct ckf_build *b, uint16_t nr_pages);
 int64_t ckf_build_chunk(struct ckf_build *b, struct ckf_chunk *c, struct ckf_error *err);
 
 /* The next nr_pages pages of the cursor's stream are the whole of that chunk. */
-int ckf_build_use(struct ckf_build *b, uint64_t target, struct ckf_cursor *cur, uint32_t chunk,
-		  uint16_t nr_pages, struct ckf_error *err);
+int ckf_build_use(struct ckf_build *b, struct ckf_cursor *cur, uint32_t chunk, uint16_t nr_pages,
+		  struct ckf_error *err);
 
 /*
  * All streams are done: gives zero chunks their numbers and brings each target's ops into the order

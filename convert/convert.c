@@ -29,7 +29,7 @@ struct convert {
 	int dump_fd;
 	struct ckf_dump *dump;
 	struct ckf_file_list list;
-	int64_t *pages_file; /* per pagemap: position in list, or NO_FILE */
+	int64_t *pages_file;  /* per pagemap: position in list, or NO_FILE */
 	uint64_t *pagemap_of; /* per file of list that is a pages file */
 	struct ckf_chain chain;
 	struct ckf_output out;
@@ -40,9 +40,8 @@ struct convert {
 	/* Which stream comes next. */
 	uint64_t target;
 	uint32_t level;
-	struct ckf_run *left; /* runs wanted from the next level, after the first */
-	uint64_t nr_left;
-	uint32_t *open_streams; /* per pagemap: made and not done */
+	struct ckf_leftover left; /* wanted from the next level, after the first */
+	uint32_t *open_streams;	  /* per pagemap: made and not done */
 };
 
 static int check_opts(const struct convert *c)
@@ -50,18 +49,18 @@ static int check_opts(const struct convert *c)
 	const struct ckf_convert_opts *o = &c->opts;
 	int min = 0, max = 0;
 
-	if (o->codec != CKF_CODEC_AUTO && o->codec != CKF_CODEC_RAW &&
-	    o->codec != CKF_CODEC_LZ4 && o->codec != CKF_CODEC_ZSTD)
+	if (o->codec != CKF_CODEC_AUTO && o->codec != CKF_CODEC_RAW && o->codec != CKF_CODEC_LZ4 &&
+	    o->codec != CKF_CODEC_ZSTD)
 		return ckf_error_set(c->err, -EINVAL, "unknown codec %d", o->codec);
 	if (o->codec != CKF_CODEC_AUTO)
 		ckf_codec_levels((uint32_t)o->codec, &min, &max);
 	if (o->level && (o->level < min || o->level > max))
-		return ckf_error_set(c->err, -EINVAL, "level %d is not one of this codec (%d to %d)",
-				     o->level, min, max);
+		return ckf_error_set(c->err, -EINVAL,
+				     "level %d is not one of this codec (%d to %d)", o->level, min,
+				     max);
 	if (o->extent_bytes != CKF_MIN_EXTENT_BYTES && o->extent_bytes != 8u << 20 &&
 	    o->extent_bytes != CKF_MAX_EXTENT_BYTES)
-		return ckf_error_set(c->err, -EINVAL,
-				     "an extent has 4, 8 or 16 MiB, not %u bytes",
+		return ckf_error_set(c->err, -EINVAL, "an extent has 4, 8 or 16 MiB, not %u bytes",
 				     o->extent_bytes);
 	return 0;
 }
@@ -102,8 +101,9 @@ static int claim_pages_file(struct convert *c, uint64_t i)
 		c->pages_file[i] = NO_FILE;
 		if (!pm->nr_local_pages)
 			return 0;
-		return ckf_error_set(c->err, -EBADMSG, "corrupt dump: there is no %s, which %s names",
-				     name, pm->name);
+		return ckf_error_set(c->err, -EBADMSG,
+				     "corrupt dump: there is no %s, which %s names", name,
+				     pm->name);
 	}
 	f = &c->list.files[at];
 	if (f->kind == CKF_FILE_PAGES)
@@ -213,32 +213,32 @@ static void drop_runs(struct convert *c, uint64_t target)
 static int make_stream(struct convert *c, struct ckf_stream **s, struct ckf_error *err)
 {
 	const struct ckf_pagemap *pm = &c->dump->pagemaps[c->target];
-	const struct ckf_task *task = target_task(c, c->target);
-	struct ckf_wanted wanted = { c->left, c->nr_left };
 	int64_t file = c->pages_file[c->target];
+	struct ckf_parent_query q = {
+		.chain = &c->chain,
+		.level = c->level,
+		.pm = pm,
+		.task = target_task(c, c->target),
+		.runs = c->level == 1 ? pm->runs : c->left.runs,
+		.nr_runs = c->level == 1 ? pm->nr_runs : c->left.nr_runs,
+	};
+	struct ckf_leftover left = { 0 };
 	int ret;
 
 	if (!c->level) {
 		if (file == NO_FILE)
 			return 0;
-		return ckf_stream_local(pm, c->list.files[file].size_bytes / CKF_PAGE_BYTES, task,
+		return ckf_stream_local(pm, c->list.files[file].size_bytes / CKF_PAGE_BYTES, q.task,
 					s, err);
 	}
-	if (c->level == 1)
-		wanted = (struct ckf_wanted){ pm->runs, pm->nr_runs };
-	ret = ckf_stream_parent(&c->chain, c->level, pm, &wanted, task, s, &c->left, &c->nr_left,
-				err);
-	if (c->level > 1)
-		free((struct ckf_run *)wanted.runs);
-	if (ret) {
-		c->left = NULL;
-		return ret;
-	}
-	if (!(*s)->nr_pages) {
+	ret = ckf_stream_parent(&q, s, &left, err);
+	free(c->left.runs);
+	c->left = left;
+	if (!ret && !(*s)->nr_pages) {
 		ckf_stream_free(*s);
 		*s = NULL;
 	}
-	return 0;
+	return ret;
 }
 
 static bool more_levels(const struct convert *c)
@@ -247,7 +247,7 @@ static bool more_levels(const struct convert *c)
 
 	if (c->level == 1)
 		return pm->nr_pages > pm->nr_local_pages;
-	return c->level == 0 || c->nr_left > 0;
+	return c->level == 0 || c->left.nr_runs > 0;
 }
 
 static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
@@ -258,9 +258,8 @@ static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
 	*s = NULL;
 	while (c->target < c->dump->nr_pagemaps) {
 		if (!more_levels(c)) {
-			free(c->left);
-			c->left = NULL;
-			c->nr_left = 0;
+			free(c->left.runs);
+			c->left = (struct ckf_leftover){ 0 };
 			c->level = 0;
 			c->target++;
 			drop_runs(c, c->target - 1);
@@ -478,7 +477,7 @@ static void convert_free(struct convert *c)
 	free(c->pages_file);
 	free(c->pagemap_of);
 	free(c->open_streams);
-	free(c->left);
+	free(c->left.runs);
 	if (c->dump_fd >= 0)
 		close(c->dump_fd);
 	free(c);

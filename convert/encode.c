@@ -59,29 +59,29 @@ static int64_t encode_auto(struct ckf_worker *w, const uint8_t *data, uint32_t n
 }
 
 int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, uint8_t *data,
-		     uint32_t nr_pages, uint8_t *codec, uint32_t *stored_bytes)
+		     uint32_t nr_pages, struct ckf_encoded *out)
 {
 	size_t bytes = (size_t)nr_pages * CKF_PAGE_BYTES;
 	int64_t n = 0;
 	size_t stored;
 
 	if (opts->codec == CKF_CODEC_AUTO) {
-		n = encode_auto(w, data, nr_pages, codec);
+		n = encode_auto(w, data, nr_pages, &out->codec);
 	} else if (opts->codec != CKF_CODEC_RAW && nr_pages > 1) {
-		*codec = (uint8_t)opts->codec;
-		n = ckf_encode(w->codec, *codec, opts->level, data, bytes, w->scratch,
+		out->codec = (uint8_t)opts->codec;
+		n = ckf_encode(w->codec, out->codec, opts->level, data, bytes, w->scratch,
 			       bytes - CKF_PAGE_BYTES);
 	}
 	if (n < 0)
 		return (int)n;
 	if (!n) {
-		*codec = CKF_CODEC_RAW;
-		*stored_bytes = (uint32_t)bytes;
+		out->codec = CKF_CODEC_RAW;
+		out->stored_bytes = (uint32_t)bytes;
 		return 0;
 	}
 	stored = (size_t)n;
 	memcpy(data, w->scratch, stored);
 	memset(data + stored, 0, ckf_align_up(stored, CKF_PAGE_BYTES) - stored);
-	*stored_bytes = (uint32_t)stored;
+	out->stored_bytes = (uint32_t)stored;
 	return 0;
 }

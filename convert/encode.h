@@ -15,11 +15,16 @@ struct ckf_encode_opts {
 	int level;
 };
 
+struct ckf_encoded {
+	uint8_t codec;
+	uint32_t stored_bytes;
+};
+
 /*
- * Encodes the chunk at data in its place: data then holds *stored_bytes bytes, and zeros up to the
+ * Encodes the chunk at data in its place: data then holds stored_bytes bytes, and zeros up to the
  * next page. Says raw where nothing else is worth it. 0 or -errno.
  */
 int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, uint8_t *data,
-		     uint32_t nr_pages, uint8_t *codec, uint32_t *stored_bytes);
+		     uint32_t nr_pages, struct ckf_encoded *out);
 
 #endif

@@ -307,8 +307,8 @@ static int start_threads(struct extract *x)
 	x->pack_fd = ckf_image_open_pack(x->img, x->fast_fd, 0, x->err);
 	if (x->pack_fd < 0)
 		return x->pack_fd;
-	return ckf_pool_start(&x->pool, threads,
-			      (size_t)ckf_pages_to_bytes(idx->max_chunk_pages), x->err);
+	return ckf_pool_start(&x->pool, threads, (size_t)ckf_pages_to_bytes(idx->max_chunk_pages),
+			      x->err);
 }
 
 static int extract_files(struct extract *x)

@@ -183,8 +183,7 @@ int64_t ckf_file_list_find(const struct ckf_file_list *l, const char *name)
 bool ckf_file_unchanged(const struct ckf_file *f, const struct stat *st)
 {
 	return S_ISREG(st->st_mode) && (uint64_t)st->st_size == f->size_bytes &&
-	       st->st_mtim.tv_sec == f->mtime_sec &&
-	       (uint32_t)st->st_mtim.tv_nsec == f->mtime_nsec;
+	       st->st_mtim.tv_sec == f->mtime_sec && (uint32_t)st->st_mtim.tv_nsec == f->mtime_nsec;
 }
 
 static int copy_data(const struct ckf_copy *c, const struct ckf_convert_opts *opts, uint8_t *buf,

@@ -129,8 +129,7 @@ static int entry_to_run(struct ckf_pagemap_reader *r, const PagemapEntry *pe, st
 	if (run->vaddr < r->prev_end)
 		return ckf_img_bad(&r->img, -EBADMSG, err,
 				   "address %#llx is below the end of the entry before it, %#llx",
-				   (unsigned long long)run->vaddr,
-				   (unsigned long long)r->prev_end);
+				   (unsigned long long)run->vaddr, (unsigned long long)r->prev_end);
 	r->prev_end = end;
 	return 0;
 }

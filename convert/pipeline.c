@@ -28,15 +28,16 @@
 #define BUF_PAGES (CARRY_PAGES + BLOCK_PAGES)
 #define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 2)
 #define PROGRESS_NS 200000000ull
+#define ZSTD_LEAN_LEVEL 6
+#define ZSTD_SLOW_THREADS 8
 
 /* A chunk of a block. match and rec are records of the dedup table, or CKF_DEDUP_NONE. */
 struct part {
 	uint32_t first; /* page in the buffer */
 	uint16_t nr_pages;
-	uint8_t codec;
 	bool zero;
 	bool direct;
-	uint32_t stored_bytes;
+	struct ckf_encoded stored;
 	uint64_t checksum;
 	uint64_t pack_off; /* 0: nothing to write */
 	uint32_t match;	   /* record that it may be equal to, until encode finds that it is not */
@@ -102,13 +103,20 @@ struct pipeline {
 	uint64_t progress_ns;
 };
 
+/* Where the pages of a block or of an earlier chunk are. */
+struct place {
+	struct ckf_origin origin;
+	struct ckf_extent extents[BLOCK_PAGES];
+	uint32_t nr;
+};
+
 static uint8_t *page_at(const struct block *b, uint32_t page)
 {
 	return b->data + (size_t)page * CKF_PAGE_BYTES;
 }
 
-static int read_pages(const struct ckf_origin *o, int fd, uint8_t *dst,
-		      const struct ckf_extent *x, struct ckf_error *err)
+static int read_extent(const struct ckf_origin *o, int fd, uint8_t *dst, const struct ckf_extent *x,
+		       struct ckf_error *err)
 {
 	uint64_t off = ckf_pages_to_bytes(x->page);
 	int ret = ckf_pread_all(fd, dst, (size_t)ckf_pages_to_bytes(x->nr_pages), off);
@@ -123,18 +131,7 @@ static int read_pages(const struct ckf_origin *o, int fd, uint8_t *dst,
 	return ckf_error_set(err, ret, "cannot read %s: %s", name, strerror(-ret));
 }
 
-/* Adds a span to the extents of a block or chunk, joining what lies together. */
-static void add_extent(struct ckf_extent *x, uint32_t *nr, const struct ckf_span *span)
-{
-	struct ckf_extent *last = *nr ? &x[*nr - 1] : NULL;
-
-	if (last && last->page + last->nr_pages == span->file_page) {
-		last->nr_pages += span->nr_pages;
-		return;
-	}
-	x[(*nr)++] = (struct ckf_extent){ .page = span->file_page, .nr_pages = span->nr_pages };
-}
-
+/* The extents of the next nr_pages pages; what lies together in the file is one. */
 static uint32_t get_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ckf_extent *x)
 {
 	struct ckf_span span;
@@ -142,25 +139,29 @@ static uint32_t get_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ck
 
 	while (nr_pages) {
 		ckf_cursor_next(cur, nr_pages, &span);
-		add_extent(x, &nr, &span);
 		nr_pages -= (uint32_t)span.nr_pages;
+		if (nr && x[nr - 1].page + x[nr - 1].nr_pages == span.file_page)
+			x[nr - 1].nr_pages += span.nr_pages;
+		else
+			x[nr++] = (struct ckf_extent){ .page = span.file_page,
+						       .nr_pages = span.nr_pages };
 	}
 	return nr;
 }
 
-static int read_extents(const struct pipeline *p, const struct ckf_origin *o, uint8_t *dst,
-			const struct ckf_extent *x, uint32_t nr, struct ckf_error *err)
+static int read_place(const struct pipeline *p, const struct place *at, uint8_t *dst,
+		      struct ckf_error *err)
 {
 	int fd, ret = 0;
 
-	if (!nr)
+	if (!at->nr)
 		return 0;
-	fd = ckf_chain_open_pages(p->opts->chain, o, err);
+	fd = ckf_chain_open_pages(p->opts->chain, &at->origin, err);
 	if (fd < 0)
 		return fd;
-	for (uint32_t i = 0; i < nr && !ret; i++) {
-		ret = read_pages(o, fd, dst, &x[i], err);
-		dst += ckf_pages_to_bytes(x[i].nr_pages);
+	for (uint32_t i = 0; i < at->nr && !ret; i++) {
+		ret = read_extent(&at->origin, fd, dst, &at->extents[i], err);
+		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);
 	}
 	close(fd);
 	return ret;
@@ -169,12 +170,12 @@ static int read_extents(const struct pipeline *p, const struct ckf_origin *o, ui
 static void run_read(struct ckf_job *job, struct ckf_worker *w)
 {
 	struct block *b = (struct block *)job;
-	struct ckf_extent x[BLOCK_PAGES];
+	struct place at = { .origin = b->stream->origin };
 	struct ckf_cursor cur = b->from;
-	uint32_t nr = get_extents(&cur, b->nr_pages, x);
 
 	(void)w;
-	b->ret = read_extents(b->p, &b->stream->origin, page_at(b, CARRY_PAGES), x, nr, &b->err);
+	at.nr = get_extents(&cur, b->nr_pages, at.extents);
+	b->ret = read_place(b->p, &at, page_at(b, CARRY_PAGES), &b->err);
 	if (b->ret)
 		return;
 	for (uint32_t i = CARRY_PAGES; i < CARRY_PAGES + b->nr_pages; i++) {
@@ -186,19 +187,19 @@ static void run_read(struct ckf_job *job, struct ckf_worker *w)
 /* 1 when the part's pages are those of the record that it matches, 0 when not, -errno. */
 static int compare_match(struct block *b, const struct part *part, struct ckf_worker *w)
 {
-	struct ckf_extent x[CKF_CUT_MAX_PAGES];
 	uint64_t pages = 0;
-	struct ckf_origin o;
+	struct place at;
 	int nr, ret;
 
-	nr = ckf_dedup_origin(b->p->dedup, part->match, &o, x, CKF_CUT_MAX_PAGES);
+	nr = ckf_dedup_origin(b->p->dedup, part->match, &at.origin, at.extents, BLOCK_PAGES);
 	if (nr < 0)
 		return nr;
-	for (int i = 0; i < nr; i++)
-		pages += x[i].nr_pages;
+	at.nr = (uint32_t)nr;
+	for (uint32_t i = 0; i < at.nr; i++)
+		pages += at.extents[i].nr_pages;
 	if (pages != part->nr_pages)
 		return 0;
-	ret = read_extents(b->p, &o, w->scratch, x, (uint32_t)nr, &b->err);
+	ret = read_place(b->p, &at, w->scratch, &b->err);
 	if (ret)
 		return ret;
 	return !memcmp(w->scratch, page_at(b, part->first), (size_t)ckf_pages_to_bytes(pages));
@@ -221,7 +222,7 @@ static int encode_part(struct block *b, struct part *part, struct ckf_worker *w)
 	if (part->direct)
 		opts.codec = CKF_CODEC_RAW;
 	part->checksum = ckf_hash64(data, (size_t)ckf_pages_to_bytes(part->nr_pages));
-	ret = ckf_encode_chunk(w, &opts, data, part->nr_pages, &part->codec, &part->stored_bytes);
+	ret = ckf_encode_chunk(w, &opts, data, part->nr_pages, &part->stored);
 	if (ret)
 		ckf_error_set(&b->err, ret, "cannot compress: %s", strerror(-ret));
 	return ret;
@@ -282,7 +283,7 @@ static void run_write(struct ckf_job *job, struct ckf_worker *w)
 			break;
 		if (!nr)
 			off = part->pack_off;
-		bytes = (size_t)ckf_align_up(part->stored_bytes, CKF_PAGE_BYTES);
+		bytes = (size_t)ckf_align_up(part->stored.stored_bytes, CKF_PAGE_BYTES);
 		iov[nr++] = (struct iovec){ page_at(b, part->first), bytes };
 		end = part->pack_off + bytes;
 	}
@@ -453,9 +454,9 @@ static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, st
 {
 	struct ckf_chunk c = {
 		.checksum = part->checksum,
-		.stored_bytes = part->stored_bytes,
+		.stored_bytes = part->stored.stored_bytes,
 		.nr_pages = part->nr_pages,
-		.codec = part->codec,
+		.codec = part->stored.codec,
 	};
 	uint64_t bytes = ckf_pages_to_bytes(part->nr_pages);
 	int64_t n;
@@ -504,8 +505,8 @@ static int place_block(struct pipeline *p, struct block *b, struct ckf_error *er
 	for (uint32_t i = 0; i < b->nr_parts && !ret; i++) {
 		ret = place_part(p, &b->parts[i], &chunk, err);
 		if (!ret)
-			ret = ckf_build_use(p->build, p->target, &p->place_cursor, chunk,
-					    b->parts[i].nr_pages, err);
+			ret = ckf_build_use(p->build, &p->place_cursor, chunk, b->parts[i].nr_pages,
+					    err);
 	}
 	if (ret)
 		return ret;
@@ -616,8 +617,8 @@ static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error 
 	if (p->nr_blocks > blocks)
 		p->nr_blocks = (unsigned int)blocks;
 	p->data_bytes = (size_t)p->nr_blocks * BUF_PAGES * CKF_PAGE_BYTES;
-	p->data = mmap(NULL, p->data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		       -1, 0);
+	p->data = mmap(NULL, p->data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		       0);
 	if (p->data == MAP_FAILED) {
 		p->data = NULL;
 		goto no_memory;
@@ -658,11 +659,21 @@ static void free_all(struct pipeline *p)
 	free(p);
 }
 
+/* The slow levels of zstd want some 20 MiB for each thread. */
+static unsigned int thread_count(const struct ckf_convert_opts *u)
+{
+	unsigned int n = ckf_pool_threads(u->threads);
+
+	if (u->codec == CKF_CODEC_ZSTD && u->level > ZSTD_LEAN_LEVEL && n > ZSTD_SLOW_THREADS)
+		return ZSTD_SLOW_THREADS;
+	return n;
+}
+
 int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 		     struct ckf_error *err)
 {
 	struct pipeline *p = calloc(1, sizeof(*p));
-	unsigned int threads = ckf_pool_threads(opts->user->threads);
+	unsigned int threads = thread_count(opts->user);
 	int ret;
 
 	if (!p)
@@ -673,8 +684,8 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->build = b;
 	ret = alloc_all(p, threads, err);
 	if (!ret)
-		ret = ckf_pool_start(&p->pool, threads,
-				     CKF_ENCODE_SCRATCH_BYTES(CKF_CUT_MAX_PAGES), err);
+		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES(CKF_CUT_MAX_PAGES),
+				     err);
 	if (!ret)
 		ret = run_all(p, err);
 	ckf_pool_stop(p->pool);

@@ -72,9 +72,8 @@ static void put_op(struct op_out *out, const struct ckf_op *op, uint64_t from, u
 /* True when both ops have the same page of the same chunk at each address that they share. */
 static bool same_pages(const struct ckf_op *a, const struct ckf_op *b)
 {
-	return a->chunk == b->chunk &&
-	       ckf_op_addr(a) - ckf_pages_to_bytes(a->first_page) ==
-		       ckf_op_addr(b) - ckf_pages_to_bytes(b->first_page);
+	return a->chunk == b->chunk && ckf_op_addr(a) - ckf_pages_to_bytes(a->first_page) ==
+					       ckf_op_addr(b) - ckf_pages_to_bytes(b->first_page);
 }
 
 /*
@@ -169,8 +168,9 @@ static uint64_t lane_ops(const struct ckf_op *ops, uint64_t nr)
 	for (uint64_t i = 0; i < nr; i++) {
 		if (i && ops[i].chunk != ops[i - 1].chunk) {
 			ok = i;
-			if (bytes >= LANE_GOOD_BYTES && (ckf_op_end(&ops[i - 1]) - 1) / CKF_HUGE_BYTES !=
-								ckf_op_addr(&ops[i]) / CKF_HUGE_BYTES)
+			if (bytes >= LANE_GOOD_BYTES &&
+			    (ckf_op_end(&ops[i - 1]) - 1) / CKF_HUGE_BYTES !=
+				    ckf_op_addr(&ops[i]) / CKF_HUGE_BYTES)
 				good = i;
 		}
 		if (bytes + ckf_pages_to_bytes(ops[i].nr_pages) > CKF_LANE_MAX_BYTES) {

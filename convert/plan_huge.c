@@ -39,8 +39,8 @@ struct huge_plan {
 struct bucket {
 	uint64_t addr;
 	uint32_t pages;
-	bool data;   /* some page is not of a zero chunk */
-	bool unfit;  /* some page is inherited or not ours to fill */
+	bool data;  /* some page is not of a zero chunk */
+	bool unfit; /* some page is inherited or not ours to fill */
 };
 
 static int compare_vma(const void *a, const void *b)

@@ -70,8 +70,8 @@ static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_byt
 	int ret;
 
 	t->pool = p;
-	t->worker.scratch = aligned_alloc(CKF_PAGE_BYTES, ckf_align_up(scratch_bytes,
-								       CKF_PAGE_BYTES));
+	t->worker.scratch = aligned_alloc(CKF_PAGE_BYTES,
+					  ckf_align_up(scratch_bytes, CKF_PAGE_BYTES));
 	if (!t->worker.scratch)
 		return -ENOMEM;
 	ret = ckf_codec_ctx_new(&t->worker.codec);

@@ -172,15 +172,13 @@ int ckf_stream_local(const struct ckf_pagemap *pm, uint64_t file_pages, const st
 
 /* The state of looking up pages in one parent. */
 struct lookup {
-	const struct ckf_pagemap *pm;
-	uint32_t level;
+	const struct ckf_parent_query *q;
 	struct ckf_pagemap_reader reader;
 	struct ckf_run run;  /* of the parent; nr_pages 0 before the first */
 	uint64_t file_pages; /* of the parent's pages file, before run */
 	struct ckf_stream *stream;
 	uint64_t cap_pieces;
-	struct ckf_run *left;
-	uint64_t nr_left;
+	struct ckf_leftover left;
 	uint64_t cap_left;
 };
 
@@ -202,23 +200,24 @@ static int seek_run(struct lookup *l, uint64_t addr, struct ckf_error *err)
 	if (ret < 0)
 		return ret;
 	if (!ret || l->run.vaddr > addr)
-		return ckf_error_rule(err, -EBADMSG, l->pm->name, -1, 0,
+		return ckf_error_rule(err, -EBADMSG, l->q->pm->name, -1, 0,
 				      "page %#llx is missing in the pagemap of parent dump %u",
-				      (unsigned long long)addr, l->level);
+				      (unsigned long long)addr, l->q->level);
 	return 0;
 }
 
 static int add_left(struct lookup *l, uint64_t addr, uint64_t nr_pages)
 {
-	struct ckf_run *last = l->nr_left ? &l->left[l->nr_left - 1] : NULL;
+	struct ckf_leftover *left = &l->left;
+	struct ckf_run *last = left->nr_runs ? &left->runs[left->nr_runs - 1] : NULL;
 
 	if (last && run_end(last) == addr) {
 		last->nr_pages += nr_pages;
 		return 0;
 	}
-	if (ckf_array_grow(&l->left, l->nr_left, &l->cap_left, sizeof(*l->left)))
+	if (ckf_array_grow(&left->runs, left->nr_runs, &l->cap_left, sizeof(*left->runs)))
 		return -ENOMEM;
-	l->left[l->nr_left++] = (struct ckf_run){ addr, nr_pages, 1 };
+	left->runs[left->nr_runs++] = (struct ckf_run){ addr, nr_pages, 1 };
 	return 0;
 }
 
@@ -256,8 +255,9 @@ static int look_up(struct lookup *l, const struct ckf_run *want, struct ckf_erro
 		if (l->run.in_parent)
 			ret = add_left(l, addr, n);
 		else if (page + n > CKF_MAX_FILE_PAGES)
-			ret = ckf_error_set(err, -E2BIG, "%s of parent dump %u names too many pages",
-					    l->pm->name, l->level);
+			ret = ckf_error_set(err, -E2BIG,
+					    "%s of parent dump %u names too many pages",
+					    l->q->pm->name, l->q->level);
 		else
 			ret = add_piece(l, addr, page, n);
 		if (ret)
@@ -267,40 +267,37 @@ static int look_up(struct lookup *l, const struct ckf_run *want, struct ckf_erro
 	return ret;
 }
 
-int ckf_stream_parent(struct ckf_chain *c, uint32_t level, const struct ckf_pagemap *pm,
-		      const struct ckf_wanted *wanted, const struct ckf_task *task,
-		      struct ckf_stream **out, struct ckf_run **left, uint64_t *nr_left,
-		      struct ckf_error *err)
+int ckf_stream_parent(const struct ckf_parent_query *q, struct ckf_stream **out,
+		      struct ckf_leftover *left, struct ckf_error *err)
 {
-	struct lookup l = { .pm = pm, .level = level };
-	int ret = open_level(c, level, err);
+	struct lookup l = { .q = q };
+	int ret = open_level(q->chain, q->level, err);
 
 	if (ret)
 		return ret;
-	ret = ckf_pagemap_reader_open(&l.reader, c->levels[level].fd, pm->name, err);
+	ret = ckf_pagemap_reader_open(&l.reader, q->chain->levels[q->level].fd, q->pm->name, err);
 	if (ret == -ENOENT)
-		return ckf_error_rule(err, -EBADMSG, pm->name, -1, 0,
-				      "parent dump %u has no such file", level);
+		return ckf_error_rule(err, -EBADMSG, q->pm->name, -1, 0,
+				      "parent dump %u has no such file", q->level);
 	if (ret)
 		return ret;
-	ret = stream_new(&l.stream, task, err);
+	ret = stream_new(&l.stream, q->task, err);
 	if (ret)
 		goto out;
-	l.stream->origin = (struct ckf_origin){ .level = level, .pages_id = l.reader.pages_id };
-	for (uint64_t i = 0; i < wanted->nr_runs && !ret; i++) {
-		if (wanted->runs[i].in_parent)
-			ret = look_up(&l, &wanted->runs[i], err);
+	l.stream->origin = (struct ckf_origin){ .level = q->level, .pages_id = l.reader.pages_id };
+	for (uint64_t i = 0; i < q->nr_runs && !ret; i++) {
+		if (q->runs[i].in_parent)
+			ret = look_up(&l, &q->runs[i], err);
 	}
 out:
 	ckf_pagemap_reader_close(&l.reader);
 	if (ret) {
 		ckf_stream_free(l.stream);
-		free(l.left);
+		free(l.left.runs);
 		return ret;
 	}
 	*out = l.stream;
 	*left = l.left;
-	*nr_left = l.nr_left;
 	return 0;
 }
 

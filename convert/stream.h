@@ -64,20 +64,25 @@ struct ckf_stream {
 int ckf_stream_local(const struct ckf_pagemap *pm, uint64_t file_pages, const struct ckf_task *task,
 		     struct ckf_stream **out, struct ckf_error *err);
 
-/* What is to be found in the parents of a pagemap: the runs with in_parent set. */
-struct ckf_wanted {
+/* Pages to be found in one parent of a pagemap's dump: the runs with in_parent set. */
+struct ckf_parent_query {
+	struct ckf_chain *chain;
+	uint32_t level; /* of the parent, at least 1 */
+	const struct ckf_pagemap *pm;
+	const struct ckf_task *task; /* may be NULL */
 	const struct ckf_run *runs;
 	uint64_t nr_runs;
 };
 
-/*
- * Finds the wanted pages in the dump of the given level, at least 1. Those that are there make the
- * stream; those that it has from its own parent become *left (to be freed), for the next level.
- */
-int ckf_stream_parent(struct ckf_chain *c, uint32_t level, const struct ckf_pagemap *pm,
-		      const struct ckf_wanted *wanted, const struct ckf_task *task,
-		      struct ckf_stream **out, struct ckf_run **left, uint64_t *nr_left,
-		      struct ckf_error *err);
+/* Pages that this parent has from its own parent: the runs of the next query. Free with free(). */
+struct ckf_leftover {
+	struct ckf_run *runs;
+	uint64_t nr_runs;
+};
+
+/* The pages that are there make the stream, which may be empty; all others are left over. */
+int ckf_stream_parent(const struct ckf_parent_query *q, struct ckf_stream **out,
+		      struct ckf_leftover *left, struct ckf_error *err);
 void ckf_stream_free(struct ckf_stream *s);
 
 /* Pages that follow each other in the file and in the target, all direct or none. */

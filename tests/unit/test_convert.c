@@ -166,8 +166,8 @@ static void check_target(const struct ckf_image *img, const struct ckf_target *t
 	for (uint64_t i = t->first_op; i < t->first_op + t->nr_ops; i++) {
 		const struct ckf_op *op = &img->idx->ops[i];
 
-		assert_int_equal(ckf_image_read_chunk(img, pack_fd, op->chunk, ctx, stored, chunk,
-						      NULL), 0);
+		assert_int_equal(
+			ckf_image_read_chunk(img, pack_fd, op->chunk, ctx, stored, chunk, NULL), 0);
 		for (uint32_t k = 0; k < op->nr_pages; k++) {
 			uint64_t page = (ckf_op_addr(op) - BASE) / CKF_PAGE_BYTES + k;
 
@@ -367,7 +367,8 @@ static void test_no_pages(void **state)
 	char path[256];
 	int dir = dm_mkdir(e->base, "dump", path, sizeof(path));
 
-	/* Nothing at all; then pagemaps without entries, and without or with an empty pages file. */
+	/* Nothing at all; then pagemaps without entries, and without or with an empty pages file.
+	 */
 	roundtrip(e, &opts, 0);
 	dm_remove(e->fast);
 	dm_remove(e->back);

@@ -60,18 +60,15 @@ static void test_styles(void **state)
 {
 	struct env *e = *state;
 	const struct dm_entry entries[] = {
-		{ 0x10000, 3, DM_PRESENT },
-		{ 0x13000, 2, DM_PRESENT },
-		{ 0x15000, 4, DM_PARENT },
-		{ 0x20000, 0, DM_PRESENT },
-		{ 0x20000, 1, DM_PRESENT },
+		{ 0x10000, 3, DM_PRESENT }, { 0x13000, 2, DM_PRESENT }, { 0x15000, 4, DM_PARENT },
+		{ 0x20000, 0, DM_PRESENT }, { 0x20000, 1, DM_PRESENT },
 	};
 	struct ckf_pagemap pm;
 
 	for (enum dm_style s = DM_OLD; s <= DM_42; s++) {
 		dm_pagemap(e->dir, "pagemap-shmem-70000000000.img", 7, s, entries, 5);
-		assert_int_equal(ckf_pagemap_read(e->dir, "pagemap-shmem-70000000000.img", &pm,
-						  NULL), 0);
+		assert_int_equal(
+			ckf_pagemap_read(e->dir, "pagemap-shmem-70000000000.img", &pm, NULL), 0);
 		assert_int_equal(pm.kind, CKF_TARGET_SHMEM);
 		assert_int_equal(pm.id, 70000000000);
 		assert_int_equal(pm.pages_id, 7);
@@ -87,8 +84,10 @@ static void test_styles(void **state)
 static void test_names(void **state)
 {
 	static const char *const bad[] = {
-		"pagemap-.img",	   "pagemap-01.img",   "pagemap-1.imgx", "pagemap-4294967296.img",
-		"pagemap-1",	   "pagemap--1.img",   "pagemap-x.img",	 "pages-1.img",
+		"pagemap-.img",	      "pagemap-01.img",
+		"pagemap-1.imgx",     "pagemap-4294967296.img",
+		"pagemap-1",	      "pagemap--1.img",
+		"pagemap-x.img",      "pages-1.img",
 		"pagemap-shmem-.img", "pagemap-shmem-18446744073709551616.img",
 	};
 	uint32_t kind;
@@ -196,10 +195,20 @@ static void test_old_magic(void **state)
 
 static void test_tasks(void **state)
 {
-	struct ckf_vma vma = { .start = 0x1000, .end = 0x3000, .pgoff = 4096, .prot = 3,
-			       .flags = MAP_PRIVATE | MAP_ANONYMOUS, .status = 0x201, .madv = 5 };
+	struct ckf_vma vma = { .start = 0x1000,
+			       .end = 0x3000,
+			       .pgoff = 4096,
+			       .prot = 3,
+			       .flags = MAP_PRIVATE | MAP_ANONYMOUS,
+			       .status = 0x201,
+			       .madv = 5 };
 	struct ckf_task tasks[] = {
-		{ .pid = 10, .ppid = 0, .comm = "one", .state = 1, .vmas = &vma, .nr_vmas = 1,
+		{ .pid = 10,
+		  .ppid = 0,
+		  .comm = "one",
+		  .state = 1,
+		  .vmas = &vma,
+		  .nr_vmas = 1,
 		  .thp_disabled = true },
 		{ .pid = 3, .ppid = 10, .comm = "two", .state = 6 },
 	};

@@ -70,9 +70,9 @@ static struct ckf_vma *add_task(struct fixture *f, uint32_t pid, uint32_t ppid, 
 		.flags = MAP_PRIVATE | MAP_ANONYMOUS,
 		.status = CKF_VMA_AREA_REGULAR | CKF_VMA_ANON_PRIVATE,
 	};
-	f->targets[f->idx.nr_targets++] = (struct ckf_target){
-		.kind = CKF_TARGET_TASK, .id = pid, .first_op = f->idx.nr_ops
-	};
+	f->targets[f->idx.nr_targets++] = (struct ckf_target){ .kind = CKF_TARGET_TASK,
+							       .id = pid,
+							       .first_op = f->idx.nr_ops };
 	return v;
 }
 
@@ -140,11 +140,11 @@ static void test_inherit(void **state)
 	add_op(f, 0x200000, 3, 0, 10);
 	add_op(f, 0x300000, 4, 0, 10);
 	add_task(f, 6, 5, 0x100000, 0x10000000);
-	add_op(f, 0x100000, 1, 0, 10);		      /* all of it */
-	add_op(f, 0x10a000, 2, 1, 20);		      /* same chunk, other pages */
-	add_op(f, 0x1fe000, 3, 0, 10);		      /* the same, moved */
-	add_op(f, 0x300000 - 0x2000, 4, 254, 2);      /* before the parent's */
-	add_op(f, 0x300000, 4, 0, 12);		      /* longer than the parent's */
+	add_op(f, 0x100000, 1, 0, 10);		 /* all of it */
+	add_op(f, 0x10a000, 2, 1, 20);		 /* same chunk, other pages */
+	add_op(f, 0x1fe000, 3, 0, 10);		 /* the same, moved */
+	add_op(f, 0x300000 - 0x2000, 4, 254, 2); /* before the parent's */
+	add_op(f, 0x300000, 4, 0, 12);		 /* longer than the parent's */
 	plan(f);
 	ops = f->idx.ops + f->targets[1].first_op;
 	assert_int_equal(f->targets[0].parent, 0);
@@ -250,17 +250,17 @@ static void test_huge(void **state)
 
 	(void)state;
 	v = add_task(f, 5, 0, 3 * MIB, 64 * MIB);
-	add_chunks(f, 3 * MIB, 1, 8);		/* 4 to 10: the border at 2 is not in the VMA */
-	add_chunks(f, 12 * MIB, 10, 2);		/* apart from the first */
-	add_op(f, 14 * MIB, 0, 0, 256);		/* nothing but zeros */
+	add_chunks(f, 3 * MIB, 1, 8);	/* 4 to 10: the border at 2 is not in the VMA */
+	add_chunks(f, 12 * MIB, 10, 2); /* apart from the first */
+	add_op(f, 14 * MIB, 0, 0, 256); /* nothing but zeros */
 	add_op(f, 15 * MIB, 0, 0, 256);
-	add_op(f, 16 * MIB, 0, 0, 256);		/* zeros and data */
+	add_op(f, 16 * MIB, 0, 0, 256); /* zeros and data */
 	add_op(f, 17 * MIB, 20, 0, 256);
-	add_op(f, 18 * MIB, 21, 0, 256);	/* a page short */
+	add_op(f, 18 * MIB, 21, 0, 256); /* a page short */
 	add_op(f, 19 * MIB, 22, 0, 255);
-	add_op(f, 20 * MIB, 23, 0, 256);	/* restored by others */
+	add_op(f, 20 * MIB, 23, 0, 256); /* restored by others */
 	add_op(f, 21 * MIB | CKF_OP_DIRECT, 24, 0, 256);
-	add_chunks(f, 62 * MIB, 30, 4);		/* beyond the end of the VMA */
+	add_chunks(f, 62 * MIB, 30, 4); /* beyond the end of the VMA */
 	plan(f);
 	assert_int_equal(f->idx.nr_huge, 4);
 	assert_int_equal(f->idx.huge[0].addr, 4 * MIB);
@@ -300,9 +300,9 @@ static void test_huge_shared(void **state)
 	add_task(f, 5, 0, 2 * MIB, 32 * MIB);
 	add_chunks(f, 2 * MIB, 1, 12);
 	add_task(f, 6, 5, 2 * MIB, 32 * MIB);
-	add_chunks(f, 2 * MIB, 1, 2);	  /* inherited */
-	add_chunks(f, 6 * MIB, 100, 1);	  /* its own, where the parent has pages too */
-	add_chunks(f, 16 * MIB, 200, 2);  /* its own alone */
+	add_chunks(f, 2 * MIB, 1, 2);	 /* inherited */
+	add_chunks(f, 6 * MIB, 100, 1);	 /* its own, where the parent has pages too */
+	add_chunks(f, 16 * MIB, 200, 2); /* its own alone */
 	plan(f);
 	assert_int_equal(f->idx.nr_huge, 3);
 	assert_int_equal(f->idx.huge[0].addr, 4 * MIB);
@@ -327,8 +327,8 @@ static void test_huge_shared(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_inherit),	    cmocka_unit_test(test_inherit_joined),
-		cmocka_unit_test(test_parents),	    cmocka_unit_test(test_lanes),
+		cmocka_unit_test(test_inherit),		 cmocka_unit_test(test_inherit_joined),
+		cmocka_unit_test(test_parents),		 cmocka_unit_test(test_lanes),
 		cmocka_unit_test(test_lanes_fragmented), cmocka_unit_test(test_huge),
 		cmocka_unit_test(test_huge_shared),
 	};
