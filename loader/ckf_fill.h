@@ -40,11 +40,17 @@ struct ckf_dest {
 #define CKF_FILL_NO_HUGE (1u << 2)
 
 struct ckf_fill_opts {
-	size_t size;		 /* sizeof(struct ckf_fill_opts) */
-	int dir_fd;		 /* image directory; -1: the image's own */
-	unsigned int threads;	 /* 0: by CPUs and size. 1: in the calling thread */
-	uint32_t flags;		 /* CKF_FILL_ */
-	unsigned int timeout_ms; /* give up after this long without progress; 0: never */
+	size_t size;	      /* sizeof(struct ckf_fill_opts) */
+	int dir_fd;	      /* image directory; -1: the image's own */
+	unsigned int threads; /* 0: by CPUs and size. 1: in the calling thread */
+	uint32_t flags;	      /* CKF_FILL_ */
+	/*
+	 * stalled() is called, in the calling thread, when no read has completed for timeout_ms (0:
+	 * never). A read in flight cannot be taken back, so there is no way to return: the callback
+	 * either ends the process, or returns to wait as long again.
+	 */
+	unsigned int timeout_ms;
+	void (*stalled)(void *arg);
 	/*
 	 * Called in each new worker before it does anything, with its thread id; a non-zero return
 	 * makes the worker leave at once without having done anything (its work goes to the

@@ -146,6 +146,10 @@ static void *worker_main(void *arg)
 	pthread_mutex_unlock(&job->lock);
 	if (ok)
 		fill_worker_run(job, true);
+	pthread_mutex_lock(&job->lock);
+	job->running--;
+	pthread_cond_broadcast(&job->cond);
+	pthread_mutex_unlock(&job->lock);
 	return NULL;
 }
 
@@ -169,6 +173,7 @@ static unsigned int start_workers(struct fill_job *job, pthread_t *threads, unsi
 		if (pthread_create(&threads[i], &attr, worker_main, job))
 			break;
 		job->starting++;
+		job->running++;
 	}
 	/* The ids of the threads were taken one after the other: the lock is held until all have
 	 * theirs. */
@@ -184,17 +189,45 @@ static unsigned int start_workers(struct fill_job *job, pthread_t *threads, unsi
 	return i;
 }
 
+/* Until the workers have ended: sees to it that reads go on completing. */
+static void watch_workers(struct fill_job *job)
+{
+	const unsigned int timeout_ms = job->opts->timeout_ms;
+	unsigned int seen = atomic_load(&job->progress), now;
+	struct timespec end;
+	int ret;
+
+	pthread_mutex_lock(&job->lock);
+	while (job->running) {
+		clock_gettime(CLOCK_REALTIME, &end);
+		end.tv_sec += timeout_ms / 1000;
+		end.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+		end.tv_sec += end.tv_nsec / 1000000000;
+		end.tv_nsec %= 1000000000;
+		ret = pthread_cond_timedwait(&job->cond, &job->lock, &end);
+		now = atomic_load(&job->progress);
+		if (ret == ETIMEDOUT && now == seen && job->running)
+			job->opts->stalled(job->opts->arg);
+		seen = now;
+	}
+	pthread_mutex_unlock(&job->lock);
+}
+
 /* With threads where they can be had, and always with what is left to do in the calling thread. */
 static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *err)
 {
+	const bool watch = job->opts->timeout_ms && job->opts->stalled;
 	bool alone = single_threaded();
 	pthread_t threads[MAX_WORKERS];
 	unsigned int started = 0;
 
 	if (n > MAX_WORKERS)
 		n = MAX_WORKERS;
-	if (n > 1)
+	/* A read that may hang must not be in the thread that watches. */
+	if (n > 1 || (watch && job->want_uring))
 		started = start_workers(job, threads, n);
+	if (watch && started)
+		watch_workers(job);
 	for (unsigned int i = 0; i < started; i++)
 		pthread_join(threads[i], NULL);
 	if (!job->active) {

@@ -17,12 +17,12 @@
 #include "../format/ckf_codec.h"
 #include "ckf_fill.h"
 
-#define FILL_REQUEST_BYTES                                                                   \
-	(1u << 20)		 /* what one read brings at most, unless one chunk is larger \
-				  */
+/* What one read brings at most, unless one chunk is larger. */
+#define FILL_REQUEST_BYTES (1u << 20)
 #define FILL_REQUEST_IOVS 512	 /* below IOV_MAX */
 #define FILL_REQUEST_PIECES 1024 /* one for each page of the largest chunk */
 #define FILL_DEPTH 8		 /* reads in flight per worker */
+#define FILL_COPY_IOVS 512	 /* copies that go into one system call */
 
 struct fill_piece {
 	char *dst; /* NULL: only check the chunk */
@@ -38,7 +38,6 @@ struct fill_piece {
 #define FILL_SCRATCH (1u << 30)
 
 struct fill_request {
-	bool slot_used; /* so that its pages are there */
 	char *slot; /* stored bytes that do not go straight to a destination, at their offset in the
 		   read */
 	uint64_t pack_off;
@@ -92,12 +91,14 @@ struct fill_job {
 	size_t slot_bytes;
 	atomic_uint next_lane;
 	atomic_bool failed;
+	atomic_uint progress; /* reads completed */
 
 	pthread_mutex_t lock; /* for all below */
 	pthread_cond_t cond;
 	unsigned int starting; /* workers created that have not said yet whether they take part */
 	unsigned int active;   /* workers that take part */
 	unsigned int filled;   /* of these, done with their lanes */
+	unsigned int running;  /* workers that have not ended */
 	bool gate_open;	       /* no more workers will be created */
 	bool huge_armed;       /* fill_huge_arm() was called */
 	int ret;

@@ -37,6 +37,8 @@ static int open_regular(int dir_fd, const char *name, int flags, uint64_t *size,
 		/* For the caller to tell about: no direct reads here; no such file. */
 		if (ret == -ENOENT || (ret == -EINVAL && (flags & O_DIRECT)))
 			return ret;
+		if (ret == -ENXIO) /* a socket */
+			return ckf_error_rule(err, -EBADMSG, name, -1, 0, "is not a regular file");
 		return ckf_error_set(err, ret, "cannot open %s: %s", name, strerror(-ret));
 	}
 	if (fstat(fd, &st)) {

@@ -108,18 +108,13 @@ int ckf_io_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsigned i
 	return 0;
 }
 
-static int uring_wait(struct ckf_io *io, unsigned int timeout_ms, void **tag, int *res)
+static int uring_wait(struct ckf_io *io, void **tag, int *res)
 {
-	struct __kernel_timespec ts = { .tv_sec = timeout_ms / 1000,
-					.tv_nsec = (long long)(timeout_ms % 1000) * 1000000 };
 	struct io_uring_cqe *cqe;
 	int ret;
 
 	do {
-		if (timeout_ms)
-			ret = io_uring_wait_cqe_timeout(&io->ring, &cqe, &ts);
-		else
-			ret = io_uring_wait_cqe(&io->ring, &cqe);
+		ret = io_uring_wait_cqe(&io->ring, &cqe);
 	} while (ret == -EINTR);
 	if (ret)
 		return ret;
@@ -129,14 +124,14 @@ static int uring_wait(struct ckf_io *io, unsigned int timeout_ms, void **tag, in
 	return 0;
 }
 
-int ckf_io_wait(struct ckf_io *io, unsigned int timeout_ms, void **tag, int *res)
+int ckf_io_wait(struct ckf_io *io, void **tag, int *res)
 {
 	int ret;
 
 	if (!io->in_flight)
 		return -EINVAL;
 	if (io->uring) {
-		ret = uring_wait(io, timeout_ms, tag, res);
+		ret = uring_wait(io, tag, res);
 		if (ret)
 			return ret;
 	} else {
@@ -156,7 +151,7 @@ void ckf_io_free(struct ckf_io *io)
 	if (!io)
 		return;
 	while (io->in_flight)
-		if (ckf_io_wait(io, 0, &tag, &res))
+		if (ckf_io_wait(io, &tag, &res))
 			break;
 	if (io->uring)
 		io_uring_queue_exit(&io->ring);

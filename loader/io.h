@@ -28,11 +28,9 @@ bool ckf_io_is_uring(const struct ckf_io *io);
 int ckf_io_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsigned int nr_iov,
 		  uint64_t off, void *tag);
 
-/*
- * Waits for one completion: *res is the number of bytes read, or -errno. timeout_ms 0: for ever;
- * -ETIME when it ran out. Only with reads in flight.
+/* Waits for one completion: *res is the number of bytes read, or -errno. Only with reads in flight.
  */
-int ckf_io_wait(struct ckf_io *io, unsigned int timeout_ms, void **tag, int *res);
+int ckf_io_wait(struct ckf_io *io, void **tag, int *res);
 
 /* Waits for all reads in flight, dropping their results, and frees. Takes NULL. */
 void ckf_io_free(struct ckf_io *io);

@@ -153,7 +153,8 @@ int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_l
 
 /*
  * Raw data whose pieces are the whole chunk, each page once, can be read to where it belongs: the
- * checksum then is taken over the destinations.
+ * checksum then is taken over the destinations. Only in huge pages: touching small ones for the
+ * checksum costs more than a copy that does not (see copy.c).
  */
 static bool fits_in_place(const struct ckf_chunk *c, const struct fill_piece *p, size_t n)
 {
@@ -162,7 +163,7 @@ static bool fits_in_place(const struct ckf_chunk *c, const struct fill_piece *p,
 	if (c->codec != CKF_CODEC_RAW || n > FILL_REQUEST_IOVS)
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		if (p[i].first_page != page || !p[i].dst || (p[i].flags & CKF_DEST_SHARED))
+		if (p[i].first_page != page || !(p[i].flags & FILL_SCRATCH))
 			return false;
 		page += p[i].nr_pages;
 	}

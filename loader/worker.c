@@ -12,6 +12,7 @@
 #include <xxhash.h>
 
 #include "io.h"
+#include "copy.h"
 #include "io_util.h"
 #include "worker.h"
 
@@ -30,7 +31,7 @@ struct worker {
 	char *map; /* slots, then the decode buffer */
 	size_t map_bytes;
 	char *decoded;
-	bool decoded_used;
+	struct fill_copy copy;
 	struct ckf_fill_stats stats;
 	struct ckf_error err;
 };
@@ -53,22 +54,26 @@ static int alloc_buffers(struct worker *w)
 {
 	struct fill_job *job = w->job;
 	size_t decoded = ckf_pages_to_bytes(job->img->idx->max_chunk_pages);
+	char *slots;
 
 	w->requests = calloc(w->depth, sizeof(*w->requests));
 	w->idle = calloc(w->depth, sizeof(*w->idle));
 	w->hash = XXH3_createState();
 	if (!w->requests || !w->idle || !w->hash || ckf_codec_ctx_new(&w->codec))
 		return -ENOMEM;
-	w->map_bytes = w->depth * job->slot_bytes + decoded;
+	w->map_bytes = w->depth * job->slot_bytes + decoded + CKF_HUGE_BYTES;
 	w->map = mmap(NULL, w->map_bytes, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (w->map == MAP_FAILED) {
 		w->map = NULL;
 		return -errno;
 	}
-	w->decoded = w->map + w->depth * job->slot_bytes;
+	slots = (char *)ckf_align_up((uintptr_t)w->map, CKF_HUGE_BYTES);
+	/* A few large faults in place of many small ones; only what is used is ever there. */
+	(void)madvise(slots, w->map_bytes - CKF_HUGE_BYTES, MADV_HUGEPAGE);
+	w->decoded = slots + w->depth * job->slot_bytes;
 	for (unsigned int i = 0; i < w->depth; i++) {
-		w->requests[i].slot = w->map + i * job->slot_bytes;
+		w->requests[i].slot = slots + i * job->slot_bytes;
 		w->idle[w->nr_idle++] = &w->requests[i];
 	}
 	return 0;
@@ -144,51 +149,38 @@ static int read_rest(struct worker *w, struct fill_request *req, size_t got)
 	return 0;
 }
 
-/*
- * Page tables and pages for what is about to be written, in one call: a fault for each small page
- * would cost many times as much. Scratch memory has huge pages and does not need it; direct reads
- * do it by themselves. A failure shows when the memory is written.
- */
-static void populate(char *dst, uint64_t bytes, uint32_t flags)
-{
-	if (!(flags & FILL_SCRATCH))
-		(void)madvise(dst, bytes, MADV_POPULATE_WRITE);
-}
-
-static void scatter(struct worker *w, const struct fill_piece *p, const char *src)
+static int scatter(struct worker *w, const struct fill_piece *p, const char *src)
 {
 	uint64_t bytes = ckf_pages_to_bytes(p->nr_pages);
+	int ret = 0;
 
 	if (!p->dst)
-		return;
-	if (!(p->flags & CKF_DEST_SHARED)) {
-		populate(p->dst, bytes, p->flags);
+		return 0;
+	if (p->flags & FILL_SCRATCH) {
 		memcpy(p->dst, src, bytes);
 		w->stats.filled_bytes += bytes;
-		return;
+		return 0;
 	}
-	for (uint64_t off = 0; off < bytes; off += CKF_PAGE_BYTES) {
+	if (!(p->flags & CKF_DEST_SHARED)) {
+		w->stats.filled_bytes += bytes;
+		return fill_copy_add(&w->copy, p->dst, src, bytes);
+	}
+	for (uint64_t off = 0; off < bytes && !ret; off += CKF_PAGE_BYTES) {
 		if (!memcmp(p->dst + off, src + off, CKF_PAGE_BYTES)) {
 			w->stats.shared_bytes += CKF_PAGE_BYTES;
 		} else {
-			memcpy(p->dst + off, src + off, CKF_PAGE_BYTES);
 			w->stats.filled_bytes += CKF_PAGE_BYTES;
+			ret = fill_copy_add(&w->copy, p->dst + off, src + off, CKF_PAGE_BYTES);
 		}
 	}
+	return ret;
 }
 
-static void populate_request(const struct worker *w, struct fill_request *req)
+static int copy_error(struct worker *w, int ret)
 {
-	for (unsigned int i = 0; i < req->nr_pieces; i++) {
-		const struct fill_piece *p = &req->pieces[i];
-
-		if (p->flags & FILL_IN_PLACE) {
-			populate(p->dst, ckf_pages_to_bytes(p->nr_pages), p->flags);
-		} else if (!req->slot_used) {
-			populate(req->slot, w->job->slot_bytes, 0);
-			req->slot_used = true;
-		}
-	}
+	return ckf_error_set(&w->err, ret, "cannot write memory of %s %llu: %s",
+			     ckf_target_kind_name(w->job->target->kind),
+			     (unsigned long long)w->job->target->id, strerror(-ret));
 }
 
 static int check_hash(struct worker *w, uint32_t chunk, uint64_t hash)
@@ -216,19 +208,12 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 {
 	const struct ckf_chunk *c = &w->job->img->idx->chunks[p->chunk];
 	size_t bytes = ckf_pages_to_bytes(c->nr_pages);
-	bool whole = n == 1 && p->nr_pages == c->nr_pages && p->dst &&
-		     !(p->flags & CKF_DEST_SHARED);
+	bool whole = n == 1 && p->nr_pages == c->nr_pages && (p->flags & FILL_SCRATCH);
 	const char *data = src;
 	char *dst = whole ? p->dst : w->decoded;
 	int ret;
 
 	if (c->codec != CKF_CODEC_RAW) {
-		if (whole) {
-			populate(dst, bytes, p->flags);
-		} else if (!w->decoded_used) {
-			populate(dst, ckf_pages_to_bytes(w->job->img->idx->max_chunk_pages), 0);
-			w->decoded_used = true;
-		}
 		ret = ckf_decode(w->codec, c->codec, src, c->stored_bytes, dst, bytes);
 		if (ret)
 			return ckf_chunk_error(w->job->img->idx, p->chunk, ret, 0, &w->err);
@@ -241,9 +226,12 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 		w->stats.filled_bytes += bytes;
 		return 0;
 	}
-	for (size_t i = 0; i < n; i++)
-		scatter(w, &p[i], data + ckf_pages_to_bytes(p[i].first_page));
-	return 0;
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = scatter(w, &p[i], data + ckf_pages_to_bytes(p[i].first_page));
+	/* The decode buffer is about to be used again. */
+	if (!ret && data == w->decoded)
+		ret = fill_copy_flush(&w->copy);
+	return ret ? copy_error(w, ret) : 0;
 }
 
 static int finish_request(struct worker *w, struct fill_request *req, int res)
@@ -259,6 +247,7 @@ static int finish_request(struct worker *w, struct fill_request *req, int res)
 	if (got < req->bytes)
 		ret = read_rest(w, req, got);
 	w->stats.read_bytes += req->bytes;
+	atomic_fetch_add(&w->job->progress, 1);
 	for (i = 0; i < req->nr_pieces && !ret; i += n) {
 		p = &req->pieces[i];
 		for (n = 1; i + n < req->nr_pieces && p[n].chunk == p->chunk; n++)
@@ -268,6 +257,11 @@ static int finish_request(struct worker *w, struct fill_request *req, int res)
 		else
 			ret = finish_decode(
 				w, p, n, req->slot + (chunks[p->chunk].pack_off - req->pack_off));
+	}
+	if (!ret) {
+		ret = fill_copy_flush(&w->copy);
+		if (ret)
+			copy_error(w, ret);
 	}
 	w->idle[w->nr_idle++] = req;
 	return ret;
@@ -313,8 +307,6 @@ static int fill_lanes(struct worker *w)
 				more = false;
 				break;
 			}
-			if (!w->stats.direct)
-				populate_request(w, req);
 			ret = ckf_io_submit(w->io, w->fd, req->iovs, req->nr_iovs, req->pack_off,
 					    req);
 			if (ret)
@@ -323,11 +315,7 @@ static int fill_lanes(struct worker *w)
 		}
 		if (w->nr_idle == w->depth)
 			return 0;
-		ret = ckf_io_wait(w->io, w->job->opts->timeout_ms, &tag, &res);
-		if (ret == -ETIME)
-			return ckf_error_set(&w->err, -ETIMEDOUT,
-					     "no read of " CKF_PACK_NAME " completed for %u ms",
-					     w->job->opts->timeout_ms);
+		ret = ckf_io_wait(w->io, &tag, &res);
 		if (ret)
 			return ckf_error_set(&w->err, ret, "cannot wait for reads: %s",
 					     strerror(-ret));

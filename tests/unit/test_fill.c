@@ -14,9 +14,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+#include <linux/userfaultfd.h>
 #include <cmocka.h>
 #include <liburing.h>
 
@@ -460,6 +463,53 @@ static void test_no_trace(void **state)
 	world_fini(&w);
 }
 
+/*
+ * A worker that hangs is noticed: here it waits for a page that nobody brings, until the callback
+ * gives up the registration.
+ */
+struct hang {
+	int uffd;
+	struct uffdio_range range;
+	unsigned int calls;
+};
+
+static void stalled(void *arg)
+{
+	struct hang *h = arg;
+
+	h->calls++;
+	ioctl(h->uffd, UFFDIO_UNREGISTER, &h->range);
+}
+
+static void test_stalled(void **state)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct world w;
+	char *area = map_area();
+	struct hang h = { .range = { (uintptr_t)area, AREA_BYTES } };
+	struct uffdio_register reg = { .range = h.range, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+	struct ckf_fill_opts o = { .size = sizeof(o),
+				   .dir_fd = -1,
+				   .threads = 2,
+				   .timeout_ms = 200,
+				   .stalled = stalled,
+				   .arg = &h };
+
+	(void)state;
+	h.uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (h.uffd < 0 || ioctl(h.uffd, UFFDIO_API, &api))
+		skip();
+	world_init(&w, 81, false);
+	assert_int_equal(ioctl(h.uffd, UFFDIO_REGISTER, &reg), 0);
+	assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, NULL, NULL), 0);
+	assert_int_equal(h.calls, 1);
+	close(h.uffd);
+	assert_area(&w, area, 0);
+	munmap(area, AREA_BYTES);
+	world_fini(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -467,6 +517,7 @@ int main(void)
 		cmocka_unit_test(test_not_fresh), cmocka_unit_test(test_shared),
 		cmocka_unit_test(test_skip),	  cmocka_unit_test(test_outside),
 		cmocka_unit_test(test_flip),	  cmocka_unit_test(test_no_trace),
+		cmocka_unit_test(test_stalled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

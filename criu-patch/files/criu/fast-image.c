@@ -81,17 +81,17 @@ bool fast_image_on(void)
 	return img != NULL;
 }
 
-int fast_image_parse_threads(const char *arg)
+int fast_image_parse_number(const char *opt, const char *arg, unsigned int max, unsigned int *out)
 {
 	char *end;
 	long n;
 
 	n = strtol(arg, &end, 10);
-	if (end == arg || *end || n < 1 || n > 1024) {
-		pr_err("--fast-threads wants a number from 1 to 1024, got %s\n", arg);
+	if (end == arg || *end || n < 1 || n > max) {
+		pr_err("%s wants a number from 1 to %u, got %s\n", opt, max, arg);
 		return 1;
 	}
-	opts.fast_threads = n;
+	*out = n;
 	return 0;
 }
 
@@ -128,6 +128,8 @@ int fast_image_open(void)
 		       opts.imgs_dir ?: "the images directory");
 		return -1;
 	}
+	if (!opts.fast_timeout)
+		opts.fast_timeout = FAST_TIMEOUT_DEFAULT;
 	if (ckf_image_open(dir, &img, &err) || ckf_image_check_files(img, true, &err)) {
 		pr_err("%s\n", err.msg);
 		return -1;
@@ -244,6 +246,14 @@ static void after_workers(void *arg)
 	unlock_last_pid();
 }
 
+/* A read of the pack that hangs cannot be taken back: the task goes down, and with it the restore. */
+static void stalled(void *arg)
+{
+	pr_err("No read of " CKF_PACK_NAME " has completed for %u s (--fast-timeout): giving up\n",
+	       opts.fast_timeout);
+	exit(1);
+}
+
 static uint32_t switches(void)
 {
 	uint32_t flags = 0;
@@ -311,6 +321,8 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 		.worker_ok = worker_ok,
 		.before_workers = before_workers,
 		.after_workers = after_workers,
+		.timeout_ms = opts.fast_timeout * 1000,
+		.stalled = stalled,
 		.arg = &max_id,
 	};
 	unsigned long long start = now_ns();
@@ -342,6 +354,16 @@ static const struct ckf_target *find_target(uint32_t kind, uint64_t id)
 		return NULL;
 	}
 	return &img->idx->targets[pos];
+}
+
+/* Not in the list for its own sake: guard regions of madvise(), which CRIU knows of since 4.2. */
+static bool vma_is_private(struct vma_area *vma)
+{
+#ifdef VMA_AREA_GUARD
+	if (vma_area_is(vma, VMA_AREA_GUARD))
+		return false;
+#endif
+	return vma_area_is_private(vma, kdat.task_size);
 }
 
 static bool vma_cow(struct vma_area *vma)
@@ -395,7 +417,7 @@ static int fill_private(struct pstree_item *t, const struct ckf_target *target, 
 	if (!dests)
 		return -1;
 	list_for_each_entry(vma, &vmas->h, list)
-		if (!vma_area_is(vma, VMA_AREA_GUARD) && vma_area_is_private(vma, kdat.task_size))
+		if (vma_is_private(vma))
 			make_dest(vma, cow, &dests[nr++]);
 	ret = fill(target, dests, nr);
 	xfree(dests);
@@ -463,7 +485,7 @@ int fast_image_fill_cow(struct pstree_item *t)
 	if (!target)
 		return -1;
 	list_for_each_entry(vma, &rsti(t)->vmas.h, list) {
-		if (vma_area_is(vma, VMA_AREA_GUARD) || !vma_area_is_private(vma, kdat.task_size))
+		if (!vma_is_private(vma))
 			continue;
 		if (!vma_area_is(vma, VMA_PREMMAPED)) {
 			if (enqueue_direct(t, target, vma))

@@ -48,6 +48,14 @@ extern int fast_image_open_pack(void);
 /* The summary in the log and in --fast-stats. */
 extern int fast_image_report(void);
 
-extern int fast_image_parse_threads(const char *arg);
+/* Both for the command line; larger values make no sense. */
+#define FAST_THREADS_MAX 1024
+#define FAST_TIMEOUT_MAX 86400
+
+/* Seconds without a completed read after which a restore fails. */
+#define FAST_TIMEOUT_DEFAULT 120
+
+/* Reads the number of an option; 0, or 1 with a message. */
+extern int fast_image_parse_number(const char *opt, const char *arg, unsigned int max, unsigned int *out);
 
 #endif /* __CR_FAST_IMAGE_H__ */

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* Copies to pages that are not there yet, many in one system call. Private to the loader. */
+#ifndef CKF_COPY_H
+#define CKF_COPY_H
+
+#include "fill.h"
+
+/* One per thread; zeroed to begin with. Sources must stay as they are until the flush. */
+struct fill_copy {
+	unsigned int nr_src;
+	unsigned int nr_dst;
+	uint64_t bytes;
+	struct iovec src[FILL_COPY_IOVS];
+	struct iovec dst[FILL_COPY_IOVS];
+};
+
+/* 0 or -errno. */
+int fill_copy_add(struct fill_copy *c, char *dst, const char *src, uint64_t bytes);
+int fill_copy_flush(struct fill_copy *c);
+
+#endif
