@@ -6,8 +6,10 @@
 #	make check      installs what is missing, builds all, CRIU too, and runs the tests
 #	make check-long the same with more rounds, longer fuzzing and the thread sanitizer
 #	make demo       installs what is missing, builds all, shows a restore both ways
-#	make bench      measures; writes build/bench.json
+#	make bench      measures; writes build/bench.json, a table and a chart
+#	make bundle     build/bundle: what it takes to measure on another machine
 #	make fuzz       fuzzes each target for FUZZ_SECONDS
+#	make zdtm       CRIU's own test suite, through fast images; zdtm-subset for the memory tests
 #	make lint       format, layout rules and scripts
 #	make criu       gets CRIU and builds it, stock and patched
 #	make deps       installs the Debian packages that are missing
@@ -65,6 +67,7 @@ CLI_SRC := $(wildcard cli/*.c)
 PROTO := $(wildcard proto/*.proto)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_HELPERS := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
+FAULT_SRC := $(wildcard tests/fault/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 PROG_SRC := $(wildcard tests/progs/*.c)
 
@@ -74,6 +77,7 @@ CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
 UNIT_HELPER_OBJ := $(UNIT_HELPERS:%.c=$(B)/obj/%.o)
 # opts.proto imports descriptor.proto, whose C form no package holds.
 PROTO_GOOGLE := $(if $(wildcard proto/opts.proto),google/protobuf/descriptor)
+FAULT_OBJ := $(FAULT_SRC:%.c=$(B)/obj/%.o)
 PROTO_C := $(PROTO:proto/%.proto=$(P)/%.pb-c.c) $(PROTO_GOOGLE:%=$(P)/%.pb-c.c)
 PROTO_H := $(PROTO_C:.c=.h)
 PROTO_OBJ := $(PROTO_C:$(P)/%.c=$(B)/obj/proto/%.o)
@@ -81,6 +85,7 @@ PROTO_OBJ := $(PROTO_C:$(P)/%.c=$(B)/obj/proto/%.o)
 LIB := $(B)/libckfast.a
 CKFAST := $(B)/bin/ckfast
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
+FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%)
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 
@@ -90,12 +95,12 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all lib unit progs fuzz-build deps criu check check-long check-build demo bench fuzz lint \
-	install install-criu dist clean FORCE
+.PHONY: all lib unit progs fuzz-build deps criu check check-long check-build demo bench bundle fuzz zdtm \
+	zdtm-subset zdtm-build lint install install-criu dist clean FORCE
 
 all: lib $(CKFAST)
 lib: $(LIB)
-unit: $(UNIT)
+unit: $(UNIT) $(FAULT)
 progs: $(PROGS)
 fuzz-build: $(FUZZ)
 
@@ -120,7 +125,7 @@ $(B)/obj/proto/%.o: $(P)/%.c $(B)/flags | $(PROTO_H)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(CONVERT_OBJ) $(CLI_OBJ) $(UNIT_HELPER_OBJ): | $(PROTO_H)
+$(CONVERT_OBJ) $(CLI_OBJ) $(UNIT_HELPER_OBJ) $(FAULT_OBJ): | $(PROTO_H)
 
 $(P)/%.pb-c.c $(P)/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(P)
@@ -133,8 +138,8 @@ $(PROTO_GOOGLE:%=$(P)/%.pb-c.c) $(PROTO_GOOGLE:%=$(P)/%.pb-c.h) &:
 	$(Q)$(PROTOC_C) --proto_path=$(PROTO_INCLUDE) --c_out=$(P) $(PROTO_INCLUDE)/$(PROTO_GOOGLE).proto
 
 $(LIB): $(LIB_OBJ)
-	@rm -f $@
 	$(call say,AR)
+	@rm -f $@
 	$(Q)$(AR) rcsD $@ $^
 
 $(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
@@ -145,12 +150,25 @@ $(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB) $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $(filter %.c %.o %.a,$^) $(UNIT_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(filter %.o %.a,$^) $(UNIT_LIBS)
+
+# The calls that wrap.c has a wrapper for are led to it.
+WRAPPED = $(shell $(CC) -E $(BASE_CFLAGS) tests/fault/wrap.c | grep -oE '\b__wrap_\w+' | \
+	  sort -u | sed 's/__wrap_/-Wl,--wrap=/')
+$(B)/fault/fault: $(FAULT_OBJ) $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(WRAPPED) -o $@ $^ $(UNIT_LIBS)
 
 build/progs/%: tests/progs/%.c
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $<
+
+build/progs/bare: tests/bench/bare.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $< -luring
 
 # Fuzz targets are compiled with the sources, by the compiler that has the fuzzer.
 build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(CONVERT_SRC) $(PROTO_OBJ)
@@ -165,25 +183,31 @@ deps:
 criu: lib
 	@scripts/criu-build.sh
 
-check-build: all unit progs fuzz-build criu
-	$(MAKE) D=asan,ubsan unit
+# With all CPUs, unless -j says otherwise.
+PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
+check-build: all unit progs fuzz-build criu zdtm-build
+	@$(MAKE) D=asan,ubsan all unit
 
 check: deps
-	$(MAKE) check-build
-	tests/run.sh $(T)
+	@$(MAKE) $(PARALLEL) check-build
+	@tests/run.sh $(T)
 
 check-long: deps
-	$(MAKE) check-build
-	$(MAKE) D=tsan unit
-	CKF_LONG=1 tests/run.sh $(T)
+	@$(MAKE) $(PARALLEL) check-build
+	@$(MAKE) $(PARALLEL) D=tsan unit
+	@CKF_LONG=1 tests/run.sh $(T)
 
 demo: deps
-	$(MAKE) all progs criu
+	@$(MAKE) $(PARALLEL) all progs criu
 	@scripts/demo.sh
 
 bench: deps
-	$(MAKE) all progs criu
+	@$(MAKE) $(PARALLEL) all progs build/progs/bare criu
 	@tests/bench/bench.sh
+
+bundle: all progs criu
+	@scripts/bundle.sh
 
 fuzz: fuzz-build
 	@for f in $(FUZZ); do \
@@ -192,6 +216,18 @@ fuzz: fuzz-build
 		$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 			-artifact_prefix=build/corpus/$${f##*/}- build/corpus/$${f##*/} || exit 1; \
 	done
+
+# Where the suite cannot be built, its test says why.
+zdtm-build: criu
+	@tests/zdtm/build.sh || [ $$? = 77 ]
+
+zdtm: deps
+	@$(MAKE) $(PARALLEL) all criu
+	@tests/zdtm/zdtm.sh full
+
+zdtm-subset: deps
+	@$(MAKE) $(PARALLEL) all criu
+	@tests/zdtm/zdtm.sh subset
 
 lint:
 	@scripts/lint.sh
@@ -214,4 +250,5 @@ clean:
 	rm -rf build
 
 -include $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
+	 $(FAULT_OBJ:.o=.d) \
 	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

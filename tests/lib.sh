@@ -17,10 +17,11 @@ fail() {
 	exit 1
 }
 
-# The reaper becomes the parent of what is restored and ends what is left at the end.
+# The reaper becomes the parent of what is restored and ends what is left at the end. In a pid namespace of
+# its own, so that the ids to restore are not taken by somebody else in the meantime.
 if [ -z "${CKF_REAPER:-}" ]; then
 	[ -x "$PROGS/reaper" ] || fail "no $PROGS/reaper (make progs)"
-	CKF_REAPER=1 exec "$PROGS/reaper" "${CKF_TEST_SECONDS:-600}" "$BASH" "$0" "$@"
+	CKF_REAPER=1 exec unshare --pid --fork --mount-proc "$PROGS/reaper" "${CKF_TEST_SECONDS:-600}" "$BASH" "$0" "$@"
 fi
 
 # use_criu STOCK PATCHED

@@ -6,9 +6,11 @@
 #
 #	lint		scripts/lint.sh
 #	unit/NAME	build/unit/NAME, and asan/NAME and tsan/NAME where built with sanitizers
-#	py		tests/py/run.py
+#	unit/fault	build/fault/fault: the Nth call of everything fails; with sanitizers likewise
+#	py		tests/py/run.py; with CKF_LONG py-asan too, of the sanitized ckfast
 #	fuzz/NAME	build/fuzz/NAME, for a while
 #	e2e/NAME	tests/e2e/NAME.sh
+#	zdtm		tests/zdtm/zdtm.sh subset
 #
 # CKF_LONG=1 takes more time: more rounds, longer fuzzing. A test passes with exit code 0 and skips
 # with 77, and its last line then says why.
@@ -83,9 +85,13 @@ for kind in unit asan-ubsan tsan; do
 			one "$prefix/${test##*/test_}" 300 "$test"
 		fi
 	done
+	if [ -x "${dir%unit}fault/fault" ]; then
+		one "$prefix/fault" 600 "${dir%unit}fault/fault"
+	fi
 done
-if [ -f tests/py/run.py ]; then
-	one py 900 /usr/bin/python3 tests/py/run.py
+one py 900 /usr/bin/python3 tests/py/run.py ${CKF_LONG:+--long}
+if [ -n "${CKF_LONG:-}" ]; then
+	one py-asan 900 env CKFAST=build/asan-ubsan/bin/ckfast /usr/bin/python3 tests/py/run.py
 fi
 for test in build/fuzz/fuzz_*; do
 	if [ -x "$test" ]; then
@@ -99,6 +105,7 @@ for test in tests/e2e/[0-9]*.sh; do
 	name=${test##*/}
 	one "e2e/${name%.sh}" 600 "$test"
 done
+one zdtm 900 tests/zdtm/zdtm.sh subset
 
 if [ ${#skips[@]} -gt 0 ]; then
 	echo

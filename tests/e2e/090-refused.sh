@@ -5,12 +5,13 @@
 
 refused() {
 	local option=$1
-	if restore "$CRIU" "$D/fast" --fast-image "$option"; then
+	# Before the log is opened: on the standard error output.
+	if restore "$CRIU" "$D/fast" --fast-image "$option" 2>"$D/refused"; then
 		stop "$PID"
 		fail "$option was taken"
 	fi
-	grep -aq "Error.*fast-image: .*$option" "$D/restore.log" ||
-		fail "$option: no clear error: $(log_errors "$D/restore.log")"
+	grep -q "Error.*fast-image: $option does not work" "$D/refused" ||
+		fail "$option: no clear error: $(cat "$D/refused")"
 	all_gone "$PID"
 }
 

@@ -10,13 +10,24 @@
 
 static struct area common, shared, moved, holed, own;
 
+/* A page without access at the end: the kernel would make one mapping of neighbours. */
+static struct area area_apart(const char *name, uint64_t nr_pages, enum profile profile)
+{
+	struct area a = area_new(name, nr_pages + 1, MAP_PRIVATE | MAP_ANONYMOUS, -1, profile);
+
+	a.nr_pages--;
+	if (mprotect(a.addr + nr_pages * PAGE, PAGE, PROT_NONE))
+		die("mprotect");
+	return a;
+}
+
 /* What sets this process apart from its parent. */
 static void diverge(unsigned int rank)
 {
 	char *to;
 
-	own = area_new("own", 2 * MIB / PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1, MIXED);
-	/* area_new() counts seeds on alike in siblings: make the contents differ. */
+	own = area_apart("own", 2 * MIB / PAGE, MIXED);
+	/* area_apart() counts seeds on alike in siblings: make the contents differ. */
 	own.seed += 100u * rank;
 	memset(own.addr, 0, own.nr_pages * PAGE);
 	area_fill(&own);
@@ -83,7 +94,6 @@ static unsigned int fork_ranks(void)
 
 int main(int argc, char **argv)
 {
-	const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
 	char name[64];
 	unsigned int rank;
 
@@ -92,9 +102,9 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	trigger_init();
-	common = area_new("common", 32 * MIB / PAGE, flags, -1, MIXED);
-	moved = area_new("moved", 2 * MIB / PAGE, flags, -1, RANDOM);
-	holed = area_new("holed", 2 * MIB / PAGE, flags, -1, MIXED);
+	common = area_apart("common", 32 * MIB / PAGE, MIXED);
+	moved = area_apart("moved", 2 * MIB / PAGE, RANDOM);
+	holed = area_apart("holed", 2 * MIB / PAGE, MIXED);
 	shared = area_new("shared", 4 * MIB / PAGE, MAP_SHARED | MAP_ANONYMOUS, -1, MIXED);
 	rank = fork_ranks();
 	snprintf(name, sizeof(name), "ready.%u", rank);

@@ -21,6 +21,8 @@ import stat
 import struct
 import sys
 
+sys.dont_write_bytecode = True
+
 import lz4.block
 import xxhash
 import zstandard

@@ -17,6 +17,8 @@ import os
 import random
 import sys
 
+sys.dont_write_bytecode = True
+
 import lz4.block
 import zstandard
 

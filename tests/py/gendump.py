@@ -25,6 +25,8 @@ import os
 import random
 import sys
 
+sys.dont_write_bytecode = True
+
 import criuimg
 from criuimg import PAGE, PE_LAZY, PE_PARENT, PE_PRESENT, encode, image
 

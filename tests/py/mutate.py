@@ -15,6 +15,8 @@ import os
 import shutil
 import sys
 
+sys.dont_write_bytecode = True
+
 import ckread
 import ckwrite
 import criuimg

@@ -14,6 +14,8 @@ import os
 import shutil
 import sys
 
+sys.dont_write_bytecode = True
+
 import ckread
 import gendump
 import tool

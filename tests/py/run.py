@@ -11,6 +11,8 @@ import os
 import re
 import sys
 
+sys.dont_write_bytecode = True
+
 import ckread
 import ckwrite
 import gendump

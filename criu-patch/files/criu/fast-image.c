@@ -33,6 +33,7 @@
 #include "page.h"
 #include "pagemap.h"
 #include "pstree.h"
+#include "restorer.h"
 #include "rst-malloc.h"
 #include "rst_info.h"
 #include "servicefd.h"
@@ -68,6 +69,11 @@ struct fast_shared {
 static struct ckf_image *img;
 static struct fast_shared *shared;
 
+/* Parts of this task's premapped area that hold no VMA. They stay mapped until the restorer unmaps them: in a
+ * hole something else could be mapped, a stack of a worker say, and then stay in the task for ever. */
+static struct iovec *gaps;
+static unsigned int nr_gaps;
+
 static unsigned long long now_ns(void)
 {
 	struct timespec ts;
@@ -95,10 +101,12 @@ int fast_image_parse_number(const char *opt, const char *arg, unsigned int max, 
 	return 0;
 }
 
-static int check_opts(void)
+int fast_image_check_opts(bool fast)
 {
 	const char *bad = NULL;
 
+	if (!fast)
+		return 0;
 	if (opts.lazy_pages)
 		bad = "--lazy-pages";
 	else if (opts.stream)
@@ -121,7 +129,7 @@ int fast_image_open(void)
 		return 0;
 	if (!opts.fast_image && !ckf_image_probe(dir))
 		return 0;
-	if (check_opts())
+	if (fast_image_check_opts(true))
 		return -1;
 	if (!ckf_image_probe(dir)) {
 		pr_err("No " CKF_IDX_NAME " in %s: not a fast image (ckfast convert makes one from a dump)\n",
@@ -168,13 +176,14 @@ static bool wants_huge_place(struct vma_area *vma)
 	return vma_area_is_private(vma, kdat.task_size) && vma_area_len(vma) >= CKF_HUGE_BYTES;
 }
 
-unsigned long fast_image_premap_slack(struct vm_area_list *vmas)
+unsigned long fast_image_premap_begin(struct vm_area_list *vmas)
 {
 	unsigned long slack = 0;
 	struct vma_area *vma;
 
 	if (!img)
 		return 0;
+	nr_gaps = 0; /* what was there is the parent's */
 	list_for_each_entry(vma, &vmas->h, list)
 		if (wants_huge_place(vma))
 			slack += CKF_HUGE_BYTES;
@@ -188,12 +197,29 @@ int fast_image_premap_place(struct vma_area *vma, void **at)
 	if (!img || !wants_huge_place(vma))
 		return 0;
 	gap = (vma->e->start - (unsigned long)*at) & (CKF_HUGE_BYTES - 1);
-	/* The restorer unmaps what it knows of: nothing may be left between VMAs. */
-	if (gap && munmap(*at, gap)) {
-		pr_perror("Can't unmap %lu bytes of the premapped area", gap);
+	if (!gap)
+		return 0;
+	if (xrealloc_safe(&gaps, (nr_gaps + 1) * sizeof(*gaps)))
 		return -1;
-	}
+	gaps[nr_gaps].iov_base = *at;
+	gaps[nr_gaps++].iov_len = gap;
 	*at += gap;
+	return 0;
+}
+
+int fast_image_prepare_gaps(struct task_restore_args *ta)
+{
+	struct iovec *copy;
+
+	ta->premap_gaps = (struct iovec *)rst_mem_align_cpos(RM_PRIVATE);
+	ta->premap_gaps_n = 0;
+	if (!img || !nr_gaps)
+		return 0;
+	copy = rst_mem_alloc(nr_gaps * sizeof(*copy), RM_PRIVATE);
+	if (!copy)
+		return -1;
+	memcpy(copy, gaps, nr_gaps * sizeof(*copy));
+	ta->premap_gaps_n = nr_gaps;
 	return 0;
 }
 

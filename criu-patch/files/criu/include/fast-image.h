@@ -13,6 +13,7 @@
 
 struct page_read;
 struct pstree_item;
+struct task_restore_args;
 struct vm_area_list;
 struct vma_area;
 
@@ -28,11 +29,17 @@ extern bool fast_image_on(void);
 /* In place of open_page_read() for a task: nothing is read page by page. */
 extern int fast_image_page_read(struct page_read *pr);
 
-/* How much longer than the VMAs themselves the premapped area must be. */
-extern unsigned long fast_image_premap_slack(struct vm_area_list *vmas);
+/* Options that exclude one another. fast: a fast image is asked for. */
+extern int fast_image_check_opts(bool fast);
 
-/* Where in the premapped area a VMA goes: *at may move up. */
+/* Begins the premapped area of a task. Returns how much longer than its VMAs it must be. */
+extern unsigned long fast_image_premap_begin(struct vm_area_list *vmas);
+
+/* Where in the premapped area a VMA goes: *at may move up, and leaves a gap. */
 extern int fast_image_premap_place(struct vma_area *vma, void **at);
+
+/* Tells the restorer of the gaps, which it unmaps. */
+extern int fast_image_prepare_gaps(struct task_restore_args *ta);
 
 /* Before children are forked: memory that they share with the task. */
 extern int fast_image_fill_cow(struct pstree_item *t);

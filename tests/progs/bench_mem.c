@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * bench_mem DIR KIND MIB [random|mixed] [PROCS]: memory of one kind, for the benchmarks.
+ *
+ *	anon	private anonymous memory of one process
+ *	frag	the same, but only every other page of twice the range, never in huge pages
+ *	tasks	PROCS processes with MIB each, that each has filled itself
+ *	shm	shared anonymous memory that PROCS processes have mapped
+ *
+ * Each process has a rank, the root 0. It creates DIR/ready.RANK with its pid, and answers signals
+ * with DIR/report.RANK: "OK" or "BAD", and how many nanoseconds that took.
+ *
+ *	SIGUSR1	reads all of its memory and compares the checksum
+ *	SIGUSR2	reads a byte of each page
+ *	SIGHUP	writes to each page, without changing it
+ */
+#include <time.h>
+
+#include "prog.h"
+
+#define MAX_PROCS 64
+
+struct memory {
+	char *addr;
+	uint64_t nr_pages;
+	uint64_t step_bytes; /* from a page to the next one that is used */
+	uint64_t sum;
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Four sums side by side: as fast as memory can be read. */
+static uint64_t checksum(const struct memory *m)
+{
+	uint64_t sum[4] = { 1, 2, 3, 4 };
+
+	for (uint64_t i = 0; i < m->nr_pages; i++) {
+		const uint64_t *p = (const uint64_t *)(m->addr + i * m->step_bytes);
+
+		for (unsigned int k = 0; k < PAGE / sizeof(*p); k += 4) {
+			for (unsigned int n = 0; n < 4; n++)
+				sum[n] = sum[n] * 31 + p[k + n];
+		}
+	}
+	return mix(sum[0]) ^ mix(sum[1] + 1) ^ mix(sum[2] + 2) ^ mix(sum[3] + 3);
+}
+
+static void read_touch(const struct memory *m)
+{
+	for (uint64_t i = 0; i < m->nr_pages; i++)
+		(void)*(volatile char *)(m->addr + i * m->step_bytes);
+}
+
+/* A single access that writes: a load before it would take a fault of its own. */
+static void write_touch(const struct memory *m)
+{
+	for (uint64_t i = 0; i < m->nr_pages; i++)
+		__atomic_fetch_or(m->addr + i * m->step_bytes, 0, __ATOMIC_RELAXED);
+}
+
+static void map(struct memory *m, int flags)
+{
+	m->addr = mmap(NULL, m->nr_pages * m->step_bytes, PROT_READ | PROT_WRITE,
+		       flags | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (m->addr == MAP_FAILED)
+		die("mmap");
+	if (m->step_bytes > PAGE && madvise(m->addr, m->nr_pages * m->step_bytes, MADV_NOHUGEPAGE))
+		die("madvise");
+}
+
+/* Two thirds of the zero pages are never touched. */
+static void fill(struct memory *m, enum profile profile, uint64_t seed)
+{
+	for (uint64_t i = 0; i < m->nr_pages; i++) {
+		if (page_class(profile, seed, i) != PAGE_ZERO || i % 3 == 0)
+			page_make(m->addr + i * m->step_bytes, profile, seed, i);
+	}
+	m->sum = checksum(m);
+}
+
+static unsigned int fork_ranks(unsigned int procs)
+{
+	for (unsigned int rank = 1; rank < procs; rank++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0)
+			return rank;
+	}
+	return 0;
+}
+
+static void serve(const char *dir, unsigned int rank, const struct memory *m)
+{
+	char name[32];
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		die("sigprocmask");
+	snprintf(name, sizeof(name), "ready.%u", rank);
+	report(dir, name, "%d", (int)getpid());
+	snprintf(name, sizeof(name), "report.%u", rank);
+	for (;;) {
+		int sig = sigwaitinfo(&set, NULL);
+		uint64_t start = now_ns();
+		bool ok = true;
+
+		if (sig == SIGUSR1)
+			ok = checksum(m) == m->sum;
+		else if (sig == SIGUSR2)
+			read_touch(m);
+		else if (sig == SIGHUP)
+			write_touch(m);
+		else
+			continue;
+		report(dir, name, "%s %llu", ok ? "OK" : "BAD",
+		       (unsigned long long)(now_ns() - start));
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct memory m = { .step_bytes = PAGE };
+	enum profile profile;
+	unsigned int procs, rank;
+	const char *kind;
+
+	if (argc < 4) {
+		fprintf(stderr,
+			"usage: bench_mem DIR anon|frag|tasks|shm MIB [random|mixed] [PROCS]\n");
+		return 2;
+	}
+	kind = argv[2];
+	m.nr_pages = strtoull(argv[3], NULL, 10) * (MIB / PAGE);
+	profile = argc > 4 && !strcmp(argv[4], "mixed") ? MIXED : RANDOM;
+	procs = argc > 5 ? (unsigned int)strtoul(argv[5], NULL, 10) : 1;
+	if (!m.nr_pages || !procs || procs > MAX_PROCS) {
+		fprintf(stderr, "bench_mem: bad size or number of processes\n");
+		return 2;
+	}
+	if (!strcmp(kind, "frag"))
+		m.step_bytes = 2 * PAGE;
+	if (!strcmp(kind, "tasks")) {
+		rank = fork_ranks(procs);
+		map(&m, MAP_PRIVATE);
+		fill(&m, profile, 1000 + rank);
+	} else {
+		map(&m, strcmp(kind, "shm") ? MAP_PRIVATE : MAP_SHARED);
+		fill(&m, profile, 1000);
+		rank = strcmp(kind, "shm") ? 0 : fork_ranks(procs);
+	}
+	serve(argv[1], rank, &m);
+	return 0;
+}
