@@ -209,7 +209,7 @@ const struct cli_verb cli_verb_convert = {
 	.summary = "Makes the fast image FAST of the CRIU dump DUMP, which stays as it is.",
 	.help = "  --codec NAME         auto (default), raw, lz4 or zstd\n"
 		"  --level N            level of lz4 or zstd\n"
-		"  --extent-size SIZE   4M (default), 8M or 16M: the unit of reading\n"
+		"  --extent-size SIZE   4M, 8M or 16M (default): the unit of reading\n"
 		"  --threads N          default: the CPUs\n"
 		"  --force              replace FAST if it is there\n"
 		"  --json               the summary as JSON\n"

@@ -23,7 +23,7 @@ struct ckf_convert_opts {
 	size_t size;	       /* sizeof(struct ckf_convert_opts) */
 	int codec;	       /* CKF_CODEC_AUTO, or RAW, LZ4, ZSTD */
 	int level;	       /* 0: the codec's default */
-	uint32_t extent_bytes; /* 0: 4 MiB */
+	uint32_t extent_bytes; /* 0: 16 MiB */
 	unsigned int threads;  /* 0: the CPUs that may be used */
 	bool force;	       /* replace an existing destination */
 	/* Called in the calling thread, a few times a second at most. May be NULL. */

@@ -18,7 +18,8 @@
 #include "plan.h"
 
 #define IDX_PARTIAL_NAME CKF_IDX_NAME ".partial"
-#define DEFAULT_EXTENT_BYTES (4u << 20)
+/* A chunk that does not fit into the rest of an extent leaves it empty: large extents waste less. */
+#define DEFAULT_EXTENT_BYTES CKF_MAX_EXTENT_BYTES
 #define NO_FILE (-1)
 
 struct convert {
@@ -286,6 +287,20 @@ static void stream_done(void *arg, const struct ckf_stream *s)
 	drop_runs(c, s->target);
 }
 
+/* Later matches were compared with what the file had then. */
+static int check_unchanged(struct convert *c, const struct ckf_file *f)
+{
+	struct stat st;
+	bool gone = fstatat(c->dump_fd, f->name, &st, AT_SYMLINK_NOFOLLOW) != 0;
+
+	if (gone && errno != ENOENT)
+		return ckf_error_set(c->err, -errno, "cannot stat %s: %s", f->name,
+				     strerror(errno));
+	if (gone || !ckf_file_unchanged(f, &st))
+		return ckf_error_set(c->err, -EBADMSG, "%s changed while it was read", f->name);
+	return 0;
+}
+
 static int convert_pages(struct convert *c)
 {
 	struct ckf_pipeline_opts p = {
@@ -297,22 +312,14 @@ static int convert_pages(struct convert *c)
 		.stream_done = stream_done,
 		.arg = c,
 	};
-	struct stat st;
 	int ret;
 
 	ret = ckf_build_init(&c->build, c->opts.extent_bytes, c->dump->nr_pagemaps, c->err);
 	if (!ret)
 		ret = ckf_pipeline_run(&p, &c->build, c->err);
 	for (uint64_t i = 0; i < c->list.nr_files && !ret; i++) {
-		const struct ckf_file *f = &c->list.files[i];
-
-		if (f->kind != CKF_FILE_PAGES)
-			continue;
-		/* Later matches were compared with what the file had then. */
-		if (fstatat(c->dump_fd, f->name, &st, AT_SYMLINK_NOFOLLOW) ||
-		    !ckf_file_unchanged(f, &st))
-			ret = ckf_error_set(c->err, -EBADMSG, "%s changed while it was read",
-					    f->name);
+		if (c->list.files[i].kind == CKF_FILE_PAGES)
+			ret = check_unchanged(c, &c->list.files[i]);
 	}
 	return ret;
 }
