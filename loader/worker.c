@@ -325,15 +325,20 @@ static int fill_lanes(struct worker *w)
 	}
 }
 
-static void fail(struct fill_job *job, int ret, const struct ckf_error *err)
+static void fail_locked(struct fill_job *job, int ret, const struct ckf_error *err)
 {
-	pthread_mutex_lock(&job->lock);
 	if (!job->ret && ret != -ECANCELED) {
 		job->ret = ret;
 		job->err = *err;
 	}
 	atomic_store(&job->failed, true);
 	pthread_cond_broadcast(&job->cond);
+}
+
+static void fail(struct fill_job *job, int ret, const struct ckf_error *err)
+{
+	pthread_mutex_lock(&job->lock);
+	fail_locked(job, ret, err);
 	pthread_mutex_unlock(&job->lock);
 }
 
@@ -373,6 +378,9 @@ static int wait_filled(struct fill_job *job, struct ckf_error *err)
 	} else if (!job->huge_armed) {
 		job->huge_armed = true;
 		ret = fill_huge_arm(&job->huge, err);
+		/* Before the others wake up: they must not move what is not ready. */
+		if (ret)
+			fail_locked(job, ret, err);
 	}
 	pthread_cond_broadcast(&job->cond);
 	pthread_mutex_unlock(&job->lock);
