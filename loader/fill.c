@@ -115,11 +115,11 @@ static int job_init(struct fill_job *job, const struct ckf_image *img, const str
 	for (size_t i = 0; i < nr_dests; i++)
 		if (dests[i].start >= dests[i].end || (i && dests[i].start < dests[i - 1].end))
 			return ckf_error_set(err, -EINVAL, "dest %zu is out of order", i);
-	job->dests = malloc((nr_dests ? nr_dests : 1) * sizeof(*dests));
+	job->dests = calloc(nr_dests ? nr_dests : 1, sizeof(*job->dests));
 	if (!job->dests)
 		return ckf_error_set(err, -ENOMEM, "no memory for the plan");
-	if (nr_dests)
-		memcpy(job->dests, dests, nr_dests * sizeof(*dests));
+	for (size_t i = 0; i < nr_dests; i++)
+		job->dests[i].d = dests[i];
 	job->nr_dests = nr_dests;
 	ret = choose_io(job, err);
 	if (!ret)
@@ -179,8 +179,6 @@ static unsigned int start_workers(struct fill_job *job, pthread_t *threads, unsi
 	 * theirs. */
 	while (job->starting)
 		pthread_cond_wait(&job->cond, &job->lock);
-	job->gate_open = true;
-	pthread_cond_broadcast(&job->cond);
 	pthread_mutex_unlock(&job->lock);
 	if (o->after_workers)
 		o->after_workers(o->arg);
@@ -230,11 +228,8 @@ static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *e
 		watch_workers(job);
 	for (unsigned int i = 0; i < started; i++)
 		pthread_join(threads[i], NULL);
-	if (!job->active) {
-		job->gate_open = true;
-		job->active = 1;
+	if (!job->active)
 		fill_worker_run(job, false);
-	}
 	if (started && alone)
 		return wait_single_threaded(err);
 	return 0;

@@ -29,13 +29,22 @@ struct fill_piece {
 	uint32_t chunk;
 	uint16_t first_page;
 	uint16_t nr_pages;
-	uint32_t flags; /* CKF_DEST_ bits of the dest, or FILL_IN_PLACE */
+	uint32_t flags; /* CKF_DEST_ bits of the dest, and the FILL_ bits below */
+	uint32_t seg;	/* with FILL_SCRATCH: in fill_huge.segs */
 };
 
 /* The read went straight to the destinations. Set on all pieces of a chunk or on none. */
 #define FILL_IN_PLACE (1u << 31)
-/* In a dest of the job: leads to scratch memory of huge.c. */
+/* Leads to scratch memory of huge.c. */
 #define FILL_SCRATCH (1u << 30)
+/* In a mapping that huge pages are moved into: only fill_huge_copy() may write to it. */
+#define FILL_REGISTERED (1u << 29)
+
+/* A dest of the caller, or a part of it. */
+struct fill_dest {
+	struct ckf_dest d; /* with FILL_ bits in its flags */
+	uint32_t seg;
+};
 
 struct fill_request {
 	char *slot; /* stored bytes that do not go straight to a destination, at their offset in the
@@ -56,10 +65,14 @@ struct fill_lane {
 	size_t pos;
 };
 
-/* Part of a target that is filled in scratch memory and then moved to dst as huge pages. */
+/*
+ * Part of a target that is filled in scratch memory, and moved to dst as huge pages by whoever
+ * fills the last of it.
+ */
 struct fill_huge_seg {
 	uint64_t start; /* in the target */
 	uint64_t bytes;
+	atomic_uint_fast64_t left_bytes; /* not filled yet */
 	char *dst;
 	char *scratch;
 };
@@ -75,14 +88,13 @@ struct fill_huge {
 		uint64_t dst_bytes;
 	} * maps;
 	size_t nr_maps;
-	atomic_size_t next_seg;
 };
 
 struct fill_job {
 	const struct ckf_image *img;
 	const struct ckf_target *target;
 	const struct ckf_fill_opts *opts;
-	struct ckf_dest *dests; /* the caller's, with the huge segments cut out and redirected */
+	struct fill_dest *dests; /* the caller's, with the huge segments cut out and redirected */
 	size_t nr_dests;
 	struct fill_huge huge;
 	int dir_fd;
@@ -97,10 +109,7 @@ struct fill_job {
 	pthread_cond_t cond;
 	unsigned int starting; /* workers created that have not said yet whether they take part */
 	unsigned int active;   /* workers that take part */
-	unsigned int filled;   /* of these, done with their lanes */
 	unsigned int running;  /* workers that have not ended */
-	bool gate_open;	       /* no more workers will be created */
-	bool huge_armed;       /* fill_huge_arm() was called */
 	int ret;
 	struct ckf_error err;
 	struct ckf_fill_stats stats;
@@ -119,10 +128,12 @@ bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t 
  * there. Without the kernel's help, or without segments, it leaves everything as it is.
  */
 int fill_huge_init(struct fill_job *job, struct ckf_error *err);
-/* Makes the segments ready to be moved: once, after everything is filled. */
-int fill_huge_arm(struct fill_huge *h, struct ckf_error *err);
-/* Moves segments until none is left. Any number of threads at once. */
-int fill_huge_move(struct fill_huge *h, uint64_t *nr_huge, struct ckf_error *err);
+/* Tells that bytes of a segment are filled; moves it when it is full. Any number of threads at
+ * once. */
+int fill_huge_done(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf_fill_stats *stats,
+		   struct ckf_error *err);
+/* Copies to fresh memory of a FILL_REGISTERED dest. 0 or -errno. */
+int fill_huge_copy(const struct fill_huge *h, char *dst, const char *src, uint64_t bytes);
 void fill_huge_fini(struct fill_huge *h);
 
 #endif

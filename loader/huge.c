@@ -38,7 +38,7 @@ struct uffdio_move {
 #define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
 #endif
 
-#define SEG_MAX_BYTES (64ull << 20) /* what one thread moves at a time */
+#define SEG_MAX_BYTES (16ull << 20) /* small, so that moving starts early */
 #define BUSY_TRIES 100		    /* a page may stay pinned for a moment after a direct read */
 
 static int open_uffd(void)
@@ -85,7 +85,10 @@ static int add_seg(struct fill_huge *h, uint64_t start, uint64_t bytes, char *ds
 	if (!segs)
 		return -ENOMEM;
 	h->segs = segs;
-	segs[h->nr_segs++] = (struct fill_huge_seg){ .start = start, .bytes = bytes, .dst = dst };
+	segs[h->nr_segs].start = start;
+	segs[h->nr_segs].bytes = bytes;
+	segs[h->nr_segs].dst = dst;
+	atomic_init(&segs[h->nr_segs++].left_bytes, bytes);
 	return 0;
 }
 
@@ -162,9 +165,11 @@ static int collect(struct fill_job *job)
 	find_ranges(idx, (uint32_t)(job->target - idx->targets), &r, &end);
 	for (size_t i = 0; i < job->nr_dests && r < end; i++) {
 		first = h->nr_segs;
-		ret = collect_dest(h, idx, &job->dests[i], &r, end);
-		if (!ret && h->nr_segs > first)
-			ret = map_scratch(h, first, &job->dests[i]);
+		ret = collect_dest(h, idx, &job->dests[i].d, &r, end);
+		if (!ret && h->nr_segs > first) {
+			ret = map_scratch(h, first, &job->dests[i].d);
+			job->dests[i].d.flags |= FILL_REGISTERED;
+		}
 		if (ret)
 			return ret;
 	}
@@ -175,32 +180,34 @@ static int collect(struct fill_job *job)
 static int redirect(struct fill_job *job)
 {
 	const struct fill_huge *h = &job->huge;
-	struct ckf_dest *out;
-	size_t n = 0, s = 0;
+	struct fill_dest *out;
+	size_t n = 0;
+	uint32_t s = 0;
 
 	out = calloc(job->nr_dests + 2 * h->nr_segs, sizeof(*out));
 	if (!out)
 		return -ENOMEM;
 	for (size_t i = 0; i < job->nr_dests; i++) {
-		struct ckf_dest d = job->dests[i];
+		struct ckf_dest d = job->dests[i].d;
 
 		for (; s < h->nr_segs && h->segs[s].start < d.end; s++) {
 			const struct fill_huge_seg *seg = &h->segs[s];
 
 			if (seg->start > d.start) {
-				out[n] = d;
-				out[n++].end = seg->start;
+				out[n].d = d;
+				out[n++].d.end = seg->start;
 			}
-			out[n] = d;
-			out[n].start = seg->start;
-			out[n].end = seg->start + seg->bytes;
-			out[n].addr = seg->scratch;
-			out[n].flags |= FILL_SCRATCH;
-			d.addr += out[n].end - d.start;
-			d.start = out[n++].end;
+			out[n].seg = s;
+			out[n].d = d;
+			out[n].d.start = seg->start;
+			out[n].d.end = seg->start + seg->bytes;
+			out[n].d.addr = seg->scratch;
+			out[n].d.flags |= FILL_SCRATCH;
+			d.addr += out[n].d.end - d.start;
+			d.start = out[n++].d.end;
 		}
 		if (d.start < d.end)
-			out[n++] = d;
+			out[n++].d = d;
 	}
 	free(job->dests);
 	job->dests = out;
@@ -208,27 +215,7 @@ static int redirect(struct fill_job *job)
 	return 0;
 }
 
-int fill_huge_init(struct fill_job *job, struct ckf_error *err)
-{
-	struct fill_huge *h = &job->huge;
-	int ret;
-
-	h->uffd = -1;
-	atomic_init(&h->next_seg, 0);
-	if (job->opts->flags & CKF_FILL_NO_HUGE || !job->img->idx->nr_huge)
-		return 0;
-	h->uffd = open_uffd();
-	if (h->uffd < 0)
-		return 0;
-	ret = collect(job);
-	if (!ret && h->nr_segs)
-		ret = redirect(job);
-	if (ret)
-		return ckf_error_set(err, ret, "no memory for huge pages: %s", strerror(-ret));
-	return 0;
-}
-
-int fill_huge_arm(struct fill_huge *h, struct ckf_error *err)
+static int register_maps(struct fill_huge *h)
 {
 	for (size_t i = 0; i < h->nr_maps; i++) {
 		/* The whole dest: a part would split the mapping. */
@@ -238,18 +225,37 @@ int fill_huge_arm(struct fill_huge *h, struct ckf_error *err)
 		};
 
 		if (ioctl(h->uffd, UFFDIO_REGISTER, &reg))
-			return ckf_error_set(err, -errno, "cannot register %llu bytes to move: %s",
-					     (unsigned long long)h->maps[i].dst_bytes,
-					     strerror(errno));
+			return -errno;
 	}
 	return 0;
 }
 
-static int copy_range(int uffd, char *dst, char *src, uint64_t bytes)
+int fill_huge_init(struct fill_job *job, struct ckf_error *err)
+{
+	struct fill_huge *h = &job->huge;
+	int ret;
+
+	h->uffd = -1;
+	if (job->opts->flags & CKF_FILL_NO_HUGE || !job->img->idx->nr_huge)
+		return 0;
+	h->uffd = open_uffd();
+	if (h->uffd < 0)
+		return 0;
+	ret = collect(job);
+	if (!ret && h->nr_segs)
+		ret = redirect(job);
+	if (!ret)
+		ret = register_maps(h);
+	if (ret)
+		return ckf_error_set(err, ret, "cannot prepare huge pages: %s", strerror(-ret));
+	return 0;
+}
+
+int fill_huge_copy(const struct fill_huge *h, char *dst, const char *src, uint64_t bytes)
 {
 	struct uffdio_copy cp = { .dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = bytes };
 
-	while (ioctl(uffd, UFFDIO_COPY, &cp)) {
+	while (ioctl(h->uffd, UFFDIO_COPY, &cp)) {
 		if (errno != EAGAIN)
 			return -errno;
 		if (cp.copy > 0) {
@@ -261,7 +267,7 @@ static int copy_range(int uffd, char *dst, char *src, uint64_t bytes)
 	return 0;
 }
 
-static int move_seg(int uffd, const struct fill_huge_seg *seg)
+static int move_seg(const struct fill_huge *h, const struct fill_huge_seg *seg)
 {
 	struct timespec pause = { .tv_nsec = 1000000 };
 	uint64_t done = 0;
@@ -273,7 +279,7 @@ static int move_seg(int uffd, const struct fill_huge_seg *seg)
 					  .len = seg->bytes - done,
 					  .mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES };
 
-		if (!ioctl(uffd, UFFDIO_MOVE, &mv))
+		if (!ioctl(h->uffd, UFFDIO_MOVE, &mv))
 			return 0;
 		if (errno != EAGAIN && errno != EBUSY)
 			return -errno;
@@ -281,8 +287,8 @@ static int move_seg(int uffd, const struct fill_huge_seg *seg)
 			done += (uint64_t)mv.move;
 			busy = 0;
 		} else if (++busy > BUSY_TRIES) {
-			return copy_range(uffd, seg->dst + done, seg->scratch + done,
-					  seg->bytes - done);
+			return fill_huge_copy(h, seg->dst + done, seg->scratch + done,
+					      seg->bytes - done);
 		} else {
 			nanosleep(&pause, NULL);
 		}
@@ -290,18 +296,19 @@ static int move_seg(int uffd, const struct fill_huge_seg *seg)
 	return 0;
 }
 
-int fill_huge_move(struct fill_huge *h, uint64_t *nr_huge, struct ckf_error *err)
+int fill_huge_done(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf_fill_stats *stats,
+		   struct ckf_error *err)
 {
-	size_t i;
+	struct fill_huge_seg *s = &h->segs[seg];
 	int ret;
 
-	while ((i = atomic_fetch_add(&h->next_seg, 1)) < h->nr_segs) {
-		ret = move_seg(h->uffd, &h->segs[i]);
-		if (ret)
-			return ckf_error_set(err, ret, "cannot move huge pages to 0x%llx: %s",
-					     (unsigned long long)h->segs[i].start, strerror(-ret));
-		*nr_huge += h->segs[i].bytes / CKF_HUGE_BYTES;
-	}
+	if (atomic_fetch_sub(&s->left_bytes, bytes) != bytes)
+		return 0;
+	ret = move_seg(h, s);
+	if (ret)
+		return ckf_error_set(err, ret, "cannot move huge pages to 0x%llx: %s",
+				     (unsigned long long)s->start, strerror(-ret));
+	stats->huge_pages += s->bytes / CKF_HUGE_BYTES;
 	return 0;
 }
 

@@ -9,19 +9,19 @@
 
 #include "fill.h"
 
-static const struct ckf_dest *find_dest(const struct fill_job *job, uint64_t addr)
+static const struct fill_dest *find_dest(const struct fill_job *job, uint64_t addr)
 {
 	size_t lo = 0, hi = job->nr_dests;
 
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 
-		if (job->dests[mid].end <= addr)
+		if (job->dests[mid].d.end <= addr)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	return lo < job->nr_dests && job->dests[lo].start <= addr ? &job->dests[lo] : NULL;
+	return lo < job->nr_dests && job->dests[lo].d.start <= addr ? &job->dests[lo] : NULL;
 }
 
 static void fill_zero(char *dst, uint64_t bytes, uint32_t flags, struct ckf_fill_stats *stats)
@@ -61,59 +61,73 @@ static struct fill_piece *new_piece(struct fill_lane *lane)
 	return &lane->pieces[lane->nr_pieces++];
 }
 
-/* The part of op that lies in d, from addr on; *pages tells how much that is. */
-static int load_part(struct fill_job *job, struct fill_lane *lane, const struct ckf_op *op,
-		     const struct ckf_dest *d, uint64_t addr, uint32_t *pages,
-		     struct ckf_fill_stats *stats)
-{
-	uint64_t end = ckf_op_end(op) < d->end ? ckf_op_end(op) : d->end;
-	uint64_t bytes = end - addr;
-	struct fill_piece *p;
+/* A part of an op, from addr on, that lies in one dest. */
+struct part {
+	const struct ckf_op *op;
+	const struct fill_dest *dest;
+	uint64_t addr;
+	uint64_t bytes;
+};
 
-	*pages = (uint32_t)(bytes >> CKF_PAGE_SHIFT);
-	if ((d->flags & CKF_DEST_SKIP) && !(d->flags & CKF_DEST_CHECK))
-		return 0;
-	if ((d->flags & CKF_DEST_SHARED) && (ckf_op_flags(op) & CKF_OP_INHERIT)) {
-		stats->shared_bytes += bytes;
-		return 0;
-	}
-	if (job->img->idx->chunks[op->chunk].codec == CKF_CODEC_ZERO) {
-		if (!(d->flags & CKF_DEST_SKIP))
-			fill_zero(d->addr + (addr - d->start), bytes, d->flags, stats);
-		return 0;
-	}
-	p = new_piece(lane);
+static int add_piece(struct fill_lane *lane, const struct part *part)
+{
+	const struct ckf_dest *d = &part->dest->d;
+	struct fill_piece *p = new_piece(lane);
+
 	if (!p)
 		return -ENOMEM;
-	p->dst = d->flags & CKF_DEST_SKIP ? NULL : d->addr + (addr - d->start);
-	p->chunk = op->chunk;
-	p->first_page = (uint16_t)(op->first_page + ((addr - ckf_op_addr(op)) >> CKF_PAGE_SHIFT));
-	p->nr_pages = (uint16_t)*pages;
+	p->dst = d->flags & CKF_DEST_SKIP ? NULL : d->addr + (part->addr - d->start);
+	p->chunk = part->op->chunk;
+	p->first_page = (uint16_t)(part->op->first_page +
+				   ((part->addr - ckf_op_addr(part->op)) >> CKF_PAGE_SHIFT));
+	p->nr_pages = (uint16_t)(part->bytes >> CKF_PAGE_SHIFT);
 	p->flags = d->flags;
+	p->seg = part->dest->seg;
 	return 0;
+}
+
+static int load_part(struct fill_job *job, struct fill_lane *lane, const struct part *part,
+		     struct ckf_fill_stats *stats, struct ckf_error *err)
+{
+	const struct ckf_dest *d = &part->dest->d;
+
+	if ((d->flags & CKF_DEST_SKIP) && !(d->flags & CKF_DEST_CHECK))
+		return 0;
+	if ((d->flags & CKF_DEST_SHARED) && (ckf_op_flags(part->op) & CKF_OP_INHERIT)) {
+		stats->shared_bytes += part->bytes;
+		return 0;
+	}
+	if (job->img->idx->chunks[part->op->chunk].codec != CKF_CODEC_ZERO)
+		return add_piece(lane, part) ? ckf_error_set(err, -ENOMEM, "no memory for the plan")
+					     : 0;
+	if (!(d->flags & CKF_DEST_SKIP))
+		fill_zero(d->addr + (part->addr - d->start), part->bytes, d->flags, stats);
+	return d->flags & FILL_SCRATCH
+		       ? fill_huge_done(&job->huge, part->dest->seg, part->bytes, stats, err)
+		       : 0;
 }
 
 static int load_op(struct fill_job *job, struct fill_lane *lane, const struct ckf_op *op,
 		   struct ckf_fill_stats *stats, struct ckf_error *err)
 {
-	uint64_t addr = ckf_op_addr(op);
-	const struct ckf_dest *d;
-	uint32_t pages;
+	struct part part = { .op = op, .addr = ckf_op_addr(op) };
+	const uint64_t end = ckf_op_end(op);
 	int ret;
 
-	while (addr < ckf_op_end(op)) {
-		d = find_dest(job, addr);
-		if (!d)
+	for (; part.addr < end; part.addr += part.bytes) {
+		part.dest = find_dest(job, part.addr);
+		if (!part.dest)
 			return ckf_error_rule(
 				err, -EBADMSG, "ops", op - job->img->idx->ops, 0,
 				"the plan writes to 0x%llx of %s %llu, which lies in no "
 				"mapping of the dump",
-				(unsigned long long)addr, ckf_target_kind_name(job->target->kind),
+				(unsigned long long)part.addr,
+				ckf_target_kind_name(job->target->kind),
 				(unsigned long long)job->target->id);
-		ret = load_part(job, lane, op, d, addr, &pages, stats);
+		part.bytes = (end < part.dest->d.end ? end : part.dest->d.end) - part.addr;
+		ret = load_part(job, lane, &part, stats, err);
 		if (ret)
-			return ckf_error_set(err, ret, "no memory for the plan");
-		addr += ckf_pages_to_bytes(pages);
+			return ret;
 	}
 	return 0;
 }

@@ -149,6 +149,12 @@ static int read_rest(struct worker *w, struct fill_request *req, size_t got)
 	return 0;
 }
 
+static int huge_done(struct worker *w, const struct fill_piece *p)
+{
+	return fill_huge_done(&w->job->huge, p->seg, ckf_pages_to_bytes(p->nr_pages), &w->stats,
+			      &w->err);
+}
+
 static int scatter(struct worker *w, const struct fill_piece *p, const char *src)
 {
 	uint64_t bytes = ckf_pages_to_bytes(p->nr_pages);
@@ -159,7 +165,11 @@ static int scatter(struct worker *w, const struct fill_piece *p, const char *src
 	if (p->flags & FILL_SCRATCH) {
 		memcpy(p->dst, src, bytes);
 		w->stats.filled_bytes += bytes;
-		return 0;
+		return huge_done(w, p);
+	}
+	if (p->flags & FILL_REGISTERED) {
+		w->stats.filled_bytes += bytes;
+		return fill_huge_copy(&w->job->huge, p->dst, src, bytes);
 	}
 	if (!(p->flags & CKF_DEST_SHARED)) {
 		w->stats.filled_bytes += bytes;
@@ -193,6 +203,7 @@ static int check_hash(struct worker *w, uint32_t chunk, uint64_t hash)
 static int finish_in_place(struct worker *w, const struct fill_piece *p, size_t n)
 {
 	uint64_t bytes;
+	int ret;
 
 	XXH3_64bits_reset(w->hash);
 	for (size_t i = 0; i < n; i++) {
@@ -200,7 +211,10 @@ static int finish_in_place(struct worker *w, const struct fill_piece *p, size_t 
 		XXH3_64bits_update(w->hash, p[i].dst, bytes);
 		w->stats.filled_bytes += bytes;
 	}
-	return check_hash(w, p->chunk, XXH3_64bits_digest(w->hash));
+	ret = check_hash(w, p->chunk, XXH3_64bits_digest(w->hash));
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = huge_done(w, &p[i]);
+	return ret;
 }
 
 /* All pieces of one chunk whose stored bytes are at src. */
@@ -224,7 +238,7 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 		return ret;
 	if (data == p->dst) {
 		w->stats.filled_bytes += bytes;
-		return 0;
+		return huge_done(w, p);
 	}
 	for (size_t i = 0; i < n && !ret; i++)
 		ret = scatter(w, &p[i], data + ckf_pages_to_bytes(p[i].first_page));
@@ -325,20 +339,14 @@ static int fill_lanes(struct worker *w)
 	}
 }
 
-static void fail_locked(struct fill_job *job, int ret, const struct ckf_error *err)
+static void fail(struct fill_job *job, int ret, const struct ckf_error *err)
 {
+	pthread_mutex_lock(&job->lock);
 	if (!job->ret && ret != -ECANCELED) {
 		job->ret = ret;
 		job->err = *err;
 	}
 	atomic_store(&job->failed, true);
-	pthread_cond_broadcast(&job->cond);
-}
-
-static void fail(struct fill_job *job, int ret, const struct ckf_error *err)
-{
-	pthread_mutex_lock(&job->lock);
-	fail_locked(job, ret, err);
 	pthread_mutex_unlock(&job->lock);
 }
 
@@ -358,35 +366,6 @@ static void add_stats(struct fill_job *job, const struct ckf_fill_stats *s)
 	pthread_mutex_unlock(&job->lock);
 }
 
-/*
- * Waits until every worker that takes part has filled its lanes: huge pages may be moved only when
- * nobody writes to them any more. The last one to come makes them ready.
- */
-static int wait_filled(struct fill_job *job, struct ckf_error *err)
-{
-	int ret = 0;
-
-	if (!job->huge.nr_segs)
-		return 0;
-	pthread_mutex_lock(&job->lock);
-	job->filled++;
-	while (!atomic_load(&job->failed) &&
-	       !(job->gate_open && !job->starting && job->filled >= job->active))
-		pthread_cond_wait(&job->cond, &job->lock);
-	if (atomic_load(&job->failed)) {
-		ret = -ECANCELED;
-	} else if (!job->huge_armed) {
-		job->huge_armed = true;
-		ret = fill_huge_arm(&job->huge, err);
-		/* Before the others wake up: they must not move what is not ready. */
-		if (ret)
-			fail_locked(job, ret, err);
-	}
-	pthread_cond_broadcast(&job->cond);
-	pthread_mutex_unlock(&job->lock);
-	return ret;
-}
-
 void fill_worker_run(struct fill_job *job, bool may_uring)
 {
 	struct worker w;
@@ -395,10 +374,6 @@ void fill_worker_run(struct fill_job *job, bool may_uring)
 	ret = worker_init(&w, job, may_uring);
 	if (!ret)
 		ret = fill_lanes(&w);
-	if (!ret)
-		ret = wait_filled(job, &w.err);
-	if (!ret)
-		ret = fill_huge_move(&job->huge, &w.stats.huge_pages, &w.err);
 	if (ret)
 		fail(job, ret, &w.err);
 	worker_fini(&w);
