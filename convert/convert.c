@@ -18,7 +18,7 @@
 #include "plan.h"
 
 #define IDX_PARTIAL_NAME CKF_IDX_NAME ".partial"
-/* A chunk that does not fit into the rest of an extent leaves it empty: large extents waste less. */
+/* A chunk that does not fit into the rest of an extent leaves it empty: large ones waste less. */
 #define DEFAULT_EXTENT_BYTES CKF_MAX_EXTENT_BYTES
 #define NO_FILE (-1)
 

@@ -31,7 +31,7 @@ static int read_core(int dir_fd, struct ckf_task *t, struct ckf_error *err)
 	if (ret < 0)
 		goto out;
 	if (ret > 0)
-		core = core_entry__unpack(NULL, bytes, rec);
+		core = core_entry__unpack(&im.alloc, bytes, rec);
 	if (!core) {
 		ret = ckf_img_bad(&im, -EBADMSG, err, "not a core entry");
 		goto out;
@@ -95,7 +95,7 @@ static int read_mm(int dir_fd, struct ckf_task *t, struct ckf_error *err)
 	if (ret < 0)
 		goto out;
 	if (ret > 0)
-		mm = mm_entry__unpack(NULL, bytes, rec);
+		mm = mm_entry__unpack(&im.alloc, bytes, rec);
 	if (!mm) {
 		ret = ckf_img_bad(&im, -EBADMSG, err, "not an mm entry");
 		goto out;
@@ -166,7 +166,7 @@ static int read_pstree(struct ckf_dump *d, struct ckf_error *err)
 	if (ret)
 		return ret == -ENOENT ? 0 : ret;
 	while ((ret = ckf_img_next(&im, &rec, &bytes, err)) > 0) {
-		e = pstree_entry__unpack(NULL, bytes, rec);
+		e = pstree_entry__unpack(&im.alloc, bytes, rec);
 		if (!e) {
 			ret = ckf_img_bad(&im, -EBADMSG, err, "not a pstree entry");
 			break;

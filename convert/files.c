@@ -34,8 +34,8 @@ int ckf_write_full(int fd, const void *buf, size_t bytes, uint64_t off)
 		n = pwrite(fd, p, bytes, (off_t)off);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-			return -errno;
+		if (n <= 0) /* 0: some file systems in user space */
+			return n ? -errno : -EIO;
 		p += n;
 		off += (uint64_t)n;
 		bytes -= (size_t)n;

@@ -53,11 +53,28 @@ int ckf_open_regular(int dir_fd, const char *name)
 	return fd;
 }
 
+static void *record_alloc(void *im, size_t bytes)
+{
+	void *p = malloc(bytes);
+
+	if (!p)
+		((struct ckf_img *)im)->no_memory = true;
+	return p;
+}
+
+static void record_free(void *im, void *p)
+{
+	(void)im;
+	free(p);
+}
+
 int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const char *fmt, ...)
 {
 	char msg[CKF_ERROR_MSG_BYTES];
 	va_list ap;
 
+	if (im->no_memory)
+		return ckf_error_set(err, -ENOMEM, "no memory for a record of %s", im->name);
 	va_start(ap, fmt);
 	vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
@@ -133,6 +150,7 @@ int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magi
 
 	memset(im, 0, sizeof(*im));
 	im->rec = -1;
+	im->alloc = (ProtobufCAllocator){ record_alloc, record_free, im };
 	im->fd = ckf_open_regular(dir_fd, name);
 	if (im->fd == -ENOENT)
 		return -ENOENT;

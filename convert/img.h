@@ -8,6 +8,8 @@
 #ifndef CKF_CONVERT_IMG_H
 #define CKF_CONVERT_IMG_H
 
+#include <protobuf-c/protobuf-c.h>
+
 #include "ckf_dump.h"
 
 #define CKF_PAGEMAP_MAGIC 0x56084025u /* criu/include/magic.h */
@@ -29,6 +31,12 @@ struct ckf_img {
 	size_t buf_bytes;
 	size_t first; /* part of buf that was read and not taken */
 	size_t last;
+	/*
+	 * To unpack records with. protobuf-c gives one answer to a message that is corrupt and to a
+	 * lack of memory: this one remembers the latter, for ckf_img_bad().
+	 */
+	ProtobufCAllocator alloc;
+	bool no_memory;
 };
 
 /*
@@ -42,7 +50,10 @@ void ckf_img_close(struct ckf_img *im);
 /* 1 with the next record, valid until the next call; 0 at the end; -errno. */
 int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, struct ckf_error *err);
 
-/* Says that the record that was taken last is corrupt (or, by code, unsupported). */
+/*
+ * Says that the record that was taken last is corrupt (or, by code, unsupported); or, when memory
+ * was lacking while it was unpacked, that: -ENOMEM.
+ */
 int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 

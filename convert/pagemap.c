@@ -67,7 +67,7 @@ int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, int dir_fd, const char
 	if (ret < 0)
 		goto out;
 	if (ret > 0)
-		head = pagemap_head__unpack(NULL, bytes, rec);
+		head = pagemap_head__unpack(&r->img.alloc, bytes, rec);
 	if (!head) {
 		ret = ckf_img_bad(&r->img, -EBADMSG, err, "no pagemap head");
 		goto out;
@@ -146,7 +146,7 @@ int ckf_pagemap_reader_next(struct ckf_pagemap_reader *r, struct ckf_run *run,
 		ret = ckf_img_next(&r->img, &rec, &bytes, err);
 		if (ret <= 0)
 			return ret;
-		pe = pagemap_entry__unpack(NULL, bytes, rec);
+		pe = pagemap_entry__unpack(&r->img.alloc, bytes, rec);
 		if (!pe)
 			return ckf_img_bad(&r->img, -EBADMSG, err, "not a pagemap entry");
 		ret = entry_to_run(r, pe, run, err);

@@ -244,8 +244,8 @@ static int write_iov(int fd, struct iovec *iov, int nr, uint64_t off)
 		n = pwritev(fd, iov, nr, (off_t)off);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-			return -errno;
+		if (n <= 0) /* 0: some file systems in user space */
+			return n ? -errno : -EIO;
 		off += (uint64_t)n;
 		while (nr && (size_t)n >= iov->iov_len) {
 			n -= (ssize_t)iov->iov_len;
