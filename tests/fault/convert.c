@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading a dump, and converting it there and back. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../convert/ckf_convert.h"
+#include "../../convert/vma.h"
+#include "../unit/dump_maker.h"
+#include "world.h"
+
+#define ADDR 0x7f0000000000ull
+#define THREADS 2
+#define HUGETLB_PAGE 24 /* pages 24 to 31 are read by CRIU's restorer */
+
+static uint64_t addr_of(uint32_t page)
+{
+	return ADDR + ckf_pages_to_bytes(page);
+}
+
+static void put_pages(int dir, uint32_t id, uint32_t first, uint32_t nr)
+{
+	uint32_t values[64];
+
+	for (uint32_t i = 0; i < nr; i++)
+		values[i] = i % 9 == 4 ? 0 : first + i;
+	dm_pages(dir, id, values, nr);
+}
+
+/*
+ * A task, a child with the same pages but for some at the end, a shared object; the first pages of
+ * the task are in the parent dump.
+ */
+static void make_dumps(struct world *w)
+{
+	const struct dm_entry pre[] = { { addr_of(0), 12, DM_PRESENT } };
+	const struct dm_entry task[] = {
+		{ addr_of(0), 10, DM_PARENT },
+		{ addr_of(10), 10, DM_PRESENT },
+		{ addr_of(HUGETLB_PAGE), 8, DM_PRESENT },
+	};
+	const struct dm_entry child[] = { { addr_of(10), 14, DM_PRESENT } };
+	const struct dm_entry shmem[] = { { 0, 3, DM_PRESENT }, { 0x8000, 5, DM_PRESENT } };
+	struct ckf_vma vmas[] = {
+		{ .start = addr_of(0),
+		  .end = addr_of(HUGETLB_PAGE),
+		  .flags = MAP_PRIVATE | MAP_ANONYMOUS,
+		  .status = CKF_VMA_AREA_REGULAR | CKF_VMA_ANON_PRIVATE },
+		{ .start = addr_of(HUGETLB_PAGE),
+		  .end = addr_of(HUGETLB_PAGE + 8),
+		  .flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB,
+		  .status = CKF_VMA_AREA_REGULAR | CKF_VMA_ANON_PRIVATE },
+	};
+	const struct ckf_task tasks[] = {
+		{ .pid = 100, .vmas = vmas, .nr_vmas = 2, .comm = "parent" },
+		{ .pid = 9, .ppid = 100, .vmas = vmas, .nr_vmas = 1, .comm = "child" },
+	};
+	char path[128];
+	int dir = dm_mkdir(w->base, "pre", path, sizeof(path));
+
+	dm_pagemap(dir, "pagemap-100.img", 1, DM_42, pre, 1);
+	put_pages(dir, 1, 100, 12);
+	close(dir);
+	dir = dm_mkdir(w->base, "dump", w->dump, sizeof(w->dump));
+	need(!symlinkat("../pre", dir, "parent"), "cannot make a link");
+	dm_inventory(dir);
+	dm_tasks(dir, tasks, 2);
+	dm_pagemap(dir, "pagemap-100.img", 1, DM_42, task, 3);
+	put_pages(dir, 1, 10, 18);
+	dm_pagemap(dir, "pagemap-9.img", 2, DM_41, child, 1);
+	put_pages(dir, 2, 10, 14);
+	dm_pagemap(dir, "pagemap-shmem-5.img", 3, DM_OLD, shmem, 2);
+	put_pages(dir, 3, 50, 8);
+	dm_write(dir, "other", "of no pagemap", 13);
+	need(!fchmodat(dir, "other", 0751, 0), "cannot set a mode");
+	close(dir);
+}
+
+static int run_dump_open(struct world *w, struct ckf_error *err)
+{
+	w->read = NULL;
+	return ckf_dump_open(w->dump, &w->read, err);
+}
+
+static bool same_pagemap(const struct ckf_pagemap *a, const struct ckf_pagemap *b)
+{
+	return a->kind == b->kind && a->id == b->id && !strcmp(a->name, b->name) &&
+	       a->pages_id == b->pages_id && a->nr_pages == b->nr_pages &&
+	       a->nr_local_pages == b->nr_local_pages && a->nr_runs == b->nr_runs &&
+	       !memcmp(a->runs, b->runs, a->nr_runs * sizeof(*a->runs));
+}
+
+static bool same_task(const struct ckf_task *a, const struct ckf_task *b)
+{
+	return a->pid == b->pid && a->ppid == b->ppid && !strcmp(a->comm, b->comm) &&
+	       a->nr_vmas == b->nr_vmas && !memcmp(a->vmas, b->vmas, a->nr_vmas * sizeof(*a->vmas));
+}
+
+static bool same_dump(const struct ckf_dump *a, const struct ckf_dump *b)
+{
+	bool same = a->nr_tasks == b->nr_tasks && a->nr_pagemaps == b->nr_pagemaps;
+
+	for (uint64_t i = 0; same && i < a->nr_tasks; i++)
+		same = same_task(&a->tasks[i], &b->tasks[i]);
+	for (uint64_t i = 0; same && i < a->nr_pagemaps; i++)
+		same = same_pagemap(&a->pagemaps[i], &b->pagemaps[i]);
+	return same;
+}
+
+static const char *check_dump_open(struct world *w, int ret, bool may_leave)
+{
+	const char *bad = NULL;
+
+	(void)may_leave;
+	if (ret)
+		return w->read ? "a dump in spite of the error" : NULL;
+	if (!same_dump(w->read, w->read_ref))
+		bad = "another dump";
+	ckf_dump_close(w->read);
+	return bad;
+}
+
+static struct ckf_convert_opts options(unsigned int threads)
+{
+	return (struct ckf_convert_opts){ .size = sizeof(struct ckf_convert_opts),
+					  .codec = CKF_CODEC_AUTO,
+					  .threads = threads };
+}
+
+static void result_path(const struct world *w, char path[160])
+{
+	snprintf(path, 160, "%s/result", w->out);
+}
+
+static int convert(struct world *w, unsigned int threads, bool force, struct ckf_error *err)
+{
+	struct ckf_convert_opts opts = options(threads);
+	char path[160];
+
+	opts.force = force;
+	result_path(w, path);
+	return ckf_convert(w->dump, path, &opts, NULL, err);
+}
+
+static int run_convert(struct world *w, struct ckf_error *err)
+{
+	return convert(w, THREADS, false, err);
+}
+
+static int run_extract(struct world *w, struct ckf_error *err)
+{
+	const struct ckf_convert_opts opts = options(THREADS);
+	char path[160];
+
+	result_path(w, path);
+	return ckf_extract(w->fast, path, &opts, err);
+}
+
+/* The sources are as they were. */
+static const char *check_sources(const struct world *w)
+{
+	if (dir_sum(w->dump, SUM_TIMES) != w->dump_sum)
+		return "the dump has changed";
+	if (dir_sum(w->fast, 0) != w->fast_sum)
+		return "the image has changed";
+	return NULL;
+}
+
+static void clear_out(const struct world *w)
+{
+	dm_remove(w->out);
+	need(!mkdir(w->out, 0755), "cannot make a directory");
+}
+
+/* A result that is whole and alone, or nothing. */
+static const char *check_result(struct world *w, int ret, bool may_leave, uint64_t want,
+				unsigned int flags)
+{
+	const char *bad = check_sources(w);
+	const long entries = dir_entries(w->out);
+	char path[160];
+
+	result_path(w, path);
+	if (bad)
+		return bad;
+	if (!ret && dir_sum(path, flags) != want)
+		bad = "the result is not what it should be";
+	else if (!may_leave && entries != (ret ? 0 : 1))
+		bad = ret ? "something is left of what failed"
+			  : "something is left beside the result";
+	else if (ret && !access(path, F_OK))
+		bad = "a result in spite of the error";
+	if (entries)
+		clear_out(w);
+	return bad;
+}
+
+static const char *check_convert(struct world *w, int ret, bool may_leave)
+{
+	return check_result(w, ret, may_leave, w->fast_sum, 0);
+}
+
+static const char *check_extract(struct world *w, int ret, bool may_leave)
+{
+	return check_result(w, ret, may_leave, w->dump_sum, SUM_TIMES);
+}
+
+/* For replace, the result of an earlier run. */
+static void prepare_replace(struct world *w)
+{
+	if (!dir_entries(w->out))
+		need(!convert(w, THREADS, false, NULL), "cannot convert");
+}
+
+static int run_replace(struct world *w, struct ckf_error *err)
+{
+	return convert(w, THREADS, true, err);
+}
+
+/*
+ * Whatever went wrong, there is one image, the old one or the new one, and it is whole. Beside a
+ * new one, what could not be removed of the old one may stay under its temporary name.
+ */
+static const char *check_replace(struct world *w, int ret, bool may_leave)
+{
+	const char *bad = check_sources(w);
+	char path[160];
+
+	result_path(w, path);
+	if (!bad && dir_sum(path, 0) != w->fast_sum)
+		bad = "neither the old nor the new image is there";
+	if (!bad && ret && !may_leave && dir_entries(w->out) != 1)
+		bad = "something is left beside the image";
+	if (bad || dir_entries(w->out) != 1)
+		clear_out(w);
+	return bad;
+}
+
+/* Removing what was there before; when the new image is in its place, all is well without. */
+#define REMOVE_POINTS (1ull << FAULT_OPEN | 1ull << FAULT_OPENDIR | 1ull << FAULT_READDIR)
+/* Where replacing differs from making something new. */
+#define REPLACE_POINTS                                                                    \
+	(REMOVE_POINTS | 1ull << FAULT_STAT | 1ull << FAULT_SYNC | 1ull << FAULT_RENAME | \
+	 1ull << FAULT_RENAME_FLAGS | 1ull << FAULT_UNLINK)
+
+const struct op convert_ops[] = {
+	{ "dump", 0, 0, NULL, run_dump_open, check_dump_open },
+	{ "convert", 0, 0, NULL, run_convert, check_convert },
+	{ "extract", 0, 0, NULL, run_extract, check_extract },
+	{ "replace", REPLACE_POINTS, REMOVE_POINTS, prepare_replace, run_replace, check_replace },
+	{ 0 },
+};
+
+void convert_init(struct world *w)
+{
+	struct ckf_error err = { 0 };
+
+	make_dumps(w);
+	snprintf(w->fast, sizeof(w->fast), "%s/fast", w->base);
+	need(!ckf_convert(w->dump, w->fast, NULL, NULL, &err), err.msg);
+	need(!ckf_dump_open(w->dump, &w->read_ref, &err), err.msg);
+	w->dump_sum = dir_sum(w->dump, SUM_TIMES);
+	w->fast_sum = dir_sum(w->fast, 0);
+	need(w->dump_sum && w->fast_sum, "cannot read dump and image");
+	close(dm_mkdir(w->base, "out", w->out, sizeof(w->out)));
+}
+
+void convert_fini(struct world *w)
+{
+	ckf_dump_close(w->read_ref);
+}

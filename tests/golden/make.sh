@@ -1,0 +1,14 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# make.sh: makes the golden images that are not there yet, and prints what tests/unit/test_golden.c
+# has to expect of them. One image for each version of the format, kept as it is for ever: images of
+# that version are out there, and every later ckfast has to read them.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+if [ -e v1.0 ]; then
+	echo "v1.0 is there already: it is not made again" >&2
+else
+	/usr/bin/python3 v1_0.py v1.0
+fi

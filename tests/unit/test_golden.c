@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The golden images: one of each version of the format, made once by tests/golden/make.sh and never
+ * again. Every later reader has to read them, with these results, and to write the newest of them
+ * byte for byte as it is.
+ *
+ * A test that fails here is right: it is the code that broke the format.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "../../convert/ckf_convert.h"
+#include "../../format/ckf_codec.h"
+#include "../../loader/ckf_fill.h"
+#include "../../loader/ckf_verify.h"
+#include "dump_maker.h"
+
+#define GOLDEN "tests/golden/v1.0" /* from where the tests are run */
+#define BACKGROUND 0xa5
+
+/* What make.sh has printed. */
+#define IDX_HASH 0x4a9f4f8a6f852423ull
+#define PACK_HASH 0x51f80f7445eb8d2aull
+
+static const struct area {
+	uint32_t kind;
+	uint32_t flags; /* of its dest */
+	uint64_t id;
+	uint64_t start;
+	uint64_t nr_pages;
+	uint64_t hash; /* of all its pages; those that no op fills are zeros */
+} areas[] = {
+	{ CKF_TARGET_TASK, 0, 1, 0x10000, 4, 0x6bd4e7e1de546e66 },
+	{ CKF_TARGET_TASK, 0, 1, 0x20000, 16, 0x89380e6acca83f52 },
+	{ CKF_TARGET_TASK, CKF_DEST_HUGE, 1, 0x7f0000000000, 2048, 0x471c1831c1afae6c },
+	{ CKF_TARGET_TASK, 0, 7, 0x10000, 4, 0xcac1ccec10b288e3 },
+	{ CKF_TARGET_TASK, 0, 7, 0x20000, 17, 0x7973560f9e2ba2a0 },
+	{ CKF_TARGET_SHMEM, 0, 77, 0, 13, 0xd88b107aa6573285 },
+};
+
+#define NR_AREAS (sizeof(areas) / sizeof(areas[0]))
+
+static const struct entry {
+	const char *name;
+	uint8_t kind;
+	uint64_t size_bytes;
+	uint64_t hash;
+	uint32_t mode;
+	uint32_t uid;
+	uint32_t gid;
+	int64_t mtime_sec;
+	uint32_t mtime_nsec;
+} entries[] = {
+	{ "empty", 1, 0, 0x2d06800538d394c2, 0644, 0, 0, -5, 123456789 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789 },
+	{ "mm-1.img", 1, 113, 0xa15f63568a2ded57, 0600, 1000, 100, 1700000000, 123456789 },
+	{ "mm-7.img", 1, 82, 0x62ffdad07328a7db, 0644, 0, 0, 1700000000, 123456789 },
+	{ "mm-9.img", 1, 59, 0xa35e20a186d14282, 0644, 0, 0, 1700000000, 123456789 },
+	{ "other.bin", 1, 15, 0x782b85ef853f9d39, 04751, 0, 0, 0, 0 },
+	{ "pagemap-1.img", 1, 94, 0x96885bd795365261, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pagemap-7.img", 1, 56, 0xcf6564c5b7bd3849, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pagemap-9.img", 1, 14, 0xcf643afe47a3394e, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pagemap-shmem-77.img", 1, 40, 0xa564e592f2a427d1, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pages-1.img", 2, 6340608, 0xc43abecd4598bc54, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pages-2.img", 2, 49152, 0x327701fac8fc58a1, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pages-3.img", 2, 36864, 0xcb4f9e77bb190624, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pages-4.img", 2, 0, 0x2d06800538d394c2, 0644, 0, 0, 1700000000, 123456789 },
+	{ "parent", 3, 11, 0x925cd2e664f5c8d8, 0777, 0, 0, 1700000000, 123456789 },
+	{ "pstree.img", 1, 50, 0xab884da0b2f31b17, 0644, 0, 0, 1700000000, 123456789 },
+};
+
+#define NR_ENTRIES (sizeof(entries) / sizeof(entries[0]))
+
+struct golden {
+	int dir_fd;
+	struct ckf_image *img;
+};
+
+static void expect_ok(int ret, const struct ckf_error *err)
+{
+	if (ret)
+		fail_msg("%d: %s", ret, err->msg);
+}
+
+static int setup(void **state)
+{
+	static struct golden g;
+	struct ckf_error err = { 0 };
+
+	g.dir_fd = open(GOLDEN, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (g.dir_fd < 0)
+		fail_msg("no " GOLDEN ": run from the root of the repository");
+	expect_ok(ckf_image_open(g.dir_fd, &g.img, &err), &err);
+	*state = &g;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct golden *g = *state;
+
+	ckf_image_close(g->img);
+	close(g->dir_fd);
+	return 0;
+}
+
+static uint8_t *read_file(int dir_fd, const char *name, size_t *bytes)
+{
+	int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	uint8_t *p;
+
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	*bytes = (size_t)st.st_size;
+	p = malloc(*bytes + 1);
+	assert_non_null(p);
+	assert_int_equal(read(fd, p, *bytes), *bytes);
+	close(fd);
+	return p;
+}
+
+static uint64_t file_hash(int dir_fd, const char *name)
+{
+	size_t bytes;
+	uint8_t *p = read_file(dir_fd, name, &bytes);
+	uint64_t hash = ckf_hash64(p, bytes);
+
+	free(p);
+	return hash;
+}
+
+/* Nobody has made it again. */
+static void test_unchanged(void **state)
+{
+	const struct golden *g = *state;
+
+	assert_int_equal(file_hash(g->dir_fd, CKF_IDX_NAME), IDX_HASH);
+	assert_int_equal(file_hash(g->dir_fd, CKF_PACK_NAME), PACK_HASH);
+}
+
+static void test_verify(void **state)
+{
+	const struct golden *g = *state;
+	struct ckf_verify_stats stats;
+	struct ckf_error err = { 0 };
+
+	for (unsigned int threads = 1; threads <= 2; threads++) {
+		expect_ok(ckf_verify(g->img, threads, NULL, NULL, &stats, &err), &err);
+		assert_int_equal(stats.decoded_bytes, (3 + 8 + 256 + 1) * CKF_PAGE_BYTES);
+	}
+}
+
+static void test_entries(void **state)
+{
+	const struct golden *g = *state;
+
+	assert_int_equal(g->img->idx->nr_files, NR_ENTRIES);
+	for (size_t i = 0; i < NR_ENTRIES; i++) {
+		const struct ckf_file *f = &g->img->idx->files[i];
+		const struct entry *e = &entries[i];
+
+		assert_string_equal(f->name, e->name);
+		assert_int_equal(f->kind, e->kind);
+		assert_int_equal(f->size_bytes, e->size_bytes);
+		assert_int_equal(f->checksum, e->hash);
+		assert_int_equal(f->mode, e->mode);
+		assert_int_equal(f->uid, e->uid);
+		assert_int_equal(f->gid, e->gid);
+		assert_true(f->mtime_sec == e->mtime_sec);
+		assert_int_equal(f->mtime_nsec, e->mtime_nsec);
+		if (f->kind == CKF_FILE_SYMLINK)
+			assert_string_equal(f->target, "../previous");
+		else
+			assert_null(f->target);
+	}
+}
+
+/* Memory at the same place modulo 2 MiB; mapped has to be unmapped, with 2 MiB more. */
+static char *map_area(const struct area *a, void **mapped)
+{
+	uint64_t bytes = ckf_pages_to_bytes(a->nr_pages) + CKF_HUGE_BYTES;
+
+	*mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(*mapped, MAP_FAILED);
+	return (char *)ckf_align_up((uintptr_t)*mapped, CKF_HUGE_BYTES);
+}
+
+/* Fills the areas of one target that are mapped at addrs, with flags for all of their dests. */
+static void fill(const struct golden *g, const struct area *first, size_t nr, char **addrs,
+		 uint32_t flags)
+{
+	int64_t t = ckf_index_find_target(g->img->idx, first->kind, first->id);
+	struct ckf_fill_opts opts = { .size = sizeof(opts), .dir_fd = -1, .threads = 2 };
+	struct ckf_error err = { 0 };
+	struct ckf_dest dests[NR_AREAS];
+
+	assert_true(t >= 0);
+	for (size_t i = 0; i < nr; i++)
+		dests[i] = (struct ckf_dest){
+			.start = first[i].start,
+			.end = first[i].start + ckf_pages_to_bytes(first[i].nr_pages),
+			.addr = addrs[i],
+			.prot = PROT_READ | PROT_WRITE,
+			.flags = flags | first[i].flags,
+		};
+	expect_ok(ckf_fill(g->img, &g->img->idx->targets[t], dests, nr, &opts, NULL, &err), &err);
+}
+
+static void test_fill(void **state)
+{
+	const struct golden *g = *state;
+	void *mapped[NR_AREAS];
+	char *addrs[NR_AREAS];
+	size_t n;
+
+	for (size_t i = 0; i < NR_AREAS; i++)
+		addrs[i] = map_area(&areas[i], &mapped[i]);
+	for (size_t i = 0; i < NR_AREAS; i += n) {
+		for (n = 1; i + n < NR_AREAS && areas[i + n].id == areas[i].id; n++)
+			;
+		fill(g, &areas[i], n, &addrs[i], CKF_DEST_FRESH);
+	}
+	for (size_t i = 0; i < NR_AREAS; i++) {
+		uint64_t bytes = ckf_pages_to_bytes(areas[i].nr_pages);
+
+		if (ckf_hash64(addrs[i], bytes) != areas[i].hash)
+			fail_msg("area %zu has something else in it", i);
+		munmap(mapped[i], bytes + CKF_HUGE_BYTES);
+	}
+}
+
+/* A child gets what is its parent's as the parent has it: pages with that flag are left alone. */
+static void test_inherit(void **state)
+{
+	const struct golden *g = *state;
+	const struct area *child = &areas[3];
+	void *mapped[2];
+	char *addrs[2];
+
+	for (size_t i = 0; i < 2; i++) {
+		addrs[i] = map_area(&child[i], &mapped[i]);
+		memset(addrs[i], BACKGROUND, ckf_pages_to_bytes(child[i].nr_pages));
+	}
+	fill(g, child, 2, addrs, CKF_DEST_SHARED);
+	/* 3 pages inherited, 1 not; 5 inherited, 3 not, 8 without an op, 1 not. */
+	for (size_t page = 0; page < 4; page++)
+		assert_int_equal((uint8_t)addrs[0][page * CKF_PAGE_BYTES + 9] == BACKGROUND,
+				 page < 3);
+	for (size_t page = 0; page < 17; page++)
+		assert_int_equal((uint8_t)addrs[1][page * CKF_PAGE_BYTES + 9] == BACKGROUND,
+				 page < 5 || (page >= 8 && page < 16));
+	for (size_t i = 0; i < 2; i++)
+		munmap(mapped[i], ckf_pages_to_bytes(child[i].nr_pages) + CKF_HUGE_BYTES);
+}
+
+/* The version that is written now, from the decoded index. */
+static void test_encode(void **state)
+{
+	const struct golden *g = *state;
+	struct ckf_disk_pack_header h;
+	size_t idx_bytes, want_bytes;
+	uint8_t *want = read_file(g->dir_fd, CKF_IDX_NAME, &want_bytes);
+	void *idx;
+
+	assert_int_equal(g->img->idx->version_major, CKF_VERSION_MAJOR);
+	assert_int_equal(g->img->idx->version_minor, CKF_VERSION_MINOR);
+	assert_int_equal(ckf_index_encode(g->img->idx, &idx, &idx_bytes, NULL), 0);
+	assert_int_equal(idx_bytes, want_bytes);
+	assert_memory_equal(idx, want, want_bytes);
+	free(idx);
+	free(want);
+	ckf_pack_header_encode(g->img->idx, &h);
+	want = read_file(g->dir_fd, CKF_PACK_NAME, &want_bytes);
+	assert_memory_equal(&h, want, sizeof(h));
+	free(want);
+}
+
+static void test_extract(void **state)
+{
+	struct ckf_error err = { 0 };
+	char base[64], out[128];
+	int dir;
+
+	(void)state;
+	dm_tempdir(base);
+	snprintf(out, sizeof(out), "%s/dump", base);
+	expect_ok(ckf_extract(GOLDEN, out, NULL, &err), &err);
+	dir = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(dir >= 0);
+	for (size_t i = 0; i < NR_ENTRIES; i++) {
+		const struct entry *e = &entries[i];
+		struct stat st;
+
+		assert_int_equal(fstatat(dir, e->name, &st, AT_SYMLINK_NOFOLLOW), 0);
+		assert_int_equal(st.st_size, e->size_bytes);
+		assert_true(st.st_mtim.tv_sec == e->mtime_sec);
+		assert_int_equal(S_ISLNK(st.st_mode), e->kind == CKF_FILE_SYMLINK);
+		if (S_ISREG(st.st_mode))
+			assert_int_equal(file_hash(dir, e->name), e->hash);
+	}
+	close(dir);
+	dm_remove(base);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_unchanged, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_verify, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_entries, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fill, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_inherit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_encode, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_extract, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
