@@ -118,6 +118,13 @@ extract_same() {
 	rm -rf "$D/extracted"
 }
 
+# compare_memory: restores $D/fast, stopped, and compares each page with $D/dump. $D/memory is from
+# memcmp --save.
+compare_memory() {
+	"$ROOT/tests/e2e/memcmp" --criu "$CRIU" --before "$D/memory" --ignore wf \
+		"$D/dump" "$D/fast" >"$D/memcmp.out" 2>&1 || fail "$(cat "$D/memcmp.out")"
+}
+
 # roundtrip PROG ARGS…: start, dump, restore with the stock CRIU, convert, extract, restore fast; the
 # process is checked and compared each time. Leaves $D/dump and $D/fast. DUMPER may name the CRIU to
 # dump with.
@@ -130,6 +137,7 @@ roundtrip() {
 roundtrip_from() {
 	local checker=$1
 	snapshot "$PID" "$D/before"
+	"$ROOT/tests/e2e/memcmp" --save "$D/memory" "$PID"
 	dump "$PID" "$D/dump"
 
 	restore_stock "$D/dump"
@@ -141,6 +149,7 @@ roundtrip_from() {
 	"$CKFAST" inspect "$D/fast" >"$D/inspect.out" || fail "inspect"
 	extract_same "$D/fast" "$D/dump"
 	diff "$D/dump.facts" <(facts "$D/dump") >/dev/null || fail "convert changed the dump"
+	compare_memory
 
 	restore_fast "$D/fast"
 	snapshot "$PID" "$D/after"

@@ -1,0 +1,81 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""
+Reads the reports (*.tap) of runs of the ZDTM suite.
+
+    compare.py STOCK OURS       exit code 1 if a test that passes in the first directory does not
+                                pass in the second, or none passes at all
+    compare.py --undumped DIR   the tests that failed before there was anything to restore
+
+Some tests change so fast that a dump fails now and then. Dumps are always made by the stock criu, so
+this says nothing about restoring: such a test may be run again, and then that run counts. Any other
+failure stands, whatever comes after it.
+"""
+import glob
+import os
+import re
+import sys
+
+LINE = re.compile(r"(ok|not ok) \d+ - (\S+)(?: # (SKIP .*)?)?")
+
+
+def parse(report):
+    """(test, pass | fail | undumped | skip) of one report; what a failed test said follows it."""
+    test = None
+    for line in report:
+        found = LINE.match(line)
+        if found:
+            if test:
+                yield test, "fail"
+            test = found[2] if found[1] == "not ok" else None
+            if not test:
+                yield found[2], "skip" if found[3] else "pass"
+        elif test and "FAIL at CRIU dump" in line:
+            yield test, "undumped"
+            test = None
+    if test:
+        yield test, "fail"
+
+
+def read(directory):
+    """{test: result}, of all reports together, the oldest first."""
+    results = {}
+    for path in sorted(glob.glob(os.path.join(directory, "*.tap")), key=os.path.getmtime):
+        with open(path, encoding="utf-8", errors="replace") as report:
+            for test, result in parse(report):
+                if results.get(test) != "fail":
+                    results[test] = result
+    return results
+
+
+def summary(name, results):
+    words = ("pass", "fail", "undumped", "skip")
+    counts = ", ".join("%s %d" % (w, list(results.values()).count(w)) for w in words)
+    print("%-6s %d tests: %s" % (name, len(results), counts))
+
+
+def compare(stock, ours):
+    summary("stock", stock)
+    summary("fast", ours)
+    for test in sorted(stock):
+        if stock[test] in ("fail", "undumped"):
+            print("%s with stock, too: %s (fast: %s)"
+                  % (stock[test], test, ours.get(test, "not run")))
+    lost = [t for t in sorted(stock) if stock[t] == "pass" and ours.get(t) != "pass"]
+    for test in lost:
+        print("LOST: %s (%s)" % (test, ours.get(test, "not run")))
+    if "pass" not in stock.values():
+        print("LOST: no test passes with stock")
+    return 1 if lost or "pass" not in stock.values() else 0
+
+
+def main(args):
+    if len(args) != 2:
+        sys.exit(__doc__)
+    if args[0] == "--undumped":
+        print("\n".join(t for t, result in sorted(read(args[1]).items()) if result == "undumped"))
+        return 0
+    return compare(read(args[0]), read(args[1]))
+
+
+sys.exit(main(sys.argv[1:]))

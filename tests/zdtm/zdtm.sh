@@ -1,0 +1,122 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# zdtm.sh subset|full [h|ns…]: CRIU's own test suite with stock CRIU, and again with every restore
+# going through a fast image. What stock passes here and now is what has to pass.
+#
+#	subset	the tests of memory-h.txt and memory-ns.txt; the memory of all tasks is compared, too
+#	full	all tests
+#	h, ns	the flavours: on the host itself, in namespaces; both if none is named
+#
+# CRIU_VERSION picks the CRIU. CKZ_TESTS='zdtm/static/maps00 …' runs these tests only. CKZ_COMPARE=1
+# compares memory in full mode, too: a test that notices when it is stopped for a moment may fail
+# then. Results are in build/zdtm-results/MODE-FLAVOUR/: reports, output, and logs of what failed.
+#
+# Exit code 77 where it cannot run. Only one run at a time in one checkout.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+root=$PWD
+here=$root/tests/zdtm
+mode=${1:?usage: zdtm.sh subset|full [h|ns…]}
+shift
+flavours=("$@")
+[ ${#flavours[@]} -gt 0 ] || flavours=(h ns)
+
+skip() {
+	echo "SKIP: $*"
+	exit 77
+}
+
+version=${CRIU_VERSION:-}
+if [ -z "$version" ]; then
+	version=$(readlink build/bin/criu) || skip "no patched CRIU in build/bin (make criu)"
+	version=${version#criu-}
+fi
+[ -x "build/bin/criu-$version" ] || skip "no patched CRIU $version in build/bin (make criu)"
+[ -x build/bin/ckfast ] || skip "no build/bin/ckfast (make all)"
+[ "$(id -u)" = 0 ] || skip "the ZDTM suite needs root"
+
+built=0
+"$here/build.sh" "$version" || built=$?
+[ $built = 0 ] || exit $built
+
+tree=$root/build/zdtm-$version
+exec 9>"$tree/.lock"
+flock -n 9 || skip "another run is using $tree"
+
+# Copies: whoever builds meanwhile does not change what is tested.
+mkdir -p "$tree/bin"
+cp -f build/bin/criu-"$version"{,-stock} build/bin/ckfast "$tree/bin"
+export CKZ_STOCK=$tree/bin/criu-$version-stock
+export CKZ_CRIU=$tree/bin/criu-$version
+export CKZ_CKFAST=$tree/bin/ckfast
+export CKZ_MEMCMP=$root/tests/e2e/memcmp
+[ "$mode" = full ] || export CKZ_COMPARE=1
+export CKZ_PRELOAD=$tree/prlimit_shim.so
+case $version in
+4.1*)
+	CKZ_PRELOAD+=:$tree/sockopt_shim.so
+	# 4.1 waits for ever where hardware breakpoints do not work; this makes it do without.
+	export CRIU_FAULT=130
+	;;
+esac
+
+# tests FLAVOUR: what zdtm.py is to run.
+tests() {
+	local t
+	if [ -n "${CKZ_TESTS:-}" ]; then
+		printf -- '-t\n%s\n' $CKZ_TESTS
+	elif [ "$mode" = full ]; then
+		echo -a
+	else
+		while read -r t; do
+			# Not every CRIU has every test.
+			if [[ $t == zdtm/* ]] && [ -x "$tree/test/$t" ]; then
+				printf -- '-t\n%s\n' "$t"
+			fi
+		done <"$here/memory-$1.txt"
+	fi
+}
+
+# run_tests FLAVOUR ARGS…: adds a report to those in $CKZ_RESULTS.
+run_tests() {
+	local flavour=$1
+	shift
+	(
+		cd "$tree/test"
+		umask 0000
+		PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH exec /usr/bin/python3 ./zdtm.py run "$@" \
+			-f "$flavour" -p 2 --keep-going --ignore-taint -k never --report "$CKZ_RESULTS" \
+			--criu-bin "$here/criu-wrapper.sh"
+	) >>"$CKZ_RESULTS/output.log" 2>&1 </dev/null 9>&-
+}
+
+# suite FLAVOUR NAME: with CKZ_FAST set or not.
+suite() {
+	local flavour=$1 name=$2 start=$SECONDS status=0 args tries t
+	export CKZ_RESULTS=$results/$name
+	rm -rf "$CKZ_RESULTS"
+	mkdir -p "$CKZ_RESULTS"
+	mapfile -t args < <(tests "$flavour")
+	run_tests "$flavour" "${args[@]}" || status=$?
+	for tries in 1 2; do
+		args=()
+		for t in $("$here/compare.py" --undumped "$CKZ_RESULTS"); do
+			args+=(-t "$t")
+		done
+		[ ${#args[@]} = 0 ] || run_tests "$flavour" "${args[@]}" || status=$?
+	done
+	echo "$mode $flavour $name: $((SECONDS - start)) s, exit code $status"
+}
+
+lost=0
+for flavour in "${flavours[@]}"; do
+	results=$root/build/zdtm-results/$mode-$flavour
+	unset CKZ_FAST
+	suite "$flavour" stock
+	export CKZ_FAST=1
+	suite "$flavour" fast
+	"$here/compare.py" "$results/stock" "$results/fast" || lost=1
+done
+exit $lost
