@@ -86,7 +86,7 @@ LIB := $(B)/libckfast.a
 CKFAST := $(B)/bin/ckfast
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
-PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%)
+PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 
 # Shows what is made, or with V=1 how.
@@ -95,8 +95,8 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all lib unit progs fuzz-build deps criu check check-long check-build demo bench bundle fuzz zdtm \
-	zdtm-subset zdtm-build lint install install-criu dist clean FORCE
+.PHONY: all lib unit progs fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
+	zdtm zdtm-subset zdtm-build lint install install-criu dist clean FORCE
 
 all: lib $(CKFAST)
 lib: $(LIB)
@@ -155,10 +155,15 @@ $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB
 # The calls that wrap.c has a wrapper for are led to it.
 WRAPPED = $(shell $(CC) -E $(BASE_CFLAGS) tests/fault/wrap.c | grep -oE '\b__wrap_\w+' | \
 	  sort -u | sed 's/__wrap_/-Wl,--wrap=/')
+# So are those of libraries, where they are to be had as archives.
+archive = $(or $(filter /%,$(shell $(CC) -print-file-name=$(1).a)),\
+	  $(shell $(PKG_CONFIG) --libs $(1)))
+FAULT_LIBS = $(foreach p,$(LIB_PACKAGES) libprotobuf-c,$(call archive,$(p))) -pthread \
+	     $(shell $(PKG_CONFIG) --libs cmocka)
 $(B)/fault/fault: $(FAULT_OBJ) $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(WRAPPED) -o $@ $^ $(UNIT_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(WRAPPED) -o $@ $^ $(FAULT_LIBS)
 
 build/progs/%: tests/progs/%.c
 	@mkdir -p $(@D)
@@ -203,7 +208,7 @@ demo: deps
 	@scripts/demo.sh
 
 bench: deps
-	@$(MAKE) $(PARALLEL) all progs build/progs/bare criu
+	@$(MAKE) $(PARALLEL) all progs criu
 	@tests/bench/bench.sh
 
 bundle: all progs criu

@@ -4,8 +4,10 @@
  *
  *	anon	private anonymous memory of one process
  *	frag	the same, but only every other page of twice the range, never in huge pages
- *	tasks	PROCS processes with MIB each, that each has filled itself
- *	shm	shared anonymous memory that PROCS processes have mapped
+ *	tasks	PROCS processes with MIB each, that each has filled itself, each elsewhere
+ *	forked	the same, but all at the address where the parent has its own, as it comes about
+ *when processes fork first and allocate afterwards shm	shared anonymous memory that PROCS processes
+ *have mapped
  *
  * Each process has a rank, the root 0. It creates DIR/ready.RANK with its pid, and answers signals
  * with DIR/report.RANK: "OK" or "BAD", and how many nanoseconds that took.
@@ -19,6 +21,7 @@
 #include "prog.h"
 
 #define MAX_PROCS 64
+#define APART_BYTES (UINT64_C(1) << 40)
 
 struct memory {
 	char *addr;
@@ -64,9 +67,9 @@ static void write_touch(const struct memory *m)
 		__atomic_fetch_or(m->addr + i * m->step_bytes, 0, __ATOMIC_RELAXED);
 }
 
-static void map(struct memory *m, int flags)
+static void map(struct memory *m, void *hint, int flags)
 {
-	m->addr = mmap(NULL, m->nr_pages * m->step_bytes, PROT_READ | PROT_WRITE,
+	m->addr = mmap(hint, m->nr_pages * m->step_bytes, PROT_READ | PROT_WRITE,
 		       flags | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (m->addr == MAP_FAILED)
 		die("mmap");
@@ -137,8 +140,8 @@ int main(int argc, char **argv)
 	const char *kind;
 
 	if (argc < 4) {
-		fprintf(stderr,
-			"usage: bench_mem DIR anon|frag|tasks|shm MIB [random|mixed] [PROCS]\n");
+		fprintf(stderr, "usage: bench_mem DIR anon|frag|tasks|forked|shm MIB "
+				"[random|mixed] [PROCS]\n");
 		return 2;
 	}
 	kind = argv[2];
@@ -151,13 +154,16 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(kind, "frag"))
 		m.step_bytes = 2 * PAGE;
-	if (!strcmp(kind, "tasks")) {
+	if (!strcmp(kind, "tasks") || !strcmp(kind, "forked")) {
+		uint64_t apart;
+
 		rank = fork_ranks(procs);
-		map(&m, MAP_PRIVATE);
-		fill(&m, profile, 1000 + rank);
+		apart = strcmp(kind, "tasks") ? 0 : (rank + 1) * APART_BYTES;
+		map(&m, (void *)(uintptr_t)apart, MAP_PRIVATE);
+		fill(&m, profile, (uint64_t)(rank + 1) << 40); /* no page alike */
 	} else {
-		map(&m, strcmp(kind, "shm") ? MAP_PRIVATE : MAP_SHARED);
-		fill(&m, profile, 1000);
+		map(&m, NULL, strcmp(kind, "shm") ? MAP_PRIVATE : MAP_SHARED);
+		fill(&m, profile, 1);
 		rank = strcmp(kind, "shm") ? 0 : fork_ranks(procs);
 	}
 	serve(argv[1], rank, &m);
