@@ -83,7 +83,10 @@ static int uring_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsi
 	do {
 		ret = io_uring_submit(&io->ring);
 	} while (ret == -EINTR || ret == -EAGAIN);
-	return ret < 0 ? ret : 0;
+	if (ret < 0)
+		return ret;
+	/* One was queued: with none taken there would be nothing to wait for. */
+	return ret == 1 ? 0 : -EIO;
 }
 
 int ckf_io_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsigned int nr_iov,

@@ -10,7 +10,8 @@ build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev li
 criu=(patch xz-utils protobuf-compiler libnl-3-dev libnet1-dev libcap-dev libbsd-dev uuid-dev)
 tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3-xxhash
 	python3-lz4 python3-zstandard python3-protobuf)
-zdtm=(libnl-route-3-dev python3-yaml iptables nftables iproute2 procps)
+zdtm=(libnl-route-3-dev python3-yaml python3-junit.xml iptables nftables
+	iproute2 procps)
 
 # Whatever provides the package does (pkgconf for pkg-config).
 installed=$(dpkg-query -W -f='${db:Status-Abbrev}${Package} ${Provides}\n' 2>/dev/null |
