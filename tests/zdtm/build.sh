@@ -26,7 +26,8 @@ unset MAKEFLAGS MFLAGS MAKELEVEL CRIU_VERSION
 pkg-config --exists libnl-route-3.0 || missing "libnl-route-3-dev"
 for module in google.protobuf yaml junit_xml; do
 	/usr/bin/python3 -c "import $module" 2>/dev/null ||
-		missing "the module $module of /usr/bin/python3 (python3-protobuf, python3-yaml, python3-junit.xml)"
+		missing "the module $module of /usr/bin/python3 (python3-protobuf, python3-yaml," \
+			"python3-junit.xml)"
 done
 for program in iptables ip ps; do
 	command -v $program >/dev/null || missing "$program (iptables, iproute2, procps)"
