@@ -13,16 +13,6 @@
 
 #include "copy.h"
 
-static void add_iov(struct iovec *v, unsigned int *n, char *base, uint64_t bytes)
-{
-	if (*n && (char *)v[*n - 1].iov_base + v[*n - 1].iov_len == base) {
-		v[*n - 1].iov_len += bytes;
-		return;
-	}
-	v[*n].iov_base = base;
-	v[(*n)++].iov_len = bytes;
-}
-
 int fill_copy_add(struct fill_copy *c, char *dst, const char *src, uint64_t bytes)
 {
 	int ret;
@@ -32,8 +22,8 @@ int fill_copy_add(struct fill_copy *c, char *dst, const char *src, uint64_t byte
 		if (ret)
 			return ret;
 	}
-	add_iov(c->src, &c->nr_src, (char *)(uintptr_t)src, bytes);
-	add_iov(c->dst, &c->nr_dst, dst, bytes);
+	fill_add_iov(c->src, &c->nr_src, (char *)(uintptr_t)src, bytes);
+	fill_add_iov(c->dst, &c->nr_dst, dst, bytes);
 	c->bytes += bytes;
 	return 0;
 }

@@ -235,6 +235,19 @@ static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *e
 	return 0;
 }
 
+void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s)
+{
+	sum->read_bytes += s->read_bytes;
+	sum->filled_bytes += s->filled_bytes;
+	sum->zero_bytes += s->zero_bytes;
+	sum->shared_bytes += s->shared_bytes;
+	sum->huge_pages += s->huge_pages;
+	sum->ns += s->ns;
+	sum->workers += s->workers;
+	sum->uring |= s->uring;
+	sum->direct |= s->direct;
+}
+
 int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const struct ckf_dest *dests,
 	     size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
 	     struct ckf_error *err)
@@ -267,15 +280,8 @@ out:
 	pthread_cond_destroy(&job.cond);
 	pthread_mutex_destroy(&job.lock);
 	if (stats) {
-		stats->read_bytes += job.stats.read_bytes;
-		stats->filled_bytes += job.stats.filled_bytes;
-		stats->zero_bytes += job.stats.zero_bytes;
-		stats->shared_bytes += job.stats.shared_bytes;
-		stats->huge_pages += job.stats.huge_pages;
-		stats->uring |= job.stats.uring;
-		stats->direct |= job.stats.direct;
-		stats->workers += job.stats.workers;
-		stats->ns += ckf_now_ns() - start_ns;
+		job.stats.ns = ckf_now_ns() - start_ns;
+		fill_stats_add(stats, &job.stats);
 	}
 	return ret;
 }

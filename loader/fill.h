@@ -115,6 +115,20 @@ struct fill_job {
 	struct ckf_fill_stats stats;
 };
 
+/* Adds bytes at base to v[0..*n): to the last one where they go on from it, which needs no room. */
+static inline void fill_add_iov(struct iovec *v, unsigned int *n, char *base, uint64_t bytes)
+{
+	if (*n && (char *)v[*n - 1].iov_base + v[*n - 1].iov_len == base) {
+		v[*n - 1].iov_len += bytes;
+		return;
+	}
+	v[*n].iov_base = base;
+	v[(*n)++].iov_len = bytes;
+}
+
+/* fill.c: adds what s counts to sum. */
+void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
+
 /* lane.c */
 int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,
 		   struct ckf_fill_stats *stats, struct ckf_error *err);

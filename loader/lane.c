@@ -184,19 +184,6 @@ static bool fits_in_place(const struct ckf_chunk *c, const struct fill_piece *p,
 	return page == c->nr_pages;
 }
 
-static void add_iov(struct fill_request *req, char *base, size_t bytes)
-{
-	struct iovec *last = req->nr_iovs ? &req->iovs[req->nr_iovs - 1] : NULL;
-
-	if (last && (char *)last->iov_base + last->iov_len == base) {
-		last->iov_len += bytes;
-		return;
-	}
-	req->iovs[req->nr_iovs].iov_base = base;
-	req->iovs[req->nr_iovs].iov_len = bytes;
-	req->nr_iovs++;
-}
-
 static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
 		     const struct fill_piece *p, size_t n, bool in_place)
 {
@@ -208,11 +195,12 @@ static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
 		*q = p[i];
 		if (in_place) {
 			q->flags |= FILL_IN_PLACE;
-			add_iov(req, p[i].dst, ckf_pages_to_bytes(p[i].nr_pages));
+			fill_add_iov(req->iovs, &req->nr_iovs, p[i].dst,
+				     ckf_pages_to_bytes(p[i].nr_pages));
 		}
 	}
 	if (!in_place)
-		add_iov(req, req->slot + req->bytes, bytes);
+		fill_add_iov(req->iovs, &req->nr_iovs, req->slot + req->bytes, bytes);
 	req->bytes += bytes;
 }
 

@@ -350,22 +350,6 @@ static void fail(struct fill_job *job, int ret, const struct ckf_error *err)
 	pthread_mutex_unlock(&job->lock);
 }
 
-static void add_stats(struct fill_job *job, const struct ckf_fill_stats *s)
-{
-	struct ckf_fill_stats *sum = &job->stats;
-
-	pthread_mutex_lock(&job->lock);
-	sum->read_bytes += s->read_bytes;
-	sum->filled_bytes += s->filled_bytes;
-	sum->zero_bytes += s->zero_bytes;
-	sum->shared_bytes += s->shared_bytes;
-	sum->huge_pages += s->huge_pages;
-	sum->uring |= s->uring;
-	sum->direct |= s->direct;
-	sum->workers++;
-	pthread_mutex_unlock(&job->lock);
-}
-
 void fill_worker_run(struct fill_job *job, bool may_uring)
 {
 	struct worker w;
@@ -377,5 +361,8 @@ void fill_worker_run(struct fill_job *job, bool may_uring)
 	if (ret)
 		fail(job, ret, &w.err);
 	worker_fini(&w);
-	add_stats(job, &w.stats);
+	w.stats.workers = 1;
+	pthread_mutex_lock(&job->lock);
+	fill_stats_add(&job->stats, &w.stats);
+	pthread_mutex_unlock(&job->lock);
 }
