@@ -64,6 +64,7 @@ STRICT := -Wconversion
 LIB_SRC := $(wildcard format/*.c loader/*.c gpu/*.c)
 CONVERT_SRC := $(wildcard convert/*.c)
 CLI_SRC := $(wildcard cli/*.c)
+AGENT_SRC := $(wildcard agent/*.c)
 PROTO := $(wildcard proto/*.proto)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_HELPERS := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
@@ -74,6 +75,7 @@ PROG_SRC := $(wildcard tests/progs/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
+AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o)
 UNIT_HELPER_OBJ := $(UNIT_HELPERS:%.c=$(B)/obj/%.o)
 # opts.proto imports descriptor.proto, whose C form no package holds.
 PROTO_GOOGLE := $(if $(wildcard proto/opts.proto),google/protobuf/descriptor)
@@ -84,6 +86,7 @@ PROTO_OBJ := $(PROTO_C:$(P)/%.c=$(B)/obj/proto/%.o)
 
 LIB := $(B)/libckfast.a
 CKFAST := $(B)/bin/ckfast
+AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare
@@ -98,7 +101,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .PHONY: all lib unit progs fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
 	zdtm zdtm-subset zdtm-build lint install install-criu dist clean FORCE
 
-all: lib $(CKFAST)
+all: lib $(CKFAST) $(AGENT)
 lib: $(LIB)
 unit: $(UNIT) $(FAULT)
 progs: $(PROGS)
@@ -146,6 +149,13 @@ $(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(CLI_LIBS)
+
+# Preloaded into other people's programs: shows nothing but what it puts in front of the driver.
+$(AGENT_OBJ): BASE_CFLAGS += -fvisibility=hidden
+$(AGENT): $(AGENT_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL -o $@ $^
 
 $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB) $(B)/flags
 	@mkdir -p $(@D)
@@ -240,6 +250,8 @@ lint:
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
+	install -d $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(AGENT) $(DESTDIR)$(PREFIX)/lib/libckfast-cuda.so
 	install -m 644 docs/ckfast.1 $(DESTDIR)$(PREFIX)/share/man/man1/ckfast.1
 
 install-criu: criu
@@ -254,6 +266,6 @@ dist:
 clean:
 	rm -rf build
 
--include $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
+-include $(AGENT_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
 	 $(FAULT_OBJ:.o=.d) \
 	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)
