@@ -112,6 +112,25 @@ build_patched() {
 	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version"
 }
 
+# The plugin is a library that CRIU loads: what it takes from CRIU is in the program, what it takes
+# from ckfast it brings along, and keeps to itself.
+build_plugin() {
+	local version=$1 dir=build/criu-$1 out=build/lib/criu-$1 id
+	id=$(cat "$lib" criu-patch/plugin/*.c gpu/*.h format/*.h "$dir/.patched" | sha256sum)
+	if [ "$(cat "$out/.built" 2>/dev/null)" != "$id" ]; then
+		echo "criu: building the plugin for $version"
+		mkdir -p "$out"
+		# shellcheck disable=SC2046
+		"${CC:-gcc}" -std=gnu11 -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror \
+			-shared -fPIC -D_GNU_SOURCE \
+			-iquote "$dir/include" -iquote "$dir/criu/include" \
+			-iquote "$dir/criu/arch/x86/include" -iquote "$dir" -iquote "$root" \
+			$("$dir/compel/compel-host" includes) -Wl,--exclude-libs,ALL \
+			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/ckfast_cuda_plugin.c "$lib"
+		echo "$id" >"$out/.built"
+	fi
+}
+
 mkdir -p "$bin"
 if [ -n "${CRIU_SRC:-}" ]; then
 	[ -e "$CRIU_SRC" ] || die "CRIU_SRC=$CRIU_SRC is not there"
@@ -133,6 +152,7 @@ for version in "${versions[@]}"; do
 	}
 	build_stock "$version" "$source"
 	build_patched "$version"
+	[ ! -e "build/criu-$version/.patched" ] || build_plugin "$version"
 	newest=${newest:-$version}
 done
 [ -n "$newest" ] || die "no CRIU source can be had; CRIU_SRC=DIR|TARBALL takes one's own"
@@ -140,4 +160,5 @@ done
 ln -sfn "criu-$newest-stock" "$bin/criu-stock"
 if [ -e "$bin/criu-$newest" ]; then
 	ln -sfn "criu-$newest" "$bin/criu"
+	ln -sfn "criu-$newest" build/lib/criu
 fi
