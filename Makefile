@@ -89,7 +89,8 @@ CKFAST := $(B)/bin/ckfast
 AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
-PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare
+PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
+	 build/bin/cuda-checkpoint
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 
 # Shows what is made, or with V=1 how.
@@ -184,6 +185,16 @@ build/progs/bare: tests/bench/bare.c
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $< -luring
+
+build/progs/cudaprog: tests/gpu/cudaprog.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $<
+
+build/bin/cuda-checkpoint: tests/gpu/cuda_checkpoint.c build/libckfast.a
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -o $@ $^
 
 # Fuzz targets are compiled with the sources, by the compiler that has the fuzzer.
 build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(CONVERT_SRC) $(PROTO_OBJ)

@@ -76,6 +76,10 @@ build_stock() {
 		echo "$id" >"$dir/.built"
 	fi
 	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version-stock"
+	if [ ! -e "build/lib/criu-$version-stock/cuda_plugin.so" ]; then
+		make -C "$dir/plugins/cuda" ARCH=x86 >>"$dir.log" 2>&1 </dev/null || die "CRIU's CUDA plugin: see $dir.log"
+		install -D -m 755 "$dir/plugins/cuda/cuda_plugin.so" "build/lib/criu-$version-stock/cuda_plugin.so"
+	fi
 }
 
 # The patched tree starts as a copy of the stock one with its objects, so that only what the
@@ -158,6 +162,7 @@ done
 [ -n "$newest" ] || die "no CRIU source can be had; CRIU_SRC=DIR|TARBALL takes one's own"
 
 ln -sfn "criu-$newest-stock" "$bin/criu-stock"
+ln -sfn "criu-$newest-stock" build/lib/criu-stock
 if [ -e "$bin/criu-$newest" ]; then
 	ln -sfn "criu-$newest" "$bin/criu"
 	ln -sfn "criu-$newest" build/lib/criu
