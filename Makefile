@@ -268,6 +268,8 @@ install: all
 install-criu: criu
 	install -d $(DESTDIR)$(PREFIX)/sbin
 	install -m 755 build/bin/criu $(DESTDIR)$(PREFIX)/sbin/criu
+	install -d $(DESTDIR)$(PREFIX)/lib/ckfast/criu
+	install -m 755 build/lib/criu/ckfast_cuda_plugin.so $(DESTDIR)$(PREFIX)/lib/ckfast/criu/
 
 dist:
 	@mkdir -p build
