@@ -96,11 +96,23 @@ static struct hook {
 #define NR_HOOKS (sizeof(hooks) / sizeof(hooks[0]))
 #define REAL(nr, type) ((type)hooks[nr].real)
 
+/* The C library's dlsym(), which this library's own is in front of. False: not a C library that we
+ * know. */
+static bool find_real_dlsym(void)
+{
+	if (!real_dlsym)
+		real_dlsym = (void *(*)(void *, const char *))dlvsym(RTLD_NEXT, "dlsym",
+								     "GLIBC_2.2.5");
+	return real_dlsym != NULL;
+}
+
 static void resolve(void)
 {
 	struct ckf_error err = { 0 };
 	void *lib;
 
+	if (!find_real_dlsym())
+		return;
 	inside = true;
 	lib = dlopen(CKF_CUDA_LIBRARY, RTLD_NOW);
 	for (size_t i = 0; lib && i < NR_HOOKS; i++)
@@ -331,12 +343,6 @@ CUresult cuGetProcAddress_v2(const char *name, void **fn, int version, uint64_t 
 	return res;
 }
 
-/* The C library's, which this library's own is in front of. */
-static void find_real_dlsym(void)
-{
-	real_dlsym = (void *(*)(void *, const char *))dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5");
-}
-
 /*
  * RTLD_NEXT is relative to the caller, which the C library finds by its return address: the call
  * has to be a jump. (-O2 makes it one; a test holds it to that.)
@@ -345,10 +351,8 @@ void *dlsym(void *restrict handle, const char *restrict name)
 {
 	void *found;
 
-	if (!real_dlsym)
-		find_real_dlsym();
-	if (!real_dlsym)
-		return NULL; /* not the C library that this was made for */
+	if (!find_real_dlsym())
+		return NULL;
 	if (handle == RTLD_NEXT || handle == RTLD_DEFAULT || name[0] != 'c' || name[1] != 'u')
 		return real_dlsym(handle, name);
 	found = real_dlsym(handle, name);
