@@ -2,9 +2,8 @@
 /*
  * Device memory as something that is filled: what a backend for a kind of GPU has to offer.
  *
- * This is an interface only. No backend is in this version, the format has no kind of target for
- * device memory yet, and nothing calls these functions. It is here so that backends and loader
- * have one place to agree on.
+ * The loader calls it: loader/ckf_fill_sink.h fills device memory from a fast image or from a plain
+ * dump through these functions and knows nothing else of GPUs.
  *
  * The life of a fill:
  *
@@ -101,6 +100,9 @@ struct ckf_sink_ops {
 		     uint64_t mem_off, uint64_t bytes, struct ckf_error *err);
 	/* Waits until everything that was started has arrived. The first error of any copy. */
 	int (*drain)(struct ckf_sink *sink, struct ckf_error *err);
+
+	/* How many streams there are, at least 1. NULL: one. */
+	unsigned int (*nr_streams)(const struct ckf_sink *sink);
 };
 
 #endif
