@@ -70,6 +70,9 @@ UNIT_HELPERS := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
 FAULT_SRC := $(wildcard tests/fault/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 PROG_SRC := $(wildcard tests/progs/*.c)
+# The fake CUDA driver, and its two programs.
+STUB_PROG_SRC := tests/stub/smi.c tests/stub/ckpt_main.c
+STUB_SRC := $(filter-out $(STUB_PROG_SRC),$(wildcard tests/stub/*.c))
 
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
@@ -87,6 +90,8 @@ CKFAST := $(B)/bin/ckfast
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare
+STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
+STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi stub-ckpt cuapp cuapp-linked)
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 
 # Shows what is made, or with V=1 how.
@@ -95,13 +100,14 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all lib unit progs fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
+.PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
 	zdtm zdtm-subset zdtm-build lint install install-criu dist clean FORCE
 
 all: lib $(CKFAST)
 lib: $(LIB)
 unit: $(UNIT) $(FAULT)
 progs: $(PROGS)
+stub: $(STUB)
 fuzz-build: $(FUZZ)
 
 # The flags of the last build: when they change, everything is compiled again.
@@ -175,6 +181,36 @@ build/progs/bare: tests/bench/bare.c
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $< -luring
 
+# Never with sanitizers: it is loaded into programs that have none.
+build/obj/tests/stub/%.o: tests/stub/%.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 -fvisibility=hidden -ftls-model=initial-exec $(WARN) -MMD -MP -c \
+		-o $@ $<
+
+# -Bsymbolic: a library that is preloaded must not take the driver's own table of functions over.
+build/stub/libcuda.so.1: $(STUB_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) -shared -Wl,-soname,libcuda.so.1 -Wl,-Bsymbolic -pthread -o $@ $^
+
+build/stub/stub-smi: build/obj/tests/stub/smi.o build/obj/tests/stub/scan.o
+build/stub/stub-ckpt: build/obj/tests/stub/ckpt_main.o
+build/stub/stub-smi build/stub/stub-ckpt:
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) -o $@ $^
+
+build/stub/cuapp: tests/stub/app/cuapp.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $<
+
+build/stub/cuapp-linked: tests/stub/app/cuapp.c build/stub/libcuda.so.1
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -DLINKED -MMD -MP -o $@ $^
+
 # Fuzz targets are compiled with the sources, by the compiler that has the fuzzer.
 build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(CONVERT_SRC) $(PROTO_OBJ)
 	@mkdir -p $(@D)
@@ -191,7 +227,7 @@ criu: lib
 # With all CPUs, unless -j says otherwise.
 PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-check-build: all unit progs fuzz-build criu zdtm-build
+check-build: all unit progs stub fuzz-build criu zdtm-build
 	@$(MAKE) D=asan,ubsan all unit
 
 check: deps
@@ -256,4 +292,5 @@ clean:
 
 -include $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
 	 $(FAULT_OBJ:.o=.d) \
-	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)
+	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d) $(STUB_OBJ:.o=.d) \
+	 $(STUB:=.d)
