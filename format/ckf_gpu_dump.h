@@ -49,7 +49,10 @@ int ckf_gpu_dump_decode(const void *buf, size_t bytes, struct ckf_gpu_dump **out
 			struct ckf_error *err);
 void ckf_gpu_dump_free(struct ckf_gpu_dump *d);
 
-/* Sorts allocs by addr and hands over a malloc()ed buffer. -ENOMEM. */
+/*
+ * Sorts allocs by addr, sums up d->bytes, and hands over a malloc()ed buffer. Checks nothing else:
+ * what it is given has to obey the rules of SPEC.md. -ENOMEM.
+ */
 int ckf_gpu_dump_encode(struct ckf_gpu_dump *d, void **buf, size_t *bytes, struct ckf_error *err);
 
 #endif

@@ -2,8 +2,9 @@
 /*
  * Device memory as something that is filled: what a backend for a kind of GPU has to offer.
  *
- * The backend for CUDA is gpu/cuda_sink.c; the loader (loader/ckf_fill_sink.h) knows nothing but
- * this interface.
+ * The loader calls it: loader/ckf_fill_sink.h fills device memory from a fast image or from a plain
+ * dump through these functions and knows nothing else of GPUs.
+ * The backend for CUDA is gpu/cuda_sink.c.
  *
  * The life of a fill:
  *
@@ -111,6 +112,9 @@ struct ckf_sink_ops {
 		     uint64_t mem_off, uint64_t bytes, struct ckf_error *err);
 	/* Waits until everything that was started has arrived. The first error of any copy. */
 	int (*drain)(struct ckf_sink *sink, struct ckf_error *err);
+
+	/* How many streams there are, at least 1. NULL: one. */
+	unsigned int (*nr_streams)(const struct ckf_sink *sink);
 };
 
 #endif

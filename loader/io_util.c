@@ -2,6 +2,7 @@
 /* Small helpers that the files of loader/ share. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +27,18 @@ int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off)
 		bytes -= (size_t)got;
 	}
 	return 0;
+}
+
+bool ckf_is_hole(int fd, uint64_t off, uint64_t bytes)
+{
+	struct stat st;
+	off_t data;
+
+	if (fstat(fd, &st) || off + bytes > (uint64_t)st.st_size)
+		return false;
+	data = lseek(fd, (off_t)off, SEEK_DATA);
+	/* ENXIO: nothing but a hole up to the end of the file. */
+	return data < 0 ? errno == ENXIO : (uint64_t)data >= off + bytes;
 }
 
 int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64_t got,
