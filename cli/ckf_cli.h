@@ -29,6 +29,7 @@ extern const struct cli_verb cli_verb_convert;
 extern const struct cli_verb cli_verb_inspect;
 extern const struct cli_verb cli_verb_verify;
 extern const struct cli_verb cli_verb_extract;
+extern const struct cli_verb cli_verb_gpud;
 
 /* options.c: values of options. 0, or -EINVAL. */
 

@@ -23,6 +23,7 @@ struct ckf_cuda_sink_opts {
 	 * May be NULL. */
 	int (*cancelled)(void *arg);
 	void *arg;
+	_Atomic uint64_t *done_bytes; /* what is copied or cleared is added; may be NULL */
 };
 
 /* Warms the device if it is not warm. The pool must outlive the sink. */

@@ -218,6 +218,17 @@ int ckf_cuda_pool_warm(struct ckf_cuda_pool *pool, unsigned int ordinal, struct 
 	return ret ? ret : start_pinner(pool, d, err);
 }
 
+bool ckf_cuda_pool_is_warm(struct ckf_cuda_pool *pool, unsigned int ordinal)
+{
+	struct ckf_cuda_dev *d = &pool->devs[ordinal];
+	bool is_warm;
+
+	pthread_mutex_lock(&d->lock);
+	is_warm = d->ctx != NULL;
+	pthread_mutex_unlock(&d->lock);
+	return is_warm;
+}
+
 int ckf_cuda_pool_wait(struct ckf_cuda_pool *pool, struct ckf_error *err)
 {
 	int ret;

@@ -65,6 +65,7 @@ void ckf_cuda_pool_close(struct ckf_cuda_pool *pool);
 
 /* Gives the device its context, if it has none. */
 int ckf_cuda_pool_warm(struct ckf_cuda_pool *pool, unsigned int ordinal, struct ckf_error *err);
+bool ckf_cuda_pool_is_warm(struct ckf_cuda_pool *pool, unsigned int ordinal);
 /* Waits until the slots are there. A device must have been warmed. */
 int ckf_cuda_pool_wait(struct ckf_cuda_pool *pool, struct ckf_error *err);
 

@@ -11,6 +11,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ struct ckf_sink {
 	unsigned int ordinal;
 	int (*cancelled)(void *arg);
 	void *arg;
+	_Atomic uint64_t *done_bytes;
 	CUstream *streams;
 	unsigned int nr_streams;
 	struct ckf_sink_mem *mems; /* all that are not freed */
@@ -54,6 +56,12 @@ static int use_device(const struct ckf_sink *sink, struct ckf_error *err)
 	CUresult res = sink->cu->ctx_set_current(sink->dev->ctx);
 
 	return res ? fail(sink, res, "cannot use the context of the GPU", err) : 0;
+}
+
+static void count(struct ckf_sink *sink, uint64_t bytes)
+{
+	if (sink->done_bytes)
+		atomic_fetch_add(sink->done_bytes, bytes);
 }
 
 static CUmemAllocationProp mem_prop(const struct ckf_sink *sink, uint32_t flags)
@@ -90,6 +98,7 @@ int ckf_cuda_sink_open(struct ckf_cuda_pool *pool, const struct ckf_cuda_sink_op
 	sink->ordinal = opts->device;
 	sink->cancelled = opts->cancelled;
 	sink->arg = opts->arg;
+	sink->done_bytes = opts->done_bytes;
 	sink->streams = calloc(opts->nr_streams, sizeof(*sink->streams));
 	if (sink->streams)
 		ret = use_device(sink, err);
@@ -415,10 +424,12 @@ static int sink_submit(struct ckf_sink *sink, unsigned int stream, const struct 
 		sink_slot_put(sink, slot);
 		return ret;
 	}
-	for (size_t i = 0; i < nr && !res; i++)
+	for (size_t i = 0; i < nr && !res; i++) {
 		res = sink->cu->memcpy_htod_async(copies[i].mem->va + copies[i].mem_off,
 						  (char *)slot->addr + copies[i].slot_off,
 						  copies[i].bytes, sink->streams[stream]);
+		count(sink, copies[i].bytes);
+	}
 	if (!res)
 		res = sink->cu->event_record(event, sink->streams[stream]);
 	if (res) {
@@ -450,6 +461,7 @@ static int sink_fetch(struct ckf_sink *sink, unsigned int stream, const struct c
 		res = sink->cu->event_record(event, sink->streams[stream]);
 	if (!res)
 		res = sink->cu->event_synchronize(event);
+	count(sink, copy->bytes);
 	if (!res)
 		return 0;
 	/* Nothing may be written to the slot any more when somebody else has it. */
@@ -471,8 +483,14 @@ static int sink_clear(struct ckf_sink *sink, unsigned int stream, struct ckf_sin
 	ret = use_device(sink, err);
 	if (ret || !bytes)
 		return ret;
+	count(sink, bytes);
 	res = sink->cu->memset_d8_async(mem->va + mem_off, 0, bytes, sink->streams[stream]);
 	return res ? fail(sink, res, "cannot clear GPU memory", err) : 0;
+}
+
+static unsigned int sink_nr_streams(const struct ckf_sink *sink)
+{
+	return sink->nr_streams;
 }
 
 static int sink_drain(struct ckf_sink *sink, struct ckf_error *err)
@@ -504,4 +522,5 @@ const struct ckf_sink_ops ckf_cuda_sink_ops = {
 	.fetch = sink_fetch,
 	.clear = sink_clear,
 	.drain = sink_drain,
+	.nr_streams = sink_nr_streams,
 };

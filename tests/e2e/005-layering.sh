@@ -59,7 +59,7 @@ layer format
 layer loader format
 layer gpu format loader
 layer convert format loader
-layer cli format loader convert
+layer cli format loader gpu convert
 
 # The glue is compiled inside CRIU's tree, with the top of ours as an include folder.
 for file in $(sources criu-patch); do
