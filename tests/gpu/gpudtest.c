@@ -253,11 +253,14 @@ static uint64_t mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
-/* A third of the pages are zero, and so is all of each fourth group of 8 MiB. */
+/* A third of all groups of 512 KiB are zero, and so is all of each fourth group of 8 MiB; in some
+ * groups there are single pages of zeros. */
 static void pattern(char *buf, uint64_t bytes, uint64_t seed)
 {
 	for (uint64_t off = 0; off < bytes; off += CKF_PAGE_BYTES) {
-		bool zero = mix(seed + off) % 3 == 0 || (off >> 23) % 4 == 3;
+		uint64_t group = mix(seed + (off >> 19));
+		bool zero = group % 3 == 0 || (off >> 23) % 4 == 3 ||
+			    (group % 5 == 0 && mix(seed + off) % 3 == 0);
 
 		if (zero)
 			memset(buf + off, 0, CKF_PAGE_BYTES);
