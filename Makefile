@@ -93,7 +93,7 @@ AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
-	 build/bin/cuda-checkpoint
+	 build/progs/gpudtest	 build/bin/cuda-checkpoint
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi stub-ckpt cuapp cuapp-linked)
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
@@ -191,6 +191,11 @@ build/progs/bare: tests/bench/bare.c
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $< -luring
+
+build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $^ $(LIB_LIBS)
 
 # Never with sanitizers: it is loaded into programs that have none.
 build/obj/tests/stub/%.o: tests/stub/%.c

@@ -208,6 +208,8 @@ static CUresult restore(void)
 		return res;
 	}
 	forget_saved();
+	for (struct stub_mem *m = stub.mems; m; m = m->next)
+		stub_mem_trim(m);
 	stub_busy_fd_open();
 	return CUDA_SUCCESS;
 }

@@ -212,6 +212,14 @@ void stub_mem_free_ctx(struct CUctx_st *ctx)
 	}
 }
 
+void stub_mem_trim(struct stub_mem *m)
+{
+	if (!m->handle && m->bytes < KEEP_FD_BYTES) {
+		close(m->fd);
+		m->fd = -1;
+	}
+}
+
 static CUresult plain_alloc(CUdeviceptr *out, uint64_t bytes)
 {
 	struct CUctx_st *ctx = stub_ctx();
@@ -239,10 +247,7 @@ static CUresult plain_alloc(CUdeviceptr *out, uint64_t bytes)
 	}
 	stub.maps->ctx = ctx;
 	stub.maps->read = stub.maps->write = ~0u;
-	if (bytes < KEEP_FD_BYTES) {
-		close(mem->fd);
-		mem->fd = -1;
-	}
+	stub_mem_trim(mem);
 	*out = addr;
 	return CUDA_SUCCESS;
 }

@@ -200,11 +200,11 @@ STUB_EXPORT CUresult cuStreamSynchronize(CUstream stream)
 
 static CUresult stream_query(CUstream stream)
 {
-	const struct CUstream_st *s = stub_stream_of(stream);
+	struct CUstream_st *s = stub_stream_of(stream);
 
 	if (!s)
 		return STUB_ERROR_INVALID_HANDLE;
-	return s->done < s->submitted ? CUDA_ERROR_NOT_READY : stub.async_error;
+	return stub_stream_poll(s, s->submitted) ? stub.async_error : CUDA_ERROR_NOT_READY;
 }
 
 STUB_EXPORT CUresult cuStreamQuery(CUstream stream)
@@ -309,7 +309,8 @@ static CUresult event_query(CUevent event)
 
 	if (!e)
 		return STUB_ERROR_INVALID_HANDLE;
-	return event_done(e) ? stub.async_error : CUDA_ERROR_NOT_READY;
+	return !e->stream || stub_stream_poll(e->stream, e->seq) ? stub.async_error
+								 : CUDA_ERROR_NOT_READY;
 }
 
 STUB_EXPORT CUresult cuEventQuery(CUevent event)

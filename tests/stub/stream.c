@@ -14,6 +14,7 @@
 #include "stub.h"
 
 #define STACK_BYTES (256u << 10)
+#define PATIENCE_NS 10000000u
 #define REMOVE_BYTES (64u << 10) /* that it pays to give back instead of zeroing */
 
 static struct stub_pool stream_pool = { .size = sizeof(struct CUstream_st) };
@@ -232,6 +233,7 @@ static CUresult append(struct CUstream_st *s, const struct stub_item *item)
 	*copy = *item;
 	copy->next = NULL;
 	copy->device = s->ctx->device;
+	copy->time_ns = stub_now_ns();
 	*s->tail = copy;
 	s->tail = &copy->next;
 	s->submitted++;
@@ -286,6 +288,15 @@ CUresult stub_stream_sync(struct CUstream_st *s, uint64_t upto)
 {
 	drain(s, upto);
 	return stub.async_error;
+}
+
+/* What has been waiting for long gets done here: the stream's thread may be stopped. */
+bool stub_stream_poll(struct CUstream_st *s, uint64_t upto)
+{
+	if (s->done < upto && !s->busy &&
+	    stub_now_ns() > s->head->time_ns + stub_delay_ns() + PATIENCE_NS)
+		drain(s, s->done + 1);
+	return s->done >= upto;
 }
 
 CUresult stub_stream_wait(struct CUstream_st *s, struct CUstream_st *dep, uint64_t seq)

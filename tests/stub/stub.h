@@ -108,8 +108,9 @@ struct stub_item {
 	uint64_t src;
 	uint64_t bytes;
 	uint32_t value;
-	uint32_t width; /* of a SET's value in bytes */
-	int device;	/* of the stream */
+	uint32_t width;	  /* of a SET's value in bytes */
+	int device;	  /* of the stream */
+	uint64_t time_ns; /* of submission */
 	struct CUevent_st *event;
 	struct CUstream_st *dep;
 	uint64_t dep_seq;
@@ -227,6 +228,7 @@ int stub_memfd_new(uint32_t gpu, uint64_t bytes, CUresult *res);
 struct stub_map *stub_map_find(uint64_t addr);
 bool stub_range_ok(uint64_t addr, uint64_t bytes, int device, bool write);
 bool stub_is_device(uint64_t addr);
+void stub_mem_trim(struct stub_mem *m); /* closes a descriptor that is not needed */
 void stub_mem_free_ctx(struct CUctx_st *ctx);
 struct stub_range *stub_range_find(struct stub_range *list, uint64_t addr);
 
@@ -238,6 +240,8 @@ bool stub_drain_until(uint64_t deadline_ns);
 void stub_streams_end(struct CUctx_st *ctx);
 struct CUstream_st *stub_stream_of(CUstream stream); /* NULL: there is none */
 CUresult stub_stream_sync(struct CUstream_st *s, uint64_t upto);
+/* Whether it has got so far, without waiting. */
+bool stub_stream_poll(struct CUstream_st *s, uint64_t upto);
 CUresult stub_stream_wait(struct CUstream_st *s, struct CUstream_st *dep, uint64_t seq);
 bool stub_thread_start(void *(*fn)(void *), void *arg);
 
