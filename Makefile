@@ -93,7 +93,7 @@ AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
-	 build/progs/gpudtest	 build/bin/cuda-checkpoint
+	 build/progs/gpudtest build/bin/cuda-checkpoint
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi stub-ckpt cuapp cuapp-linked)
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)

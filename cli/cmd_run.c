@@ -63,7 +63,7 @@ static int run_run(const struct cli_verb *verb, int argc, char **argv)
 
 const struct cli_verb cli_verb_run = {
 	.name = "run",
-	.args = "[--] PROGRAM ARGS…",
+	.args = "PROGRAM…",
 	.summary = "Starts a program so that its GPU memory can be parked and restored fast.",
 	.help = "",
 	.run = run_run,
