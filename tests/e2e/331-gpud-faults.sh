@@ -11,13 +11,16 @@ export CKF_STUB_GPUS=2
 export CKF_STUB_DELAY_US=0
 mkdir dump out
 
-# count_calls COMMAND…: the functions that a gpud calls while it serves the command, and how often,
+# count_calls CHECK COMMAND…: the functions that a gpud calls while it serves the command, and how often,
 # beyond those of its start and end: in the file calls.
 count_calls() {
+	local check=$1
+	shift
 	CKF_STUB_COUNT=$W/before start_gpud --threads 2
 	stop_gpud
 	CKF_STUB_COUNT=$W/after start_gpud --threads 2
 	works "$@"
+	$check worked
 	stop_gpud
 	awk 'NR == FNR { n[$1] += $2; next } { $2 -= n[$1]; if ($2 > 0) print $1, $2 }' \
 		before after >calls
@@ -37,10 +40,11 @@ fds_are() {
 each_fails() {
 	local check=$1 name calls n before errors=0 passes=0
 	shift
-	count_calls "$@"
+	count_calls "$check" "$@"
 	: >fail
 	CKF_STUB_FAIL_FILE=$W/fail start_gpud --threads 2
 	works "$@"
+	$check worked
 	before=$(fds)
 	while read -r name calls; do
 		for ((n = 1; n <= calls; n++)); do
