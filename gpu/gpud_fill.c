@@ -2,9 +2,9 @@
 /*
  * FILL: makes the device memory of an image, hands it over, and fills it.
  *
- * All memory is made first, so that what does not fit is known before anything was read, and the
- * client gets each descriptor at once: it can map the memory while it is being filled. Processes
- * are filled side by side, and so are the devices of each.
+ * All memory is made first, so that what does not fit is known before anything was read. Processes
+ * are filled side by side, and so are the devices of each. A process's descriptors are sent when
+ * its memory is filled: the client may be busy until then, and a socket does not hold many.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,6 +23,7 @@
 
 struct fill {
 	struct gpud_conn *c;
+	uint64_t start_ns;
 	struct gpud_source src;
 	struct gpud_map map;
 	struct ckf_cuda_pool *pool;
@@ -160,12 +161,23 @@ static int open_sinks(struct fill *f, struct ckf_error *err)
 	return ret;
 }
 
-/* Makes the memory of one allocation and hands it to the client. */
 static int make_memory(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 		       struct ckf_sink_dest *dest, struct ckf_error *err)
 {
 	const struct ckf_gpu_alloc *a = &d->allocs[i];
-	unsigned int ordinal = gpud_map_ordinal(&f->map, d, a->device);
+
+	if (gpud_cancelled(f->c))
+		return -ECANCELED;
+	dest->start = a->addr;
+	dest->end = a->addr + a->bytes;
+	dest->sink = f->sinks[gpud_map_ordinal(&f->map, d, a->device)];
+	return ckf_cuda_sink_alloc(dest->sink, a->bytes, a->flags, &dest->mem, err);
+}
+
+static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
+		     const struct ckf_sink_dest *dest, struct ckf_error *err)
+{
+	const struct ckf_gpu_alloc *a = &d->allocs[i];
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_MEMORY,
 				  .pid = d->pid,
 				  .addr = a->addr,
@@ -174,18 +186,10 @@ static int make_memory(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 				  .flags = a->flags };
 	int fd, ret;
 
-	if (gpud_cancelled(f->c))
-		return -ECANCELED;
-	dest->start = a->addr;
-	dest->end = a->addr + a->bytes;
-	dest->sink = f->sinks[ordinal];
-	ret = ckf_cuda_sink_alloc(dest->sink, a->bytes, a->flags, &dest->mem, err);
-	if (ret)
-		return ret;
 	fd = ckf_cuda_sink_ops.share(dest->mem, err);
 	if (fd < 0)
 		return fd;
-	memcpy(m.uuid, f->pool->devs[ordinal].uuid, sizeof(m.uuid));
+	memcpy(m.uuid, f->pool->devs[gpud_map_ordinal(&f->map, d, a->device)].uuid, sizeof(m.uuid));
 	ret = gpud_send(f->c, &m, fd, err);
 	close(fd);
 	return ret;
@@ -207,7 +211,7 @@ static int make_all(struct fill *f, struct ckf_error *err)
 	return ret;
 }
 
-/* Fills the memory of one process and gives up our hold on it. */
+/* Fills the memory of one process and hands it to the client. */
 static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 {
 	struct gpud_part *p = &f->src.parts[i];
@@ -229,7 +233,11 @@ static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 	if (ret)
 		return ret;
 	atomic_fetch_add(&f->bytes, p->dump->bytes);
-	return gpud_send(f->c, &ready, -1, err);
+	ready.arg = p->dump->bytes;
+	ready.arg2 = ckf_now_ns() - f->start_ns;
+	for (uint32_t k = 0; k < p->dump->nr_allocs && !ret; k++)
+		ret = hand_over(f, p->dump, k, &f->dests[i][k], err);
+	return ret ? ret : gpud_send(f->c, &ready, -1, err);
 }
 
 static void fill_fini(struct fill *f)
@@ -280,9 +288,8 @@ static int run(struct fill *f, int dir_fd, struct ckf_error *err)
 
 int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
 {
-	struct fill f = { .c = c };
+	struct fill f = { .c = c, .start_ns = ckf_now_ns() };
 	struct ckf_gpud_msg done = { .op = CKF_GPUD_DONE };
-	uint64_t start_ns = ckf_now_ns();
 	int ret;
 
 	pthread_mutex_init(&f.lock, NULL);
@@ -290,7 +297,7 @@ int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
 	ret = run(&f, fd, err);
 	fill_fini(&f);
 	done.arg = atomic_load(&f.bytes);
-	done.arg2 = ckf_now_ns() - start_ns;
+	done.arg2 = ckf_now_ns() - f.start_ns;
 	gpud_job_end(c, ret, done.arg, err);
 	return ret ? ret : gpud_send(c, &done, -1, err);
 }
