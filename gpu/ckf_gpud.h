@@ -29,12 +29,12 @@ enum ckf_gpud_op {
 		3, /* arg: enum ckf_gpud_action, arg2: timeout in ms; pid. DONE, arg */
 	/*
 	 * Beside it a descriptor of an image directory: a fast image, or a dump. Fills memory for
-	 * each device target of it; ERROR ENOENT: it has none. Answers, per allocation and as soon
-	 * as its memory is there (not filled yet): MEMORY with pid, addr, bytes, the uuid of the
-	 * device that it is on now and a descriptor; READY per pid when all of its memory is filled
-	 * and checked; then DONE with arg: bytes filled, arg2: ns, or ERROR. Where a device of the
-	 * image is not in this machine and another one takes its place, a PAIR for each device of
-	 * the image comes first.
+	 * each device target of it; ERROR ENOENT: it has none. Answers, per process when its memory
+	 * is filled and checked: MEMORY per allocation with pid, addr, bytes, the uuid of the
+	 * device that it is on now and a descriptor, then READY with pid, arg: bytes, arg2: ns
+	 * since the request. After all of them DONE with arg: bytes filled, arg2: ns; or ERROR.
+	 * Where a device of the image is not in this machine and another one takes its place, a
+	 * PAIR for each device of the image comes first.
 	 */
 	CKF_GPUD_FILL = 4,
 	/*

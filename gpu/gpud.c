@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../loader/io_util.h"
@@ -23,6 +24,7 @@
 #define MIN_SLOTS 8
 #define MAX_SLOTS 64
 #define ACCEPT_PAUSE_MS 10
+#define STOP_SECONDS 5
 #define SEND_BUFFER_BYTES (64 << 20) /* a client may read late: all MEMORY messages fit in */
 
 static unsigned int cpus(void)
@@ -380,13 +382,26 @@ static void accept_one(struct ckf_gpud *g, int listen_fd)
 	}
 }
 
-/* No connection may outlive the run. */
+static void shutdown_all(struct ckf_gpud *g, int how)
+{
+	for (struct gpud_conn *c = g->conns; c; c = c->next)
+		shutdown(c->sock, how);
+}
+
+/* No connection may outlive the run. Jobs get the time to say so to their clients. */
 static void stop_all(struct ckf_gpud *g)
 {
+	struct timespec end;
+
 	atomic_store(&g->stopping, true);
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += STOP_SECONDS;
 	pthread_mutex_lock(&g->lock);
-	for (struct gpud_conn *c = g->conns; c; c = c->next)
-		shutdown(c->sock, SHUT_RD);
+	shutdown_all(g, SHUT_RD);
+	while (g->conns && !pthread_cond_timedwait(&g->cond, &g->lock, &end))
+		;
+	/* One that waits for a client to read waits no longer. */
+	shutdown_all(g, SHUT_RDWR);
 	while (g->conns)
 		pthread_cond_wait(&g->cond, &g->lock);
 	pthread_mutex_unlock(&g->lock);

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -150,32 +151,6 @@ int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err
 	return ckf_error_set(err, sock, "%s", first.msg);
 }
 
-int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
-{
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)m, .iov_len = sizeof(*m) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	struct cmsghdr *c;
-
-	if (fd >= 0) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	}
-	while (sendmsg(sock, &msg, MSG_NOSIGNAL) < 0)
-		if (errno != EINTR)
-			return ckf_error_set(err, -errno, "cannot send to gpud's socket: %s",
-					     strerror(errno));
-	return 0;
-}
-
 /* The first descriptor of a message, or -1; any other is closed and counted. */
 static int take_fd(struct msghdr *msg, unsigned int *nr)
 {
@@ -210,15 +185,16 @@ int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *e
 			      .msg_iovlen = 1,
 			      .msg_control = control.buf,
 			      .msg_controllen = sizeof(control.buf) };
-	unsigned int nr;
+	unsigned int nr, resets = 0;
 	ssize_t n;
 	int got;
 
 	if (fd)
 		*fd = -1;
+	/* A peer that closed without having read all that it was sent may have left an answer. */
 	do {
 		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-	} while (n < 0 && errno == EINTR);
+	} while (n < 0 && (errno == EINTR || (errno == ECONNRESET && !resets++)));
 	if (n < 0)
 		return ckf_error_set(err, -errno, "cannot receive from gpud's socket: %s",
 				     strerror(errno));
@@ -241,6 +217,50 @@ int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *e
 			     nr);
 }
 
+/* The error of an ERROR message. */
+static int answered_error(const struct ckf_gpud_msg *m, struct ckf_error *err)
+{
+	return ckf_error_set(err, m->arg > 0 && m->arg <= MAX_ERRNO ? -(int)m->arg : -EIO, "%s",
+			     m->text);
+}
+
+/* A gpud that closes a connection says why, and that may have come before we sent anything. */
+static int send_error(int sock, int ret, struct ckf_error *err)
+{
+	struct pollfd p = { .fd = sock, .events = POLLIN };
+	struct ckf_gpud_msg m;
+
+	if (ret == -EPIPE && poll(&p, 1, 0) > 0 && !ckf_gpud_recv(sock, &m, NULL, NULL) &&
+	    m.op == CKF_GPUD_ERROR)
+		return answered_error(&m, err);
+	return ckf_error_set(err, ret, "cannot send to gpud's socket: %s", strerror(-ret));
+}
+
+int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { .iov_base = (void *)m, .iov_len = sizeof(*m) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	if (fd >= 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	}
+	while (sendmsg(sock, &msg, MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return send_error(sock, -errno, err);
+	return 0;
+}
+
 int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, struct ckf_error *err)
 {
 	int ret;
@@ -251,8 +271,7 @@ int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, struct ckf_error *err)
 	if (ret)
 		return ret;
 	if (m->op == CKF_GPUD_ERROR)
-		return ckf_error_set(err, m->arg > 0 && m->arg <= MAX_ERRNO ? -(int)m->arg : -EIO,
-				     "%s", m->text);
+		return answered_error(m, err);
 	if (m->op != CKF_GPUD_DONE)
 		return ckf_error_set(err, -EBADMSG, "gpud answered with message %u", m->op);
 	return 0;

