@@ -23,12 +23,17 @@ bool ckf_gpu_images_probe(int dir_fd);
 int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
 		       struct ckf_gpu_fill **out, struct ckf_error *err);
 
-/* Waits for the memory of the process image_pid and gives it to p. 0 also when there is none. */
-int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
-		      struct ckf_error *err);
+struct ckf_gpu_fill_stats {
+	uint64_t bytes;
+	uint64_t ns; /* from the request until it was filled */
+};
 
-/* Bytes and time of the whole, once it has ended; 0 before. */
-void ckf_gpu_fill_sums(const struct ckf_gpu_fill *f, uint64_t *bytes, uint64_t *ns);
+/*
+ * Waits for the memory of the process image_pid and gives it to p, and with it which devices take
+ * the place of others. 0 also when there is none. stats may be NULL.
+ */
+int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
+		      struct ckf_gpu_fill_stats *stats, struct ckf_error *err);
 
 /* Ends it; memory that nobody got is freed. Takes NULL. */
 void ckf_gpu_fill_close(struct ckf_gpu_fill *f);

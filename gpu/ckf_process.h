@@ -66,6 +66,10 @@ void ckf_gpu_process_set_suspended(struct ckf_gpu_process *p);
 int ckf_gpu_process_give(struct ckf_gpu_process *p, const struct ckf_gpu_memory *m,
 			 struct ckf_error *err);
 
+/* For resume: the driver is to use another device, with another UUID, in place of one. */
+int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
+			 const uint8_t new_uuid[16], struct ckf_error *err);
+
 /* Sums for messages. */
 uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p);
 

@@ -21,16 +21,21 @@ struct item {
 	struct ckf_gpu_memory mem;
 };
 
+struct ready {
+	uint32_t pid;
+	struct ckf_gpu_fill_stats stats;
+};
+
 struct ckf_gpu_fill {
 	int sock;
 	struct item *items;
 	size_t nr;
 	size_t cap;
-	uint32_t *ready; /* pids */
+	struct ready *ready;
 	size_t nr_ready;
+	struct ckf_gpud_msg pairs[CKF_GPU_MAX_DEVICES];
+	unsigned int nr_pairs;
 	bool done;
-	uint64_t bytes;
-	uint64_t ns;
 	int ret; /* of the whole, once it has failed */
 	struct ckf_error err;
 };
@@ -72,14 +77,17 @@ static int add_item(struct ckf_gpu_fill *f, const struct ckf_gpud_msg *m, int fd
 	return 0;
 }
 
-static int add_ready(struct ckf_gpu_fill *f, uint32_t pid)
+static int add_ready(struct ckf_gpu_fill *f, const struct ckf_gpud_msg *m)
 {
-	uint32_t *more = realloc(f->ready, (f->nr_ready + 1) * sizeof(*more));
+	struct ready *more = realloc(f->ready, (f->nr_ready + 1) * sizeof(*more));
 
 	if (!more)
 		return -ENOMEM;
 	f->ready = more;
-	f->ready[f->nr_ready++] = pid;
+	f->ready[f->nr_ready++] = (struct ready){
+		.pid = m->pid,
+		.stats = { .bytes = m->arg, .ns = m->arg2 },
+	};
 	return 0;
 }
 
@@ -95,11 +103,11 @@ static void take_message(struct ckf_gpu_fill *f)
 		if (!ret)
 			fd = -1;
 	} else if (!ret && m.op == CKF_GPUD_READY) {
-		ret = add_ready(f, m.pid);
+		ret = add_ready(f, &m);
+	} else if (!ret && m.op == CKF_GPUD_PAIR && f->nr_pairs < CKF_GPU_MAX_DEVICES) {
+		f->pairs[f->nr_pairs++] = m;
 	} else if (!ret && m.op == CKF_GPUD_DONE) {
 		f->done = true;
-		f->bytes = m.arg;
-		f->ns = m.arg2;
 	} else if (!ret && m.op == CKF_GPUD_ERROR) {
 		ret = ckf_error_set(&f->err, m.arg ? -(int)m.arg : -EIO, "%s", m.text);
 	} else if (!ret) {
@@ -112,13 +120,13 @@ static void take_message(struct ckf_gpu_fill *f)
 	f->ret = ret;
 }
 
-static bool is_ready(const struct ckf_gpu_fill *f, uint32_t pid)
+static const struct ready *find_ready(const struct ckf_gpu_fill *f, uint32_t pid)
 {
 	for (size_t i = 0; i < f->nr_ready; i++) {
-		if (f->ready[i] == pid)
-			return true;
+		if (f->ready[i].pid == pid)
+			return &f->ready[i];
 	}
-	return f->done;
+	return NULL;
 }
 
 int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
@@ -150,11 +158,12 @@ int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
 }
 
 int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
-		      struct ckf_error *err)
+		      struct ckf_gpu_fill_stats *stats, struct ckf_error *err)
 {
+	const struct ready *ready;
 	int ret = 0;
 
-	while (!f->ret && !is_ready(f, image_pid))
+	while (!(ready = find_ready(f, image_pid)) && !f->done && !f->ret)
 		take_message(f);
 	if (f->ret)
 		return ckf_error_set(err, f->ret, "%s", f->err.msg);
@@ -165,13 +174,11 @@ int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu
 		if (!ret)
 			f->items[i].mem.fd = -1;
 	}
+	for (unsigned int i = 0; i < f->nr_pairs && !ret; i++)
+		ret = ckf_gpu_process_pair(p, f->pairs[i].uuid, f->pairs[i].uuid2, err);
+	if (ready && stats)
+		*stats = ready->stats;
 	return ret;
-}
-
-void ckf_gpu_fill_sums(const struct ckf_gpu_fill *f, uint64_t *bytes, uint64_t *ns)
-{
-	*bytes = f->bytes;
-	*ns = f->ns;
 }
 
 void ckf_gpu_fill_close(struct ckf_gpu_fill *f)

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../format/ckf_gpu_dump.h"
 #include "agent_call.h"
 #include "ckf_gpud.h"
 #include "ckf_process.h"
@@ -36,6 +37,11 @@ struct ckf_gpu_process {
 	struct ckf_gpu_memory *mem;
 	size_t nr_mem;
 	size_t cap_mem;
+	struct pair {
+		uint8_t old_uuid[16];
+		uint8_t new_uuid[16];
+	} pairs[CKF_GPU_MAX_DEVICES];
+	unsigned int nr_pairs;
 };
 
 static int action(const struct ckf_gpu_process *p, int gpud, uint32_t what, uint64_t timeout_ms,
@@ -318,12 +324,40 @@ static int suspend_running(struct ckf_gpu_process *p, int gpud, int dir_fd, stru
 	return ret;
 }
 
+int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
+			 const uint8_t new_uuid[16], struct ckf_error *err)
+{
+	struct pair *pair = &p->pairs[p->nr_pairs];
+
+	if (p->nr_pairs == CKF_GPU_MAX_DEVICES)
+		return ckf_error_set(err, -E2BIG, "more than %d GPUs", CKF_GPU_MAX_DEVICES);
+	memcpy(pair->old_uuid, old_uuid, sizeof(pair->old_uuid));
+	memcpy(pair->new_uuid, new_uuid, sizeof(pair->new_uuid));
+	p->nr_pairs++;
+	return 0;
+}
+
+static int send_pairs(const struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
+	int ret = 0;
+
+	for (unsigned int i = 0; i < p->nr_pairs && !ret; i++) {
+		memcpy(m.uuid, p->pairs[i].old_uuid, sizeof(m.uuid));
+		memcpy(m.uuid2, p->pairs[i].new_uuid, sizeof(m.uuid2));
+		ret = ckf_gpud_send(gpud, &m, -1, err);
+	}
+	return ret;
+}
+
 static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	int ret = 0;
 
 	if (p->suspended) {
-		ret = action(p, gpud, CKF_GPUD_RESUME, 0, NULL, err);
+		ret = send_pairs(p, gpud, err);
+		if (!ret)
+			ret = action(p, gpud, CKF_GPUD_RESUME, 0, NULL, err);
 		if (ret)
 			return ret;
 		p->suspended = false;

@@ -154,7 +154,7 @@ CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, cuda_checkpoint)
 static int give_back(int pid, struct ckf_error *err)
 {
 	struct ckf_gpu_process *gpu = NULL;
-	uint64_t bytes = 0, ns = 0;
+	struct ckf_gpu_fill_stats stats = {};
 	uint32_t image_pid;
 	int ret;
 
@@ -166,16 +166,14 @@ static int give_back(int pid, struct ckf_error *err)
 	if (!ret)
 		ret = ckf_gpu_image_pid(pid, &image_pid, err);
 	if (!ret && fill)
-		ret = ckf_gpu_fill_wait(fill, image_pid, gpu, err);
+		ret = ckf_gpu_fill_wait(fill, image_pid, gpu, &stats, err);
 	if (!ret) {
 		ckf_gpu_process_set_suspended(gpu);
 		ret = ckf_gpu_process_resume(gpu, gpud, err);
 	}
-	if (!ret && fill)
-		ckf_gpu_fill_sums(fill, &bytes, &ns);
 	if (!ret)
 		pr_info("Process %d has its device memory: %llu bytes in %llu ms\n", pid,
-			(unsigned long long)bytes, (unsigned long long)ns / 1000000);
+			(unsigned long long)stats.bytes, (unsigned long long)stats.ns / 1000000);
 	ckf_gpu_process_close(gpu);
 	return ret;
 }

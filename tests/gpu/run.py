@@ -318,7 +318,11 @@ def broken_step(run, model):
         except harness.Failure as e:
             run.check(f"broken {way}: refused", "checksum" in str(e), str(e))
         flip(pack, os.path.getsize(pack) // 2)
-        run.check(f"broken {way}: no process is left", harness.is_gone(task.pid))
+        try:
+            harness.wait_until("process", lambda: harness.is_gone(task.pid), 10)
+            run.check(f"broken {way}: no process is left", True)
+        except harness.Failure:
+            run.check(f"broken {way}: no process is left", False)
         time.sleep(0.5)
         left = gpulib.gpu_used_mib()
         run.check(f"broken {way}: no GPU memory is left", left <= idle + IDLE_MIB,
