@@ -61,7 +61,8 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 	switch (opt) {
 	case OPT_CODEC:
 		if (cli_parse_codec(optarg, &args->opts.codec))
-			return cli_usage(verb, "--codec %s: want auto, raw, lz4 or zstd", optarg);
+			return cli_usage(verb, "--codec %s: want auto, raw, lz4, zstd or bf16",
+					 optarg);
 		break;
 	case OPT_LEVEL:
 		if (cli_parse_int(optarg, INT32_MIN, INT32_MAX, &args->opts.level))
@@ -207,7 +208,7 @@ const struct cli_verb cli_verb_convert = {
 	.name = "convert",
 	.args = "DUMP FAST",
 	.summary = "Makes the fast image FAST of the CRIU dump DUMP, which stays as it is.",
-	.help = "  --codec NAME         auto (default), raw, lz4 or zstd\n"
+	.help = "  --codec NAME         auto (default), raw, lz4, zstd or bf16\n"
 		"  --level N            level of lz4 or zstd\n"
 		"  --extent-size SIZE   4M, 8M or 16M (default): the unit of reading\n"
 		"  --threads N          default: the CPUs\n"

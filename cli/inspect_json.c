@@ -92,6 +92,8 @@ static json_t *json_features(const struct ckf_index *idx)
 		json_array_append_new(list, json_string("lz4"));
 	if (idx->incompat & CKF_INCOMPAT_ZSTD)
 		json_array_append_new(list, json_string("zstd"));
+	if (idx->incompat & CKF_INCOMPAT_BF16)
+		json_array_append_new(list, json_string("bf16"));
 	return list;
 }
 

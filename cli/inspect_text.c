@@ -63,9 +63,10 @@ static void print_head(const struct insp *insp)
 	       idx->version_minor);
 	for (int i = 0; i < CKF_ID_BYTES; i++)
 		printf("%02x", idx->image_id[i]);
-	printf("\n  features   %s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
+	printf("\n  features   %s%s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
 	       idx->incompat & CKF_INCOMPAT_LZ4 ? " lz4" : "",
-	       idx->incompat & CKF_INCOMPAT_ZSTD ? " zstd" : "");
+	       idx->incompat & CKF_INCOMPAT_ZSTD ? " zstd" : "",
+	       idx->incompat & CKF_INCOMPAT_BF16 ? " bf16" : "");
 	printf("  pack       %s, extents of %u MiB: %" PRIu64 ", filled %.1f %%\n",
 	       cli_bytes(idx->pack_bytes, a), idx->extent_bytes >> 20, insp->nr_extents,
 	       percent(insp->stored_bytes, idx->pack_bytes));

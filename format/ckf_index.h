@@ -138,7 +138,7 @@ int64_t ckf_index_find_target(const struct ckf_index *idx, uint32_t kind, uint64
 /* Position of the first op of t that ends above addr, or t->first_op + t->nr_ops. */
 uint64_t ckf_index_find_op(const struct ckf_index *idx, const struct ckf_target *t, uint64_t addr);
 
-/* "task", "shmem"; "zero", "raw", "lz4", "zstd"; "?" for unknown values. */
+/* "task", "shmem"; "zero", "raw", "lz4", "zstd", "bf16"; "?" for unknown values. */
 const char *ckf_target_kind_name(uint32_t kind);
 const char *ckf_codec_name(uint32_t codec);
 

@@ -322,7 +322,7 @@ static void test_random(void **state)
 		setup(state);
 		e = *state;
 		e->rand = seed + (uint64_t)round;
-		opts.codec = (int)(dm_rand(&e->rand) % 4);
+		opts.codec = (int)(dm_rand(&e->rand) % CKF_CODEC_END);
 		if (opts.codec == CKF_CODEC_ZERO)
 			opts.codec = CKF_CODEC_AUTO;
 		opts.threads = 1 + dm_rand(&e->rand) % 4;
