@@ -26,6 +26,7 @@
 #define CKF_MAX_EXTENT_BYTES (16u << 20)
 #define CKF_SECTION_ALIGN 64
 #define CKF_SECTION_OPTIONAL (1u << 31)
+#define CKF_SECTION_STORAGE (CKF_SECTION_OPTIONAL + 1)
 #define CKF_MAX_NAME_BYTES 255
 #define CKF_MAX_LINK_BYTES 4095
 #define CKF_MAX_ADDR (1ull << 63)
@@ -60,6 +61,16 @@ enum ckf_file_kind {
 enum ckf_target_kind {
 	CKF_TARGET_TASK = 1,
 	CKF_TARGET_SHMEM = 2,
+};
+
+/* What the image was made to be read from; other numbers are as good as the first. */
+enum ckf_profile {
+	CKF_PROFILE_NUMBER = 0,
+	CKF_PROFILE_RAM = 1,
+	CKF_PROFILE_NVME = 2,
+	CKF_PROFILE_SSD = 3,
+	CKF_PROFILE_NETWORK = 4,
+	CKF_PROFILE_END,
 };
 
 #define CKF_OP_INHERIT (1u << 0)
@@ -154,6 +165,14 @@ struct ckf_disk_huge {
 	ckf_le32 target;
 };
 
+struct ckf_disk_storage {
+	ckf_le64 bytes_per_s;
+	ckf_le32 profile;
+	ckf_le16 nr_cores;
+	uint8_t measured;
+	uint8_t reserved;
+};
+
 struct ckf_disk_pack_header {
 	uint8_t magic[8];
 	ckf_le16 version_major;
@@ -231,6 +250,10 @@ CKF_AT(ckf_disk_lane, target, 32);
 CKF_SIZE(ckf_disk_huge, 16);
 CKF_AT(ckf_disk_huge, nr_huge, 8);
 CKF_AT(ckf_disk_huge, target, 12);
+CKF_SIZE(ckf_disk_storage, 16);
+CKF_AT(ckf_disk_storage, profile, 8);
+CKF_AT(ckf_disk_storage, nr_cores, 12);
+CKF_AT(ckf_disk_storage, measured, 14);
 CKF_SIZE(ckf_disk_pack_header, 4096);
 CKF_AT(ckf_disk_pack_header, version_major, 8);
 CKF_AT(ckf_disk_pack_header, version_minor, 10);

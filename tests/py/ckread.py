@@ -42,12 +42,15 @@ TARGET = struct.Struct("<QQQQIIIIII")
 OP = struct.Struct("<QIHH")
 LANE = struct.Struct("<QQQQII")
 HUGE_RANGE = struct.Struct("<QII")
+STORAGE = struct.Struct("<QIHBB")
 PACK_HEADER = struct.Struct("<8sHHI16sQ16sQ")
 
 SECTIONS = {1: ("strings", 1), 2: ("chunks", 24), 3: ("refs", 4), 4: ("files", 88),
             5: ("targets", 56), 6: ("ops", 16), 7: ("lanes", 40), 8: ("huge", 16)}
 STRUCTS = {"chunks": CHUNK, "refs": REF, "files": FILE, "targets": TARGET, "ops": OP,
            "lanes": LANE, "huge": HUGE_RANGE}
+
+S_STORAGE = (1 << 31) + 1
 
 ZERO, RAW, LZ4, ZSTD, BF16 = 0, 1, 2, 3, 4
 F_REGULAR, F_PAGES, F_LINK = 1, 2, 3
@@ -336,6 +339,8 @@ class Image:
                 self.bad(("sections", i), 128 + i * SECTION.size + 24, "R-checksum",
                          "bad section checksum")
                 continue
+            if kind == S_STORAGE:
+                self.check_storage(i, entry_bytes, offset, count, data)
             if kind not in SECTIONS:
                 continue
             name = SECTIONS[kind][0]
@@ -352,6 +357,19 @@ class Image:
         self.ops = self.sections["ops"][2]
         self.lanes = self.sections["lanes"][2]
         self.huge = self.sections["huge"][2]
+
+    def check_storage(self, i, entry_bytes, offset, count, data):
+        """Section 4.9."""
+        if entry_bytes != STORAGE.size:
+            self.stop(("sections", i), offset, "R-sections", "entry_bytes %d" % entry_bytes)
+        if count != 1:
+            self.stop(("sections", i), offset, "R-storage", "%d entries" % count)
+        speed, _, cores, measured, reserved = STORAGE.unpack(data)
+        if not speed or not cores or measured > 1:
+            self.bad(("storage", 0), offset, "R-storage", "%d bytes/s, %d cores, measured %d"
+                     % (speed, cores, measured))
+        if reserved:
+            self.bad(("storage", 0), offset, "R-reserved", "reserved byte is not zero")
 
     def check_padding(self):
         with open(os.path.join(self.path, IDX), "rb") as f:

@@ -249,6 +249,11 @@ def extra_section(kind, entry_bytes=4, data=b"12345678", **fields):
     return change
 
 
+def storage(*values, entry_bytes=16, **fields):
+    """The optional section of 4.9; values: bytes_per_s, profile, nr_cores, measured, reserved."""
+    return extra_section(ckread.S_STORAGE, entry_bytes, ckread.STORAGE.pack(*values), **fields)
+
+
 def section_after(i, field, step):
     """Moves a section, and with it the file's end: offset + step."""
     def hook(lay):
@@ -337,6 +342,23 @@ def _(m):
     def hook(lay):
         lay.pad = pad
     m.layout_hook = hook
+
+
+STORAGE_CASES = [
+    ("good", ACCEPT, "R-storage", storage(3000000000, 2, 2, 1, 0)),
+    ("unknown-profile", ACCEPT, "R-storage", storage((1 << 64) - 1, 77, 65535, 0, 0)),
+    ("no-speed", CORRUPT, "R-storage", storage(0, 2, 2, 1, 0)),
+    ("no-cores", CORRUPT, "R-storage", storage(1, 2, 0, 1, 0)),
+    ("measured-2", CORRUPT, "R-storage", storage(1, 2, 2, 2, 0)),
+    ("reserved", CORRUPT, "R-reserved", storage(1, 2, 2, 1, 1)),
+]
+for _name, _cls, _rule, _change in STORAGE_CASES:
+    add("storage-" + _name, _rule, _cls, "storage", _change)
+add("storage-two", "R-storage", CORRUPT, "sections", extra_section(
+    ckread.S_STORAGE, 16, 2 * ckread.STORAGE.pack(1, 2, 2, 1, 0)))
+add("storage-none", "R-storage", CORRUPT, "sections", extra_section(ckread.S_STORAGE, 16, b""))
+add("storage-entry-bytes", "R-sections", CORRUPT, "sections", extra_section(
+    ckread.S_STORAGE, 8, bytes(8)))
 
 
 # ---- chunks -------------------------------------------------------------------------------------

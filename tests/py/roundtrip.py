@@ -56,8 +56,8 @@ def check_truth(fast, out, truth):
 
 def convert(dump, fast, codec, extent, threads):
     """Dumps here are small: 256 MiB and 48 bytes a page are 300 MiB at the very most."""
-    done = ckfast("convert", dump, fast, "--codec", codec, "--extent-size", extent, "--threads",
-                  str(threads))
+    done = ckfast("convert", dump, fast, "--codec", codec, "--profile", "ssd",
+                  "--extent-size", extent, "--threads", str(threads))
     expect(done.code == 0, "convert %s %s: exit %d: %s" % (codec, extent, done.code,
                                                            done.err.strip()))
     expect(done.peak_kib < tool.PEAK_KIB, "convert took %d KiB" % done.peak_kib)
