@@ -109,10 +109,10 @@ static void test_profile(void **state)
 	(void)state;
 	assert_int_equal(cli_parse_profile("nvme", &s), 0);
 	assert_int_equal(s.profile, CKF_PROFILE_NVME);
-	assert_true(s.bytes_per_s == 3000000000 && s.nr_cores && !s.measured);
-	assert_string_equal(cli_profile(&s, buf), "nvme (3.000 GB/s)");
+	assert_true(s.bytes_per_s == 2000000000 && s.nr_cores && !s.measured);
+	assert_string_equal(cli_profile(&s, buf), "nvme (2.000 GB/s)");
 	s.measured = true;
-	assert_string_equal(cli_profile(&s, buf), "nvme (3.000 GB/s), measured");
+	assert_string_equal(cli_profile(&s, buf), "nvme (2.000 GB/s), measured");
 	assert_int_equal(cli_parse_profile("1500K", &s), 0);
 	assert_int_equal(s.profile, CKF_PROFILE_NUMBER);
 	assert_true(s.bytes_per_s == 1536000 && s.nr_cores);
