@@ -12,11 +12,12 @@
 #define CKF_IDX_MAGIC "CKFASTIX"
 #define CKF_PACK_MAGIC "CKFASTPK"
 #define CKF_VERSION_MAJOR 1
-#define CKF_VERSION_MINOR 0
+#define CKF_VERSION_MINOR 1
 
 #define CKF_INCOMPAT_LZ4 (1ull << 0)
 #define CKF_INCOMPAT_ZSTD (1ull << 1)
-#define CKF_INCOMPAT_ALL (CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD)
+#define CKF_INCOMPAT_BASES (1ull << 3)
+#define CKF_INCOMPAT_ALL (CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_BASES)
 
 #define CKF_ID_BYTES 16
 #define CKF_MAX_SECTIONS 64
@@ -27,6 +28,8 @@
 #define CKF_SECTION_OPTIONAL (1u << 31)
 #define CKF_MAX_NAME_BYTES 255
 #define CKF_MAX_LINK_BYTES 4095
+#define CKF_MAX_BASES 255
+#define CKF_MAX_BASE_PATH_BYTES 4095
 #define CKF_MAX_ADDR (1ull << 63)
 
 enum ckf_section {
@@ -38,7 +41,8 @@ enum ckf_section {
 	CKF_SECTION_OPS = 6,
 	CKF_SECTION_LANES = 7,
 	CKF_SECTION_HUGE = 8,
-	CKF_SECTION_END, /* one past the last known type */
+	CKF_SECTION_BASES = 9, /* only with CKF_INCOMPAT_BASES */
+	CKF_SECTION_END,       /* one past the last known type */
 };
 
 enum ckf_codec {
@@ -95,7 +99,7 @@ struct ckf_disk_chunk {
 	ckf_le32 stored_bytes;
 	ckf_le16 nr_pages;
 	uint8_t codec;
-	uint8_t reserved;
+	uint8_t base;
 	ckf_le64 checksum;
 };
 
@@ -152,6 +156,15 @@ struct ckf_disk_huge {
 	ckf_le32 target;
 };
 
+struct ckf_disk_base {
+	uint8_t image_id[CKF_ID_BYTES];
+	ckf_le64 pack_bytes;
+	ckf_le64 path_off;
+	ckf_le32 extent_bytes;
+	ckf_le16 path_len;
+	uint8_t reserved[10];
+};
+
 struct ckf_disk_pack_header {
 	uint8_t magic[8];
 	ckf_le16 version_major;
@@ -192,6 +205,7 @@ CKF_SIZE(ckf_disk_chunk, 24);
 CKF_AT(ckf_disk_chunk, stored_bytes, 8);
 CKF_AT(ckf_disk_chunk, nr_pages, 12);
 CKF_AT(ckf_disk_chunk, codec, 14);
+CKF_AT(ckf_disk_chunk, base, 15);
 CKF_AT(ckf_disk_chunk, checksum, 16);
 CKF_SIZE(ckf_disk_file, 88);
 CKF_AT(ckf_disk_file, checksum, 8);
@@ -229,6 +243,12 @@ CKF_AT(ckf_disk_lane, target, 32);
 CKF_SIZE(ckf_disk_huge, 16);
 CKF_AT(ckf_disk_huge, nr_huge, 8);
 CKF_AT(ckf_disk_huge, target, 12);
+CKF_SIZE(ckf_disk_base, 48);
+CKF_AT(ckf_disk_base, pack_bytes, 16);
+CKF_AT(ckf_disk_base, path_off, 24);
+CKF_AT(ckf_disk_base, extent_bytes, 32);
+CKF_AT(ckf_disk_base, path_len, 36);
+CKF_AT(ckf_disk_base, reserved, 38);
 CKF_SIZE(ckf_disk_pack_header, 4096);
 CKF_AT(ckf_disk_pack_header, version_major, 8);
 CKF_AT(ckf_disk_pack_header, version_minor, 10);

@@ -83,24 +83,25 @@ struct cache_stat {
  * Direct reads and io_uring hide the latency of a disk. A pack in memory has none: it is
  * copied from the page cache, and tmpfs is nothing but page cache.
  */
-static int choose_io(struct fill_job *job, struct ckf_error *err)
+static int choose_io(struct fill_job *job, unsigned int base, struct ckf_error *err)
 {
+	const struct ckf_index *idx = job->img->idx;
+	uint64_t pack_bytes = base ? idx->bases[base - 1].pack_bytes : idx->pack_bytes;
 	struct cache_range range = { 0, 0 };
 	struct cache_stat cs;
 	struct statfs fs;
 	bool cached;
 	int fd;
 
-	fd = ckf_image_open_pack(job->img, job->dir_fd, 0, err);
+	fd = ckf_image_open_pack_of(job->img, job->dir_fd, base, 0, err);
 	if (fd < 0)
 		return fd;
 	cached = (!fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC) ||
 		 (!syscall(SYS_cachestat, fd, &range, &cs, 0) &&
-		  ckf_pages_to_bytes(cs.nr_cache) >=
-			  job->img->idx->pack_bytes / 100 * CACHED_PERCENT);
+		  ckf_pages_to_bytes(cs.nr_cache) >= pack_bytes / 100 * CACHED_PERCENT);
 	close(fd);
-	job->want_direct = !cached && !(job->opts->flags & CKF_FILL_NO_DIRECT);
-	job->want_uring = !cached && !(job->opts->flags & CKF_FILL_NO_URING);
+	job->want_direct[base] = !cached && !(job->opts->flags & CKF_FILL_NO_DIRECT);
+	job->want_uring |= !cached && !(job->opts->flags & CKF_FILL_NO_URING);
 	return 0;
 }
 
@@ -108,7 +109,7 @@ static int job_init(struct fill_job *job, const struct ckf_image *img, const str
 		    size_t nr_dests, struct ckf_error *err)
 {
 	size_t chunk_bytes = ckf_pages_to_bytes(img->idx->max_chunk_pages);
-	int ret;
+	int ret = 0;
 
 	job->slot_bytes = chunk_bytes > FILL_REQUEST_BYTES ? chunk_bytes : FILL_REQUEST_BYTES;
 	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : img->dir_fd;
@@ -121,7 +122,8 @@ static int job_init(struct fill_job *job, const struct ckf_image *img, const str
 	for (size_t i = 0; i < nr_dests; i++)
 		job->dests[i].d = dests[i];
 	job->nr_dests = nr_dests;
-	ret = choose_io(job, err);
+	for (unsigned int base = 0; base <= img->idx->nr_bases && !ret; base++)
+		ret = choose_io(job, base, err);
 	if (!ret)
 		ret = fill_huge_init(job, err);
 	return ret;

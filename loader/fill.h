@@ -51,6 +51,7 @@ struct fill_request {
 		   read */
 	uint64_t pack_off;
 	size_t bytes;
+	uint8_t base; /* whose pack it reads; 0: the image's own */
 	unsigned int nr_iovs;
 	unsigned int nr_pieces;
 	struct iovec iovs[FILL_REQUEST_IOVS];
@@ -99,7 +100,7 @@ struct fill_job {
 	struct fill_huge huge;
 	int dir_fd;
 	bool want_uring;
-	bool want_direct;
+	bool want_direct[CKF_MAX_BASES + 1]; /* by base of the chunks */
 	size_t slot_bytes;
 	atomic_uint next_lane;
 	atomic_bool failed;

@@ -21,8 +21,10 @@ struct worker {
 	struct ckf_codec_ctx *codec;
 	XXH3_state_t *hash;
 	struct ckf_io *io;
-	int fd;		 /* of the pack, direct or buffered */
-	int buffered_fd; /* of the pack, or -1 until it is needed */
+	struct pack_fds {
+		int fd;	      /* direct or buffered */
+		int buffered; /* always buffered */
+	} * packs;	      /* by base of the chunks; each -1 until it is needed */
 	unsigned int depth;
 	struct fill_request *requests;
 	struct fill_request **idle;
@@ -36,18 +38,33 @@ struct worker {
 	struct ckf_error err;
 };
 
-static int open_pack(struct worker *w)
+/* The fd to read the pack of a base with, or -errno. */
+static int pack_fd(struct worker *w, unsigned int base)
 {
 	struct fill_job *job = w->job;
+	int fd = -EINVAL;
 
-	w->fd = -EINVAL;
-	if (job->want_direct)
-		w->fd = ckf_image_open_pack(job->img, job->dir_fd, O_DIRECT, &w->err);
-	if (w->fd == -EINVAL)
-		w->fd = ckf_image_open_pack(job->img, job->dir_fd, 0, &w->err);
-	else if (w->fd >= 0)
+	if (w->packs[base].fd >= 0)
+		return w->packs[base].fd;
+	if (job->want_direct[base])
+		fd = ckf_image_open_pack_of(job->img, job->dir_fd, base, O_DIRECT, &w->err);
+	if (fd == -EINVAL)
+		fd = ckf_image_open_pack_of(job->img, job->dir_fd, base, 0, &w->err);
+	else if (fd >= 0)
 		w->stats.direct = true;
-	return w->fd < 0 ? w->fd : 0;
+	if (fd >= 0)
+		w->packs[base].fd = fd;
+	return fd;
+}
+
+static int alloc_packs(struct worker *w)
+{
+	const unsigned int nr = w->job->img->idx->nr_bases + 1;
+
+	w->packs = malloc(nr * sizeof(*w->packs));
+	for (unsigned int i = 0; w->packs && i < nr; i++)
+		w->packs[i] = (struct pack_fds){ -1, -1 };
+	return w->packs ? 0 : -ENOMEM;
 }
 
 static int alloc_buffers(struct worker *w)
@@ -85,13 +102,11 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 
 	memset(w, 0, sizeof(*w));
 	w->job = job;
-	w->fd = w->buffered_fd = -1;
-	ret = open_pack(w);
-	if (ret)
-		return ret;
 	w->stats.uring = may_uring && job->want_uring;
 	w->depth = w->stats.uring ? FILL_DEPTH : 1;
-	ret = alloc_buffers(w);
+	ret = alloc_packs(w);
+	if (!ret)
+		ret = alloc_buffers(w);
 	if (!ret)
 		ret = ckf_io_new(w->depth, w->stats.uring, &w->io);
 	if (ret)
@@ -110,10 +125,13 @@ static void worker_fini(struct worker *w)
 	free(w->lane.pieces);
 	XXH3_freeState(w->hash);
 	ckf_codec_ctx_free(w->codec);
-	if (w->fd >= 0)
-		close(w->fd);
-	if (w->buffered_fd >= 0)
-		close(w->buffered_fd);
+	for (unsigned int i = 0; w->packs && i <= w->job->img->idx->nr_bases; i++) {
+		if (w->packs[i].fd >= 0)
+			close(w->packs[i].fd);
+		if (w->packs[i].buffered >= 0)
+			close(w->packs[i].buffered);
+	}
+	free(w->packs);
 }
 
 static int read_error(struct worker *w, const struct fill_request *req, int ret)
@@ -128,20 +146,20 @@ static int read_error(struct worker *w, const struct fill_request *req, int ret)
  */
 static int read_rest(struct worker *w, struct fill_request *req, size_t got)
 {
+	int *fd = &w->packs[req->base].buffered;
 	uint64_t off = req->pack_off;
 	int ret;
 
-	if (w->buffered_fd < 0) {
-		w->buffered_fd = ckf_image_open_pack(w->job->img, w->job->dir_fd, 0, &w->err);
-		if (w->buffered_fd < 0)
-			return w->buffered_fd;
-	}
+	if (*fd < 0)
+		*fd = ckf_image_open_pack_of(w->job->img, w->job->dir_fd, req->base, 0, &w->err);
+	if (*fd < 0)
+		return *fd;
 	for (unsigned int i = 0; i < req->nr_iovs; i++) {
 		char *base = req->iovs[i].iov_base;
 		size_t len = req->iovs[i].iov_len, skip = got < len ? got : len;
 
 		got -= skip;
-		ret = ckf_pread_all(w->buffered_fd, base + skip, len - skip, off + skip);
+		ret = ckf_pread_all(*fd, base + skip, len - skip, off + skip);
 		if (ret)
 			return read_error(w, req, ret);
 		off += len;
@@ -307,7 +325,7 @@ static int fill_lanes(struct worker *w)
 	struct fill_request *req;
 	bool more = true;
 	void *tag;
-	int ret, res;
+	int ret, res, fd;
 
 	for (;;) {
 		while (more && w->nr_idle) {
@@ -321,8 +339,10 @@ static int fill_lanes(struct worker *w)
 				more = false;
 				break;
 			}
-			ret = ckf_io_submit(w->io, w->fd, req->iovs, req->nr_iovs, req->pack_off,
-					    req);
+			fd = pack_fd(w, req->base);
+			if (fd < 0)
+				return fd;
+			ret = ckf_io_submit(w->io, fd, req->iovs, req->nr_iovs, req->pack_off, req);
 			if (ret)
 				return read_error(w, req, ret);
 			w->nr_idle--;

@@ -25,6 +25,7 @@
 #include "../../loader/ckf_fill.h"
 #include "../../loader/ckf_verify.h"
 #include "dump_maker.h"
+#include "img_fix.h"
 
 #define GOLDEN "tests/golden/v1.0" /* from where the tests are run */
 #define BACKGROUND 0xa5
@@ -265,7 +266,7 @@ static void test_inherit(void **state)
 		munmap(mapped[i], ckf_pages_to_bytes(child[i].nr_pages) + CKF_HUGE_BYTES);
 }
 
-/* The version that is written now, from the decoded index. */
+/* What is written now, from the decoded index: the same but for the minor version. */
 static void test_encode(void **state)
 {
 	const struct golden *g = *state;
@@ -275,7 +276,9 @@ static void test_encode(void **state)
 	void *idx;
 
 	assert_int_equal(g->img->idx->version_major, CKF_VERSION_MAJOR);
-	assert_int_equal(g->img->idx->version_minor, CKF_VERSION_MINOR);
+	assert_int_equal(g->img->idx->version_minor, 0);
+	((struct ckf_disk_header *)want)->version_minor = ckf_put16(CKF_VERSION_MINOR);
+	img_fix_header(want, want_bytes);
 	assert_int_equal(ckf_index_encode(g->img->idx, &idx, &idx_bytes, NULL), 0);
 	assert_int_equal(idx_bytes, want_bytes);
 	assert_memory_equal(idx, want, want_bytes);
@@ -283,6 +286,8 @@ static void test_encode(void **state)
 	free(want);
 	ckf_pack_header_encode(g->img->idx, &h);
 	want = read_file(g->dir_fd, CKF_PACK_NAME, &want_bytes);
+	((struct ckf_disk_pack_header *)want)->version_minor = ckf_put16(CKF_VERSION_MINOR);
+	img_fix_pack_header((struct ckf_disk_pack_header *)want);
 	assert_memory_equal(&h, want, sizeof(h));
 	free(want);
 }
