@@ -13,10 +13,8 @@
 #define TITLE_BYTES 32
 
 static const struct cli_verb *const verbs[] = {
-	&cli_verb_convert,
-	&cli_verb_inspect,
-	&cli_verb_verify,
-	&cli_verb_extract,
+	&cli_verb_convert, &cli_verb_inspect, &cli_verb_verify,
+	&cli_verb_extract, &cli_verb_flatten,
 };
 
 #define NR_VERBS (sizeof(verbs) / sizeof(*verbs))

@@ -42,6 +42,7 @@ struct part {
 	uint64_t pack_off; /* 0: nothing to write */
 	uint32_t match;	   /* record that it may be equal to, until encode finds that it is not */
 	uint32_t rec;	   /* its own record */
+	int64_t base;	   /* position in the bases where its bytes are; below 0: nowhere */
 };
 
 struct block {
@@ -205,6 +206,13 @@ static int compare_match(struct block *b, const struct part *part, struct ckf_wo
 	return !memcmp(w->scratch, page_at(b, part->first), (size_t)ckf_pages_to_bytes(pages));
 }
 
+static int64_t find_in_bases(struct block *b, const struct part *part, struct ckf_worker *w)
+{
+	const struct ckf_chunk want = { .checksum = part->checksum, .nr_pages = part->nr_pages };
+
+	return ckf_bases_find(b->p->opts->bases, &want, page_at(b, part->first), w, &b->err);
+}
+
 static int encode_part(struct block *b, struct part *part, struct ckf_worker *w)
 {
 	uint8_t *data = page_at(b, part->first);
@@ -222,6 +230,11 @@ static int encode_part(struct block *b, struct part *part, struct ckf_worker *w)
 	if (part->direct)
 		opts.codec = CKF_CODEC_RAW;
 	part->checksum = ckf_hash64(data, (size_t)ckf_pages_to_bytes(part->nr_pages));
+	if (b->p->opts->bases && !part->direct) {
+		part->base = find_in_bases(b, part, w);
+		if (part->base != -ENOENT)
+			return part->base < 0 ? (int)part->base : 0;
+	}
 	ret = ckf_encode_chunk(w, &opts, data, part->nr_pages, &part->stored);
 	if (ret)
 		ckf_error_set(&b->err, ret, "cannot compress: %s", strerror(-ret));
@@ -349,6 +362,7 @@ static int add_part(struct pipeline *p, struct block *b, const struct ckf_cut_pi
 		.direct = p->direct,
 		.match = CKF_DEDUP_NONE,
 		.rec = CKF_DEDUP_NONE,
+		.base = -ENOENT,
 	};
 	b->nr_parts++;
 	if (piece->zero)
@@ -450,6 +464,22 @@ static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
 	return 0;
 }
 
+/* The number of a chunk that lies in a base: a new one, or the one that it has got before. */
+static int64_t place_base_chunk(struct pipeline *p, const struct part *part, struct ckf_error *err)
+{
+	struct ckf_bases *bases = p->opts->bases;
+	uint32_t *number = ckf_bases_number(bases, (uint64_t)part->base);
+	int64_t n;
+
+	p->build->base_bytes += ckf_pages_to_bytes(part->nr_pages);
+	if (*number != CKF_BASES_NONE)
+		return *number;
+	n = ckf_build_base_chunk(p->build, ckf_bases_chunk(bases, (uint64_t)part->base), err);
+	if (n >= 0)
+		*number = (uint32_t)n;
+	return n;
+}
+
 static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, struct ckf_error *err)
 {
 	struct ckf_chunk c = {
@@ -471,7 +501,10 @@ static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, st
 		*chunk = ckf_dedup_chunk(p->dedup, part->match);
 		return 0;
 	}
-	n = ckf_build_chunk(p->build, &c, err);
+	if (part->base >= 0)
+		n = place_base_chunk(p, part, err);
+	else
+		n = ckf_build_chunk(p->build, &c, err);
 	if (n < 0)
 		return (int)n;
 	*chunk = (uint32_t)n;
@@ -674,6 +707,7 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 {
 	struct pipeline *p = calloc(1, sizeof(*p));
 	unsigned int threads = thread_count(opts->user);
+	size_t scratch = CKF_ENCODE_SCRATCH_BYTES(CKF_CUT_MAX_PAGES);
 	int ret;
 
 	if (!p)
@@ -682,10 +716,11 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->encode.codec = opts->user->codec;
 	p->encode.level = opts->user->level;
 	p->build = b;
+	if (opts->bases && scratch < CKF_BASES_SCRATCH_BYTES)
+		scratch = CKF_BASES_SCRATCH_BYTES;
 	ret = alloc_all(p, threads, err);
 	if (!ret)
-		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES(CKF_CUT_MAX_PAGES),
-				     err);
+		ret = ckf_pool_start(&p->pool, threads, scratch, err);
 	if (!ret)
 		ret = run_all(p, err);
 	ckf_pool_stop(p->pool);
