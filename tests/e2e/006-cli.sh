@@ -22,7 +22,7 @@ says() {
 }
 
 run 0 --version
-says out 'image format 1.0'
+says out 'image format 1.1'
 run 0 --help
 for verb in convert inspect verify extract; do
 	says out "  $verb "

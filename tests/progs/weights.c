@@ -11,10 +11,12 @@
  * memfd, too.
  *
  * Each process has a rank, the root 0. It creates DIR/ready.RANK with its pid, and answers SIGUSR1
- * with DIR/report.RANK: "OK" or "BAD", from a checksum of all of it.
+ * with DIR/report.RANK: "OK" or "BAD", from a checksum of all of it, and how many nanoseconds that
+ * took.
  */
 #include <math.h>
 #include <sys/random.h>
+#include <time.h>
 
 #include "prog.h"
 
@@ -133,6 +135,14 @@ static struct memory heap_new(void)
 	return m;
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
 static unsigned int fork_ranks(unsigned int procs)
 {
 	for (unsigned int rank = 1; rank < procs; rank++) {
@@ -155,11 +165,14 @@ static void serve(const char *dir, unsigned int rank, const struct memory *m, un
 	snprintf(name, sizeof(name), "report.%u", rank);
 	for (;;) {
 		bool ok = true;
+		uint64_t start;
 
 		trigger_wait();
+		start = now_ns();
 		for (unsigned int i = 0; i < nr; i++)
 			ok = ok && checksum(&m[i]) == m[i].sum;
-		report(dir, name, "%s", ok ? "OK" : "BAD");
+		report(dir, name, "%s %llu", ok ? "OK" : "BAD",
+		       (unsigned long long)(now_ns() - start));
 	}
 }
 
