@@ -33,18 +33,25 @@ struct ckf_bases {
 	uint32_t *numbers;
 };
 
-/* The directory at path, relative to the one before it where there is one. */
-static char *real_path(const char *dir, const char *path)
+static char *join_path(const char *dir, const char *name)
 {
-	char *joined = NULL, *real;
+	size_t bytes = strlen(dir) + strlen(name) + 2;
+	char *joined = malloc(bytes);
 
-	if (!path)
-		return realpath(dir, NULL);
-	if (asprintf(&joined, "%s/%s", dir, path) < 0)
-		return NULL;
-	real = realpath(joined, NULL);
-	free(joined);
-	return real;
+	if (joined)
+		snprintf(joined, bytes, "%s/%s", dir, name);
+	return joined;
+}
+
+/* Without links and all that; malloc()ed. NULL with errno. */
+static char *real_path(const char *path)
+{
+	char *real = malloc(PATH_MAX);
+
+	if (!real || realpath(path, real))
+		return real;
+	free(real);
+	return NULL;
 }
 
 static int find_pack(const struct ckf_bases *b, const uint8_t id[CKF_ID_BYTES])
@@ -65,6 +72,7 @@ static int add_pack(struct ckf_bases *b, const struct ckf_image *img, const char
 	const uint8_t *id = base ? base->image_id : idx->image_id;
 	int at = find_pack(b, id);
 	struct pack *p;
+	char *joined;
 
 	if (at >= 0)
 		return at + 1;
@@ -76,7 +84,10 @@ static int add_pack(struct ckf_bases *b, const struct ckf_image *img, const char
 	p->base.pack_bytes = base ? base->pack_bytes : idx->pack_bytes;
 	p->base.extent_bytes = base ? base->extent_bytes : idx->extent_bytes;
 	memcpy(p->base.image_id, id, CKF_ID_BYTES);
-	p->real_path = real_path(dir, base ? base->path : NULL);
+	joined = base ? join_path(dir, base->path) : NULL;
+	if (!base || joined)
+		p->real_path = real_path(base ? joined : dir);
+	free(joined);
 	if (p->real_path)
 		p->dir_fd = open(p->real_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (p->dir_fd < 0)
@@ -281,9 +292,9 @@ static char *future_path(const char *path)
 	if (slash)
 		*slash = '\0';
 	if (copy)
-		parent = realpath(!slash ? "." : slash == copy ? "/" : copy, NULL);
-	if (parent && asprintf(&out, "%s/%s", parent, slash ? slash + 1 : copy) < 0)
-		out = NULL;
+		parent = real_path(!slash ? "." : slash == copy ? "/" : copy);
+	if (parent)
+		out = join_path(parent, slash ? slash + 1 : copy);
 	free(parent);
 	free(copy);
 	return out;

@@ -335,6 +335,7 @@ void img_to_base(struct img_builder *b, int dir_fd, const char *path)
 	struct ckf_chunk *chunks = calloc(b->idx.nr_chunks, sizeof(*chunks));
 	struct img_builder base;
 	uint32_t n = 0;
+	size_t bytes;
 
 	need(number && chunks, "no memory");
 	img_init(&base);
@@ -359,7 +360,10 @@ void img_to_base(struct img_builder *b, int dir_fd, const char *path)
 	for (uint64_t i = 0; i < b->idx.nr_refs; i++)
 		b->idx.refs[i] = number[b->idx.refs[i]];
 	free(number);
-	need(!img_write(&base, dir_fd), "cannot write the base");
+	if (dir_fd < 0)
+		free(img_encode(&base, &bytes));
+	else
+		need(!img_write(&base, dir_fd), "cannot write the base");
 	b->idx.bases = calloc(1, sizeof(*b->idx.bases));
 	need(b->idx.bases, "no memory");
 	b->idx.nr_bases = 1;

@@ -77,8 +77,8 @@ void img_sample(struct img_builder *b);
 void img_random(struct img_builder *b, uint64_t seed);
 
 /*
- * Moves every second stored chunk into an image of its own, made in dir_fd, which becomes a base of
- * b at path. Chunks get other numbers, and all that name them follow.
+ * Moves every second stored chunk into an image of its own, made in dir_fd (-1: nowhere), which
+ * becomes a base of b at path. Chunks get other numbers, and all that name them follow.
  */
 void img_to_base(struct img_builder *b, int dir_fd, const char *path);
 
