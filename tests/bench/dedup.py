@@ -150,7 +150,7 @@ class WholeFiles(Store):
 STORES = [("whole files", WholeFiles, None), ("ckfast raw", Ckfast, "raw"),
           ("borg none", Borg, "none"), ("restic off", Restic, "off"),
           ("ckfast zstd", Ckfast, "zstd"), ("borg zstd", Borg, "zstd,3"),
-          ("restic max", Restic, "max"), ("casync zstd", Casync, None), ("ckfast auto", Ckfast, "auto")]
+          ("restic auto", Restic, "auto"), ("casync zstd", Casync, None), ("ckfast auto", Ckfast, "auto")]
 
 
 class Set:
