@@ -30,6 +30,10 @@ extern const struct cli_verb cli_verb_inspect;
 extern const struct cli_verb cli_verb_verify;
 extern const struct cli_verb cli_verb_extract;
 extern const struct cli_verb cli_verb_flatten;
+extern const struct cli_verb cli_verb_run;
+extern const struct cli_verb cli_verb_park;
+extern const struct cli_verb cli_verb_unpark;
+extern const struct cli_verb cli_verb_gpud;
 
 /* options.c: values of options. 0, or -EINVAL. */
 

@@ -10,23 +10,27 @@
 
 #include "../format/ckf_error.h"
 #include "../format/ckf_disk.h"
+#include "../format/ckf_gpu_dump.h"
 
 /* A run of pages of a pagemap. */
 struct ckf_run {
-	uint64_t vaddr; /* address, or offset in the shared object */
+	uint64_t
+		vaddr; /* address (of the task or of its devices), or offset in the shared object */
 	uint64_t nr_pages;
 	uint32_t in_parent; /* 1: the bytes are in the parent dump */
 };
 
+/* What a pagemap file says, or the table of a process's device memory. */
 struct ckf_pagemap {
 	uint32_t kind;	      /* enum ckf_target_kind */
 	uint64_t id;	      /* pid or shmid, from the file name */
 	char *name;	      /* file name */
-	uint32_t pages_id;    /* N of pages-N.img */
+	uint32_t pages_id;    /* N of pages-N.img, or of ckfast-gpu-pages-N.img */
 	struct ckf_run *runs; /* ascending, not overlapping */
 	uint64_t nr_runs;
-	uint64_t nr_pages;	 /* all */
-	uint64_t nr_local_pages; /* in pages-N.img: these make up its length */
+	uint64_t nr_pages;	  /* all */
+	uint64_t nr_local_pages;  /* in the pages file: these make up its length */
+	struct ckf_gpu_dump *gpu; /* of kind device */
 };
 
 struct ckf_vma {
@@ -69,7 +73,7 @@ int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err
 int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err);
 void ckf_dump_close(struct ckf_dump *d);
 
-/* One pagemap file of a directory. Free with ckf_pagemap_fini(). */
+/* One pagemap file, or table of device memory, of a directory. Free with ckf_pagemap_fini(). */
 int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, struct ckf_error *err);
 void ckf_pagemap_fini(struct ckf_pagemap *pm);
 

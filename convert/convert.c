@@ -91,12 +91,12 @@ static int open_dump(struct convert *c)
 static int claim_pages_file(struct convert *c, uint64_t i)
 {
 	const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
+	const struct ckf_origin origin = ckf_origin_of(pm);
+	char name[CKF_ORIGIN_NAME_BYTES];
 	struct ckf_file *f;
-	char name[32];
 	int64_t at;
 
-	snprintf(name, sizeof(name), "pages-%u.img", pm->pages_id);
-	at = ckf_file_list_find(&c->list, name);
+	at = ckf_file_list_find(&c->list, ckf_origin_name(&origin, name));
 	c->pages_file[i] = at;
 	if (at < 0) {
 		c->pages_file[i] = NO_FILE;
@@ -121,9 +121,31 @@ static int claim_pages_file(struct convert *c, uint64_t i)
 				      "shorter than %s says, got %llu pages, want %llu", pm->name,
 				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
 				      (unsigned long long)pm->nr_local_pages);
+	if (origin.device && f->size_bytes / CKF_PAGE_BYTES > pm->nr_local_pages)
+		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
+				      "longer than %s says, got %llu pages, want %llu", pm->name,
+				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
+				      (unsigned long long)pm->nr_local_pages);
 	f->kind = CKF_FILE_PAGES;
 	c->pagemap_of[at] = i;
 	c->stats.page_bytes += f->size_bytes;
+	return 0;
+}
+
+/* Contents of device memory without the table that says what they are. */
+static int check_orphans(const struct convert *c)
+{
+	static const char prefix[] = CKF_GPU_PAGES_PREFIX;
+
+	for (uint64_t i = 0; i < c->list.nr_files; i++) {
+		const struct ckf_file *f = &c->list.files[i];
+
+		if (f->kind == CKF_FILE_VERBATIM && !strncmp(f->name, prefix, sizeof(prefix) - 1))
+			return ckf_error_set(c->err, -EBADMSG,
+					     "corrupt dump: there is no " CKF_GPU_PREFIX
+					     "%s for %s",
+					     f->name + sizeof(prefix) - 1, f->name);
+	}
 	return 0;
 }
 
@@ -133,7 +155,7 @@ static int claim_pages_files(struct convert *c)
 	int ret = 0;
 
 	if (!n)
-		return 0;
+		return check_orphans(c);
 	c->pages_file = calloc(n, sizeof(*c->pages_file));
 	c->pagemap_of = calloc((size_t)c->list.nr_files, sizeof(*c->pagemap_of));
 	c->open_streams = calloc(n, sizeof(*c->open_streams));
@@ -145,7 +167,7 @@ static int claim_pages_files(struct convert *c)
 		ret = claim_pages_file(c, i);
 		c->stats.page_bytes += ckf_pages_to_bytes(pm->nr_pages - pm->nr_local_pages);
 	}
-	return ret;
+	return ret ? ret : check_orphans(c);
 }
 
 static int copy_verbatim(struct convert *c, struct ckf_file *f)

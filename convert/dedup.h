@@ -12,10 +12,14 @@
 
 #define CKF_DEDUP_NONE UINT32_MAX
 
-/* A pages file: that of pages_id in the dump directory (level 0) or in a parent of it. */
+/*
+ * A pages file: that of pages_id in the dump directory (level 0) or in a parent of it, or one of
+ * device memory.
+ */
 struct ckf_origin {
 	uint32_t level;
 	uint32_t pages_id;
+	bool device;
 };
 
 #define CKF_MAX_FILE_PAGES ((1ull << 48) - 1)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pagemap files: which pages of a task or shared object a dump holds, and where.
+ * Pagemap files: which pages of a task or shared object a dump holds, and where. Tables of device
+ * memory are read as if they were pagemaps, whose entries are the allocations.
  *
  * Entries of CRIU before 4.2 have their length in field 2 and, long ago, had no flags; later ones
  * have both a 64-bit length in field 5 and flags.
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../loader/ckf_gpu_read.h"
 #include "img.h"
 #include "pagemap.pb-c.h"
 
@@ -39,7 +41,12 @@ static bool parse_id(const char *s, uint64_t max, uint64_t *id)
 bool ckf_pagemap_name_parse(const char *name, uint32_t *kind, uint64_t *id)
 {
 	static const char task[] = "pagemap-", shmem[] = "pagemap-shmem-";
+	static const char device[] = CKF_GPU_PREFIX;
 
+	if (!strncmp(name, device, sizeof(device) - 1)) {
+		*kind = CKF_TARGET_DEVICE;
+		return parse_id(name + sizeof(device) - 1, UINT32_MAX, id);
+	}
 	if (!strncmp(name, shmem, sizeof(shmem) - 1)) {
 		*kind = CKF_TARGET_SHMEM;
 		return parse_id(name + sizeof(shmem) - 1, UINT64_MAX, id);
@@ -178,32 +185,60 @@ static int add_run(struct ckf_pagemap *pm, uint64_t *cap, const struct ckf_run *
 	return 0;
 }
 
-int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, struct ckf_error *err)
+static int read_runs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
 {
 	struct ckf_pagemap_reader r;
 	struct ckf_run run;
 	uint64_t cap = 0;
 	int ret;
 
+	ret = ckf_pagemap_reader_open(&r, dir_fd, pm->name, err);
+	if (ret)
+		return ret;
+	pm->pages_id = r.pages_id;
+	do {
+		ret = ckf_pagemap_reader_next(&r, &run, err);
+		if (ret > 0 && add_run(pm, &cap, &run))
+			ret = -ENOMEM;
+	} while (ret > 0);
+	ckf_pagemap_reader_close(&r);
+	return ret;
+}
+
+static int read_allocs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
+{
+	uint64_t cap = 0;
+	int ret;
+
+	pm->pages_id = (uint32_t)pm->id;
+	ret = ckf_gpu_dump_read(dir_fd, pm->pages_id, &pm->gpu, err);
+	for (uint32_t i = 0; !ret && i < pm->gpu->nr_allocs; i++) {
+		const struct ckf_gpu_alloc *a = &pm->gpu->allocs[i];
+
+		ret = add_run(pm, &cap,
+			      &(struct ckf_run){ a->addr, a->bytes >> CKF_PAGE_SHIFT, 0 });
+	}
+	return ret;
+}
+
+int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, struct ckf_error *err)
+{
+	int ret;
+
 	memset(out, 0, sizeof(*out));
 	if (!ckf_pagemap_name_parse(name, &out->kind, &out->id))
 		return ckf_error_set(err, -EINVAL, "%s is not the name of a pagemap", name);
-	ret = ckf_pagemap_reader_open(&r, dir_fd, name, err);
-	if (ret == -ENOENT)
-		return ckf_error_set(err, -ENOENT, "there is no %s", name);
-	if (ret)
-		return ret;
-	out->pages_id = r.pages_id;
 	out->name = strdup(name);
-	ret = out->name ? 1 : -ENOMEM;
-	while (ret > 0) {
-		ret = ckf_pagemap_reader_next(&r, &run, err);
-		if (ret > 0 && add_run(out, &cap, &run))
-			ret = -ENOMEM;
-	}
+	if (!out->name)
+		ret = -ENOMEM;
+	else if (out->kind == CKF_TARGET_DEVICE)
+		ret = read_allocs(dir_fd, out, err);
+	else
+		ret = read_runs(dir_fd, out, err);
+	if (ret == -ENOENT)
+		ckf_error_set(err, ret, "there is no %s", name);
 	if (ret == -ENOMEM)
 		ckf_error_set(err, ret, "no memory for the entries of %s", name);
-	ckf_pagemap_reader_close(&r);
 	if (ret)
 		ckf_pagemap_fini(out);
 	return ret;
@@ -211,6 +246,7 @@ int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, stru
 
 void ckf_pagemap_fini(struct ckf_pagemap *pm)
 {
+	ckf_gpu_dump_free(pm->gpu);
 	free(pm->runs);
 	free(pm->name);
 	memset(pm, 0, sizeof(*pm));

@@ -119,13 +119,19 @@ static uint8_t *page_at(const struct block *b, uint32_t page)
 static int read_extent(const struct ckf_origin *o, int fd, uint8_t *dst, const struct ckf_extent *x,
 		       struct ckf_error *err)
 {
-	uint64_t off = ckf_pages_to_bytes(x->page);
-	int ret = ckf_pread_all(fd, dst, (size_t)ckf_pages_to_bytes(x->nr_pages), off);
-	char name[32];
+	uint64_t off = ckf_pages_to_bytes(x->page), bytes = ckf_pages_to_bytes(x->nr_pages);
+	char name[CKF_ORIGIN_NAME_BYTES];
+	int ret;
 
+	/* Large parts of device memory were never written. */
+	if (o->device && ckf_is_hole(fd, off, bytes)) {
+		memset(dst, 0, (size_t)bytes);
+		return 0;
+	}
+	ret = ckf_pread_all(fd, dst, (size_t)bytes, off);
 	if (!ret)
 		return 0;
-	snprintf(name, sizeof(name), "pages-%u.img", o->pages_id);
+	ckf_origin_name(o, name);
 	if (ret == -EBADMSG)
 		return ckf_error_rule(err, -EBADMSG, name, -1, off,
 				      "the file ends before the pages of its pagemap do");

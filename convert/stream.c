@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../loader/ckf_gpu_read.h"
 #include "img.h"
 #include "stream.h"
 #include "vma.h"
@@ -72,14 +73,30 @@ static int open_level(struct ckf_chain *c, uint32_t level, struct ckf_error *err
 	return ret;
 }
 
+const char *ckf_origin_name(const struct ckf_origin *o, char buf[CKF_ORIGIN_NAME_BYTES])
+{
+	if (o->device)
+		return ckf_gpu_pages_name(o->pages_id, buf);
+	snprintf(buf, CKF_ORIGIN_NAME_BYTES, "pages-%u.img", o->pages_id);
+	return buf;
+}
+
+struct ckf_origin ckf_origin_of(const struct ckf_pagemap *pm)
+{
+	return (struct ckf_origin){
+		.pages_id = pm->pages_id,
+		.device = pm->kind == CKF_TARGET_DEVICE,
+	};
+}
+
 int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
 			 struct ckf_error *err)
 {
 	int dir_fd = c->levels[o->level].fd;
-	char name[32], where[32] = "";
+	char name[CKF_ORIGIN_NAME_BYTES], where[32] = "";
 	int fd;
 
-	snprintf(name, sizeof(name), "pages-%u.img", o->pages_id);
+	ckf_origin_name(o, name);
 	if (o->level)
 		snprintf(where, sizeof(where), " of parent dump %u", o->level);
 	fd = ckf_open_regular(dir_fd, name);
@@ -156,14 +173,16 @@ void ckf_stream_free(struct ckf_stream *s)
 int ckf_stream_local(const struct ckf_pagemap *pm, uint64_t file_pages, const struct ckf_task *task,
 		     struct ckf_stream **out, struct ckf_error *err)
 {
+	const struct ckf_origin origin = ckf_origin_of(pm);
+	char name[CKF_ORIGIN_NAME_BYTES];
 	int ret;
 
 	if (file_pages > CKF_MAX_FILE_PAGES)
-		return ckf_error_set(err, -E2BIG, "pages-%u.img is too long", pm->pages_id);
+		return ckf_error_set(err, -E2BIG, "%s is too long", ckf_origin_name(&origin, name));
 	ret = stream_new(out, task, err);
 	if (ret)
 		return ret;
-	(*out)->origin = (struct ckf_origin){ .level = 0, .pages_id = pm->pages_id };
+	(*out)->origin = origin;
 	(*out)->nr_pages = file_pages;
 	(*out)->runs = pm->runs;
 	(*out)->nr_runs = pm->nr_runs;

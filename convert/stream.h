@@ -33,6 +33,12 @@ void ckf_chain_fini(struct ckf_chain *c);
 int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
 			 struct ckf_error *err);
 
+#define CKF_ORIGIN_NAME_BYTES 32
+/* The name of the pages file. Returns buf. */
+const char *ckf_origin_name(const struct ckf_origin *o, char buf[CKF_ORIGIN_NAME_BYTES]);
+/* The pages file that a pagemap itself names. */
+struct ckf_origin ckf_origin_of(const struct ckf_pagemap *pm);
+
 struct ckf_range {
 	uint64_t start;
 	uint64_t end;

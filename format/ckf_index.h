@@ -133,10 +133,10 @@ int ckf_index_decode(const void *buf, size_t idx_bytes, struct ckf_index **out,
 void ckf_index_free(struct ckf_index *idx);
 
 /*
- * Encodes idx, sets idx->image_id, and hands over a malloc()ed buffer. Sets the incompat codec bits
- * by the chunks that there are. The caller has filled in every array by the rules of SPEC.md;
- * encode does not validate (tests use it to make broken images). nr_targets etc. may be 0 and the
- * arrays then NULL. -ENOMEM.
+ * Encodes idx, sets idx->image_id, and hands over a malloc()ed buffer. Sets the incompat bits by
+ * the chunks and targets that there are. The caller has filled in every array by the rules of
+ * SPEC.md; encode does not validate (tests use it to make broken images). nr_targets etc. may be 0
+ * and the arrays then NULL. -ENOMEM.
  */
 int ckf_index_encode(struct ckf_index *idx, void **buf, size_t *idx_bytes, struct ckf_error *err);
 
@@ -156,7 +156,7 @@ int64_t ckf_index_find_target(const struct ckf_index *idx, uint32_t kind, uint64
 /* Position of the first op of t that ends above addr, or t->first_op + t->nr_ops. */
 uint64_t ckf_index_find_op(const struct ckf_index *idx, const struct ckf_target *t, uint64_t addr);
 
-/* "task", "shmem"; "zero", "raw", "lz4", "zstd"; "?" for unknown values. */
+/* "task", "shmem", "device"; "zero", "raw", "lz4", "zstd"; "?" for unknown values. */
 const char *ckf_target_kind_name(uint32_t kind);
 const char *ckf_codec_name(uint32_t codec);
 

@@ -82,6 +82,8 @@ const char *ckf_target_kind_name(uint32_t kind)
 		return "task";
 	case CKF_TARGET_SHMEM:
 		return "shmem";
+	case CKF_TARGET_DEVICE:
+		return "device";
 	default:
 		return "?";
 	}

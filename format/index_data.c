@@ -166,6 +166,8 @@ int ckf_decode_chunks(struct ckf_decoder *d)
 	if (w.base != idx->nr_bases)
 		return ckf_entry_bad(d, CKF_SECTION_BASES, w.base,
 				     "R-base: chunks, got none, want at least one");
+	/* That of device targets is checked with them. */
+	w.features |= idx->incompat & CKF_INCOMPAT_DEVICES;
 	if ((idx->incompat & CKF_INCOMPAT_ALL) != w.features)
 		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
 				      "R-feature: incompat, got 0x%" PRIx64 ", want 0x%" PRIx64,

@@ -254,12 +254,15 @@ static void put_header(struct ckf_index *idx, const struct layout *l, uint8_t *b
 	h->checksum = ckf_put64(ckf_header_hash(h, nr_sections(l)));
 }
 
-static uint64_t chunk_features(const struct ckf_index *idx)
+static uint64_t used_features(const struct ckf_index *idx)
 {
 	uint64_t features = idx->nr_bases ? CKF_INCOMPAT_BASES : 0;
 
 	for (uint64_t i = 0; i < idx->nr_chunks; i++)
 		features |= ckf_codec_feature(idx->chunks[i].codec);
+	for (uint64_t i = 0; i < idx->nr_targets; i++)
+		if (idx->targets[i].kind == CKF_TARGET_DEVICE)
+			features |= CKF_INCOMPAT_DEVICES;
 	return features;
 }
 
@@ -276,7 +279,7 @@ int ckf_index_encode(struct ckf_index *idx, void **buf, size_t *idx_bytes, struc
 	*idx_bytes = l.idx_bytes;
 	idx->version_major = CKF_VERSION_MAJOR;
 	idx->version_minor = CKF_VERSION_MINOR;
-	idx->incompat = (idx->incompat & ~CKF_INCOMPAT_ALL) | chunk_features(idx);
+	idx->incompat = (idx->incompat & ~CKF_INCOMPAT_ALL) | used_features(idx);
 	put_sections(idx, &l, *buf);
 	put_section_table(&l, *buf);
 	put_header(idx, &l, *buf);

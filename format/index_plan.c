@@ -52,9 +52,10 @@ static int check_target(const struct ckf_decoder *d, uint64_t i, uint32_t reserv
 	const struct ckf_index *idx = d->idx;
 	const struct ckf_target *t = &idx->targets[i];
 
-	if (t->kind != CKF_TARGET_TASK && t->kind != CKF_TARGET_SHMEM)
+	if (t->kind < CKF_TARGET_TASK || t->kind >= CKF_TARGET_END)
 		return ckf_entry_error(d, -EOPNOTSUPP, CKF_SECTION_TARGETS, i,
-				       "R-target: kind, got %u, want 1 or 2", t->kind);
+				       "R-target: kind, got %u, want 1 to %u", t->kind,
+				       CKF_TARGET_END - 1);
 	if (reserved)
 		return target_bad(d, i, "R-reserved: reserved field, got %u, want 0", reserved);
 	if (i && (t->kind < t[-1].kind || (t->kind == t[-1].kind && t->id <= t[-1].id)))
@@ -79,8 +80,8 @@ static int check_parent(const struct ckf_decoder *d, uint64_t i)
 	if (!t->parent)
 		return 0;
 	if (t->kind != CKF_TARGET_TASK)
-		return target_bad(d, i, "R-target: parent of a shmem target, got %u, want 0",
-				  t->parent);
+		return target_bad(d, i, "R-target: parent of a %s target, got %u, want 0",
+				  ckf_target_kind_name(t->kind), t->parent);
 	if (t->parent > idx->nr_targets)
 		return target_bad(d, i, "R-target: parent, got %u, want at most %" PRIu64,
 				  t->parent, idx->nr_targets);
@@ -90,6 +91,20 @@ static int check_parent(const struct ckf_decoder *d, uint64_t i)
 		return target_bad(d, i, "R-target: kind of the parent, got %u, want %u",
 				  idx->targets[t->parent - 1].kind, CKF_TARGET_TASK);
 	return 0;
+}
+
+/* Targets are in the order of their kinds: those of device memory come last. */
+static int check_device_feature(const struct ckf_decoder *d)
+{
+	const struct ckf_index *idx = d->idx;
+	const bool want = idx->nr_targets &&
+			  idx->targets[idx->nr_targets - 1].kind == CKF_TARGET_DEVICE;
+
+	if (want == !!(idx->incompat & CKF_INCOMPAT_DEVICES))
+		return 0;
+	return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
+			      "R-feature: incompat, got 0x%" PRIx64 ", want bit 4 %s",
+			      idx->incompat, want ? "set" : "clear");
 }
 
 int ckf_decode_targets(struct ckf_decoder *d)
@@ -119,6 +134,8 @@ int ckf_decode_targets(struct ckf_decoder *d)
 	}
 	for (uint64_t i = 0; !ret && i < idx->nr_targets; i++)
 		ret = check_parent(d, i);
+	if (!ret)
+		ret = check_device_feature(d);
 	if (ret)
 		return ret;
 	if (w.next_op != d->part[CKF_SECTION_OPS].count)
@@ -152,6 +169,8 @@ static int check_op(const struct ckf_decoder *d, uint64_t i, const struct ckf_ta
 	if (flags & ~CKF_OP_FLAGS_ALL)
 		return op_bad(d, i, "R-reserved: flags, got 0x%x, want only 0x%x", flags,
 			      CKF_OP_FLAGS_ALL);
+	if (flags && t->kind == CKF_TARGET_DEVICE)
+		return op_bad(d, i, "R-gpu: flags of device memory, got 0x%x, want 0", flags);
 	if ((flags & CKF_OP_DIRECT) && c->codec != CKF_CODEC_ZERO && c->codec != CKF_CODEC_RAW)
 		return op_bad(d, i, "R-op: codec with flag direct, got %u, want %u or %u", c->codec,
 			      CKF_CODEC_ZERO, CKF_CODEC_RAW);

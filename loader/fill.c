@@ -13,10 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
-#include <linux/magic.h>
 
 #include "io_util.h"
 #include "worker.h"
@@ -25,11 +23,6 @@
 #define MAX_WORKERS 64
 #define STACK_BYTES (256u << 10)
 #define GONE_TIMEOUT_MS 10000
-#define CACHED_PERCENT 90 /* of the pack in the page cache: then copying beats the disk */
-
-#ifndef SYS_cachestat
-#define SYS_cachestat 451 /* Linux 6.5, the same on all architectures */
-#endif
 
 unsigned int ckf_fill_default_threads(uint64_t fill_bytes)
 {
@@ -66,19 +59,6 @@ static int wait_single_threaded(struct ckf_error *err)
 	return 0;
 }
 
-struct cache_range {
-	uint64_t off;
-	uint64_t len;
-};
-
-struct cache_stat {
-	uint64_t nr_cache;
-	uint64_t nr_dirty;
-	uint64_t nr_writeback;
-	uint64_t nr_evicted;
-	uint64_t nr_recently_evicted;
-};
-
 /*
  * Direct reads and io_uring hide the latency of a disk. A pack in memory has none: it is
  * copied from the page cache, and tmpfs is nothing but page cache.
@@ -87,18 +67,13 @@ static int choose_io(struct fill_job *job, unsigned int base, struct ckf_error *
 {
 	const struct ckf_index *idx = job->img->idx;
 	uint64_t pack_bytes = base ? idx->bases[base - 1].pack_bytes : idx->pack_bytes;
-	struct cache_range range = { 0, 0 };
-	struct cache_stat cs;
-	struct statfs fs;
 	bool cached;
 	int fd;
 
 	fd = ckf_image_open_pack_of(job->img, job->dir_fd, base, 0, err);
 	if (fd < 0)
 		return fd;
-	cached = (!fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC) ||
-		 (!syscall(SYS_cachestat, fd, &range, &cs, 0) &&
-		  ckf_pages_to_bytes(cs.nr_cache) >= pack_bytes / 100 * CACHED_PERCENT);
+	cached = ckf_fd_is_cached(fd, pack_bytes);
 	close(fd);
 	job->want_direct[base] = !cached && !(job->opts->flags & CKF_FILL_NO_DIRECT);
 	job->want_uring |= !cached && !(job->opts->flags & CKF_FILL_NO_URING);

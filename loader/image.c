@@ -20,9 +20,8 @@
 
 #define COPY_BYTES (1u << 20)
 
-/* Opens a regular file of an image, and nothing else. *size: its length. */
-static int open_regular(int dir_fd, const char *name, int flags, uint64_t *size,
-			struct ckf_error *err)
+int ckf_image_open_regular(int dir_fd, const char *name, int flags, uint64_t *size,
+			   struct ckf_error *err)
 {
 	struct stat st;
 	int fd, ret;
@@ -68,7 +67,7 @@ static int read_index(int dir_fd, struct ckf_index **out, struct ckf_error *err)
 	void *buf = NULL;
 	int fd, ret;
 
-	fd = open_regular(dir_fd, CKF_IDX_NAME, 0, &size, err);
+	fd = ckf_image_open_regular(dir_fd, CKF_IDX_NAME, 0, &size, err);
 	if (fd == -ENOENT)
 		return ckf_error_set(err, fd, "not a fast image: there is no " CKF_IDX_NAME);
 	if (fd < 0)
@@ -153,7 +152,7 @@ static int open_base_pack(const struct ckf_image *img, int dir_fd, unsigned int 
 	dir = open_base_dir(img, dir_fd, n);
 	if (dir < 0)
 		return base_error(img, n, -errno, strerror(errno), err);
-	fd = open_regular(dir, CKF_PACK_NAME, flags, size, &inner);
+	fd = ckf_image_open_regular(dir, CKF_PACK_NAME, flags, size, &inner);
 	close(dir);
 	if (fd >= 0 || (fd == -EINVAL && (flags & O_DIRECT)))
 		return fd;
@@ -218,7 +217,7 @@ static int take_base_dir(struct ckf_image *img, const char *path, struct ckf_err
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return ckf_error_set(err, -errno, "cannot open base %s: %s", path, strerror(errno));
-	fd = open_regular(dir, CKF_PACK_NAME, 0, &size, &inner);
+	fd = ckf_image_open_regular(dir, CKF_PACK_NAME, 0, &size, &inner);
 	ret = fd;
 	if (fd >= 0) {
 		ret = which_base(img->idx, fd, &inner);
@@ -326,7 +325,7 @@ int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, stru
 	uint64_t size;
 	int fd;
 
-	fd = open_regular(dir_fd, CKF_PACK_NAME, flags, &size, err);
+	fd = ckf_image_open_regular(dir_fd, CKF_PACK_NAME, flags, &size, err);
 	if (fd == -ENOENT)
 		return ckf_error_rule(err, -EBADMSG, "pack", -1, 0, CKF_PACK_NAME " is missing");
 	if (fd < 0)
@@ -388,7 +387,7 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 	uint64_t size;
 	int fd;
 
-	fd = open_regular(dir_fd, f->name, 0, &size, err);
+	fd = ckf_image_open_regular(dir_fd, f->name, 0, &size, err);
 	if (fd == -ENOENT)
 		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
 				      "%s is missing", f->name);

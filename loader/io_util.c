@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,6 +41,18 @@ static const char *pack_name(const struct ckf_index *idx, const struct ckf_chunk
 	snprintf(buf, buf_bytes, CKF_PACK_NAME " of base %u (%s)", c->base,
 		 idx->bases[c->base - 1].path);
 	return buf;
+}
+
+bool ckf_is_hole(int fd, uint64_t off, uint64_t bytes)
+{
+	struct stat st;
+	off_t data;
+
+	if (fstat(fd, &st) || off + bytes > (uint64_t)st.st_size)
+		return false;
+	data = lseek(fd, (off_t)off, SEEK_DATA);
+	/* ENXIO: nothing but a hole up to the end of the file. */
+	return data < 0 ? errno == ENXIO : (uint64_t)data >= off + bytes;
 }
 
 int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64_t got,

@@ -8,6 +8,9 @@
 /* Reads exactly bytes at off: 0, -errno, or -EBADMSG when the file ends before. */
 int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off);
 
+/* True when the file has that part, and nothing was ever written there: it reads as zeros. */
+bool ckf_is_hole(int fd, uint64_t off, uint64_t bytes);
+
 /*
  * The error of a chunk that does not decode (ret from ckf_decode) or whose decoded bytes have
  * the checksum got in place of the right one (ret -EBADMSG and got non-zero). Returns ret.
@@ -16,5 +19,18 @@ int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64
 		    struct ckf_error *err);
 
 uint64_t ckf_now_ns(void);
+
+/*
+ * image.c: opens a regular file of an image, and nothing else. *size: its length. -ENOENT, and
+ * -EINVAL where O_DIRECT is among flags and refused, leave err alone.
+ */
+int ckf_image_open_regular(int dir_fd, const char *name, int flags, uint64_t *size,
+			   struct ckf_error *err);
+
+/*
+ * cached.c: true when what is in the file is copied from memory: it lies in tmpfs, or nearly all
+ * of its bytes are in the page cache.
+ */
+bool ckf_fd_is_cached(int fd, uint64_t bytes);
 
 #endif

@@ -302,7 +302,12 @@ static const struct corruption file_cases[] = {
 };
 
 static const struct corruption target_cases[] = {
-	{ { TARGET(3, kind, 3) }, UNSUPPORTED(TARGETS, 3, "R-target: kind, got 3, want 1 or 2") },
+	{ { TARGET(3, kind, 4) }, UNSUPPORTED(TARGETS, 3, "R-target: kind, got 4, want 1 to 3") },
+	{ { TARGET(3, kind, 3) }, BAD(HEADER, -1, "R-feature: incompat, got 0x3, want bit 4 set") },
+	{ { HEAD(incompat, 0x13) },
+	  BAD(HEADER, -1, "R-feature: incompat, got 0x13, want bit 4 clear") },
+	{ { HEAD(incompat, 0x13), TARGET(3, kind, 3), TARGET(3, parent, 1) },
+	  BAD(TARGETS, 3, "R-target: parent of a device target, got 1") },
 	{ { TARGET(0, kind, 0), TARGET(0, reserved, 1) },
 	  UNSUPPORTED(TARGETS, 0, "R-target: kind, got 0") },
 	{ { TARGET(0, reserved, 1) },
@@ -352,6 +357,8 @@ static const struct corruption op_cases[] = {
 	{ { OP(0, place, 0x10800) }, BAD(OPS, 0, "R-reserved: flags, got 0x800") },
 	{ { OP(1, place, 0x14002) },
 	  BAD(OPS, 1, "R-op: codec with flag direct, got 2, want 0 or 1") },
+	{ { HEAD(incompat, 0x13), TARGET(3, kind, 3), OP(11, place, 0x9002) },
+	  BAD(OPS, 11, "R-gpu: flags of device memory, got 0x2, want 0") },
 	{ { OP(10, place, 0x2) },
 	  BAD(OPS, 10, "R-op: codec with flag direct, got 3, want 0 or 1") },
 	{ { OP(0, place, 0x10001) },

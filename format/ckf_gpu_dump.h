@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Device memory in a dump: ckfast-gpu-PID.img, which says what there is, and
+ * ckfast-gpu-pages-PID.img, which has its contents, one allocation after the other in the order of
+ * the table, holes where it is zero. SPEC.md describes both.
+ *
+ * Pure, like all of format/. decode checks every rule; what it returns can be trusted.
+ */
+#ifndef CKF_GPU_DUMP_H
+#define CKF_GPU_DUMP_H
+
+#include "ckf_error.h"
+#include "ckf_types.h"
+
+#define CKF_GPU_MAGIC "CKFASTGD"
+#define CKF_GPU_PREFIX "ckfast-gpu-"
+#define CKF_GPU_PAGES_PREFIX "ckfast-gpu-pages-"
+#define CKF_GPU_MAX_DEVICES 64
+#define CKF_GPU_MAX_ALLOCS (1u << 20)
+
+#define CKF_GPU_ALLOC_RDMA (1u << 0) /* made for GPUDirect RDMA */
+#define CKF_GPU_ALLOC_FLAGS_ALL CKF_GPU_ALLOC_RDMA
+
+struct ckf_gpu_device {
+	uint8_t uuid[16];
+	uint64_t total_bytes;
+	uint32_t ordinal; /* in the process */
+	char name[64];	  /* zero-terminated */
+};
+
+struct ckf_gpu_alloc {
+	uint64_t addr;	 /* device address, a multiple of 2 MiB */
+	uint64_t bytes;	 /* a multiple of 2 MiB */
+	uint32_t device; /* position in devices */
+	uint32_t flags;
+};
+
+struct ckf_gpu_dump {
+	uint32_t pid; /* as in the name of the file */
+	struct ckf_gpu_device *devices;
+	uint32_t nr_devices;
+	struct ckf_gpu_alloc *allocs; /* ascending by addr, not overlapping */
+	uint32_t nr_allocs;
+	uint64_t bytes; /* of all allocs: the length of the pages file */
+};
+
+/* -EBADMSG, -EOPNOTSUPP, -ENOMEM. Free with ckf_gpu_dump_free(), which takes NULL. */
+int ckf_gpu_dump_decode(const void *buf, size_t bytes, struct ckf_gpu_dump **out,
+			struct ckf_error *err);
+void ckf_gpu_dump_free(struct ckf_gpu_dump *d);
+
+/*
+ * Sorts allocs by addr, sums up d->bytes, and hands over a malloc()ed buffer. Checks nothing else:
+ * what it is given has to obey the rules of SPEC.md. -ENOMEM.
+ */
+int ckf_gpu_dump_encode(struct ckf_gpu_dump *d, void **buf, size_t *bytes, struct ckf_error *err);
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The agent, libckfast-cuda.so, as others see it: how to find it in a process and what is said to
+ * it.
+ *
+ * The agent is preloaded into an application. Device allocations of 2 MiB and more are made by it
+ * with the driver's virtual memory API, so that their memory can be taken away and given back while
+ * their addresses stay. It has one thread, which sleeps in a futex until it is called. It is called
+ * only while every other thread of the process is stopped (ptrace), and then talks over one end of
+ * a socketpair of its own making, of which the caller takes the other end by pidfd_getfd(). Between
+ * calls it has no socket; descriptors of memory that was given to it, and which it cannot export a
+ * second time, are all that it keeps.
+ *
+ * What the caller reads from the process is hostile: the block is checked before it is used.
+ */
+#ifndef CKF_AGENT_H
+#define CKF_AGENT_H
+
+#include <stdint.h>
+
+#define CKF_AGENT_LIBRARY "libckfast-cuda.so"
+#define CKF_AGENT_MAGIC "ckfast agent\n\x1a\0" /* 16 bytes with the final zero */
+#define CKF_AGENT_VERSION 1
+#define CKF_AGENT_ALIGN 64 /* of the block in the library's writable data */
+
+/* In the agent's data; found by its magic in the writable mapping of the library. */
+struct ckf_agent_block {
+	char magic[16];
+	uint32_t version;
+	uint32_t tid;	    /* of the agent's thread in its own pid namespace; 0: there is none */
+	uint32_t wake;	    /* futex: the caller writes 1 and lets the thread run */
+	int32_t peer_fd;    /* the caller's end of the socketpair; -1: not there yet */
+	uint64_t nr_allocs; /* that the agent has made, and their bytes: for display only */
+	uint64_t alloc_bytes;
+	uint32_t parked; /* 1: the memory is away */
+	uint32_t reserved[3];
+};
+
+/* One message of the socketpair (SOCK_SEQPACKET); a descriptor comes beside it where it says so. */
+enum ckf_agent_op {
+	/*
+	 * Caller: waits until the device is idle and answers one ALLOC per allocation, each with a
+	 * descriptor of its memory, then DONE. Nothing has changed until RELEASE.
+	 */
+	CKF_AGENT_PARK = 1,
+	CKF_AGENT_RELEASE = 2, /* caller: unmaps and releases all; answers DONE */
+	/* Caller: MAP per allocation, with a descriptor, then COMMIT; answered by DONE. */
+	CKF_AGENT_UNPARK = 3,
+	CKF_AGENT_MAP = 4,
+	CKF_AGENT_COMMIT = 5,
+	CKF_AGENT_QUIT = 6, /* caller: the agent closes its socket and sleeps again */
+	CKF_AGENT_ALLOC = 16,
+	CKF_AGENT_DONE = 17,
+	CKF_AGENT_ERROR = 18, /* text says what; state is as before PARK or before COMMIT */
+};
+
+struct ckf_agent_msg {
+	uint32_t op;
+	uint32_t flags;	 /* ALLOC: CKF_GPU_ALLOC_ of the image */
+	uint64_t addr;	 /* ALLOC, MAP: device address */
+	uint64_t bytes;	 /* ALLOC, MAP: length of the memory, a multiple of 2 MiB */
+	uint64_t count;	 /* DONE: allocations */
+	uint32_t device; /* ALLOC: ordinal in the process */
+	uint32_t reserved;
+	uint8_t uuid[16]; /* ALLOC: of the device */
+	char text[128];	  /* ERROR: zero-terminated */
+};
+
+#endif

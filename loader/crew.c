@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/* Starts threads, watches them and joins them. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+#include "crew.h"
+
+#define MAX_THREADS 256
+
+struct crew {
+	const struct crew_opts *o;
+	pthread_mutex_t lock; /* for all below */
+	pthread_cond_t cond;
+	unsigned int started; /* threads that have their number */
+	unsigned int running;
+};
+
+static void *thread_main(void *arg)
+{
+	struct crew *c = arg;
+	unsigned int nr;
+
+	pthread_mutex_lock(&c->lock);
+	nr = c->started++;
+	pthread_mutex_unlock(&c->lock);
+	c->o->work(c->o->arg, nr);
+	pthread_mutex_lock(&c->lock);
+	c->running--;
+	pthread_cond_broadcast(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+static unsigned int start(struct crew *c, pthread_t *threads, unsigned int n)
+{
+	sigset_t all, old;
+	unsigned int i;
+
+	/* Signals are the caller's: none is to be handled in a worker. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_mutex_lock(&c->lock);
+	for (i = 0; i < n && !pthread_create(&threads[i], NULL, thread_main, c); i++)
+		c->running++;
+	pthread_mutex_unlock(&c->lock);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return i;
+}
+
+static void watch(struct crew *c)
+{
+	const struct crew_opts *o = c->o;
+	unsigned int seen = atomic_load(o->progress), now;
+	struct timespec end;
+	int ret;
+
+	pthread_mutex_lock(&c->lock);
+	while (c->running) {
+		clock_gettime(CLOCK_REALTIME, &end);
+		end.tv_sec += o->timeout_ms / 1000;
+		end.tv_nsec += (long)(o->timeout_ms % 1000) * 1000000;
+		end.tv_sec += end.tv_nsec / 1000000000;
+		end.tv_nsec %= 1000000000;
+		ret = pthread_cond_timedwait(&c->cond, &c->lock, &end);
+		now = atomic_load(o->progress);
+		if (ret == ETIMEDOUT && now == seen && c->running)
+			o->stalled(o->stalled_arg);
+		seen = now;
+	}
+	pthread_mutex_unlock(&c->lock);
+}
+
+unsigned int crew_run(const struct crew_opts *o)
+{
+	const bool watched = o->timeout_ms && o->stalled;
+	unsigned int n = o->threads < MAX_THREADS ? o->threads : MAX_THREADS;
+	struct crew c = { .o = o };
+	pthread_t threads[MAX_THREADS];
+	unsigned int started = 0;
+
+	pthread_mutex_init(&c.lock, NULL);
+	pthread_cond_init(&c.cond, NULL);
+	/* What may hang must not be in the thread that watches. */
+	if (n > 1 || watched)
+		started = start(&c, threads, n);
+	if (watched && started)
+		watch(&c);
+	for (unsigned int i = 0; i < started; i++)
+		pthread_join(threads[i], NULL);
+	if (!started)
+		o->work(o->arg, 0);
+	pthread_cond_destroy(&c.cond);
+	pthread_mutex_destroy(&c.lock);
+	return started ? started : 1;
+}

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ckf_fill_sink(): device memory from a fast image.
+ *
+ * A worker takes a lane, clears what is zero, and sorts the rest by its place in the pack. Then it
+ * fills one slot after the other: chunks go into the slot whole and side by side, since that is how
+ * they are checked; the ops become copies out of it. Raw neighbours of the pack are neighbours in
+ * the slot, too, and come in one read. Others are read to scratch memory and decoded into the slot.
+ *
+ * A pack in memory is read in small pieces, each hashed while it is in the CPU's cache: memory
+ * would else be read twice, and that is what limits many threads. One on a disk is read with
+ * several pieces in flight.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "../format/ckf_codec.h"
+#include "io.h"
+#include "io_util.h"
+#include "sink.h"
+
+#define READ_BYTES (512u << 10) /* together with what is copied from, fits into a CPU's L2 */
+#define DEPTH 8			/* reads in flight per worker */
+#define MAX_CHUNKS 1024		/* per slot */
+
+struct source {
+	const struct ckf_image *img;
+	const struct ckf_target *target;
+	int dir_fd;
+	bool want_direct;
+	bool want_uring;
+};
+
+/* Pages of one chunk that go to one place in one dest. */
+struct piece {
+	uint64_t addr;
+	uint32_t dest;
+	uint32_t sink; /* of the dest */
+	uint32_t chunk;
+	uint16_t first_page;
+	uint16_t nr_pages;
+};
+
+/* A chunk in the slot. */
+struct place {
+	uint32_t chunk;
+	uint32_t slot_off;
+	const char *stored; /* not raw: what is to be decoded */
+};
+
+/* Chunks that follow each other in the pack, all raw or none. */
+struct pack_read {
+	uint64_t pack_off;
+	struct iovec iov;
+	unsigned int first; /* in places */
+	unsigned int nr;
+	bool raw;
+};
+
+struct reader {
+	struct sink_worker *w;
+	const struct source *src;
+	const struct ckf_index *idx;
+	int fd;		   /* of the pack, direct or buffered */
+	int buffered_fd;   /* of the pack, or -1 until it is needed */
+	struct ckf_io *io; /* NULL: the pack is in memory */
+	struct ckf_codec_ctx *codec;
+	XXH3_state_t *hash;
+	char *scratch; /* stored bytes of chunks that are not raw */
+	size_t scratch_bytes;
+
+	/* Of the lane at hand, sorted by sink and chunk. */
+	struct piece *pieces;
+	size_t nr_pieces;
+	size_t max_pieces;
+	size_t pos;
+
+	/* Of the slot at hand. */
+	struct place places[MAX_CHUNKS];
+	unsigned int nr_places;
+	struct pack_read reads[MAX_CHUNKS];
+	unsigned int nr_reads;
+	size_t scratch_used;
+};
+
+static int add_piece(struct reader *r, const struct piece *piece)
+{
+	size_t max = r->max_pieces ? r->max_pieces * 2 : 512;
+	struct piece *p;
+
+	if (r->nr_pieces == r->max_pieces) {
+		p = realloc(r->pieces, max * sizeof(*p));
+		if (!p)
+			return ckf_error_set(&r->w->err, -ENOMEM, "no memory for the plan");
+		r->pieces = p;
+		r->max_pieces = max;
+	}
+	r->pieces[r->nr_pieces++] = *piece;
+	return 0;
+}
+
+static int load_op(struct reader *r, const struct ckf_op *op)
+{
+	const struct sink_job *job = r->w->job;
+	const bool zero = r->idx->chunks[op->chunk].codec == CKF_CODEC_ZERO;
+	uint64_t addr = ckf_op_addr(op), end = ckf_op_end(op), stop;
+	int ret = 0;
+
+	for (; addr < end && !ret; addr = stop) {
+		const struct ckf_sink_dest *d = sink_find_dest(job, addr);
+		struct piece p = { .addr = addr, .chunk = op->chunk };
+
+		if (!d)
+			return ckf_error_rule(&r->w->err, -EBADMSG, "ops", op - r->idx->ops, 0,
+					      "the plan writes to 0x%llx of %s %llu, where no "
+					      "memory was made",
+					      (unsigned long long)addr,
+					      ckf_target_kind_name(r->src->target->kind),
+					      (unsigned long long)r->src->target->id);
+		stop = end < d->end ? end : d->end;
+		if (zero) {
+			ret = sink_clear_add(r->w, d, addr, stop - addr);
+			continue;
+		}
+		p.dest = (uint32_t)(d - job->dests);
+		p.sink = job->sink_of[p.dest];
+		p.first_page =
+			(uint16_t)(op->first_page + ((addr - ckf_op_addr(op)) >> CKF_PAGE_SHIFT));
+		p.nr_pages = (uint16_t)((stop - addr) >> CKF_PAGE_SHIFT);
+		ret = add_piece(r, &p);
+	}
+	return ret;
+}
+
+static int compare_piece(const void *pa, const void *pb)
+{
+	const struct piece *a = pa, *b = pb;
+
+	if (a->sink != b->sink)
+		return a->sink < b->sink ? -1 : 1;
+	if (a->chunk != b->chunk)
+		return a->chunk < b->chunk ? -1 : 1;
+	return a->addr < b->addr ? -1 : a->addr > b->addr;
+}
+
+static int load_lane(struct reader *r, const struct ckf_lane *l)
+{
+	int ret = 0;
+
+	r->nr_pieces = 0;
+	r->pos = 0;
+	for (uint64_t i = l->first_op; i < l->first_op + l->nr_ops && !ret; i++)
+		ret = load_op(r, &r->idx->ops[i]);
+	if (!ret && r->nr_pieces)
+		qsort(r->pieces, r->nr_pieces, sizeof(*r->pieces), compare_piece);
+	return ret;
+}
+
+static int need_scratch(struct reader *r)
+{
+	size_t bytes = r->w->slot.bytes;
+	char *p;
+
+	if (r->scratch_bytes >= bytes)
+		return 0;
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return ckf_error_set(&r->w->err, -errno, "no memory to decode in");
+	(void)madvise(p, bytes, MADV_HUGEPAGE);
+	if (r->scratch)
+		munmap(r->scratch, r->scratch_bytes);
+	r->scratch = p;
+	r->scratch_bytes = bytes;
+	return 0;
+}
+
+/* Stored bytes never take more pages than decoded ones, so that scratch memory is never short. */
+static void add_read(struct reader *r, const struct ckf_chunk *c, struct place *place)
+{
+	const bool raw = c->codec == CKF_CODEC_RAW;
+	size_t bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
+	struct pack_read *last = r->nr_reads ? &r->reads[r->nr_reads - 1] : NULL;
+	char *dst;
+
+	if (raw) {
+		dst = (char *)r->w->slot.addr + place->slot_off;
+	} else {
+		dst = r->scratch + r->scratch_used;
+		place->stored = dst;
+		r->scratch_used += bytes;
+	}
+	if (last && last->raw == raw && last->pack_off + last->iov.iov_len == c->pack_off &&
+	    last->iov.iov_len + bytes <= READ_BYTES) {
+		last->iov.iov_len += bytes;
+		last->nr++;
+		return;
+	}
+	r->reads[r->nr_reads++] = (struct pack_read){
+		.pack_off = c->pack_off,
+		.iov = { dst, bytes },
+		.first = r->nr_places,
+		.nr = 1,
+		.raw = raw,
+	};
+}
+
+/* Copies for all pieces of the next chunk. */
+static int add_copies(struct reader *r, uint32_t slot_off)
+{
+	const struct piece first = r->pieces[r->pos];
+	int ret = 0;
+
+	while (!ret && r->pos < r->nr_pieces) {
+		const struct piece *p = &r->pieces[r->pos];
+
+		if (p->chunk != first.chunk || p->sink != first.sink)
+			break;
+		ret = sink_slot_add(r->w, &r->w->job->dests[p->dest], p->addr,
+				    slot_off + p->first_page * CKF_PAGE_BYTES,
+				    p->nr_pages * CKF_PAGE_BYTES);
+		r->pos++;
+	}
+	return ret;
+}
+
+/* Takes a slot and says what goes into it: the next chunks of one sink, as many as fit. */
+static int plan_slot(struct reader *r)
+{
+	const uint32_t sink = r->pieces[r->pos].sink;
+	uint32_t used = 0, bytes;
+	int ret;
+
+	r->nr_places = 0;
+	r->nr_reads = 0;
+	r->scratch_used = 0;
+	ret = sink_slot_take(r->w, r->w->job->sinks[sink]);
+	while (!ret && r->pos < r->nr_pieces && r->nr_places < MAX_CHUNKS) {
+		const struct piece *p = &r->pieces[r->pos];
+		const struct ckf_chunk *c = &r->idx->chunks[p->chunk];
+		struct place *place = &r->places[r->nr_places];
+
+		bytes = c->nr_pages * CKF_PAGE_BYTES;
+		if (p->sink != sink || bytes > r->w->slot.bytes - used)
+			break;
+		if (c->codec != CKF_CODEC_RAW)
+			ret = need_scratch(r);
+		if (ret)
+			break;
+		*place = (struct place){ .chunk = p->chunk, .slot_off = used };
+		add_read(r, c, place);
+		r->nr_places++;
+		ret = add_copies(r, used);
+		used += bytes;
+	}
+	if (!ret && !r->nr_places)
+		ret = ckf_error_set(&r->w->err, -EINVAL, "slots of %s are smaller than a chunk",
+				    r->w->job->ops->name);
+	return ret;
+}
+
+static int check_hash(struct reader *r, uint32_t chunk, uint64_t hash)
+{
+	if (hash == r->idx->chunks[chunk].checksum)
+		return 0;
+	return ckf_chunk_error(r->idx, chunk, -EBADMSG, hash, &r->w->err);
+}
+
+static int finish_read(struct reader *r, const struct pack_read *rd)
+{
+	int ret = 0;
+
+	r->w->stats.read_bytes += rd->iov.iov_len;
+	atomic_fetch_add(&r->w->job->progress, 1);
+	for (unsigned int i = rd->first; i < rd->first + rd->nr && !ret; i++) {
+		const struct place *p = &r->places[i];
+		const struct ckf_chunk *c = &r->idx->chunks[p->chunk];
+		size_t bytes = ckf_pages_to_bytes(c->nr_pages);
+		char *dst = (char *)r->w->slot.addr + p->slot_off;
+
+		if (!rd->raw)
+			ret = ckf_decode(r->codec, c->codec, p->stored, c->stored_bytes, dst,
+					 bytes);
+		if (ret)
+			return ckf_chunk_error(r->idx, p->chunk, ret, 0, &r->w->err);
+		ret = check_hash(r, p->chunk, XXH3_64bits(dst, bytes));
+	}
+	return ret;
+}
+
+static int read_error(struct reader *r, const struct pack_read *rd, int ret)
+{
+	return ckf_error_set(&r->w->err, ret,
+			     "cannot read %zu bytes of " CKF_PACK_NAME " at %llu: %s",
+			     rd->iov.iov_len, (unsigned long long)rd->pack_off, strerror(-ret));
+}
+
+/* One raw chunk that is longer than the cache likes. */
+static int read_long(struct reader *r, const struct pack_read *rd)
+{
+	size_t at = 0, n;
+	int ret;
+
+	XXH3_64bits_reset(r->hash);
+	for (; at < rd->iov.iov_len; at += n) {
+		n = rd->iov.iov_len - at < READ_BYTES ? rd->iov.iov_len - at : READ_BYTES;
+		ret = ckf_pread_all(r->fd, (char *)rd->iov.iov_base + at, n, rd->pack_off + at);
+		if (ret)
+			return read_error(r, rd, ret);
+		XXH3_64bits_update(r->hash, (char *)rd->iov.iov_base + at, n);
+	}
+	r->w->stats.read_bytes += rd->iov.iov_len;
+	atomic_fetch_add(&r->w->job->progress, 1);
+	return check_hash(r, r->places[rd->first].chunk, XXH3_64bits_digest(r->hash));
+}
+
+static int read_cached(struct reader *r)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < r->nr_reads && !ret; i++) {
+		const struct pack_read *rd = &r->reads[i];
+
+		if (rd->raw && rd->iov.iov_len > READ_BYTES) {
+			ret = read_long(r, rd);
+			continue;
+		}
+		ret = ckf_pread_all(r->fd, rd->iov.iov_base, rd->iov.iov_len, rd->pack_off);
+		ret = ret ? read_error(r, rd, ret) : finish_read(r, rd);
+	}
+	return ret;
+}
+
+/* A read that came back short, or was refused: the rest through the page cache. */
+static int read_rest(struct reader *r, const struct pack_read *rd, size_t got)
+{
+	int ret;
+
+	if (r->buffered_fd < 0) {
+		r->buffered_fd = ckf_image_open_pack(r->src->img, r->src->dir_fd, 0, &r->w->err);
+		if (r->buffered_fd < 0)
+			return r->buffered_fd;
+	}
+	ret = ckf_pread_all(r->buffered_fd, (char *)rd->iov.iov_base + got, rd->iov.iov_len - got,
+			    rd->pack_off + got);
+	return ret ? read_error(r, rd, ret) : 0;
+}
+
+static int complete(struct reader *r)
+{
+	struct pack_read *rd;
+	size_t got;
+	void *tag;
+	int ret, res;
+
+	ret = ckf_io_wait(r->io, &tag, &res);
+	if (ret)
+		return ckf_error_set(&r->w->err, ret, "cannot wait for reads: %s", strerror(-ret));
+	rd = tag;
+	got = res > 0 ? (size_t)res : 0;
+	if (res < 0 && res != -EINVAL && res != -EAGAIN && res != -EINTR)
+		return read_error(r, rd, res);
+	if (got < rd->iov.iov_len)
+		ret = read_rest(r, rd, got);
+	return ret ? ret : finish_read(r, rd);
+}
+
+static int read_in_flight(struct reader *r)
+{
+	unsigned int begun = 0, ended = 0;
+	int ret = 0;
+
+	while (!ret && ended < r->nr_reads) {
+		struct pack_read *rd = &r->reads[begun];
+
+		if (begun < r->nr_reads && begun - ended < DEPTH) {
+			ret = ckf_io_submit(r->io, r->fd, &rd->iov, 1, rd->pack_off, rd);
+			if (ret)
+				return read_error(r, rd, ret);
+			begun++;
+			continue;
+		}
+		ret = complete(r);
+		ended++;
+	}
+	return ret;
+}
+
+static int fill_lane(struct reader *r, const struct ckf_lane *l)
+{
+	int ret = load_lane(r, l);
+
+	while (!ret && r->pos < r->nr_pieces) {
+		if (atomic_load(&r->w->job->failed))
+			return 0;
+		ret = plan_slot(r);
+		if (!ret)
+			ret = r->io ? read_in_flight(r) : read_cached(r);
+		if (!ret)
+			ret = sink_slot_submit(r->w);
+	}
+	return ret;
+}
+
+static int reader_init(struct reader *r)
+{
+	const struct source *src = r->src;
+	struct sink_worker *w = r->w;
+	int ret = 0;
+
+	r->fd = -EINVAL;
+	r->buffered_fd = -1;
+	if (src->want_direct)
+		r->fd = ckf_image_open_pack(src->img, src->dir_fd, O_DIRECT, &w->err);
+	w->stats.direct = r->fd >= 0;
+	if (r->fd == -EINVAL)
+		r->fd = ckf_image_open_pack(src->img, src->dir_fd, 0, &w->err);
+	if (r->fd < 0)
+		return r->fd;
+	r->hash = XXH3_createState();
+	if (!r->hash || ckf_codec_ctx_new(&r->codec))
+		ret = -ENOMEM;
+	if (!ret && (src->want_direct || src->want_uring))
+		ret = ckf_io_new(DEPTH, src->want_uring, &r->io);
+	if (ret)
+		return ckf_error_set(&w->err, ret, "cannot start a worker: %s", strerror(-ret));
+	w->stats.uring = r->io && ckf_io_is_uring(r->io);
+	return 0;
+}
+
+/* Reads into the slot have ended when this returns. */
+static void reader_free(struct reader *r)
+{
+	ckf_io_free(r->io);
+	if (r->scratch)
+		munmap(r->scratch, r->scratch_bytes);
+	free(r->pieces);
+	XXH3_freeState(r->hash);
+	ckf_codec_ctx_free(r->codec);
+	if (r->fd >= 0)
+		close(r->fd);
+	if (r->buffered_fd >= 0)
+		close(r->buffered_fd);
+	free(r);
+}
+
+static int fill(struct sink_worker *w)
+{
+	const struct source *src = w->job->arg;
+	struct reader *r = calloc(1, sizeof(*r));
+	uint64_t lane;
+	int ret;
+
+	if (!r)
+		return ckf_error_set(&w->err, -ENOMEM, "no memory to start a worker");
+	r->w = w;
+	r->src = src;
+	r->idx = src->img->idx;
+	ret = reader_init(r);
+	while (!ret && sink_next_unit(w, &lane))
+		ret = fill_lane(r, &r->idx->lanes[src->target->first_lane + lane]);
+	reader_free(r);
+	return ret;
+}
+
+static int choose_io(struct source *src, uint32_t flags, struct ckf_error *err)
+{
+	bool cached;
+	int fd;
+
+	fd = ckf_image_open_pack(src->img, src->dir_fd, 0, err);
+	if (fd < 0)
+		return fd;
+	cached = ckf_fd_is_cached(fd, src->img->idx->pack_bytes);
+	close(fd);
+	src->want_direct = !cached && !(flags & CKF_FILL_NO_DIRECT);
+	src->want_uring = !cached && !(flags & CKF_FILL_NO_URING);
+	return 0;
+}
+
+int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
+		  const struct ckf_sink_ops *ops, const struct ckf_sink_dest *dests,
+		  size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
+		  struct ckf_error *err)
+{
+	struct source src = { .img = img, .target = t };
+	struct sink_job job = {
+		.ops = ops,
+		.dests = dests,
+		.nr_dests = nr_dests,
+		.opts = opts,
+		.fill = fill,
+		.arg = &src,
+		.nr_units = t->nr_lanes,
+	};
+	int ret;
+
+	ret = sink_job_init(&job, err);
+	if (ret)
+		goto out;
+	src.dir_fd = opts->dir_fd >= 0 ? opts->dir_fd : img->dir_fd;
+	ret = choose_io(&src, opts->flags, err);
+	if (!ret)
+		ret = sink_job_run(&job, ckf_pages_to_bytes(t->nr_pages), err);
+out:
+	sink_job_fini(&job, stats);
+	return ret;
+}

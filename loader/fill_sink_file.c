@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ckf_fill_sink_file(): device memory from a plain dump. Workers take parts of the pages file, read
+ * its data into slots, and clear where it has holes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io_util.h"
+#include "sink.h"
+
+#define UNIT_BYTES (32ull << 20)
+
+struct source {
+	int fd;
+	const struct ckf_gpu_dump *d;
+	uint64_t *offs; /* per allocation: where it is in the file; and the length of the file */
+};
+
+/* Part of the file that goes to one dest. */
+struct part {
+	const struct ckf_sink_dest *dest;
+	uint64_t off;
+	uint64_t addr;
+	uint64_t bytes;
+};
+
+struct walk {
+	struct sink_worker *w;
+	const struct source *src;
+	uint32_t slot_used;
+};
+
+/* The part that begins at off and ends at end or before. */
+static int find_part(struct walk *k, uint64_t off, uint64_t end, struct part *part)
+{
+	const struct source *src = k->src;
+	uint32_t lo = 0, hi = src->d->nr_allocs;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (src->offs[mid + 1] <= off)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	part->off = off;
+	part->addr = src->d->allocs[lo].addr + (off - src->offs[lo]);
+	part->bytes = (end < src->offs[lo + 1] ? end : src->offs[lo + 1]) - off;
+	part->dest = sink_find_dest(k->w->job, part->addr);
+	if (!part->dest)
+		return ckf_error_set(&k->w->err, -EINVAL,
+				     "no memory was made for 0x%" PRIx64 " of the device",
+				     part->addr);
+	if (part->bytes > part->dest->end - part->addr)
+		part->bytes = part->dest->end - part->addr;
+	return 0;
+}
+
+static int clear_range(struct walk *k, uint64_t off, uint64_t end)
+{
+	struct part part;
+	int ret = 0;
+
+	for (; off < end && !ret; off += part.bytes) {
+		ret = find_part(k, off, end, &part);
+		if (ret)
+			return ret;
+		ret = sink_clear_add(k->w, part.dest, part.addr, part.bytes);
+	}
+	return ret;
+}
+
+/* Sees to it that there is room in a slot of this sink. */
+static int need_slot(struct walk *k, struct ckf_sink *sink)
+{
+	int ret = 0;
+
+	if (k->w->sink == sink && k->slot_used < k->w->slot.bytes)
+		return 0;
+	if (k->w->sink)
+		ret = sink_slot_submit(k->w);
+	k->slot_used = 0;
+	return ret ? ret : sink_slot_take(k->w, sink);
+}
+
+static int copy_part(struct walk *k, struct part *part)
+{
+	struct sink_worker *w = k->w;
+	uint32_t room;
+	int ret;
+
+	ret = need_slot(k, part->dest->sink);
+	if (ret)
+		return ret;
+	room = w->slot.bytes - k->slot_used;
+	if (part->bytes > room)
+		part->bytes = room;
+	ret = ckf_pread_all(k->src->fd, (char *)w->slot.addr + k->slot_used, part->bytes,
+			    part->off);
+	if (ret)
+		return ckf_error_set(&w->err, ret, "cannot read the pages of device memory: %s",
+				     ret == -EBADMSG ? "the file got shorter" : strerror(-ret));
+	atomic_fetch_add(&w->job->progress, 1);
+	w->stats.read_bytes += part->bytes;
+	ret = sink_slot_add(w, part->dest, part->addr, k->slot_used, (uint32_t)part->bytes);
+	k->slot_used += (uint32_t)part->bytes;
+	return ret;
+}
+
+static int copy_range(struct walk *k, uint64_t off, uint64_t end)
+{
+	struct part part;
+	int ret = 0;
+
+	for (; off < end && !ret; off += part.bytes) {
+		if (atomic_load(&k->w->job->failed))
+			return 0;
+		ret = find_part(k, off, end, &part);
+		if (ret)
+			return ret;
+		ret = copy_part(k, &part);
+	}
+	return ret;
+}
+
+/* Where data or a hole begins at or after off, in whole pages, but not after end. */
+static int seek(struct walk *k, uint64_t off, uint64_t end, int whence, uint64_t *at)
+{
+	off_t to = lseek(k->src->fd, (off_t)off, whence);
+
+	if (to < 0 && errno != ENXIO)
+		return ckf_error_set(&k->w->err, -errno, "cannot find holes: %s", strerror(errno));
+	*at = to < 0 ? end : (uint64_t)to;
+	if (whence == SEEK_HOLE)
+		*at = ckf_align_up(*at, CKF_PAGE_BYTES);
+	else
+		*at &= ~(uint64_t)(CKF_PAGE_BYTES - 1);
+	if (*at > end)
+		*at = end;
+	return 0;
+}
+
+static int fill_unit(struct walk *k, uint64_t unit)
+{
+	uint64_t off = unit * UNIT_BYTES, end = off + UNIT_BYTES, data, hole;
+	int ret = 0;
+
+	if (end > k->src->d->bytes)
+		end = k->src->d->bytes;
+	for (; off < end && !ret; off = hole) {
+		ret = seek(k, off, end, SEEK_DATA, &data);
+		hole = end;
+		if (!ret && data < end)
+			ret = seek(k, data, end, SEEK_HOLE, &hole);
+		if (!ret)
+			ret = clear_range(k, off, data);
+		if (!ret)
+			ret = copy_range(k, data, hole);
+	}
+	return ret;
+}
+
+static int fill(struct sink_worker *w)
+{
+	struct walk k = { .w = w, .src = w->job->arg };
+	uint64_t unit;
+	int ret = 0;
+
+	while (!ret && sink_next_unit(w, &unit))
+		ret = fill_unit(&k, unit);
+	if (!ret && w->sink && !atomic_load(&w->job->failed))
+		ret = sink_slot_submit(w);
+	return ret;
+}
+
+static int source_init(struct source *src, struct ckf_error *err)
+{
+	const struct ckf_gpu_dump *d = src->d;
+	struct stat st;
+
+	if (fstat(src->fd, &st))
+		return ckf_error_set(err, -errno, "cannot stat the pages of device memory: %s",
+				     strerror(errno));
+	if ((uint64_t)st.st_size != d->bytes)
+		return ckf_error_set(err, -EBADMSG,
+				     "R-gpu: length of the pages file of process %u, got %llu, "
+				     "want %" PRIu64,
+				     d->pid, (unsigned long long)st.st_size, d->bytes);
+	src->offs = malloc(((size_t)d->nr_allocs + 1) * sizeof(*src->offs));
+	if (!src->offs)
+		return ckf_error_set(err, -ENOMEM, "no memory for the plan");
+	src->offs[0] = 0;
+	for (uint32_t i = 0; i < d->nr_allocs; i++)
+		src->offs[i + 1] = src->offs[i] + d->allocs[i].bytes;
+	(void)posix_fadvise(src->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+	return 0;
+}
+
+int ckf_fill_sink_file(int pages_fd, const struct ckf_gpu_dump *d, const struct ckf_sink_ops *ops,
+		       const struct ckf_sink_dest *dests, size_t nr_dests,
+		       const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
+		       struct ckf_error *err)
+{
+	struct source src = { .fd = pages_fd, .d = d };
+	struct sink_job job = {
+		.ops = ops,
+		.dests = dests,
+		.nr_dests = nr_dests,
+		.opts = opts,
+		.fill = fill,
+		.arg = &src,
+		.nr_units = (d->bytes + UNIT_BYTES - 1) / UNIT_BYTES,
+	};
+	int ret;
+
+	ret = sink_job_init(&job, err);
+	if (!ret)
+		ret = source_init(&src, err);
+	if (!ret)
+		ret = sink_job_run(&job, d->bytes, err);
+	free(src.offs);
+	sink_job_fini(&job, stats);
+	return ret;
+}

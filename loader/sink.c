@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two ways to fill device memory share: workers, slots, copies and clears. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "crew.h"
+#include "fill.h"
+#include "io_util.h"
+#include "sink.h"
+
+const struct ckf_sink_dest *sink_find_dest(const struct sink_job *job, uint64_t addr)
+{
+	size_t lo = 0, hi = job->nr_dests;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (job->dests[mid].end <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < job->nr_dests && job->dests[lo].start <= addr ? &job->dests[lo] : NULL;
+}
+
+bool sink_next_unit(struct sink_worker *w, uint64_t *unit)
+{
+	if (atomic_load(&w->job->failed))
+		return false;
+	*unit = atomic_fetch_add(&w->job->next_unit, 1);
+	return *unit < w->job->nr_units;
+}
+
+static unsigned int stream(const struct sink_worker *w, const struct ckf_sink *sink)
+{
+	const struct ckf_sink_ops *ops = w->job->ops;
+
+	return ops->nr_streams ? w->nr % ops->nr_streams(sink) : 0;
+}
+
+int sink_slot_take(struct sink_worker *w, struct ckf_sink *sink)
+{
+	int ret = w->job->ops->slot_take(sink, &w->slot, &w->err);
+
+	if (ret)
+		return ckf_error_set(&w->err, ret, "cannot get a slot of %s: %s", w->job->ops->name,
+				     strerror(-ret));
+	w->sink = sink;
+	w->nr_copies = 0;
+	return 0;
+}
+
+static void slot_put(struct sink_worker *w)
+{
+	if (w->sink)
+		w->job->ops->slot_put(w->sink, &w->slot);
+	w->sink = NULL;
+}
+
+/* True when c goes on where last ends, on both sides. */
+static bool copy_continues(const struct ckf_sink_copy *last, const struct ckf_sink_copy *c)
+{
+	return last->mem == c->mem && last->mem_off + last->bytes == c->mem_off &&
+	       last->slot_off + last->bytes == c->slot_off;
+}
+
+int sink_slot_add(struct sink_worker *w, const struct ckf_sink_dest *dest, uint64_t addr,
+		  uint32_t slot_off, uint32_t bytes)
+{
+	const struct ckf_sink_copy c = { dest->mem, addr - dest->start, slot_off, bytes };
+	size_t max = w->max_copies ? w->max_copies * 2 : 64;
+	struct ckf_sink_copy *p;
+
+	w->stats.filled_bytes += bytes;
+	if (w->nr_copies && copy_continues(&w->copies[w->nr_copies - 1], &c)) {
+		w->copies[w->nr_copies - 1].bytes += bytes;
+		return 0;
+	}
+	if (w->nr_copies == w->max_copies) {
+		p = realloc(w->copies, max * sizeof(*p));
+		if (!p)
+			return ckf_error_set(&w->err, -ENOMEM, "no memory for the copies");
+		w->copies = p;
+		w->max_copies = max;
+	}
+	w->copies[w->nr_copies++] = c;
+	return 0;
+}
+
+int sink_slot_submit(struct sink_worker *w)
+{
+	struct ckf_sink *sink = w->sink;
+	int ret;
+
+	w->sink = NULL;
+	ret = w->job->ops->submit(sink, stream(w, sink), &w->slot, w->copies, w->nr_copies,
+				  &w->err);
+	return ret ? ckf_error_set(&w->err, ret, "cannot copy to %s: %s", w->job->ops->name,
+				   strerror(-ret))
+		   : 0;
+}
+
+int sink_clear_flush(struct sink_worker *w)
+{
+	const struct sink_clear c = w->clear;
+	int ret;
+
+	if (!c.bytes)
+		return 0;
+	w->clear.bytes = 0;
+	w->stats.zero_bytes += c.bytes;
+	ret = w->job->ops->clear(c.dest->sink, stream(w, c.dest->sink), c.dest->mem,
+				 c.addr - c.dest->start, c.bytes, &w->err);
+	return ret ? ckf_error_set(&w->err, ret, "cannot clear memory of %s: %s", w->job->ops->name,
+				   strerror(-ret))
+		   : 0;
+}
+
+int sink_clear_add(struct sink_worker *w, const struct ckf_sink_dest *dest, uint64_t addr,
+		   uint64_t bytes)
+{
+	struct sink_clear *c = &w->clear;
+	int ret;
+
+	if (c->bytes && c->dest == dest && c->addr + c->bytes == addr) {
+		c->bytes += bytes;
+		return 0;
+	}
+	ret = sink_clear_flush(w);
+	*c = (struct sink_clear){ dest, addr, bytes };
+	return ret;
+}
+
+static int add_sink(struct sink_job *job, size_t dest)
+{
+	struct ckf_sink *sink = job->dests[dest].sink;
+	struct ckf_sink **p;
+	uint32_t i;
+
+	for (i = 0; i < job->nr_sinks && job->sinks[i] != sink; i++)
+		;
+	job->sink_of[dest] = i;
+	if (i < job->nr_sinks)
+		return 0;
+	p = realloc(job->sinks, (i + 1) * sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p[i] = sink;
+	job->sinks = p;
+	job->nr_sinks++;
+	return 0;
+}
+
+int sink_job_init(struct sink_job *job, struct ckf_error *err)
+{
+	const struct ckf_sink_dest *d = job->dests;
+	int ret = 0;
+
+	pthread_mutex_init(&job->lock, NULL);
+	if (job->opts->size != sizeof(*job->opts))
+		return ckf_error_set(err, -EINVAL, "struct ckf_fill_opts of another version");
+	for (size_t i = 0; i < job->nr_dests; i++) {
+		if (d[i].start >= d[i].end || (d[i].start | d[i].end) % CKF_PAGE_BYTES ||
+		    (i && d[i].start < d[i - 1].end))
+			return ckf_error_set(err, -EINVAL, "dest %zu is out of order", i);
+	}
+	job->sink_of = calloc(job->nr_dests ? job->nr_dests : 1, sizeof(*job->sink_of));
+	ret = job->sink_of ? 0 : -ENOMEM;
+	for (size_t i = 0; i < job->nr_dests && !ret; i++)
+		ret = add_sink(job, i);
+	return ret ? ckf_error_set(err, ret, "no memory for the plan") : 0;
+}
+
+void sink_job_fini(struct sink_job *job, struct ckf_fill_stats *stats)
+{
+	free(job->sinks);
+	free(job->sink_of);
+	pthread_mutex_destroy(&job->lock);
+	if (stats)
+		fill_stats_add(stats, &job->stats);
+}
+
+static void run_worker(void *arg, unsigned int nr)
+{
+	struct sink_job *job = arg;
+	struct sink_worker w = { .job = job, .nr = nr };
+	int ret;
+
+	ret = job->fill(&w);
+	if (!ret)
+		ret = sink_clear_flush(&w);
+	slot_put(&w);
+	free(w.copies);
+	pthread_mutex_lock(&job->lock);
+	if (ret && !job->ret) {
+		job->ret = ret;
+		job->err = w.err;
+	}
+	if (ret)
+		atomic_store(&job->failed, true);
+	fill_stats_add(&job->stats, &w.stats);
+	pthread_mutex_unlock(&job->lock);
+}
+
+int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err)
+{
+	const struct ckf_fill_opts *o = job->opts;
+	struct crew_opts crew = {
+		.threads = o->threads ? o->threads : ckf_fill_default_threads(bytes),
+		.work = run_worker,
+		.arg = job,
+		.timeout_ms = o->timeout_ms,
+		.progress = &job->progress,
+		.stalled = o->stalled,
+		.stalled_arg = o->arg,
+	};
+	uint64_t start_ns = ckf_now_ns();
+	struct ckf_error inner;
+	int ret;
+
+	if (crew.threads > job->nr_units)
+		crew.threads = (unsigned int)job->nr_units;
+	job->stats.workers = crew_run(&crew);
+	for (uint32_t i = 0; i < job->nr_sinks; i++) {
+		inner = (struct ckf_error){ 0 };
+		ret = job->ops->drain(job->sinks[i], &inner);
+		if (ret && !job->ret) {
+			job->ret = ret;
+			ckf_error_set(&job->err, ret, "copies to %s failed: %s", job->ops->name,
+				      inner.code ? inner.msg : strerror(-ret));
+		}
+	}
+	job->stats.ns = ckf_now_ns() - start_ns;
+	return job->ret ? ckf_error_set(err, job->ret, "%s", job->err.msg) : 0;
+}

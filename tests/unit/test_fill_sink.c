@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Device memory: every byte of a plan, or of a plain dump, arrives on the device that it belongs
+ * to, by every road; nothing else is touched; nothing is left behind, whatever fails and when.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "../../loader/ckf_fill_sink.h"
+#include "../../loader/ckf_gpu_read.h"
+#include "img_builder.h"
+#include "mem_sink.h"
+
+#define BASE 0x7f0000000000ull
+#define AREA_BYTES (12ull << 20)
+#define AREA_PAGES (AREA_BYTES / CKF_PAGE_BYTES)
+#define SLOT_BYTES (2u << 20)
+#define LANE_OPS 4
+
+/*
+ * Two devices and three ranges: A on the first device, B right behind it on the second, and C on
+ * the first again. Ops cross the border of A and B.
+ */
+#define A_BYTES (3ull << 20)
+#define B_BYTES (5ull << 20)
+#define C_BYTES (AREA_BYTES - A_BYTES - B_BYTES)
+#define NR_DESTS 3
+
+struct world {
+	char dir[64];
+	int dir_fd;
+	struct img_builder b;
+	struct ckf_image *img;
+	uint8_t *model;
+	struct ckf_sink *sinks[2];
+	struct ckf_sink_dest dests[NR_DESTS];
+	unsigned int tasks;
+	unsigned int fds;
+};
+
+static uint32_t random_chunk(struct world *w, uint64_t *seed, uint16_t nr)
+{
+	static const uint32_t codecs[] = { CKF_CODEC_RAW, CKF_CODEC_RAW, CKF_CODEC_LZ4,
+					   CKF_CODEC_ZSTD };
+	uint32_t codec = codecs[img_rand(seed) % 4];
+	size_t bytes = (size_t)nr * CKF_PAGE_BYTES;
+	uint64_t *pages = malloc(bytes);
+	uint32_t chunk;
+
+	assert_non_null(pages);
+	for (size_t i = 0; i < bytes / 8; i++)
+		pages[i] = img_rand(seed) | (codec == CKF_CODEC_RAW ? 0 : 0xfefefefefefefefeull);
+	chunk = img_chunk(&w->b, codec, pages, nr);
+	free(pages);
+	return chunk;
+}
+
+/* Ops over the whole area: whole chunks, parts of them, chunks seen before, zeros. */
+static void random_plan(struct world *w, uint64_t seed)
+{
+	const uint32_t zero = img_chunk(&w->b, CKF_CODEC_ZERO, NULL, 64);
+	uint32_t chunk = 0, old = 0;
+	uint16_t nr, old_nr = 0;
+	uint64_t page = 0;
+
+	while (page < AREA_PAGES) {
+		uint16_t first = 0;
+
+		nr = (uint16_t)(1 + img_rand(&seed) % 400);
+		switch (img_rand(&seed) % 5) {
+		case 0:
+			chunk = zero;
+			nr = (uint16_t)(nr % 64 + 1);
+			break;
+		case 1:
+			if (!old_nr)
+				continue;
+			chunk = old;
+			nr = old_nr;
+			break;
+		case 2:
+			chunk = random_chunk(w, &seed, nr);
+			first = nr / 3;
+			break;
+		default:
+			chunk = old = random_chunk(w, &seed, nr);
+			old_nr = nr;
+		}
+		if (page + nr - first > AREA_PAGES)
+			nr = (uint16_t)(AREA_PAGES - page + first);
+		img_op(&w->b, BASE + page * CKF_PAGE_BYTES, chunk, first, (uint16_t)(nr - first));
+		page += nr - first;
+	}
+}
+
+/* What the area must hold, by the plan and the pack. */
+static void make_model(struct world *w)
+{
+	const struct ckf_index *idx = w->img->idx;
+	struct ckf_codec_ctx *ctx;
+	void *stored = aligned_alloc(CKF_PAGE_BYTES, 4u << 20);
+	uint8_t *pages = malloc(4u << 20);
+	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY);
+
+	w->model = malloc(AREA_BYTES);
+	assert_true(stored && pages && w->model && fd >= 0 && !ckf_codec_ctx_new(&ctx));
+	for (uint64_t i = 0; i < idx->nr_ops; i++) {
+		const struct ckf_op *op = &idx->ops[i];
+
+		assert_int_equal(
+			ckf_image_read_chunk(w->img, fd, op->chunk, ctx, stored, pages, NULL), 0);
+		memcpy(w->model + (ckf_op_addr(op) - BASE),
+		       pages + ckf_pages_to_bytes(op->first_page),
+		       ckf_pages_to_bytes(op->nr_pages));
+	}
+	ckf_codec_ctx_free(ctx);
+	free(stored);
+	free(pages);
+	close(fd);
+}
+
+static unsigned int count_entries(const char *path)
+{
+	DIR *d = opendir(path);
+	unsigned int n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static void add_dest(struct world *w, unsigned int i, uint64_t start, uint64_t bytes, int sink)
+{
+	w->dests[i] = (struct ckf_sink_dest){
+		.start = start,
+		.end = start + bytes,
+		.sink = w->sinks[sink],
+	};
+	assert_int_equal(mem_sink_ops.alloc(w->sinks[sink], bytes, &w->dests[i].mem, NULL), 0);
+}
+
+static void add_dests(struct world *w)
+{
+	add_dest(w, 0, BASE, A_BYTES, 0);
+	add_dest(w, 1, BASE + A_BYTES, B_BYTES, 1);
+	add_dest(w, 2, BASE + A_BYTES + B_BYTES, C_BYTES, 0);
+}
+
+static void free_dests(struct world *w)
+{
+	for (unsigned int i = 0; i < NR_DESTS; i++)
+		mem_sink_ops.free(w->dests[i].mem);
+}
+
+static void open_sinks(struct world *w, unsigned int nr_slots)
+{
+	struct ckf_sink_opts o = {
+		.size = sizeof(o),
+		.slot_bytes = SLOT_BYTES,
+		.nr_slots = nr_slots,
+		.nr_streams = 2,
+	};
+
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(mem_sink_ops.open(&o, &w->sinks[i], NULL), 0);
+}
+
+static void close_sinks(struct world *w)
+{
+	for (int i = 0; i < 2; i++)
+		mem_sink_ops.close(w->sinks[i]);
+}
+
+static void world_init(struct world *w, uint64_t seed)
+{
+	uint32_t file;
+
+	memset(w, 0, sizeof(*w));
+	print_message("seed %llu\n", (unsigned long long)seed);
+	snprintf(w->dir, sizeof(w->dir), "/var/tmp/ckf-sink-XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	w->dir_fd = open(w->dir, O_RDONLY | O_DIRECTORY);
+	img_init(&w->b);
+	file = img_file(&w->b, "ckfast-gpu-1.img", "x", 1);
+	img_target(&w->b, CKF_TARGET_DEVICE, 1, file, 0);
+	random_plan(w, seed);
+	img_lanes(&w->b, LANE_OPS);
+	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
+	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
+	make_model(w);
+	mem_sink_fail(MEM_SINK_ANY, 0);
+}
+
+static void world_fini(struct world *w)
+{
+	ckf_image_close(w->img);
+	img_fini(&w->b);
+	unlinkat(w->dir_fd, CKF_IDX_NAME, 0);
+	unlinkat(w->dir_fd, CKF_PACK_NAME, 0);
+	unlinkat(w->dir_fd, "ckfast-gpu-1.img", 0);
+	close(w->dir_fd);
+	rmdir(w->dir);
+	free(w->model);
+}
+
+/* All bytes of the dests are those of the model. */
+static void assert_dests(const struct world *w)
+{
+	for (unsigned int i = 0; i < NR_DESTS; i++) {
+		const struct ckf_sink_dest *d = &w->dests[i];
+		const uint8_t *got = mem_sink_bytes(d->mem);
+		const uint8_t *want = w->model + (d->start - BASE);
+
+		for (uint64_t off = 0; off < d->end - d->start; off += CKF_PAGE_BYTES)
+			if (memcmp(got + off, want + off, CKF_PAGE_BYTES))
+				fail_msg("dest %u differs at %llu", i, (unsigned long long)off);
+	}
+}
+
+static int fill(struct world *w, uint32_t flags, unsigned int threads, struct ckf_fill_stats *stats,
+		struct ckf_error *err)
+{
+	struct ckf_fill_opts o = {
+		.size = sizeof(o), .dir_fd = -1, .threads = threads, .flags = flags
+	};
+
+	return ckf_fill_sink(w->img, &w->img->idx->targets[0], &mem_sink_ops, w->dests, NR_DESTS,
+			     &o, stats, err);
+}
+
+static void drop_cache(struct world *w)
+{
+	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY);
+
+	fdatasync(fd);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	close(fd);
+}
+
+static void count_all(struct world *w)
+{
+	w->tasks = count_entries("/proc/self/task");
+	w->fds = count_entries("/proc/self/fd");
+}
+
+static void assert_clean(struct world *w)
+{
+	assert_true(mem_sink_idle(w->sinks[0]) && mem_sink_idle(w->sinks[1]));
+	/* A thread that was joined is still listed for a moment. */
+	for (int i = 0; i < 5000 && count_entries("/proc/self/task") != w->tasks; i++)
+		usleep(1000);
+	assert_int_equal(count_entries("/proc/self/task"), w->tasks);
+	assert_int_equal(count_entries("/proc/self/fd"), w->fds);
+}
+
+static void test_roads(void **state)
+{
+	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING, CKF_FILL_NO_DIRECT,
+					  CKF_FILL_NO_URING | CKF_FILL_NO_DIRECT };
+
+	(void)state;
+	for (uint64_t seed = 1; seed <= 3; seed++) {
+		struct world w;
+
+		world_init(&w, seed);
+		/* One slot for each device: workers have to wait for each other. */
+		open_sinks(&w, (unsigned int)seed * 2 - 1);
+		for (unsigned int i = 0; i < 16; i++) {
+			unsigned int threads = i / 4 % 2 ? 4 : 1;
+			struct ckf_fill_stats stats = { 0 };
+			struct ckf_error err = { 0 };
+
+			add_dests(&w);
+			if (i < 8)
+				drop_cache(&w);
+			count_all(&w);
+			if (fill(&w, flags[i % 4], threads, &stats, &err))
+				fail_msg("road %u: %s", i, err.msg);
+			assert_clean(&w);
+			assert_dests(&w);
+			assert_int_equal(stats.filled_bytes + stats.zero_bytes, AREA_BYTES);
+			assert_true(stats.zero_bytes > 0 && stats.read_bytes > 0);
+			assert_true(stats.workers == threads ||
+				    stats.workers == w.img->idx->nr_lanes);
+			free_dests(&w);
+		}
+		close_sinks(&w);
+		world_fini(&w);
+	}
+}
+
+/* A byte of the pack that changed is told, on all roads, and before the fill says that all is well.
+ */
+static void test_bad_checksum(void **state)
+{
+	struct world w;
+	int fd;
+
+	(void)state;
+	world_init(&w, 5);
+	open_sinks(&w, 4);
+	fd = openat(w.dir_fd, CKF_PACK_NAME, O_RDWR);
+	for (uint64_t i = 0; i < w.img->idx->nr_chunks; i++) {
+		const struct ckf_chunk *c = &w.img->idx->chunks[i];
+		off_t off = (off_t)(c->pack_off + c->stored_bytes - 1);
+		struct ckf_error err = { 0 };
+		uint8_t byte;
+
+		if (c->codec == CKF_CODEC_ZERO)
+			continue;
+		assert_int_equal(pread(fd, &byte, 1, off), 1);
+		byte ^= 4;
+		assert_int_equal(pwrite(fd, &byte, 1, off), 1);
+		add_dests(&w);
+		if (i % 2)
+			drop_cache(&w);
+		count_all(&w);
+		assert_int_equal(fill(&w, 0, 1 + i % 3, NULL, &err), -EBADMSG);
+		assert_clean(&w);
+		assert_non_null(strstr(err.msg, "chunks["));
+		free_dests(&w);
+		byte ^= 4;
+		assert_int_equal(pwrite(fd, &byte, 1, off), 1);
+	}
+	close(fd);
+	close_sinks(&w);
+	world_fini(&w);
+}
+
+/* Every call fails once: an error, no slot and no copy left; the next try succeeds. */
+static void fail_each(struct world *w, enum mem_sink_call call,
+		      int (*run)(struct world *w, unsigned int threads, struct ckf_error *err))
+{
+	unsigned int calls;
+
+	mem_sink_fail(call, 0);
+	add_dests(w);
+	assert_int_equal(run(w, 3, NULL), 0);
+	calls = mem_sink_count(call);
+	free_dests(w);
+	assert_true(calls > 0);
+	for (unsigned int n = 1; n <= calls; n++) {
+		struct ckf_error err = { 0 };
+
+		mem_sink_fail(call, n);
+		add_dests(w);
+		count_all(w);
+		assert_int_equal(run(w, 1 + n % 3, &err), -EIO);
+		assert_clean(w);
+		assert_non_null(strstr(err.msg, "injected"));
+		mem_sink_fail(call, 0);
+		assert_int_equal(run(w, 2, NULL), 0);
+		assert_dests(w);
+		free_dests(w);
+	}
+}
+
+static int run_image(struct world *w, unsigned int threads, struct ckf_error *err)
+{
+	return fill(w, 0, threads, NULL, err);
+}
+
+static void test_failures(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, 6);
+	open_sinks(&w, 3);
+	for (int call = MEM_SINK_TAKE; call < MEM_SINK_CALLS; call++)
+		fail_each(&w, (enum mem_sink_call)call, run_image);
+	close_sinks(&w);
+	world_fini(&w);
+}
+
+/* What the caller or the plan may do wrong. */
+static void test_refused(void **state)
+{
+	struct ckf_sink_opts small = { .size = sizeof(small),
+				       .slot_bytes = 16 * CKF_PAGE_BYTES,
+				       .nr_slots = 2,
+				       .nr_streams = 1 };
+	struct ckf_fill_opts o = { .size = sizeof(o) - 1, .dir_fd = -1 };
+	struct ckf_error err = { 0 };
+	struct world w;
+
+	(void)state;
+	world_init(&w, 7);
+	open_sinks(&w, 3);
+	add_dests(&w);
+	assert_int_equal(ckf_fill_sink(w.img, &w.img->idx->targets[0], &mem_sink_ops, w.dests,
+				       NR_DESTS, &o, NULL, NULL),
+			 -EINVAL);
+	w.dests[1].end -= CKF_PAGE_BYTES;
+	assert_int_equal(fill(&w, 0, 2, NULL, &err), -EBADMSG);
+	assert_non_null(strstr(err.msg, "no memory was made"));
+	w.dests[1].end += 2 * CKF_PAGE_BYTES;
+	assert_int_equal(fill(&w, 0, 2, NULL, NULL), -EINVAL);
+	w.dests[1].end -= CKF_PAGE_BYTES;
+	free_dests(&w);
+	close_sinks(&w);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(mem_sink_ops.open(&small, &w.sinks[i], NULL), 0);
+	add_dests(&w);
+	err.code = 0;
+	assert_int_equal(fill(&w, 0, 2, NULL, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "smaller than a chunk"));
+	free_dests(&w);
+	close_sinks(&w);
+	world_fini(&w);
+}
+
+/* A plain dump of the same memory: three allocations, of which one is on another device. */
+static struct ckf_gpu_device devices[2];
+static struct ckf_gpu_alloc allocs[] = {
+	{ .addr = BASE, .bytes = 4ull << 20 },
+	{ .addr = BASE + (4ull << 20), .bytes = 6ull << 20 },
+	{ .addr = BASE + (10ull << 20), .bytes = 2ull << 20 },
+};
+static const struct ckf_gpu_dump dump = {
+	.pid = 1,
+	.devices = devices,
+	.nr_devices = 2,
+	.allocs = allocs,
+	.nr_allocs = 3,
+	.bytes = AREA_BYTES,
+};
+
+/* The file gets holes where the model is zero, but for single pages. */
+static int make_file(struct world *w)
+{
+	char name[] = "/dev/shm/ckf-sink-XXXXXX";
+	int fd = mkstemp(name);
+
+	assert_true(fd >= 0 && !unlink(name));
+	memset(w->model + (1u << 20), 0, 3u << 20);
+	memset(w->model + (9u << 20) + 3 * CKF_PAGE_BYTES, 0, CKF_PAGE_BYTES);
+	assert_int_equal(ftruncate(fd, AREA_BYTES), 0);
+	for (uint64_t off = 0; off < AREA_BYTES; off += CKF_PAGE_BYTES)
+		if (!ckf_is_zero(w->model + off, CKF_PAGE_BYTES) || off == 2u << 20)
+			assert_int_equal(pwrite(fd, w->model + off, CKF_PAGE_BYTES, (off_t)off),
+					 CKF_PAGE_BYTES);
+	return fd;
+}
+
+static int file_fd;
+
+static int run_file(struct world *w, unsigned int threads, struct ckf_error *err)
+{
+	struct ckf_fill_opts o = { .size = sizeof(o), .dir_fd = -1, .threads = threads };
+	struct ckf_fill_stats stats = { 0 };
+	int ret = ckf_fill_sink_file(file_fd, &dump, &mem_sink_ops, w->dests, NR_DESTS, &o, &stats,
+				     err);
+
+	if (!ret) {
+		assert_int_equal(stats.filled_bytes + stats.zero_bytes, AREA_BYTES);
+		assert_int_equal(stats.read_bytes, stats.filled_bytes);
+		assert_true(stats.zero_bytes >= (3u << 20) - CKF_PAGE_BYTES);
+	}
+	return ret;
+}
+
+static void test_file(void **state)
+{
+	struct ckf_error err = { 0 };
+	struct world w;
+
+	(void)state;
+	world_init(&w, 8);
+	file_fd = make_file(&w);
+	for (unsigned int slots = 1; slots <= 4; slots += 3) {
+		open_sinks(&w, slots);
+		for (unsigned int threads = 1; threads <= 3; threads++) {
+			add_dests(&w);
+			count_all(&w);
+			assert_int_equal(run_file(&w, threads, NULL), 0);
+			assert_clean(&w);
+			assert_dests(&w);
+			free_dests(&w);
+		}
+		close_sinks(&w);
+	}
+	open_sinks(&w, 2);
+	for (int call = MEM_SINK_TAKE; call < MEM_SINK_CALLS; call++)
+		fail_each(&w, (enum mem_sink_call)call, run_file);
+	add_dests(&w);
+	w.dests[2].end -= CKF_PAGE_BYTES;
+	assert_int_equal(run_file(&w, 1, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "no memory was made"));
+	assert_int_equal(ftruncate(file_fd, AREA_BYTES - CKF_PAGE_BYTES), 0);
+	err.code = 0;
+	assert_int_equal(run_file(&w, 1, &err), -EBADMSG);
+	assert_non_null(strstr(err.msg, "R-gpu: length"));
+	free_dests(&w);
+	close_sinks(&w);
+	close(file_fd);
+	world_fini(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_roads),	 cmocka_unit_test(test_bad_checksum),
+		cmocka_unit_test(test_failures), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_file),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
