@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 
 #include "../format/ckf_codec.h"
-#include "ckf_fill.h"
+#include "packs.h"
 
 /* What one read brings at most, unless one chunk is larger. */
 #define FILL_REQUEST_BYTES (1u << 20)
@@ -99,8 +99,7 @@ struct fill_job {
 	size_t nr_dests;
 	struct fill_huge huge;
 	int dir_fd;
-	bool want_uring;
-	bool want_direct[CKF_MAX_BASES + 1]; /* by base of the chunks */
+	struct ckf_packs_io packs_io;
 	size_t slot_bytes;
 	atomic_uint next_lane;
 	atomic_bool failed;

@@ -4,7 +4,6 @@
  * memory. Runs in a thread of its own or in the caller's.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,10 +20,7 @@ struct worker {
 	struct ckf_codec_ctx *codec;
 	XXH3_state_t *hash;
 	struct ckf_io *io;
-	struct pack_fds {
-		int fd;	      /* direct or buffered */
-		int buffered; /* always buffered */
-	} * packs;	      /* by base of the chunks; each -1 until it is needed */
+	struct ckf_packs packs;
 	unsigned int depth;
 	struct fill_request *requests;
 	struct fill_request **idle;
@@ -37,35 +33,6 @@ struct worker {
 	struct ckf_fill_stats stats;
 	struct ckf_error err;
 };
-
-/* The fd to read the pack of a base with, or -errno. */
-static int pack_fd(struct worker *w, unsigned int base)
-{
-	struct fill_job *job = w->job;
-	int fd = -EINVAL;
-
-	if (w->packs[base].fd >= 0)
-		return w->packs[base].fd;
-	if (job->want_direct[base])
-		fd = ckf_image_open_pack_of(job->img, job->dir_fd, base, O_DIRECT, &w->err);
-	if (fd == -EINVAL)
-		fd = ckf_image_open_pack_of(job->img, job->dir_fd, base, 0, &w->err);
-	else if (fd >= 0)
-		w->stats.direct = true;
-	if (fd >= 0)
-		w->packs[base].fd = fd;
-	return fd;
-}
-
-static int alloc_packs(struct worker *w)
-{
-	const unsigned int nr = w->job->img->idx->nr_bases + 1;
-
-	w->packs = malloc(nr * sizeof(*w->packs));
-	for (unsigned int i = 0; w->packs && i < nr; i++)
-		w->packs[i] = (struct pack_fds){ -1, -1 };
-	return w->packs ? 0 : -ENOMEM;
-}
 
 static int alloc_buffers(struct worker *w)
 {
@@ -102,9 +69,9 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 
 	memset(w, 0, sizeof(*w));
 	w->job = job;
-	w->stats.uring = may_uring && job->want_uring;
+	w->stats.uring = may_uring && job->packs_io.uring;
 	w->depth = w->stats.uring ? FILL_DEPTH : 1;
-	ret = alloc_packs(w);
+	ret = ckf_packs_init(&w->packs, job->img, job->dir_fd, &job->packs_io);
 	if (!ret)
 		ret = alloc_buffers(w);
 	if (!ret)
@@ -125,13 +92,8 @@ static void worker_fini(struct worker *w)
 	free(w->lane.pieces);
 	XXH3_freeState(w->hash);
 	ckf_codec_ctx_free(w->codec);
-	for (unsigned int i = 0; w->packs && i <= w->job->img->idx->nr_bases; i++) {
-		if (w->packs[i].fd >= 0)
-			close(w->packs[i].fd);
-		if (w->packs[i].buffered >= 0)
-			close(w->packs[i].buffered);
-	}
-	free(w->packs);
+	w->stats.direct = w->packs.direct;
+	ckf_packs_fini(&w->packs);
 }
 
 static int read_error(struct worker *w, const struct fill_request *req, int ret)
@@ -146,20 +108,18 @@ static int read_error(struct worker *w, const struct fill_request *req, int ret)
  */
 static int read_rest(struct worker *w, struct fill_request *req, size_t got)
 {
-	int *fd = &w->packs[req->base].buffered;
+	int fd = ckf_packs_buffered_fd(&w->packs, req->base, &w->err);
 	uint64_t off = req->pack_off;
 	int ret;
 
-	if (*fd < 0)
-		*fd = ckf_image_open_pack_of(w->job->img, w->job->dir_fd, req->base, 0, &w->err);
-	if (*fd < 0)
-		return *fd;
+	if (fd < 0)
+		return fd;
 	for (unsigned int i = 0; i < req->nr_iovs; i++) {
 		char *base = req->iovs[i].iov_base;
 		size_t len = req->iovs[i].iov_len, skip = got < len ? got : len;
 
 		got -= skip;
-		ret = ckf_pread_all(*fd, base + skip, len - skip, off + skip);
+		ret = ckf_pread_all(fd, base + skip, len - skip, off + skip);
 		if (ret)
 			return read_error(w, req, ret);
 		off += len;
@@ -339,7 +299,7 @@ static int fill_lanes(struct worker *w)
 				more = false;
 				break;
 			}
-			fd = pack_fd(w, req->base);
+			fd = ckf_packs_fd(&w->packs, req->base, &w->err);
 			if (fd < 0)
 				return fd;
 			ret = ckf_io_submit(w->io, fd, req->iovs, req->nr_iovs, req->pack_off, req);
