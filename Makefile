@@ -185,7 +185,7 @@ $(B)/fault/fault: $(FAULT_OBJ) $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(
 build/progs/%: tests/progs/%.c
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $<
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $< -lm
 
 build/progs/bare: tests/bench/bare.c
 	@mkdir -p $(@D)

@@ -29,6 +29,7 @@ extern const struct cli_verb cli_verb_convert;
 extern const struct cli_verb cli_verb_inspect;
 extern const struct cli_verb cli_verb_verify;
 extern const struct cli_verb cli_verb_extract;
+extern const struct cli_verb cli_verb_flatten;
 extern const struct cli_verb cli_verb_run;
 extern const struct cli_verb cli_verb_park;
 extern const struct cli_verb cli_verb_unpark;
@@ -49,6 +50,29 @@ int cli_check_level(int codec, int level, int *min, int *max);
 
 #define CLI_MAX_THREADS 256
 #define CLI_MAX_NICE 19
+
+/* Directories that --base has named. */
+struct cli_bases {
+	const char **dirs;
+	size_t nr;
+	char **copies; /* of the arguments, which the names lie in */
+	size_t nr_copies;
+};
+
+/* DIR[,DIR…]; adds to those that are there. -EINVAL (an empty name) or -ENOMEM. */
+int cli_add_bases(const char *s, struct cli_bases *b);
+void cli_free_bases(struct cli_bases *b);
+
+/* rewrite.c: what extract and flatten have in common, an image as the source and a directory made.
+ */
+
+struct cli_rewrite {
+	int (*run)(const char *fast, const char *out, const struct ckf_convert_opts *opts,
+		   struct ckf_error *err);
+	const char *done; /* what is said of the directory when all went well */
+};
+/* enum ckf_exit */
+int cli_rewrite(const struct cli_verb *verb, int argc, char **argv, const struct cli_rewrite *rw);
 
 /* print.c */
 

@@ -32,6 +32,14 @@ struct insp_codec {
 	uint64_t stored_bytes;
 };
 
+/* Another image that chunks lie in. */
+struct insp_base {
+	uint64_t nr_chunks;
+	uint64_t decoded_bytes;
+	uint64_t stored_bytes;
+	struct ckf_error err; /* why it cannot be used; code 0: it is there */
+};
+
 /* One target of the plan. */
 struct insp_target {
 	uint64_t fill_bytes;
@@ -60,18 +68,21 @@ struct insp {
 
 	/* Only with img. */
 	struct insp_codec codecs[CKF_CODEC_END];
+	struct insp_base *bases;     /* as idx->bases */
 	struct insp_target *targets; /* as idx->targets */
 	struct insp_target sum;
 	uint64_t idx_bytes;
-	uint64_t dup_bytes; /* what the ops take more than once of chunks that are not zero */
-	uint64_t stored_bytes;
+	uint64_t dup_bytes;    /* what the ops take more than once of chunks that are not zero */
+	uint64_t stored_bytes; /* in the own pack */
+	uint64_t base_bytes;   /* stored in bases */
 	uint64_t nr_extents;
 	uint64_t nr_files[CKF_FILE_SYMLINK + 1]; /* by kind */
 	uint64_t file_bytes[CKF_FILE_SYMLINK + 1];
 };
 
 /* Opens and gathers. insp_close() in any case. */
-int insp_open(const char *path, struct insp *insp, struct ckf_error *err);
+int insp_open(const char *path, const struct cli_bases *bases, struct insp *insp,
+	      struct ckf_error *err);
 void insp_close(struct insp *insp);
 
 /* "private anonymous"; for JSON keys: "private_anonymous". */

@@ -11,6 +11,7 @@
 
 struct convert_args {
 	struct ckf_convert_opts opts;
+	struct cli_bases bases;
 	const char *dump;
 	const char *fast;
 	int nice;
@@ -35,9 +36,11 @@ enum {
 	OPT_NICE,
 	OPT_FORCE,
 	OPT_JSON,
+	OPT_BASE,
 };
 
 static const struct option long_opts[] = {
+	{ "base", required_argument, NULL, OPT_BASE },
 	{ "codec", required_argument, NULL, OPT_CODEC },
 	{ "level", required_argument, NULL, OPT_LEVEL },
 	{ "extent-size", required_argument, NULL, OPT_EXTENT_SIZE },
@@ -95,6 +98,10 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 	case OPT_NICE:
 		if (cli_parse_int(optarg, 0, CLI_MAX_NICE, &args->nice))
 			return cli_usage(verb, "--nice %s: want 0 to %d", optarg, CLI_MAX_NICE);
+		break;
+	case OPT_BASE:
+		if (cli_add_bases(optarg, &args->bases))
+			return cli_usage(verb, "--base %s: want directories", optarg);
 		break;
 	case OPT_FORCE:
 		args->opts.force = true;
@@ -169,8 +176,12 @@ static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 	printf("%s: %" PRIu64 " task%s, %s of pages in %.1f s (%.2f GB/s)\n", fast, s->nr_tasks,
 	       s->nr_tasks == 1 ? "" : "s", cli_bytes(s->page_bytes, a), seconds,
 	       s->ns ? (double)s->page_bytes / (double)s->ns : 0.0);
-	printf("zero %s, stored before %s, the rest in %s\n", cli_bytes(s->zero_bytes, a),
-	       cli_bytes(s->dup_bytes, b), cli_bytes(s->stored_bytes, c));
+	printf("zero %s, stored before %s, ", cli_bytes(s->zero_bytes, a),
+	       cli_bytes(s->dup_bytes, b));
+	if (s->base_bytes)
+		printf("in %" PRIu64 " base%s %s, ", s->nr_bases, s->nr_bases == 1 ? "" : "s",
+		       cli_bytes(s->base_bytes, a));
+	printf("the rest in %s\n", cli_bytes(s->stored_bytes, c));
 	printf("pack %s, index %s, other files %s", cli_bytes(s->pack_bytes, a),
 	       cli_bytes(s->idx_bytes, b), cli_bytes(s->other_bytes, c));
 	if (s->pack_bytes && s->page_bytes)
@@ -183,57 +194,66 @@ static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 static int print_json(const struct cli_verb *verb, const struct ckf_convert_stats *s)
 {
 	json_t *obj = json_pack(
-		"{si ss sI sI sI sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
+		"{si ss sI sI sI sI sI sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
 		verb->name, "page_bytes", (json_int_t)s->page_bytes, "zero_bytes",
 		(json_int_t)s->zero_bytes, "dup_bytes", (json_int_t)s->dup_bytes, "stored_bytes",
 		(json_int_t)s->stored_bytes, "pack_bytes", (json_int_t)s->pack_bytes, "idx_bytes",
 		(json_int_t)s->idx_bytes, "other_bytes", (json_int_t)s->other_bytes, "chunks",
-		(json_int_t)s->nr_chunks, "tasks", (json_int_t)s->nr_tasks, "ns",
-		(json_int_t)s->ns);
+		(json_int_t)s->nr_chunks, "tasks", (json_int_t)s->nr_tasks, "ns", (json_int_t)s->ns,
+		"base_bytes", (json_int_t)s->base_bytes, "bases", (json_int_t)s->nr_bases);
 
 	if (obj && s->storage.bytes_per_s)
 		json_object_set_new(obj, "profile", cli_profile_json(&s->storage));
 	return cli_json_print(verb, obj);
 }
 
-static int run_convert(const struct cli_verb *verb, int argc, char **argv)
+static int convert(const struct cli_verb *verb, struct convert_args *args)
 {
-	struct convert_args args = { .opts = { .size = sizeof(args.opts),
-					       .codec = CKF_CODEC_AUTO } };
-	struct convert_ui ui = { .verb = verb, .args = &args };
+	struct convert_ui ui = { .verb = verb, .args = args };
 	struct ckf_convert_stats stats = { 0 };
 	struct ckf_error err = { 0 };
 	int rc;
 
-	rc = parse_args(verb, argc, argv, &args);
-	if (rc)
-		return rc;
-	if (args.help)
-		return cli_help(verb);
-	if (args.nice && setpriority(PRIO_PROCESS, 0, args.nice))
-		cli_message(verb, args.dump, strerror(errno));
-	args.opts.progress = on_progress;
-	args.opts.warn = on_warning;
-	args.opts.stop = cli_stop_asked;
-	args.opts.arg = &ui;
+	if (args->nice && setpriority(PRIO_PROCESS, 0, args->nice))
+		cli_message(verb, args->dump, strerror(errno));
+	args->opts.bases = args->bases.dirs;
+	args->opts.nr_bases = args->bases.nr;
+	args->opts.progress = on_progress;
+	args->opts.warn = on_warning;
+	args->opts.stop = cli_stop_asked;
+	args->opts.arg = &ui;
 	cli_stop_catch();
-	cli_progress_start(&ui.progress, args.quiet);
-	rc = ckf_convert(args.dump, args.fast, &args.opts, &stats, &err);
+	cli_progress_start(&ui.progress, args->quiet);
+	rc = ckf_convert(args->dump, args->fast, &args->opts, &stats, &err);
 	cli_progress_clear(&ui.progress);
 	if (rc)
-		return cli_fail(verb, args.dump, rc, &err);
-	if (args.json)
+		return cli_fail(verb, args->dump, rc, &err);
+	if (args->json)
 		return print_json(verb, &stats);
-	if (!args.quiet)
-		print_summary(args.fast, &stats);
+	if (!args->quiet)
+		print_summary(args->fast, &stats);
 	return CKF_EXIT_OK;
+}
+
+static int run_convert(const struct cli_verb *verb, int argc, char **argv)
+{
+	struct convert_args args = { .opts = { .size = sizeof(args.opts),
+					       .codec = CKF_CODEC_AUTO } };
+	int rc;
+
+	rc = parse_args(verb, argc, argv, &args);
+	if (!rc)
+		rc = args.help ? cli_help(verb) : convert(verb, &args);
+	cli_free_bases(&args.bases);
+	return rc;
 }
 
 const struct cli_verb cli_verb_convert = {
 	.name = "convert",
 	.args = "DUMP FAST",
 	.summary = "Makes the fast image FAST of the CRIU dump DUMP, which stays as it is.",
-	.help = "  --codec NAME         auto (default), raw, lz4, zstd or bf16\n"
+	.help = "  --base DIR[,DIR...]  fast images: what they hold is not stored again\n"
+		"  --codec NAME         auto (default), raw, lz4, zstd or bf16\n"
 		"  --level N            level of lz4 or zstd\n"
 		"  --extent-size SIZE   4M, 8M or 16M (default): the unit of reading\n"
 		"  --profile NAME       what auto chooses for: ram, nvme, ssd, network, or\n"

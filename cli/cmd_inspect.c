@@ -9,9 +9,11 @@ enum {
 	OPT_JSON = 1,
 	OPT_PLAN,
 	OPT_CHUNKS,
+	OPT_BASE,
 };
 
 struct inspect_args {
+	struct cli_bases bases;
 	bool json;
 	bool plan;
 	bool chunks;
@@ -19,6 +21,7 @@ struct inspect_args {
 };
 
 static const struct option long_opts[] = {
+	{ "base", required_argument, NULL, OPT_BASE },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "plan", no_argument, NULL, OPT_PLAN },
 	{ "chunks", no_argument, NULL, OPT_CHUNKS },
@@ -32,6 +35,10 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 
 	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
 		switch (opt) {
+		case OPT_BASE:
+			if (cli_add_bases(optarg, &args->bases))
+				return cli_usage(verb, "--base %s: want directories", optarg);
+			break;
 		case OPT_JSON:
 			args->json = true;
 			break;
@@ -70,21 +77,27 @@ static int print(const struct cli_verb *verb, const struct inspect_args *args,
 	return CKF_EXIT_OK;
 }
 
-static int run_inspect(const struct cli_verb *verb, int argc, char **argv)
+static int inspect(const struct cli_verb *verb, const char *path, const struct inspect_args *args)
 {
-	struct inspect_args args = { 0 };
 	struct ckf_error err = { 0 };
 	struct insp insp;
 	int rc;
 
-	rc = parse_args(verb, argc, argv, &args);
-	if (rc)
-		return rc;
-	if (args.help)
-		return cli_help(verb);
-	rc = insp_open(argv[optind], &insp, &err);
-	rc = rc ? cli_fail(verb, argv[optind], rc, &err) : print(verb, &args, &insp);
+	rc = insp_open(path, &args->bases, &insp, &err);
+	rc = rc ? cli_fail(verb, path, rc, &err) : print(verb, args, &insp);
 	insp_close(&insp);
+	return rc;
+}
+
+static int run_inspect(const struct cli_verb *verb, int argc, char **argv)
+{
+	struct inspect_args args = { 0 };
+	int rc;
+
+	rc = parse_args(verb, argc, argv, &args);
+	if (!rc)
+		rc = args.help ? cli_help(verb) : inspect(verb, argv[optind], &args);
+	cli_free_bases(&args.bases);
 	return rc;
 }
 
@@ -92,7 +105,8 @@ const struct cli_verb cli_verb_inspect = {
 	.name = "inspect",
 	.args = "FAST|DUMP",
 	.summary = "Shows what is in a fast image or in a dump, without reading the pages.",
-	.help = "  --plan               the targets with their lanes and huge ranges\n"
+	.help = "  --base DIR[,DIR...]  where bases are now\n"
+		"  --plan               the targets with their lanes and huge ranges\n"
 		"  --chunks             the chunks\n"
 		"  --json               all as JSON; with --plan and --chunks these too\n",
 	.run = run_inspect,

@@ -10,6 +10,7 @@
 
 struct verify_args {
 	const char *fast;
+	struct cli_bases bases;
 	int threads;
 	bool json;
 	bool quiet;
@@ -30,9 +31,11 @@ struct verify_run {
 enum {
 	OPT_THREADS = 1,
 	OPT_JSON,
+	OPT_BASE,
 };
 
 static const struct option long_opts[] = {
+	{ "base", required_argument, NULL, OPT_BASE },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "quiet", no_argument, NULL, 'q' },
@@ -50,6 +53,10 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			if (cli_parse_int(optarg, 1, CLI_MAX_THREADS, &args->threads))
 				return cli_usage(verb, "--threads %s: want 1 to %d", optarg,
 						 CLI_MAX_THREADS);
+			break;
+		case OPT_BASE:
+			if (cli_add_bases(optarg, &args->bases))
+				return cli_usage(verb, "--base %s: want directories", optarg);
 			break;
 		case OPT_JSON:
 			args->json = true;
@@ -79,13 +86,18 @@ static void on_done(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 
 static int check_index(struct verify_run *run, struct ckf_error *err)
 {
+	const struct ckf_image_opts opts = {
+		.size = sizeof(opts),
+		.base_dirs = run->args.bases.dirs,
+		.nr_base_dirs = run->args.bases.nr,
+	};
 	const struct ckf_index *idx;
 	int dir_fd, rc;
 
 	dir_fd = cli_open_dir(run->args.fast, err);
 	if (dir_fd < 0)
 		return dir_fd;
-	rc = ckf_image_open(dir_fd, &run->img, err);
+	rc = ckf_image_open_opts(dir_fd, &opts, &run->img, err);
 	close(dir_fd);
 	if (rc || !run->lines)
 		return rc;
@@ -110,6 +122,9 @@ static int check_bytes(struct verify_run *run, struct ckf_error *err)
 		return rc;
 	printf("pack      ok  %s stored, %s decoded, %" PRIu64 " bytes of padding\n",
 	       cli_bytes(s->stored_bytes, a), cli_bytes(s->decoded_bytes, b), s->padding_bytes);
+	if (run->img->idx->nr_bases)
+		printf("bases     ok  %u, each the one meant, %s stored in them\n",
+		       run->img->idx->nr_bases, cli_bytes(s->base_bytes, a));
 	printf("files     ok  %s in files as they were, pages files by their chunks\n",
 	       cli_bytes(s->file_bytes, a));
 	return 0;
@@ -144,12 +159,13 @@ static int check_plan(struct verify_run *run, struct ckf_error *err)
 static int print_json(const struct verify_run *run, int rc, const struct ckf_error *err)
 {
 	const struct ckf_verify_stats *s = &run->stats;
-	json_t *obj = json_pack(
-		"{si ss sb sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
-		run->verb->name, "ok", !rc, "stored_bytes", (json_int_t)s->stored_bytes,
-		"decoded_bytes", (json_int_t)s->decoded_bytes, "padding_bytes",
-		(json_int_t)s->padding_bytes, "file_bytes", (json_int_t)s->file_bytes,
-		"unchecked_tasks", (json_int_t)run->unknown_tasks, "ns", (json_int_t)s->ns);
+	json_t *obj =
+		json_pack("{si ss sb sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
+			  run->verb->name, "ok", !rc, "stored_bytes", (json_int_t)s->stored_bytes,
+			  "decoded_bytes", (json_int_t)s->decoded_bytes, "padding_bytes",
+			  (json_int_t)s->padding_bytes, "file_bytes", (json_int_t)s->file_bytes,
+			  "unchecked_tasks", (json_int_t)run->unknown_tasks, "ns",
+			  (json_int_t)s->ns, "base_bytes", (json_int_t)s->base_bytes);
 
 	if (rc && obj) {
 		json_object_set_new(obj, "exit", json_integer(ckf_error_exit_code(rc)));
@@ -161,45 +177,52 @@ static int print_json(const struct verify_run *run, int rc, const struct ckf_err
 
 static void print_rate(const struct ckf_verify_stats *s)
 {
-	uint64_t bytes = s->stored_bytes + s->padding_bytes + s->file_bytes;
+	uint64_t bytes = s->stored_bytes + s->base_bytes + s->padding_bytes + s->file_bytes;
 
 	printf("all ok, in %.1f s (%.2f GB/s)\n", (double)s->ns / 1e9,
 	       s->ns ? (double)bytes / (double)s->ns : 0.0);
 }
 
-static int run_verify(const struct cli_verb *verb, int argc, char **argv)
+static int verify(struct verify_run *run)
 {
-	struct verify_run run = { .verb = verb };
 	struct ckf_error err = { 0 };
 	int rc, json_rc = CKF_EXIT_OK;
 
-	rc = parse_args(verb, argc, argv, &run.args);
-	if (rc)
-		return rc;
-	if (run.args.help)
-		return cli_help(verb);
-	run.lines = !run.args.json && !run.args.quiet;
-	rc = check_index(&run, &err);
+	run->lines = !run->args.json && !run->args.quiet;
+	rc = check_index(run, &err);
 	if (!rc)
-		rc = check_bytes(&run, &err);
+		rc = check_bytes(run, &err);
 	if (!rc)
-		rc = check_plan(&run, &err);
-	if (run.args.json)
-		json_rc = print_json(&run, rc, &err);
-	if (!rc && run.lines)
-		print_rate(&run.stats);
+		rc = check_plan(run, &err);
+	if (run->args.json)
+		json_rc = print_json(run, rc, &err);
+	if (!rc && run->lines)
+		print_rate(&run->stats);
 	/* What is already known comes before the message, also where both go to one place. */
 	fflush(stdout);
-	ckf_dump_close(run.dump);
-	ckf_image_close(run.img);
-	return rc ? cli_fail(verb, run.args.fast, rc, &err) : json_rc;
+	ckf_dump_close(run->dump);
+	ckf_image_close(run->img);
+	return rc ? cli_fail(run->verb, run->args.fast, rc, &err) : json_rc;
+}
+
+static int run_verify(const struct cli_verb *verb, int argc, char **argv)
+{
+	struct verify_run run = { .verb = verb };
+	int rc;
+
+	rc = parse_args(verb, argc, argv, &run.args);
+	if (!rc)
+		rc = run.args.help ? cli_help(verb) : verify(&run);
+	cli_free_bases(&run.args.bases);
+	return rc;
 }
 
 const struct cli_verb cli_verb_verify = {
 	.name = "verify",
 	.args = "FAST",
 	.summary = "Checks every byte of the fast image FAST and every rule of its plan.",
-	.help = "  --threads N          default: the CPUs\n"
+	.help = "  --base DIR[,DIR...]  where bases of FAST are now\n"
+		"  --threads N          default: the CPUs\n"
 		"  --json               the result as JSON\n"
 		"  -q, --quiet          errors only\n",
 	.run = run_verify,

@@ -224,6 +224,26 @@ static void gather_target(struct insp *insp, uint64_t i)
 		insp->sum.max_lane_bytes = it->max_lane_bytes;
 }
 
+/* Counts a chunk. Returns the bytes that it has decoded, unless they are zero. */
+static uint64_t gather_chunk(struct insp *insp, const struct ckf_chunk *c)
+{
+	uint64_t bytes = ckf_pages_to_bytes(c->nr_pages);
+	struct insp_codec *codec = &insp->codecs[c->codec];
+
+	codec->nr_chunks++;
+	codec->decoded_bytes += bytes;
+	codec->stored_bytes += c->stored_bytes;
+	if (c->base) {
+		insp->bases[c->base - 1].nr_chunks++;
+		insp->bases[c->base - 1].decoded_bytes += bytes;
+		insp->bases[c->base - 1].stored_bytes += c->stored_bytes;
+		insp->base_bytes += c->stored_bytes;
+	} else {
+		insp->stored_bytes += c->stored_bytes;
+	}
+	return c->codec != CKF_CODEC_ZERO ? bytes : 0;
+}
+
 static int gather_image(struct insp *insp)
 {
 	const struct ckf_index *idx = insp->img->idx;
@@ -231,21 +251,15 @@ static int gather_image(struct insp *insp)
 	struct stat st;
 
 	insp->targets = calloc(idx->nr_targets + 1, sizeof(*insp->targets));
-	if (!insp->targets)
+	insp->bases = calloc(idx->nr_bases + 1, sizeof(*insp->bases));
+	if (!insp->targets || !insp->bases)
 		return -ENOMEM;
+	for (uint32_t i = 0; i < idx->nr_bases; i++)
+		ckf_image_check_base(insp->img, i + 1, &insp->bases[i].err);
 	if (!fstatat(insp->img->dir_fd, CKF_IDX_NAME, &st, AT_SYMLINK_NOFOLLOW))
 		insp->idx_bytes = (uint64_t)st.st_size;
-	for (uint64_t i = 0; i < idx->nr_chunks; i++) {
-		const struct ckf_chunk *c = &idx->chunks[i];
-		struct insp_codec *codec = &insp->codecs[c->codec];
-
-		codec->nr_chunks++;
-		codec->decoded_bytes += ckf_pages_to_bytes(c->nr_pages);
-		codec->stored_bytes += c->stored_bytes;
-		insp->stored_bytes += c->stored_bytes;
-		if (c->codec != CKF_CODEC_ZERO)
-			unique_bytes += ckf_pages_to_bytes(c->nr_pages);
-	}
+	for (uint64_t i = 0; i < idx->nr_chunks; i++)
+		unique_bytes += gather_chunk(insp, &idx->chunks[i]);
 	for (uint64_t i = 0; i < idx->nr_files; i++) {
 		insp->nr_files[idx->files[i].kind]++;
 		add(&insp->file_bytes[idx->files[i].kind], idx->files[i].size_bytes);
@@ -284,8 +298,15 @@ uint64_t insp_restored_bytes(const struct insp *insp)
 	return insp->sum.fill_bytes - insp->sum.inherit_bytes;
 }
 
-int insp_open(const char *path, struct insp *insp, struct ckf_error *err)
+int insp_open(const char *path, const struct cli_bases *bases, struct insp *insp,
+	      struct ckf_error *err)
 {
+	const struct ckf_image_opts opts = {
+		.size = sizeof(opts),
+		.base_dirs = bases->dirs,
+		.nr_base_dirs = bases->nr,
+		.no_bases = true,
+	};
 	int dir_fd, rc = 0;
 
 	memset(insp, 0, sizeof(*insp));
@@ -294,7 +315,7 @@ int insp_open(const char *path, struct insp *insp, struct ckf_error *err)
 	if (dir_fd < 0)
 		return dir_fd;
 	if (ckf_image_probe(dir_fd))
-		rc = ckf_image_open(dir_fd, &insp->img, err);
+		rc = ckf_image_open_opts(dir_fd, &opts, &insp->img, err);
 	if (!rc)
 		rc = ckf_dump_openat(dir_fd, ".", &insp->dump, err);
 	close(dir_fd);
@@ -314,4 +335,5 @@ void insp_close(struct insp *insp)
 	ckf_image_close(insp->img);
 	free(insp->tasks);
 	free(insp->targets);
+	free(insp->bases);
 }

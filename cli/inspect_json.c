@@ -27,11 +27,9 @@ static json_t *json_hex(uint64_t v)
 
 static json_t *json_id(const uint8_t id[CKF_ID_BYTES])
 {
-	char buf[2 * CKF_ID_BYTES + 1];
+	char buf[CKF_ID_HEX_BYTES];
 
-	for (int i = 0; i < CKF_ID_BYTES; i++)
-		snprintf(buf + 2 * i, 3, "%02x", id[i]);
-	return json_string(buf);
+	return json_string(ckf_id_hex(id, buf));
 }
 
 static json_t *json_memory(const uint64_t mapped_bytes[INSP_MEM_END],
@@ -95,6 +93,28 @@ static json_t *json_features(const struct ckf_index *idx)
 		json_array_append_new(list, json_string("zstd"));
 	if (idx->incompat & CKF_INCOMPAT_BF16)
 		json_array_append_new(list, json_string("bf16"));
+	if (idx->incompat & CKF_INCOMPAT_BASES)
+		json_array_append_new(list, json_string("bases"));
+	return list;
+}
+
+static json_t *json_bases(const struct insp *insp)
+{
+	const struct ckf_index *idx = insp->img->idx;
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < idx->nr_bases; i++) {
+		const struct insp_base *b = &insp->bases[i];
+		json_t *obj = json_pack(
+			"{so so so so so sb}", "id", json_id(idx->bases[i].image_id), "path",
+			cli_json_string(idx->bases[i].path), "chunks", json_u64(b->nr_chunks),
+			"decoded_bytes", json_u64(b->decoded_bytes), "stored_bytes",
+			json_u64(b->stored_bytes), "found", !b->err.code);
+
+		if (b->err.code)
+			json_object_set_new(obj, "error", cli_json_string(b->err.msg));
+		json_array_append_new(list, obj);
+	}
 	return list;
 }
 
@@ -201,10 +221,10 @@ static json_t *json_chunks(const struct ckf_index *idx)
 		const struct ckf_chunk *c = &idx->chunks[i];
 
 		json_array_append_new(
-			list, json_pack("{ss so so so so}", "codec", ckf_codec_name(c->codec),
-					"pack_offset", json_u64(c->pack_off), "stored_bytes",
-					json_u64(c->stored_bytes), "pages", json_u64(c->nr_pages),
-					"checksum", json_hex(c->checksum)));
+			list, json_pack("{ss si so so so so}", "codec", ckf_codec_name(c->codec),
+					"base", c->base, "pack_offset", json_u64(c->pack_off),
+					"stored_bytes", json_u64(c->stored_bytes), "pages",
+					json_u64(c->nr_pages), "checksum", json_hex(c->checksum)));
 	}
 	return list;
 }
@@ -231,15 +251,16 @@ static json_t *json_image(const struct insp *insp, bool plan, bool chunks)
 {
 	const struct ckf_index *idx = insp->img->idx;
 	json_t *obj = json_pack(
-		"{s[ii] so so so so so so so so so so so so so so}", "format", idx->version_major,
-		idx->version_minor, "id", json_id(idx->image_id), "features", json_features(idx),
-		"pack_bytes", json_u64(idx->pack_bytes), "idx_bytes", json_u64(insp->idx_bytes),
-		"extent_bytes", json_u64(idx->extent_bytes), "extents", json_u64(insp->nr_extents),
-		"stored_bytes", json_u64(insp->stored_bytes), "zero_bytes",
-		json_u64(insp->sum.zero_bytes), "dup_bytes", json_u64(insp->dup_bytes), "codecs",
-		json_codecs(insp), "restore_read_bytes", json_u64(insp->sum.read_bytes),
-		"restore_fill_bytes", json_u64(insp_restored_bytes(insp)), "files", json_files(idx),
-		"targets", json_targets(insp, plan));
+		"{s[ii] so so so so so so so so so so so so so so so}", "format",
+		idx->version_major, idx->version_minor, "id", json_id(idx->image_id), "features",
+		json_features(idx), "pack_bytes", json_u64(idx->pack_bytes), "idx_bytes",
+		json_u64(insp->idx_bytes), "extent_bytes", json_u64(idx->extent_bytes), "extents",
+		json_u64(insp->nr_extents), "stored_bytes", json_u64(insp->stored_bytes),
+		"zero_bytes", json_u64(insp->sum.zero_bytes), "dup_bytes",
+		json_u64(insp->dup_bytes), "codecs", json_codecs(insp), "restore_read_bytes",
+		json_u64(insp->sum.read_bytes), "restore_fill_bytes",
+		json_u64(insp_restored_bytes(insp)), "files", json_files(idx), "targets",
+		json_targets(insp, plan), "bases", json_bases(insp));
 
 	if (obj && idx->storage.bytes_per_s)
 		json_object_set_new(obj, "profile", cli_profile_json(&idx->storage));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* ckfast inspect for people: the default fits on one screen. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 #define TARGETS_SHOWN 5
 #define MAX_INDENT 8
 #define NAME_BYTES 64
+#define BASES_SHOWN 5
+#define BASE_NAME_BYTES 256
 
 static double ratio(uint64_t decoded_bytes, uint64_t stored_bytes)
 {
@@ -51,7 +54,7 @@ static void print_more(uint64_t all, uint64_t shown, const char *where)
 static void print_head(const struct insp *insp)
 {
 	const struct ckf_index *idx;
-	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN];
+	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], id[CKF_ID_HEX_BYTES];
 
 	if (!insp->img) {
 		printf("%s: plain CRIU dump%s\n", insp->path,
@@ -59,14 +62,13 @@ static void print_head(const struct insp *insp)
 		return;
 	}
 	idx = insp->img->idx;
-	printf("%s: fast image, format %u.%u, id ", insp->path, idx->version_major,
-	       idx->version_minor);
-	for (int i = 0; i < CKF_ID_BYTES; i++)
-		printf("%02x", idx->image_id[i]);
-	printf("\n  features   %s%s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
+	printf("%s: fast image, format %u.%u, id %s\n", insp->path, idx->version_major,
+	       idx->version_minor, ckf_id_hex(idx->image_id, id));
+	printf("  features   %s%s%s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
 	       idx->incompat & CKF_INCOMPAT_LZ4 ? " lz4" : "",
 	       idx->incompat & CKF_INCOMPAT_ZSTD ? " zstd" : "",
-	       idx->incompat & CKF_INCOMPAT_BF16 ? " bf16" : "");
+	       idx->incompat & CKF_INCOMPAT_BF16 ? " bf16" : "",
+	       idx->incompat & CKF_INCOMPAT_BASES ? " bases" : "");
 	printf("  pack       %s, extents of %u MiB: %" PRIu64 ", filled %.1f %%\n",
 	       cli_bytes(idx->pack_bytes, a), idx->extent_bytes >> 20, insp->nr_extents,
 	       percent(insp->stored_bytes, idx->pack_bytes));
@@ -76,6 +78,30 @@ static void print_head(const struct insp *insp)
 	       insp->nr_files[CKF_FILE_VERBATIM], cli_bytes(insp->file_bytes[CKF_FILE_VERBATIM], a),
 	       insp->nr_files[CKF_FILE_PAGES], cli_bytes(insp->file_bytes[CKF_FILE_PAGES], b),
 	       insp->nr_files[CKF_FILE_SYMLINK]);
+}
+
+static void print_bases(const struct insp *insp)
+{
+	const struct ckf_index *idx = insp->img->idx;
+	uint64_t shown = idx->nr_bases < BASES_SHOWN ? idx->nr_bases : BASES_SHOWN;
+	char path[BASE_NAME_BYTES], decoded[CLI_BYTES_LEN], stored[CLI_BYTES_LEN];
+	char id[CKF_ID_HEX_BYTES];
+
+	if (!shown)
+		return;
+	printf("\n%-29s %10s %11s %11s\n", "Bases", "chunks", "bytes", "stored");
+	for (uint64_t i = 0; i < shown; i++) {
+		const struct insp_base *b = &insp->bases[i];
+
+		printf("  %-27s %10" PRIu64 " %11s %11s\n    id %s%s\n",
+		       cli_escape(idx->bases[i].path, path, sizeof(path)), b->nr_chunks,
+		       cli_bytes(b->decoded_bytes, decoded), cli_bytes(b->stored_bytes, stored),
+		       ckf_id_hex(idx->bases[i].image_id, id),
+		       !b->err.code		? ""
+		       : b->err.code == -ESTALE ? "  missing: another image is there"
+						: "  missing");
+	}
+	print_more(idx->nr_bases, shown, "--json has all");
 }
 
 /* Steps from the root, as far as they are shown. */
@@ -139,6 +165,7 @@ static void print_memory(const struct insp *insp)
 static void print_contents(const struct insp *insp)
 {
 	char decoded[CLI_BYTES_LEN], stored[CLI_BYTES_LEN];
+	uint64_t all_stored = insp->stored_bytes + insp->base_bytes;
 
 	printf("\n%-29s %10s %11s %11s %6s\n", "Contents", "chunks", "bytes", "stored", "ratio");
 	printf("  %-27s %10s %11s %11s\n", "zero", "", cli_bytes(insp->sum.zero_bytes, decoded),
@@ -156,8 +183,8 @@ static void print_contents(const struct insp *insp)
 	}
 	printf("  %-27s %10" PRIu64 " %11s %11s %6.2f\n", "all",
 	       insp->img->idx->nr_chunks - insp->codecs[CKF_CODEC_ZERO].nr_chunks,
-	       cli_bytes(insp->sum.fill_bytes, decoded), cli_bytes(insp->stored_bytes, stored),
-	       ratio(insp->sum.fill_bytes, insp->stored_bytes));
+	       cli_bytes(insp->sum.fill_bytes, decoded), cli_bytes(all_stored, stored),
+	       ratio(insp->sum.fill_bytes, all_stored));
 }
 
 static void print_targets(const struct insp *insp)
@@ -212,6 +239,7 @@ void insp_print_text(const struct insp *insp)
 		return;
 	}
 	print_contents(insp);
+	print_bases(insp);
 	print_targets(insp);
 	print_restore(insp);
 }
@@ -263,13 +291,13 @@ void insp_print_chunks(const struct insp *insp)
 {
 	const struct ckf_index *idx = insp->img->idx;
 
-	printf("%10s %-5s %14s %9s %6s  %s\n", "chunk", "codec", "pack offset", "stored", "pages",
-	       "checksum");
+	printf("%10s %-5s %4s %14s %9s %6s  %s\n", "chunk", "codec", "base", "pack offset",
+	       "stored", "pages", "checksum");
 	for (uint64_t i = 0; i < idx->nr_chunks; i++) {
 		const struct ckf_chunk *c = &idx->chunks[i];
 
-		printf("%10" PRIu64 " %-5s %14" PRIu64 " %9u %6u  %016" PRIx64 "\n", i,
-		       ckf_codec_name(c->codec), c->pack_off, c->stored_bytes, c->nr_pages,
+		printf("%10" PRIu64 " %-5s %4u %14" PRIu64 " %9u %6u  %016" PRIx64 "\n", i,
+		       ckf_codec_name(c->codec), c->base, c->pack_off, c->stored_bytes, c->nr_pages,
 		       c->checksum);
 	}
 }

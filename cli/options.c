@@ -88,3 +88,39 @@ int cli_check_level(int codec, int level, int *min, int *max)
 		return -EINVAL;
 	return level < *min || level > *max ? -EINVAL : 0;
 }
+
+int cli_add_bases(const char *s, struct cli_bases *b)
+{
+	size_t nr = 1;
+	char *copy, *name;
+	void *p;
+
+	for (const char *c = s; *c; c++)
+		nr += *c == ',';
+	p = realloc(b->dirs, (b->nr + nr) * sizeof(*b->dirs));
+	if (!p)
+		return -ENOMEM;
+	b->dirs = p;
+	p = realloc(b->copies, (b->nr_copies + 1) * sizeof(*b->copies));
+	if (!p)
+		return -ENOMEM;
+	b->copies = p;
+	copy = strdup(s);
+	if (!copy)
+		return -ENOMEM;
+	b->copies[b->nr_copies++] = copy;
+	while ((name = strsep(&copy, ","))) {
+		if (!*name)
+			return -EINVAL;
+		b->dirs[b->nr++] = name;
+	}
+	return 0;
+}
+
+void cli_free_bases(struct cli_bases *b)
+{
+	for (size_t i = 0; i < b->nr_copies; i++)
+		free(b->copies[i]);
+	free(b->copies);
+	free(b->dirs);
+}

@@ -51,20 +51,38 @@ uint32_t ckf_build_zero(struct ckf_build *b, uint16_t nr_pages)
 	return ZERO_BASE + nr_pages;
 }
 
-int64_t ckf_build_chunk(struct ckf_build *b, struct ckf_chunk *c, struct ckf_error *err)
+static int grow_chunks(struct ckf_build *b, struct ckf_error *err)
 {
-	uint64_t room = b->extent_bytes - b->pack_bytes % b->extent_bytes;
-
 	/* Leave numbers for the zero chunks. */
 	if (b->nr_chunks >= ZERO_BASE - CKF_CUT_MAX_PAGES)
 		return ckf_error_set(err, -E2BIG, "more than 2^32 chunks");
 	if (ckf_array_grow(&b->chunks, b->nr_chunks, &b->cap_chunks, sizeof(*b->chunks)))
 		return ckf_error_set(err, -ENOMEM, "no memory for the index");
+	return 0;
+}
+
+int64_t ckf_build_chunk(struct ckf_build *b, struct ckf_chunk *c, struct ckf_error *err)
+{
+	uint64_t room = b->extent_bytes - b->pack_bytes % b->extent_bytes;
+	int ret = grow_chunks(b, err);
+
+	if (ret)
+		return ret;
 	c->pack_off = b->pack_bytes;
 	if (c->stored_bytes > room)
 		c->pack_off += room;
 	b->pack_bytes = c->pack_off + ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
 	b->stored_bytes += c->stored_bytes;
+	b->chunks[b->nr_chunks] = *c;
+	return (int64_t)b->nr_chunks++;
+}
+
+int64_t ckf_build_base_chunk(struct ckf_build *b, const struct ckf_chunk *c, struct ckf_error *err)
+{
+	int ret = grow_chunks(b, err);
+
+	if (ret)
+		return ret;
 	b->chunks[b->nr_chunks] = *c;
 	return (int64_t)b->nr_chunks++;
 }
@@ -129,21 +147,80 @@ int ckf_build_use(struct ckf_build *b, struct ckf_cursor *cur, uint32_t chunk, u
 	return 0;
 }
 
-static uint32_t final_number(const uint32_t *zero_number, uint32_t nr_zero, uint32_t chunk)
+/* From numbers so far to those of the index. */
+struct numbering {
+	uint32_t zero[CKF_CUT_MAX_PAGES + 1]; /* by number of pages */
+	uint32_t nr_zero;
+	uint32_t *stored; /* by old number; NULL: the order stays */
+};
+
+static uint32_t final_number(const struct numbering *n, uint32_t chunk)
 {
-	return chunk > ZERO_BASE ? zero_number[chunk - ZERO_BASE] : chunk + nr_zero;
+	if (chunk > ZERO_BASE)
+		return n->zero[chunk - ZERO_BASE];
+	return (n->stored ? n->stored[chunk] : chunk) + n->nr_zero;
 }
 
-/* Puts the zero chunks in front, and returns how many there are, or -ENOMEM. */
-static int insert_zero_chunks(struct ckf_build *b, uint32_t zero_number[])
+/* A chunk of a base, and its number so far. */
+struct far_chunk {
+	struct ckf_chunk chunk;
+	uint32_t old;
+};
+
+static int compare_far(const void *a, const void *b)
+{
+	const struct far_chunk *x = a, *y = b;
+
+	if (x->chunk.base != y->chunk.base)
+		return x->chunk.base < y->chunk.base ? -1 : 1;
+	return (x->chunk.pack_off > y->chunk.pack_off) - (x->chunk.pack_off < y->chunk.pack_off);
+}
+
+/* Puts the chunks of bases behind the others, in the order of the bases and of their packs. */
+static int order_chunks(struct ckf_build *b, struct numbering *n)
+{
+	struct far_chunk *far;
+	uint64_t nr_far = 0, own = 0;
+
+	for (uint64_t i = 0; i < b->nr_chunks; i++)
+		nr_far += b->chunks[i].base != 0;
+	if (!nr_far)
+		return 0;
+	n->stored = malloc((size_t)b->nr_chunks * sizeof(*n->stored));
+	far = malloc((size_t)nr_far * sizeof(*far));
+	if (!n->stored || !far) {
+		free(far);
+		return -ENOMEM;
+	}
+	nr_far = 0;
+	for (uint64_t i = 0; i < b->nr_chunks; i++) {
+		if (b->chunks[i].base) {
+			far[nr_far++] = (struct far_chunk){ b->chunks[i], (uint32_t)i };
+			continue;
+		}
+		n->stored[i] = (uint32_t)own;
+		b->chunks[own++] = b->chunks[i];
+	}
+	qsort(far, (size_t)nr_far, sizeof(*far), compare_far);
+	for (uint64_t i = 0; i < nr_far; i++) {
+		n->stored[far[i].old] = (uint32_t)(own + i);
+		b->chunks[own + i] = far[i].chunk;
+	}
+	free(far);
+	return 0;
+}
+
+/* Puts the zero chunks in front. */
+static int insert_zero_chunks(struct ckf_build *b, struct numbering *num)
 {
 	uint32_t n = 0;
 	void *p;
 
 	for (uint32_t i = 1; i <= CKF_CUT_MAX_PAGES; i++) {
 		if (b->zero_used[i])
-			zero_number[i] = n++;
+			num->zero[i] = n++;
 	}
+	num->nr_zero = n;
 	if (!n)
 		return 0;
 	p = realloc(b->chunks, (size_t)(b->nr_chunks + n) * sizeof(*b->chunks));
@@ -155,13 +232,13 @@ static int insert_zero_chunks(struct ckf_build *b, uint32_t zero_number[])
 	b->cap_chunks = b->nr_chunks;
 	for (uint32_t i = 1; i <= CKF_CUT_MAX_PAGES; i++) {
 		if (b->zero_used[i])
-			b->chunks[zero_number[i]] = (struct ckf_chunk){
+			b->chunks[num->zero[i]] = (struct ckf_chunk){
 				.nr_pages = (uint16_t)i,
 				.codec = CKF_CODEC_ZERO,
 				.checksum = ckf_hash64_zeros((size_t)ckf_pages_to_bytes(i)),
 			};
 	}
-	return (int)n;
+	return 0;
 }
 
 static int compare_op(const void *a, const void *b)
@@ -206,17 +283,21 @@ static void sort_ops(struct ckf_build *b)
 
 int ckf_build_finish(struct ckf_build *b, struct ckf_error *err)
 {
-	uint32_t zero_number[CKF_CUT_MAX_PAGES + 1] = { 0 };
-	int n = insert_zero_chunks(b, zero_number);
+	struct numbering num = { .nr_zero = 0 };
+	int ret = order_chunks(b, &num);
 
-	if (n < 0)
-		return ckf_error_set(err, n, "no memory for the index");
+	if (!ret)
+		ret = insert_zero_chunks(b, &num);
+	if (ret)
+		goto out;
 	for (uint64_t i = 0; i < b->nr_ops; i++)
-		b->ops[i].chunk = final_number(zero_number, (uint32_t)n, b->ops[i].chunk);
+		b->ops[i].chunk = final_number(&num, b->ops[i].chunk);
 	for (uint64_t i = 0; i < b->nr_refs; i++)
-		b->refs[i] = final_number(zero_number, (uint32_t)n, b->refs[i]);
+		b->refs[i] = final_number(&num, b->refs[i]);
 	sort_ops(b);
-	return 0;
+out:
+	free(num.stored);
+	return ret ? ckf_error_set(err, ret, "no memory for the index") : 0;
 }
 
 int ckf_build_order_refs(struct ckf_build *b, const uint64_t *order, uint64_t nr,

@@ -2,8 +2,9 @@
 /*
  * The tables of an index while they grow, chunk by chunk, in the order of the source.
  *
- * Until ckf_build_finish(), zero chunks have stand-in numbers: SPEC.md wants them first and in
- * order of length, and which lengths there are is known only at the end. Pure; one thread.
+ * Until ckf_build_finish(), numbers are those of the order in which chunks come, and zero chunks
+ * have stand-ins: SPEC.md wants them first and in order of length, and those of bases last and
+ * sorted, and which there are is known only at the end. Pure; one thread.
  */
 #ifndef CKF_CONVERT_BUILD_H
 #define CKF_CONVERT_BUILD_H
@@ -37,6 +38,7 @@ struct ckf_build {
 	uint64_t nr_targets;
 	uint64_t zero_bytes;
 	uint64_t dup_bytes;
+	uint64_t base_bytes;
 	uint64_t stored_bytes;
 	uint64_t done_bytes;
 	bool zero_used[CKF_CUT_MAX_PAGES + 1]; /* by number of pages */
@@ -58,14 +60,20 @@ uint32_t ckf_build_zero(struct ckf_build *b, uint16_t nr_pages);
  */
 int64_t ckf_build_chunk(struct ckf_build *b, struct ckf_chunk *c, struct ckf_error *err);
 
+/*
+ * Gives a chunk that lies in the pack of a base its number; c->base has an order and no meaning
+ * yet. The number, or -errno.
+ */
+int64_t ckf_build_base_chunk(struct ckf_build *b, const struct ckf_chunk *c, struct ckf_error *err);
+
 /* The next nr_pages pages of the cursor's stream are the whole of that chunk. */
 int ckf_build_use(struct ckf_build *b, struct ckf_cursor *cur, uint32_t chunk, uint16_t nr_pages,
 		  struct ckf_error *err);
 
 /*
- * All streams are done: gives zero chunks their numbers and brings each target's ops into the order
- * of addresses. refs stay in the order of the source; ckf_build_order_refs() arranges them for the
- * pages files in the order given, and sets first_ref anew.
+ * All streams are done: gives zero chunks and those of bases their numbers and brings each target's
+ * ops into the order of addresses. refs stay in the order of the source; ckf_build_order_refs()
+ * arranges them for the pages files in the order given, and sets first_ref anew.
  */
 int ckf_build_finish(struct ckf_build *b, struct ckf_error *err);
 int ckf_build_order_refs(struct ckf_build *b, const uint64_t *order, uint64_t nr,

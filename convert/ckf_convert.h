@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * convert: a CRIU dump becomes a fast image; extract: the dump back.
+ * convert: a CRIU dump becomes a fast image; extract: the dump back; flatten: an image without
+ * bases.
  *
- * Both work on a temporary name beside the destination and rename at the end; when they fail, or
+ * All work on a temporary name beside the destination and rename at the end; when they fail, or
  * are killed, the source is as it was and nothing that looks like a finished result is left.
  */
 #ifndef CKF_CONVERT_H
@@ -31,6 +32,12 @@ struct ckf_convert_opts {
 	 */
 	struct ckf_storage storage;
 	bool force; /* replace an existing destination */
+	/*
+	 * Directories of other fast images. convert: what they hold is not stored again. extract
+	 * and flatten: where bases are that are no longer where the image says.
+	 */
+	const char *const *bases;
+	size_t nr_bases;
 	/* Called in the calling thread, a few times a second at most. May be NULL. */
 	void (*progress)(void *arg, const struct ckf_progress *p);
 	/* Things the user should know that are no errors. May be NULL. */
@@ -44,11 +51,13 @@ struct ckf_convert_stats {
 	uint64_t page_bytes;   /* page data in the dump, resolved parents included */
 	uint64_t zero_bytes;   /* of these: zero */
 	uint64_t dup_bytes;    /* of these: stored before */
+	uint64_t base_bytes;   /* of these: in bases */
 	uint64_t stored_bytes; /* chunk bytes in the pack */
 	uint64_t pack_bytes;
 	uint64_t idx_bytes;
 	uint64_t other_bytes; /* verbatim files */
 	uint64_t nr_chunks;
+	uint64_t nr_bases; /* that the image needs */
 	uint64_t nr_tasks;
 	uint64_t ns;
 	struct ckf_storage storage; /* what was chosen for */
@@ -58,8 +67,11 @@ struct ckf_convert_stats {
 int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
 		struct ckf_convert_stats *stats, struct ckf_error *err);
 
-/* Uses threads, force, progress, warn, stop of opts. */
+/* Both use threads, force, bases, progress, warn, stop of opts. */
 int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opts *opts,
+		struct ckf_error *err);
+/* Writes to the directory out an image that is equal to fast but has all its chunks itself. */
+int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts *opts,
 		struct ckf_error *err);
 
 #endif

@@ -18,7 +18,6 @@
 #include "pipeline.h"
 #include "plan.h"
 
-#define IDX_PARTIAL_NAME CKF_IDX_NAME ".partial"
 /* A chunk that does not fit into the rest of an extent leaves it empty: large ones waste less. */
 #define DEFAULT_EXTENT_BYTES CKF_MAX_EXTENT_BYTES
 #define NO_FILE (-1)
@@ -36,6 +35,7 @@ struct convert {
 	int64_t *pages_file;  /* per pagemap: position in list, or NO_FILE */
 	uint64_t *pagemap_of; /* per file of list that is a pages file */
 	struct ckf_chain chain;
+	struct ckf_bases *bases;
 	struct ckf_output out;
 	int pack_fd;
 	struct ckf_build build;
@@ -190,15 +190,11 @@ static int copy_verbatim(struct convert *c, struct ckf_file *f)
 		return copy.dst_fd;
 	}
 	ret = ckf_copy_file(&copy, &c->opts, &f->checksum, c->err);
-	/* Whoever could read the file can; whoever converts must be able to. */
-	if (!ret && fchmod(copy.dst_fd, (f->mode & 0777) | S_IRUSR))
-		ret = ckf_error_set(c->err, -errno, "cannot set the mode of %s: %s", f->name,
-				    strerror(errno));
 	close(copy.src_fd);
 	if (ret)
 		close(copy.dst_fd);
 	else
-		ret = ckf_output_finish_file(copy.dst_fd, f->name, c->err);
+		ret = ckf_finish_image_file(copy.dst_fd, f, c->err);
 	c->stats.other_bytes += f->size_bytes;
 	return ret;
 }
@@ -333,6 +329,7 @@ static int convert_pages(struct convert *c)
 	struct ckf_pipeline_opts p = {
 		.user = &c->opts,
 		.chain = &c->chain,
+		.bases = c->bases,
 		.pack_fd = c->pack_fd,
 		.total_bytes = c->stats.page_bytes,
 		.next_stream = next_stream,
@@ -377,7 +374,7 @@ static int finish_files(struct convert *c)
 	return ret;
 }
 
-static int make_index(struct convert *c)
+static int make_index(struct convert *c, const char *fast)
 {
 	struct ckf_build *b = &c->build;
 	int ret = ckf_build_finish(b, c->err);
@@ -412,47 +409,10 @@ static int make_index(struct convert *c)
 		b->targets[i].id = pm->id;
 		b->targets[i].file = (uint32_t)ckf_file_list_find(&c->list, pm->name);
 	}
-	return ckf_plan_build(&c->idx, c->dump, c->err);
-}
-
-static int write_index(struct convert *c)
-{
-	struct ckf_disk_pack_header h;
-	void *buf = NULL;
-	size_t bytes;
-	int fd, ret;
-
-	ret = ckf_index_encode(&c->idx, &buf, &bytes, c->err);
+	ret = c->bases ? ckf_bases_list(c->bases, &c->idx, fast, c->err) : 0;
 	if (ret)
 		return ret;
-	fd = ckf_output_create(&c->out, IDX_PARTIAL_NAME, c->err);
-	if (fd < 0) {
-		ret = fd;
-		goto out;
-	}
-	ret = ckf_write_full(fd, buf, bytes, 0);
-	if (ret) {
-		ckf_error_set(c->err, ret, "cannot write %s: %s", CKF_IDX_NAME, strerror(-ret));
-		close(fd);
-		goto out;
-	}
-	ret = ckf_output_finish_file(fd, CKF_IDX_NAME, c->err);
-	if (ret)
-		goto out;
-	c->stats.idx_bytes = bytes;
-	ckf_pack_header_encode(&c->idx, &h);
-	ret = ckf_write_full(c->pack_fd, &h, sizeof(h), 0);
-	if (!ret && ftruncate(c->pack_fd, (off_t)c->idx.pack_bytes))
-		ret = -errno;
-	if (ret)
-		ckf_error_set(c->err, ret, "cannot write %s: %s", CKF_PACK_NAME, strerror(-ret));
-	else
-		ret = ckf_output_finish_file(c->pack_fd, CKF_PACK_NAME, c->err);
-	if (!ret)
-		c->pack_fd = -1;
-out:
-	free(buf);
-	return ret;
+	return ckf_plan_build(&c->idx, c->dump, c->err);
 }
 
 static void fill_stats(struct convert *c)
@@ -461,6 +421,8 @@ static void fill_stats(struct convert *c)
 
 	s->zero_bytes = c->build.zero_bytes;
 	s->dup_bytes = c->build.dup_bytes;
+	s->base_bytes = c->build.base_bytes;
+	s->nr_bases = c->idx.nr_bases;
 	s->stored_bytes = c->build.stored_bytes;
 	s->pack_bytes = c->idx.pack_bytes;
 	s->nr_chunks = c->idx.nr_chunks;
@@ -491,6 +453,8 @@ static int convert_into(struct convert *c, const char *fast)
 	if (ret)
 		return ret;
 	ret = ckf_output_check_outside(&c->out, c->dump_fd, c->err);
+	if (!ret && c->bases)
+		ret = ckf_bases_check_outside(c->bases, &c->out, c->err);
 	if (!ret)
 		ret = copy_files(c);
 	if (!ret) {
@@ -503,13 +467,17 @@ static int convert_into(struct convert *c, const char *fast)
 		ret = convert_pages(c);
 	}
 	if (!ret)
-		ret = make_index(c);
+		ret = make_index(c, fast);
 	if (!ret)
-		ret = write_index(c);
+		ret = ckf_write_index(&c->out, &c->idx, c->pack_fd, &c->stats.idx_bytes, c->err);
+	if (!ret) {
+		ret = ckf_output_finish_file(c->pack_fd, CKF_PACK_NAME, c->err);
+		c->pack_fd = -1;
+	}
 	if (!ret && c->opts.stop && c->opts.stop(c->opts.arg))
 		ret = ckf_error_set(c->err, -EINTR, "stopped");
 	if (!ret)
-		ret = ckf_output_commit(&c->out, IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
+		ret = ckf_output_commit(&c->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
 	if (!ret)
 		fill_stats(c);
 	if (c->pack_fd >= 0)
@@ -523,6 +491,8 @@ static void convert_free(struct convert *c)
 	free(c->idx.ops);
 	free(c->idx.lanes);
 	free(c->idx.huge);
+	free(c->idx.bases);
+	ckf_bases_free(c->bases);
 	ckf_build_fini(&c->build);
 	ckf_chain_fini(&c->chain);
 	ckf_file_list_free(&c->list);
@@ -558,6 +528,8 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 		ret = open_dump(c);
 	if (!ret)
 		ret = claim_pages_files(c);
+	if (!ret && c->opts.nr_bases)
+		ret = ckf_bases_open(c->opts.bases, c->opts.nr_bases, &c->bases, c->err);
 	if (!ret)
 		ret = convert_into(c, fast);
 	c->stats.ns = ckf_now_ns() - start;

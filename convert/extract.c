@@ -38,7 +38,6 @@ struct batch {
 struct extract {
 	struct ckf_convert_opts opts;
 	struct ckf_error *err;
-	int fast_fd;
 	struct ckf_image *img;
 	struct ckf_output out;
 	bool warned_owner;
@@ -48,8 +47,8 @@ struct extract {
 	/* For pages files. */
 	struct ckf_pool *pool;
 	struct ckf_sum *sum;
-	int pack_fd;
-	int file_fd; /* the one being written */
+	int *pack_fds; /* by base of the chunks */
+	int file_fd;   /* the one being written */
 	struct batch batches[MAX_BATCHES];
 	unsigned int nr_batches;
 	uint8_t *data;
@@ -111,38 +110,11 @@ static int finish_file(struct extract *x, const struct ckf_file *f, int fd)
 	return ckf_output_finish_file(fd, f->name, x->err);
 }
 
-static int check_sum(const struct extract *x, const struct ckf_file *f, uint64_t got)
-{
-	if (got == f->checksum)
-		return 0;
-	return ckf_error_rule(x->err, -EBADMSG, "files", f - x->img->idx->files, 0,
-			      "wrong checksum of %s, got %016llx, want %016llx", f->name,
-			      (unsigned long long)got, (unsigned long long)f->checksum);
-}
-
 static int extract_verbatim(struct extract *x, const struct ckf_file *f)
 {
-	struct ckf_copy copy = { .name = f->name, .want_bytes = f->size_bytes };
-	uint64_t sum;
-	int ret;
+	int fd = ckf_copy_verbatim(x->img, &x->out, f, &x->opts, x->err);
 
-	copy.src_fd = ckf_image_open_file(x->img, x->fast_fd, f, x->err);
-	if (copy.src_fd < 0)
-		return copy.src_fd;
-	copy.dst_fd = ckf_output_create(&x->out, f->name, x->err);
-	if (copy.dst_fd < 0) {
-		close(copy.src_fd);
-		return copy.dst_fd;
-	}
-	ret = ckf_copy_file(&copy, &x->opts, &sum, x->err);
-	close(copy.src_fd);
-	if (!ret)
-		ret = check_sum(x, f, sum);
-	if (ret) {
-		close(copy.dst_fd);
-		return ret;
-	}
-	return finish_file(x, f, copy.dst_fd);
+	return fd < 0 ? fd : finish_file(x, f, fd);
 }
 
 static int extract_link(struct extract *x, const struct ckf_file *f)
@@ -150,7 +122,7 @@ static int extract_link(struct extract *x, const struct ckf_file *f)
 	struct timespec times[2];
 	int ret;
 
-	ret = check_sum(x, f, ckf_hash64(f->target, strlen(f->target)));
+	ret = ckf_check_sum(x->img, f, ckf_hash64(f->target, strlen(f->target)), x->err);
 	if (ret)
 		return ret;
 	if (symlinkat(f->target, x->out.dir_fd, f->name))
@@ -175,8 +147,8 @@ static void run_batch(struct ckf_job *job, struct ckf_worker *w)
 		uint32_t chunk = idx->refs[b->first_ref + i];
 		size_t bytes = (size_t)ckf_pages_to_bytes(idx->chunks[chunk].nr_pages);
 
-		b->ret = ckf_image_read_chunk(x->img, x->pack_fd, chunk, w->codec, w->scratch,
-					      b->data + at, &b->err);
+		b->ret = ckf_image_read_chunk(x->img, x->pack_fds[idx->chunks[chunk].base], chunk,
+					      w->codec, w->scratch, b->data + at, &b->err);
 		/* Zero chunks stay holes: an index of zeros alone cannot fill the disk. */
 		if (!b->ret && idx->chunks[chunk].codec != CKF_CODEC_ZERO)
 			b->ret = ckf_write_full(x->file_fd, b->data + at, bytes, b->off + at);
@@ -260,7 +232,7 @@ static int write_batches(struct extract *x, const struct ckf_file *f)
 		}
 	}
 	drain(x, ended, begun);
-	return ret ? ret : check_sum(x, f, ckf_sum_value(x->sum));
+	return ret ? ret : ckf_check_sum(x->img, f, ckf_sum_value(x->sum), x->err);
 }
 
 static int extract_pages(struct extract *x, const struct ckf_file *f)
@@ -289,6 +261,7 @@ static int start_threads(struct extract *x)
 	unsigned int threads = ckf_pool_threads(x->opts.threads);
 	size_t limit = batch_limit(idx);
 	uint64_t batches = 1;
+	int ret;
 
 	for (uint64_t i = 0; i < idx->nr_files; i++) {
 		if (idx->files[i].kind != CKF_FILE_PAGES)
@@ -304,9 +277,9 @@ static int start_threads(struct extract *x)
 		return ckf_error_set(x->err, -ENOMEM, "no memory for buffers");
 	for (unsigned int i = 0; i < x->nr_batches; i++)
 		x->batches[i].data = x->data + i * limit;
-	x->pack_fd = ckf_image_open_pack(x->img, x->fast_fd, 0, x->err);
-	if (x->pack_fd < 0)
-		return x->pack_fd;
+	ret = ckf_image_open_packs(x->img, x->img->dir_fd, &x->pack_fds, x->err);
+	if (ret)
+		return ret;
 	return ckf_pool_start(&x->pool, threads, (size_t)ckf_pages_to_bytes(idx->max_chunk_pages),
 			      x->err);
 }
@@ -337,11 +310,9 @@ static void extract_free(struct extract *x)
 	ckf_pool_stop(x->pool);
 	ckf_sum_free(x->sum);
 	free(x->data);
-	if (x->pack_fd >= 0)
-		close(x->pack_fd);
+	if (x->img)
+		ckf_image_close_packs(x->img, x->pack_fds);
 	ckf_image_close(x->img);
-	if (x->fast_fd >= 0)
-		close(x->fast_fd);
 	free(x);
 }
 
@@ -354,24 +325,16 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 	if (!x)
 		return ckf_error_set(err, -ENOMEM, "no memory to extract");
 	x->err = err;
-	x->pack_fd = -1;
-	x->fast_fd = -1;
 	ret = ckf_opts_get(opts, &x->opts, err);
 	if (ret)
 		goto out;
-	x->fast_fd = open(fast, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (x->fast_fd < 0) {
-		ret = ckf_error_set(err, -errno, "cannot open directory %s: %s", fast,
-				    strerror(errno));
-		goto out;
-	}
-	ret = ckf_image_open(x->fast_fd, &x->img, err);
+	ret = ckf_open_source(fast, &x->opts, &x->img, err);
 	if (ret)
 		goto out;
 	ret = ckf_output_open(&x->out, dump, "inventory.img", x->opts.force, err);
 	if (ret)
 		goto out;
-	ret = ckf_output_check_outside(&x->out, x->fast_fd, err);
+	ret = ckf_check_outside(x->img, &x->out, err);
 	if (!ret)
 		ret = extract_files(x);
 	if (!ret)

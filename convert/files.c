@@ -234,3 +234,123 @@ int ckf_copy_file(const struct ckf_copy *c, const struct ckf_convert_opts *opts,
 	free(buf);
 	return ret;
 }
+
+static int write_idx_file(const struct ckf_output *o, const void *buf, size_t bytes,
+			  struct ckf_error *err)
+{
+	int fd, ret;
+
+	fd = ckf_output_create(o, CKF_IDX_PARTIAL_NAME, err);
+	if (fd < 0)
+		return fd;
+	ret = ckf_write_full(fd, buf, bytes, 0);
+	if (ret) {
+		close(fd);
+		return ckf_error_set(err, ret, "cannot write %s: %s", CKF_IDX_NAME, strerror(-ret));
+	}
+	return ckf_output_finish_file(fd, CKF_IDX_NAME, err);
+}
+
+int ckf_write_index(const struct ckf_output *o, struct ckf_index *idx, int pack_fd,
+		    uint64_t *idx_bytes, struct ckf_error *err)
+{
+	struct ckf_disk_pack_header h;
+	void *buf = NULL;
+	size_t bytes;
+	int ret;
+
+	ret = ckf_index_encode(idx, &buf, &bytes, err);
+	if (!ret)
+		ret = write_idx_file(o, buf, bytes, err);
+	free(buf);
+	if (ret)
+		return ret;
+	*idx_bytes = bytes;
+	ckf_pack_header_encode(idx, &h);
+	ret = ckf_write_full(pack_fd, &h, sizeof(h), 0);
+	if (!ret && ftruncate(pack_fd, (off_t)idx->pack_bytes))
+		ret = -errno;
+	if (ret)
+		ckf_error_set(err, ret, "cannot write %s: %s", CKF_PACK_NAME, strerror(-ret));
+	return ret;
+}
+
+int ckf_open_source(const char *fast, const struct ckf_convert_opts *opts, struct ckf_image **img,
+		    struct ckf_error *err)
+{
+	const struct ckf_image_opts o = {
+		.size = sizeof(o),
+		.base_dirs = opts->bases,
+		.nr_base_dirs = opts->nr_bases,
+	};
+	int fd, ret;
+
+	fd = open(fast, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return ckf_error_set(err, -errno, "cannot open directory %s: %s", fast,
+				     strerror(errno));
+	ret = ckf_image_open_opts(fd, &o, img, err);
+	close(fd);
+	return ret;
+}
+
+int ckf_check_outside(const struct ckf_image *img, const struct ckf_output *o,
+		      struct ckf_error *err)
+{
+	int ret = ckf_output_check_outside(o, img->dir_fd, err);
+
+	for (uint32_t n = 1; n <= img->idx->nr_bases && !ret; n++) {
+		int fd = ckf_image_open_base_dir(img, n, err);
+
+		if (fd < 0)
+			return fd;
+		ret = ckf_output_check_outside(o, fd, err);
+		close(fd);
+	}
+	return ret;
+}
+
+int ckf_check_sum(const struct ckf_image *img, const struct ckf_file *f, uint64_t got,
+		  struct ckf_error *err)
+{
+	if (got == f->checksum)
+		return 0;
+	return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
+			      "wrong checksum of %s, got %016llx, want %016llx", f->name,
+			      (unsigned long long)got, (unsigned long long)f->checksum);
+}
+
+int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
+		      const struct ckf_file *f, const struct ckf_convert_opts *opts,
+		      struct ckf_error *err)
+{
+	struct ckf_copy copy = { .name = f->name, .want_bytes = f->size_bytes };
+	uint64_t sum;
+	int ret;
+
+	copy.src_fd = ckf_image_open_file(img, img->dir_fd, f, err);
+	if (copy.src_fd < 0)
+		return copy.src_fd;
+	copy.dst_fd = ckf_output_create(o, f->name, err);
+	ret = copy.dst_fd;
+	if (ret >= 0)
+		ret = ckf_copy_file(&copy, opts, &sum, err);
+	if (!ret)
+		ret = ckf_check_sum(img, f, sum, err);
+	close(copy.src_fd);
+	if (ret && copy.dst_fd >= 0)
+		close(copy.dst_fd);
+	return ret ? ret : copy.dst_fd;
+}
+
+int ckf_finish_image_file(int fd, const struct ckf_file *f, struct ckf_error *err)
+{
+	int ret;
+
+	/* Whoever could read the file can; whoever converts must be able to. */
+	if (!fchmod(fd, (f->mode & 0777) | S_IRUSR))
+		return ckf_output_finish_file(fd, f->name, err);
+	ret = ckf_error_set(err, -errno, "cannot set the mode of %s: %s", f->name, strerror(errno));
+	close(fd);
+	return ret;
+}

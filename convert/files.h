@@ -5,8 +5,9 @@
 
 #include <sys/stat.h>
 
-#include "../format/ckf_index.h"
+#include "../loader/ckf_image.h"
 #include "ckf_convert.h"
+#include "output.h"
 
 /*
  * The entries, as an image will name them: sorted, names and link targets owned by the list. All
@@ -38,6 +39,30 @@ struct ckf_copy {
 };
 int ckf_copy_file(const struct ckf_copy *c, const struct ckf_convert_opts *opts, uint64_t *checksum,
 		  struct ckf_error *err);
+
+/* Opens the image at path fast, with the bases that opts names. */
+int ckf_open_source(const char *fast, const struct ckf_convert_opts *opts, struct ckf_image **img,
+		    struct ckf_error *err);
+/* -EINVAL when the result would replace the image or one of its bases, or be in it. */
+int ckf_check_outside(const struct ckf_image *img, const struct ckf_output *o,
+		      struct ckf_error *err);
+/* -EBADMSG unless got is the checksum of the file. */
+int ckf_check_sum(const struct ckf_image *img, const struct ckf_file *f, uint64_t got,
+		  struct ckf_error *err);
+/* Copies a verbatim file of an image and checks it. The fd of the copy, or -errno. */
+int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
+		      const struct ckf_file *f, const struct ckf_convert_opts *opts,
+		      struct ckf_error *err);
+/* The mode that a verbatim file has in an image; then fsync() and close(). */
+int ckf_finish_image_file(int fd, const struct ckf_file *f, struct ckf_error *err);
+
+/*
+ * Writes the index, under a name that the commit of the output replaces, and the pack header; sets
+ * the length of the pack.
+ */
+#define CKF_IDX_PARTIAL_NAME CKF_IDX_NAME ".partial"
+int ckf_write_index(const struct ckf_output *o, struct ckf_index *idx, int pack_fd,
+		    uint64_t *idx_bytes, struct ckf_error *err);
 
 /* write() of all of it, at the given offset. 0 or -errno. */
 int ckf_write_full(int fd, const void *buf, size_t bytes, uint64_t off);

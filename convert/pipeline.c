@@ -31,6 +31,9 @@
 #define ZSTD_LEAN_LEVEL 6
 #define ZSTD_SLOW_THREADS 8
 
+/* A worker's scratch is for one or the other. */
+static_assert(CKF_BASES_SCRATCH_BYTES <= CKF_ENCODE_SCRATCH_BYTES, "scratch is too small");
+
 /* A chunk of a block. match and rec are records of the dedup table, or CKF_DEDUP_NONE. */
 struct part {
 	uint32_t first; /* page in the buffer */
@@ -42,6 +45,7 @@ struct part {
 	uint64_t pack_off; /* 0: nothing to write */
 	uint32_t match;	   /* record that it may be equal to, until encode finds that it is not */
 	uint32_t rec;	   /* its own record */
+	int64_t base;	   /* position in the bases where its bytes are; below 0: nowhere */
 };
 
 struct block {
@@ -211,6 +215,13 @@ static int compare_match(struct block *b, const struct part *part, struct ckf_wo
 	return !memcmp(w->scratch, page_at(b, part->first), (size_t)ckf_pages_to_bytes(pages));
 }
 
+static int64_t find_in_bases(struct block *b, const struct part *part, struct ckf_worker *w)
+{
+	const struct ckf_chunk want = { .checksum = part->checksum, .nr_pages = part->nr_pages };
+
+	return ckf_bases_find(b->p->opts->bases, &want, page_at(b, part->first), w, &b->err);
+}
+
 static int encode_part(struct block *b, struct part *part, struct ckf_worker *w)
 {
 	uint8_t *data = page_at(b, part->first);
@@ -228,6 +239,11 @@ static int encode_part(struct block *b, struct part *part, struct ckf_worker *w)
 	if (part->direct)
 		opts.codec = CKF_CODEC_RAW;
 	part->checksum = ckf_hash64(data, (size_t)ckf_pages_to_bytes(part->nr_pages));
+	if (b->p->opts->bases && !part->direct) {
+		part->base = find_in_bases(b, part, w);
+		if (part->base != -ENOENT)
+			return part->base < 0 ? (int)part->base : 0;
+	}
 	ret = ckf_encode_chunk(w, &opts, data, part->nr_pages, &part->stored);
 	if (ret)
 		ckf_error_set(&b->err, ret, "cannot compress: %s", strerror(-ret));
@@ -355,6 +371,7 @@ static int add_part(struct pipeline *p, struct block *b, const struct ckf_cut_pi
 		.direct = p->direct,
 		.match = CKF_DEDUP_NONE,
 		.rec = CKF_DEDUP_NONE,
+		.base = -ENOENT,
 	};
 	b->nr_parts++;
 	if (piece->zero)
@@ -456,6 +473,22 @@ static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
 	return 0;
 }
 
+/* The number of a chunk that lies in a base: a new one, or the one that it has got before. */
+static int64_t place_base_chunk(struct pipeline *p, const struct part *part, struct ckf_error *err)
+{
+	struct ckf_bases *bases = p->opts->bases;
+	uint32_t *number = ckf_bases_number(bases, (uint64_t)part->base);
+	int64_t n;
+
+	p->build->base_bytes += ckf_pages_to_bytes(part->nr_pages);
+	if (*number != CKF_BASES_NONE)
+		return *number;
+	n = ckf_build_base_chunk(p->build, ckf_bases_chunk(bases, (uint64_t)part->base), err);
+	if (n >= 0)
+		*number = (uint32_t)n;
+	return n;
+}
+
 static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, struct ckf_error *err)
 {
 	struct ckf_chunk c = {
@@ -477,7 +510,10 @@ static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, st
 		*chunk = ckf_dedup_chunk(p->dedup, part->match);
 		return 0;
 	}
-	n = ckf_build_chunk(p->build, &c, err);
+	if (part->base >= 0)
+		n = place_base_chunk(p, part, err);
+	else
+		n = ckf_build_chunk(p->build, &c, err);
 	if (n < 0)
 		return (int)n;
 	*chunk = (uint32_t)n;

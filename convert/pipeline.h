@@ -9,12 +9,14 @@
 #ifndef CKF_CONVERT_PIPELINE_H
 #define CKF_CONVERT_PIPELINE_H
 
+#include "bases.h"
 #include "build.h"
 #include "ckf_convert.h"
 
 struct ckf_pipeline_opts {
 	const struct ckf_convert_opts *user;
 	struct ckf_chain *chain;
+	struct ckf_bases *bases; /* may be NULL */
 	int pack_fd;
 	uint64_t total_bytes; /* of all streams */
 	/*

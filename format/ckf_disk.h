@@ -17,9 +17,11 @@
 #define CKF_INCOMPAT_LZ4 (1ull << 0)
 #define CKF_INCOMPAT_ZSTD (1ull << 1)
 #define CKF_INCOMPAT_BF16 (1ull << 2)
+#define CKF_INCOMPAT_BASES (1ull << 3)
 #define CKF_INCOMPAT_DEVICES (1ull << 4)
-#define CKF_INCOMPAT_ALL \
-	(CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_BF16 | CKF_INCOMPAT_DEVICES)
+#define CKF_INCOMPAT_ALL                                                                 \
+	(CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_BF16 | CKF_INCOMPAT_BASES | \
+	 CKF_INCOMPAT_DEVICES)
 
 #define CKF_ID_BYTES 16
 #define CKF_MAX_SECTIONS 64
@@ -31,6 +33,8 @@
 #define CKF_SECTION_STORAGE (CKF_SECTION_OPTIONAL + 1)
 #define CKF_MAX_NAME_BYTES 255
 #define CKF_MAX_LINK_BYTES 4095
+#define CKF_MAX_BASES 255
+#define CKF_MAX_BASE_PATH_BYTES 4095
 #define CKF_MAX_ADDR (1ull << 63)
 
 enum ckf_section {
@@ -42,7 +46,8 @@ enum ckf_section {
 	CKF_SECTION_OPS = 6,
 	CKF_SECTION_LANES = 7,
 	CKF_SECTION_HUGE = 8,
-	CKF_SECTION_END, /* one past the last known type */
+	CKF_SECTION_BASES = 9, /* only with CKF_INCOMPAT_BASES */
+	CKF_SECTION_END,       /* one past the last known type */
 };
 
 enum ckf_codec {
@@ -112,7 +117,7 @@ struct ckf_disk_chunk {
 	ckf_le32 stored_bytes;
 	ckf_le16 nr_pages;
 	uint8_t codec;
-	uint8_t reserved;
+	uint8_t base;
 	ckf_le64 checksum;
 };
 
@@ -169,6 +174,15 @@ struct ckf_disk_huge {
 	ckf_le32 target;
 };
 
+struct ckf_disk_base {
+	uint8_t image_id[CKF_ID_BYTES];
+	ckf_le64 pack_bytes;
+	ckf_le64 path_off;
+	ckf_le32 extent_bytes;
+	ckf_le16 path_len;
+	uint8_t reserved[10];
+};
+
 struct ckf_disk_storage {
 	ckf_le64 bytes_per_s;
 	ckf_le32 profile;
@@ -217,6 +231,7 @@ CKF_SIZE(ckf_disk_chunk, 24);
 CKF_AT(ckf_disk_chunk, stored_bytes, 8);
 CKF_AT(ckf_disk_chunk, nr_pages, 12);
 CKF_AT(ckf_disk_chunk, codec, 14);
+CKF_AT(ckf_disk_chunk, base, 15);
 CKF_AT(ckf_disk_chunk, checksum, 16);
 CKF_SIZE(ckf_disk_file, 88);
 CKF_AT(ckf_disk_file, checksum, 8);
@@ -254,6 +269,12 @@ CKF_AT(ckf_disk_lane, target, 32);
 CKF_SIZE(ckf_disk_huge, 16);
 CKF_AT(ckf_disk_huge, nr_huge, 8);
 CKF_AT(ckf_disk_huge, target, 12);
+CKF_SIZE(ckf_disk_base, 48);
+CKF_AT(ckf_disk_base, pack_bytes, 16);
+CKF_AT(ckf_disk_base, path_off, 24);
+CKF_AT(ckf_disk_base, extent_bytes, 32);
+CKF_AT(ckf_disk_base, path_len, 36);
+CKF_AT(ckf_disk_base, reserved, 38);
 CKF_SIZE(ckf_disk_storage, 16);
 CKF_AT(ckf_disk_storage, profile, 8);
 CKF_AT(ckf_disk_storage, nr_cores, 12);

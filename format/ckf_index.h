@@ -19,6 +19,15 @@ struct ckf_chunk {
 	uint32_t stored_bytes;
 	uint16_t nr_pages;
 	uint8_t codec; /* enum ckf_codec */
+	uint8_t base;  /* 0: in the own pack; n: in that of bases[n - 1] */
+};
+
+/* Another fast image, whose pack holds some of the chunks. */
+struct ckf_base {
+	uint8_t image_id[CKF_ID_BYTES];
+	uint64_t pack_bytes;
+	uint32_t extent_bytes;
+	const char *path; /* from the image directory; zero-terminated, owned by the index */
 };
 
 struct ckf_file {
@@ -90,6 +99,7 @@ struct ckf_index {
 
 	struct ckf_chunk *chunks;
 	uint64_t nr_chunks;
+	uint64_t nr_own_chunks; /* those of base 0, which come first; set by decode */
 	uint32_t *refs;
 	uint64_t nr_refs;
 	struct ckf_file *files;
@@ -102,7 +112,10 @@ struct ckf_index {
 	uint64_t nr_lanes;
 	struct ckf_huge *huge;
 	uint64_t nr_huge;
-	char *strings; /* backing of the names; private to format/ for a decoded index */
+	struct ckf_base *bases;
+	uint32_t nr_bases;
+	char *strings;	    /* backing of the names; private to format/ for a decoded index */
+	char *base_strings; /* likewise, of the paths of the bases */
 };
 
 static inline uint64_t ckf_op_addr(const struct ckf_op *op)
@@ -136,9 +149,14 @@ void ckf_index_free(struct ckf_index *idx);
  */
 int ckf_index_encode(struct ckf_index *idx, void **buf, size_t *idx_bytes, struct ckf_error *err);
 
-/* The pack header for idx (after encode set its id), and the check of one read from a file. */
+/*
+ * The pack header for idx (after encode set its id), and the check of one read from a file.
+ * ckf_base_header_check() is for the pack of a base: -ESTALE when it is that of another image.
+ */
 void ckf_pack_header_encode(const struct ckf_index *idx, struct ckf_disk_pack_header *out);
 int ckf_pack_header_check(const struct ckf_index *idx, const struct ckf_disk_pack_header *h,
+			  struct ckf_error *err);
+int ckf_base_header_check(const struct ckf_base *base, const struct ckf_disk_pack_header *h,
 			  struct ckf_error *err);
 
 /* Position in targets[], or -ENOENT. */
@@ -153,5 +171,12 @@ const char *ckf_codec_name(uint32_t codec);
 
 /* True when name is fit for an entry of section files (SPEC.md 4.4). */
 bool ckf_name_ok(const char *name, size_t len);
+
+/* True when path is one that a base may have (SPEC.md 4.9). */
+bool ckf_base_path_ok(const char *path, size_t len);
+
+#define CKF_ID_HEX_BYTES (2 * CKF_ID_BYTES + 1)
+/* An image id in hexadecimal. Returns buf. */
+const char *ckf_id_hex(const uint8_t id[CKF_ID_BYTES], char buf[CKF_ID_HEX_BYTES]);
 
 #endif

@@ -20,6 +20,7 @@ const struct ckf_section_type ckf_section_types[CKF_SECTION_END] = {
 	[CKF_SECTION_OPS] = { "ops", sizeof(struct ckf_disk_op), UINT64_MAX },
 	[CKF_SECTION_LANES] = { "lanes", sizeof(struct ckf_disk_lane), UINT32_MAX },
 	[CKF_SECTION_HUGE] = { "huge", sizeof(struct ckf_disk_huge), UINT64_MAX },
+	[CKF_SECTION_BASES] = { "bases", sizeof(struct ckf_disk_base), CKF_MAX_BASES },
 };
 
 void ckf_index_free(struct ckf_index *idx)
@@ -33,7 +34,9 @@ void ckf_index_free(struct ckf_index *idx)
 	free(idx->ops);
 	free(idx->lanes);
 	free(idx->huge);
+	free(idx->bases);
 	free(idx->strings);
+	free(idx->base_strings);
 	free(idx);
 }
 
@@ -108,6 +111,17 @@ bool ckf_bytes_zero(const uint8_t *p, size_t bytes)
 	return !any;
 }
 
+bool ckf_pack_bytes_ok(uint64_t pack_bytes)
+{
+	return pack_bytes >= sizeof(struct ckf_disk_pack_header) && !(pack_bytes % CKF_PAGE_BYTES);
+}
+
+bool ckf_extent_bytes_ok(uint32_t extent_bytes)
+{
+	return extent_bytes >= CKF_MIN_EXTENT_BYTES && extent_bytes <= CKF_MAX_EXTENT_BYTES &&
+	       !(extent_bytes & (extent_bytes - 1));
+}
+
 uint64_t ckf_header_hash(const struct ckf_disk_header *h, uint32_t nr_sections)
 {
 	const size_t head_bytes = offsetof(struct ckf_disk_header, checksum);
@@ -148,8 +162,7 @@ void ckf_pack_header_encode(const struct ckf_index *idx, struct ckf_disk_pack_he
 #define pack_bad(err, ...) ckf_error_rule(err, -EBADMSG, "pack", -1, 0, __VA_ARGS__)
 
 /* Order as in the header of the index: what a newer version may change comes after its version. */
-int ckf_pack_header_check(const struct ckf_index *idx, const struct ckf_disk_pack_header *h,
-			  struct ckf_error *err)
+static int check_pack_frame(const struct ckf_disk_pack_header *h, struct ckf_error *err)
 {
 	const uint64_t sum = ckf_hash64(h, offsetof(struct ckf_disk_pack_header, checksum));
 	const uint16_t major = ckf_get16(h->version_major);
@@ -166,19 +179,49 @@ int ckf_pack_header_check(const struct ckf_index *idx, const struct ckf_disk_pac
 	if (ckf_get64(h->checksum) != sum)
 		return pack_bad(err, "R-checksum: checksum, got 0x%" PRIx64 ", want 0x%" PRIx64,
 				ckf_get64(h->checksum), sum);
-	if (memcmp(h->image_id, idx->image_id, sizeof(h->image_id)))
-		return pack_bad(
-			err,
-			"R-packid: image_id, got that of another image, want that of the index");
-	if (ckf_get64(h->pack_bytes) != idx->pack_bytes)
+	return 0;
+}
+
+static int check_pack_rest(const struct ckf_disk_pack_header *h, uint64_t pack_bytes,
+			   uint32_t extent_bytes, struct ckf_error *err)
+{
+	if (ckf_get64(h->pack_bytes) != pack_bytes)
 		return pack_bad(err, "R-pack: pack_bytes, got %" PRIu64 ", want %" PRIu64,
-				ckf_get64(h->pack_bytes), idx->pack_bytes);
-	if (ckf_get32(h->extent_bytes) != idx->extent_bytes)
+				ckf_get64(h->pack_bytes), pack_bytes);
+	if (ckf_get32(h->extent_bytes) != extent_bytes)
 		return pack_bad(err, "R-extent: extent_bytes, got %u, want %u",
-				ckf_get32(h->extent_bytes), idx->extent_bytes);
+				ckf_get32(h->extent_bytes), extent_bytes);
 	if (!ckf_bytes_zero(h->reserved, sizeof(h->reserved)))
 		return pack_bad(err, "R-reserved: reserved bytes, got others than 0, want 0");
 	if (!ckf_bytes_zero(h->padding, sizeof(h->padding)))
 		return pack_bad(err, "R-padding: padding, got others than 0, want 0");
 	return 0;
+}
+
+int ckf_pack_header_check(const struct ckf_index *idx, const struct ckf_disk_pack_header *h,
+			  struct ckf_error *err)
+{
+	int ret = check_pack_frame(h, err);
+
+	if (ret)
+		return ret;
+	if (memcmp(h->image_id, idx->image_id, sizeof(h->image_id)))
+		return pack_bad(
+			err,
+			"R-packid: image_id, got that of another image, want that of the index");
+	return check_pack_rest(h, idx->pack_bytes, idx->extent_bytes, err);
+}
+
+int ckf_base_header_check(const struct ckf_base *base, const struct ckf_disk_pack_header *h,
+			  struct ckf_error *err)
+{
+	char got[CKF_ID_HEX_BYTES];
+	int ret = check_pack_frame(h, err);
+
+	if (ret)
+		return ret;
+	if (memcmp(h->image_id, base->image_id, sizeof(h->image_id)))
+		return ckf_error_set(err, -ESTALE, "there is another image, %s",
+				     ckf_id_hex(h->image_id, got));
+	return check_pack_rest(h, base->pack_bytes, base->extent_bytes, err);
 }

@@ -3,8 +3,9 @@
  * What the files of the index decoder share.
  *
  * index_decode.c checks header and section table and drives the rest; index_data.c takes the
- * sections that say what is stored (chunks, refs, files), index_plan.c those that say where it goes
- * (targets, ops, lanes, huge). Each section is checked where it is decoded.
+ * sections that say what is stored (chunks, refs, files), index_bases.c the one that says what is
+ * stored elsewhere, index_plan.c those that say where it goes (targets, ops, lanes, huge). Each
+ * section is checked where it is decoded.
  */
 #ifndef CKF_INDEX_PRIVATE_H
 #define CKF_INDEX_PRIVATE_H
@@ -50,7 +51,14 @@ static inline const void *ckf_decoder_part(const struct ckf_decoder *d, enum ckf
  */
 void *ckf_decoder_alloc(struct ckf_decoder *d, enum ckf_section s, size_t elem_bytes);
 
+/* True when len bytes at off lie in section strings. */
+bool ckf_in_strings(const struct ckf_decoder *d, uint64_t off, uint64_t len);
+
+/* Copies len bytes to *to with a terminator, and moves *to behind it. */
+const char *ckf_copy_string(char **to, const char *from, size_t len);
+
 /* Each needs those before it in this list to have succeeded. */
+int ckf_decode_bases(struct ckf_decoder *d);
 int ckf_decode_chunks(struct ckf_decoder *d);
 int ckf_decode_refs(struct ckf_decoder *d);
 int ckf_decode_files(struct ckf_decoder *d);
@@ -60,6 +68,10 @@ int ckf_decode_lanes(struct ckf_decoder *d);
 int ckf_decode_huge(struct ckf_decoder *d);
 
 bool ckf_bytes_zero(const uint8_t *p, size_t bytes);
+
+/* R-pack and R-extent, which hold for the own pack and for those of bases. */
+bool ckf_pack_bytes_ok(uint64_t pack_bytes);
+bool ckf_extent_bytes_ok(uint32_t extent_bytes);
 
 /* The header checksum: of the header up to it, and of the nr_sections entries that follow h. */
 uint64_t ckf_header_hash(const struct ckf_disk_header *h, uint32_t nr_sections);

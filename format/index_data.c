@@ -16,10 +16,13 @@
 
 /* What the chunks before the current one say about it. */
 struct chunk_walk {
-	uint64_t pack_end;   /* of the last stored chunk, or of the pack header */
-	uint64_t features;   /* incompat bits that the codecs so far ask for */
-	uint16_t zero_pages; /* of the last zero chunk */
-	bool stored;	     /* there was one that is not zero */
+	uint64_t pack_end;     /* of the last stored chunk of the base, or of the pack header */
+	uint64_t pack_bytes;   /* of the base */
+	uint32_t extent_bytes; /* of the base */
+	uint64_t features;     /* incompat bits that the chunks so far ask for */
+	uint16_t zero_pages;   /* of the last zero chunk */
+	uint8_t base;	       /* of the last chunk */
+	bool stored;	       /* there was one that is not zero */
 };
 
 static int check_zero_chunk(const struct ckf_decoder *d, uint64_t i, struct chunk_walk *w)
@@ -31,6 +34,8 @@ static int check_zero_chunk(const struct ckf_decoder *d, uint64_t i, struct chun
 		return chunk_bad(d, i,
 				 "R-chunk: codec, got zero after a stored chunk, want all "
 				 "zero chunks first");
+	if (c->base)
+		return chunk_bad(d, i, "R-chunk: base of a zero chunk, got %u, want 0", c->base);
 	if (c->nr_pages <= w->zero_pages)
 		return chunk_bad(d, i, "R-chunk: nr_pages of a zero chunk, got %u, want above %u",
 				 c->nr_pages, w->zero_pages);
@@ -48,12 +53,40 @@ static int check_zero_chunk(const struct ckf_decoder *d, uint64_t i, struct chun
 	return 0;
 }
 
+/* A chunk of another base than the one before: every base has its turn, none is left out. */
+static int next_base(const struct ckf_decoder *d, uint64_t i, struct chunk_walk *w)
+{
+	const struct ckf_index *idx = d->idx;
+	const uint8_t base = idx->chunks[i].base;
+
+	if (base > idx->nr_bases)
+		return chunk_bad(d, i, "R-chunk: base, got %u, want at most %u", base,
+				 idx->nr_bases);
+	if (base < w->base)
+		return chunk_bad(d, i, "R-chunk: base, got %u, want at least %u", base, w->base);
+	if (base > w->base + 1u)
+		return ckf_entry_bad(d, CKF_SECTION_BASES, w->base,
+				     "R-base: chunks, got none, want at least one");
+	w->base = base;
+	w->pack_end = sizeof(struct ckf_disk_pack_header);
+	w->pack_bytes = idx->bases[base - 1].pack_bytes;
+	w->extent_bytes = idx->bases[base - 1].extent_bytes;
+	w->features |= CKF_INCOMPAT_BASES;
+	return 0;
+}
+
 static int check_stored_chunk(const struct ckf_decoder *d, uint64_t i, struct chunk_walk *w)
 {
 	const struct ckf_chunk *c = &d->idx->chunks[i];
 	const uint64_t bytes = ckf_pages_to_bytes(c->nr_pages);
 	uint64_t end;
+	int ret;
 
+	if (c->base != w->base) {
+		ret = next_base(d, i, w);
+		if (ret)
+			return ret;
+	}
 	if (c->codec == CKF_CODEC_RAW && c->stored_bytes != bytes)
 		return chunk_bad(d, i,
 				 "R-chunk: stored_bytes of a raw chunk, got %u, want %" PRIu64,
@@ -68,12 +101,12 @@ static int check_stored_chunk(const struct ckf_decoder *d, uint64_t i, struct ch
 	if (c->pack_off < w->pack_end)
 		return chunk_bad(d, i, "R-chunk: pack_off, got %" PRIu64 ", want at least %" PRIu64,
 				 c->pack_off, w->pack_end);
-	if (ckf_add_overflow(c->pack_off, c->stored_bytes, &end) || end > d->idx->pack_bytes)
+	if (ckf_add_overflow(c->pack_off, c->stored_bytes, &end) || end > w->pack_bytes)
 		return chunk_bad(d, i,
 				 "R-chunk: end, got %u bytes at %" PRIu64
 				 ", want an end at most %" PRIu64,
-				 c->stored_bytes, c->pack_off, d->idx->pack_bytes);
-	if (c->pack_off / d->idx->extent_bytes != (end - 1) / d->idx->extent_bytes)
+				 c->stored_bytes, c->pack_off, w->pack_bytes);
+	if (c->pack_off / w->extent_bytes != (end - 1) / w->extent_bytes)
 		return chunk_bad(d, i,
 				 "R-chunk: place, got %u bytes at %" PRIu64
 				 " over the border of an extent, want one extent",
@@ -84,8 +117,7 @@ static int check_stored_chunk(const struct ckf_decoder *d, uint64_t i, struct ch
 	return 0;
 }
 
-static int check_chunk(const struct ckf_decoder *d, uint64_t i, uint8_t reserved,
-		       struct chunk_walk *w)
+static int check_chunk(const struct ckf_decoder *d, uint64_t i, struct chunk_walk *w)
 {
 	const struct ckf_chunk *c = &d->idx->chunks[i];
 
@@ -93,8 +125,6 @@ static int check_chunk(const struct ckf_decoder *d, uint64_t i, uint8_t reserved
 		return ckf_entry_error(d, -EOPNOTSUPP, CKF_SECTION_CHUNKS, i,
 				       "R-chunk: codec, got %u, want at most %u", c->codec,
 				       CKF_CODEC_END - 1);
-	if (reserved)
-		return chunk_bad(d, i, "R-reserved: reserved byte, got %u, want 0", reserved);
 	if (c->nr_pages < 1 || c->nr_pages > d->idx->max_chunk_pages)
 		return chunk_bad(d, i, "R-chunk: nr_pages, got %u, want 1 to %u", c->nr_pages,
 				 d->idx->max_chunk_pages);
@@ -106,8 +136,12 @@ static int check_chunk(const struct ckf_decoder *d, uint64_t i, uint8_t reserved
 int ckf_decode_chunks(struct ckf_decoder *d)
 {
 	const struct ckf_disk_chunk *disk = ckf_decoder_part(d, CKF_SECTION_CHUNKS);
-	struct chunk_walk w = { .pack_end = sizeof(struct ckf_disk_pack_header) };
 	struct ckf_index *idx = d->idx;
+	struct chunk_walk w = {
+		.pack_end = sizeof(struct ckf_disk_pack_header),
+		.pack_bytes = idx->pack_bytes,
+		.extent_bytes = idx->extent_bytes,
+	};
 	int ret;
 
 	idx->chunks = ckf_decoder_alloc(d, CKF_SECTION_CHUNKS, sizeof(*idx->chunks));
@@ -121,11 +155,17 @@ int ckf_decode_chunks(struct ckf_decoder *d)
 			.stored_bytes = ckf_get32(disk[i].stored_bytes),
 			.nr_pages = ckf_get16(disk[i].nr_pages),
 			.codec = disk[i].codec,
+			.base = disk[i].base,
 		};
-		ret = check_chunk(d, i, disk[i].reserved, &w);
+		ret = check_chunk(d, i, &w);
 		if (ret)
 			return ret;
+		if (!w.base)
+			idx->nr_own_chunks++;
 	}
+	if (w.base != idx->nr_bases)
+		return ckf_entry_bad(d, CKF_SECTION_BASES, w.base,
+				     "R-base: chunks, got none, want at least one");
 	/* That of device targets is checked with them. */
 	w.features |= idx->incompat & CKF_INCOMPAT_DEVICES;
 	if ((idx->incompat & CKF_INCOMPAT_ALL) != w.features)
@@ -163,7 +203,7 @@ struct file_walk {
 	uint64_t names_bytes; /* all names and link targets, with terminators */
 };
 
-static bool in_strings(const struct ckf_decoder *d, uint64_t off, uint64_t len)
+bool ckf_in_strings(const struct ckf_decoder *d, uint64_t off, uint64_t len)
 {
 	const uint64_t count = d->part[CKF_SECTION_STRINGS].count;
 
@@ -181,7 +221,7 @@ static int check_file_name(const struct ckf_decoder *d, uint64_t i,
 	if (len < 1 || len > CKF_MAX_NAME_BYTES)
 		return file_bad(d, i, "R-file: name_len, got %u, want 1 to %u", len,
 				CKF_MAX_NAME_BYTES);
-	if (!in_strings(d, off, len))
+	if (!ckf_in_strings(d, off, len))
 		return file_bad(d, i,
 				"R-file: name, got %u bytes at %" PRIu64
 				", want an end at most %" PRIu64,
@@ -221,7 +261,7 @@ static int check_file_link(const struct ckf_decoder *d, uint64_t i,
 	if (len < 1 || len > CKF_MAX_LINK_BYTES)
 		return file_bad(d, i, "R-file: target_len, got %u, want 1 to %u", len,
 				CKF_MAX_LINK_BYTES);
-	if (!in_strings(d, off, len))
+	if (!ckf_in_strings(d, off, len))
 		return file_bad(d, i,
 				"R-file: link target, got %u bytes at %" PRIu64
 				", want an end at most %" PRIu64,
@@ -298,8 +338,7 @@ static int check_file(const struct ckf_decoder *d, uint64_t i, const struct ckf_
 	return ret;
 }
 
-/* Copies len bytes to *to with a terminator, and moves *to behind it. */
-static const char *copy_string(char **to, const char *from, size_t len)
+const char *ckf_copy_string(char **to, const char *from, size_t len)
 {
 	char *s = *to;
 
@@ -324,11 +363,11 @@ static int copy_names(struct ckf_decoder *d, const struct ckf_disk_file *disk,
 	for (uint64_t i = 0; i < idx->nr_files; i++) {
 		struct ckf_file *f = &idx->files[i];
 
-		f->name = copy_string(&to, w->strings + ckf_get64(disk[i].name_off),
-				      ckf_get16(disk[i].name_len));
+		f->name = ckf_copy_string(&to, w->strings + ckf_get64(disk[i].name_off),
+					  ckf_get16(disk[i].name_len));
 		if (f->kind == CKF_FILE_SYMLINK)
-			f->target = copy_string(&to, w->strings + ckf_get64(disk[i].target_off),
-						ckf_get16(disk[i].target_len));
+			f->target = ckf_copy_string(&to, w->strings + ckf_get64(disk[i].target_off),
+						    ckf_get16(disk[i].target_len));
 	}
 	return 0;
 }

@@ -102,13 +102,12 @@ static int check_header_fields(const struct ckf_decoder *d, const struct ckf_dis
 	ckf_hash128(h + 1, ckf_get32(h->nr_sections) * sizeof(struct ckf_disk_section), id);
 	if (memcmp(h->image_id, id, sizeof(id)))
 		return header_bad(d, "R-id: image_id, got another, want that of the section table");
-	if (pack_bytes < sizeof(struct ckf_disk_pack_header) || pack_bytes % CKF_PAGE_BYTES)
+	if (!ckf_pack_bytes_ok(pack_bytes))
 		return header_bad(d,
 				  "R-pack: pack_bytes, got %" PRIu64
 				  ", want a multiple of 4096, at least 4096",
 				  pack_bytes);
-	if (extent < CKF_MIN_EXTENT_BYTES || extent > CKF_MAX_EXTENT_BYTES ||
-	    (extent & (extent - 1)))
+	if (!ckf_extent_bytes_ok(extent))
 		return header_bad(d, "R-extent: extent_bytes, got %u, want 4, 8 or 16 MiB", extent);
 	if (max_pages < 1 || max_pages > CKF_MAX_CHUNK_PAGES)
 		return header_bad(d, "R-chunk: max_chunk_pages, got %u, want 1 to %u", max_pages,
@@ -260,9 +259,12 @@ static int decode_section_table(struct ckf_decoder *d)
 			d, "R-sections: end of the last section, got %" PRIu64 ", want %" PRIu64,
 			end, d->idx_bytes);
 	for (uint32_t t = CKF_SECTION_STRINGS; t < CKF_SECTION_END; t++) {
-		if (!seen[t])
-			return header_bad(d, "R-sections: section %s, got none, want one",
-					  ckf_section_types[t].name);
+		bool want = t != CKF_SECTION_BASES || (d->idx->incompat & CKF_INCOMPAT_BASES);
+
+		if (seen[t] != want)
+			return header_bad(d, "R-sections: section %s, got %s, want %s",
+					  ckf_section_types[t].name, seen[t] ? "one" : "none",
+					  want ? "one" : "none");
 	}
 	return 0;
 }
@@ -271,9 +273,9 @@ int ckf_index_decode(const void *buf, size_t idx_bytes, struct ckf_index **out,
 		     struct ckf_error *err)
 {
 	static int (*const steps[])(struct ckf_decoder * d) = {
-		decode_header,	 decode_section_table, ckf_decode_chunks,
-		ckf_decode_refs, ckf_decode_files,     ckf_decode_targets,
-		ckf_decode_ops,	 ckf_decode_lanes,     ckf_decode_huge,
+		decode_header,	  decode_section_table, ckf_decode_bases,   ckf_decode_chunks,
+		ckf_decode_refs,  ckf_decode_files,	ckf_decode_targets, ckf_decode_ops,
+		ckf_decode_lanes, ckf_decode_huge,
 	};
 	struct ckf_decoder d = { .buf = buf, .idx_bytes = idx_bytes, .err = err };
 	int ret = 0;

@@ -11,20 +11,19 @@
 #include "hash.h"
 #include "index.h"
 
-#define NR_SECTIONS (CKF_SECTION_END - CKF_SECTION_STRINGS)
-
-/* With the optional one, when there is something to say in it. */
-static uint32_t nr_sections(const struct ckf_index *idx)
-{
-	return NR_SECTIONS + (idx->storage.bytes_per_s ? 1 : 0);
-}
-
 struct layout {
+	uint32_t nr_types; /* of sections that are required */
 	uint64_t count[CKF_SECTION_END];
 	uint64_t off[CKF_SECTION_END];
 	uint64_t storage_off; /* 0: none */
 	uint64_t idx_bytes;
 };
+
+/* With the optional one, when there is something to say in it. */
+static uint32_t nr_sections(const struct ckf_index *idx, const struct layout *l)
+{
+	return l->nr_types + (idx->storage.bytes_per_s ? 1 : 0);
+}
 
 static uint64_t strings_bytes(const struct ckf_index *idx)
 {
@@ -35,16 +34,19 @@ static uint64_t strings_bytes(const struct ckf_index *idx)
 		if (idx->files[i].target)
 			bytes += strlen(idx->files[i].target);
 	}
+	for (uint32_t i = 0; i < idx->nr_bases; i++)
+		bytes += strlen(idx->bases[i].path);
 	return bytes;
 }
 
 /* False when the index would be longer than 2^64 bytes. */
 static bool layout_sections(const struct ckf_index *idx, struct layout *l)
 {
-	uint64_t end = sizeof(struct ckf_disk_header) +
-		       nr_sections(idx) * sizeof(struct ckf_disk_section);
+	uint64_t end;
 
 	*l = (struct layout){
+		.nr_types = (idx->nr_bases ? CKF_SECTION_END : CKF_SECTION_BASES) -
+			    CKF_SECTION_STRINGS,
 		.count = {
 			[CKF_SECTION_STRINGS] = strings_bytes(idx),
 			[CKF_SECTION_CHUNKS] = idx->nr_chunks,
@@ -54,9 +56,13 @@ static bool layout_sections(const struct ckf_index *idx, struct layout *l)
 			[CKF_SECTION_OPS] = idx->nr_ops,
 			[CKF_SECTION_LANES] = idx->nr_lanes,
 			[CKF_SECTION_HUGE] = idx->nr_huge,
+			[CKF_SECTION_BASES] = idx->nr_bases,
 		},
 	};
-	for (uint32_t t = CKF_SECTION_STRINGS; t < CKF_SECTION_END; t++) {
+	end = sizeof(struct ckf_disk_header) +
+	      nr_sections(idx, l) * sizeof(struct ckf_disk_section);
+	for (uint32_t i = 0; i < l->nr_types; i++) {
+		const uint32_t t = CKF_SECTION_STRINGS + i;
 		uint64_t bytes;
 
 		l->off[t] = ckf_align_up(end, CKF_SECTION_ALIGN);
@@ -85,13 +91,14 @@ static void put_chunks(const struct ckf_index *idx, struct ckf_disk_chunk *disk)
 			.stored_bytes = ckf_put32(c->stored_bytes),
 			.nr_pages = ckf_put16(c->nr_pages),
 			.codec = c->codec,
+			.base = c->base,
 			.checksum = ckf_put64(c->checksum),
 		};
 	}
 }
 
-/* Names and link targets go into strings one after the other. */
-static void put_files(const struct ckf_index *idx, struct ckf_disk_file *disk, uint8_t *strings)
+/* Names and link targets go into strings one after the other. Returns where they end. */
+static uint64_t put_files(const struct ckf_index *idx, struct ckf_disk_file *disk, uint8_t *strings)
 {
 	uint64_t off = 0;
 
@@ -121,6 +128,27 @@ static void put_files(const struct ckf_index *idx, struct ckf_disk_file *disk, u
 		if (target_len)
 			memcpy(strings + off, f->target, target_len);
 		off += target_len;
+	}
+	return off;
+}
+
+/* Their paths follow in strings, from off on. */
+static void put_bases(const struct ckf_index *idx, struct ckf_disk_base *disk, uint8_t *strings,
+		      uint64_t off)
+{
+	for (uint32_t i = 0; i < idx->nr_bases; i++) {
+		const struct ckf_base *b = &idx->bases[i];
+		const size_t path_len = strlen(b->path);
+
+		disk[i] = (struct ckf_disk_base){
+			.pack_bytes = ckf_put64(b->pack_bytes),
+			.path_off = ckf_put64(off),
+			.extent_bytes = ckf_put32(b->extent_bytes),
+			.path_len = ckf_put16((uint16_t)path_len),
+		};
+		memcpy(disk[i].image_id, b->image_id, sizeof(disk[i].image_id));
+		memcpy(strings + off, b->path, path_len);
+		off += path_len;
 	}
 }
 
@@ -198,12 +226,14 @@ static void put_sections(const struct ckf_index *idx, const struct layout *l, ui
 {
 	ckf_le32 *refs = (void *)(buf + l->off[CKF_SECTION_REFS]);
 	struct ckf_disk_huge *huge = (void *)(buf + l->off[CKF_SECTION_HUGE]);
+	uint8_t *strings = buf + l->off[CKF_SECTION_STRINGS];
+	uint64_t off;
 
 	put_chunks(idx, (void *)(buf + l->off[CKF_SECTION_CHUNKS]));
 	for (uint64_t i = 0; i < idx->nr_refs; i++)
 		refs[i] = ckf_put32(idx->refs[i]);
-	put_files(idx, (void *)(buf + l->off[CKF_SECTION_FILES]),
-		  buf + l->off[CKF_SECTION_STRINGS]);
+	off = put_files(idx, (void *)(buf + l->off[CKF_SECTION_FILES]), strings);
+	put_bases(idx, (void *)(buf + l->off[CKF_SECTION_BASES]), strings, off);
 	put_targets(idx, (void *)(buf + l->off[CKF_SECTION_TARGETS]));
 	put_ops(idx, (void *)(buf + l->off[CKF_SECTION_OPS]));
 	put_lanes(idx, (void *)(buf + l->off[CKF_SECTION_LANES]));
@@ -223,12 +253,14 @@ static void put_section_table(const struct layout *l, uint8_t *buf)
 {
 	struct ckf_disk_section *table = (void *)(buf + sizeof(struct ckf_disk_header));
 
-	for (uint32_t t = CKF_SECTION_STRINGS; t < CKF_SECTION_END; t++) {
-		table[t - CKF_SECTION_STRINGS] = section_entry(
-			buf, t, ckf_section_types[t].entry_bytes, l->off[t], l->count[t]);
+	for (uint32_t i = 0; i < l->nr_types; i++) {
+		const uint32_t t = CKF_SECTION_STRINGS + i;
+
+		table[i] = section_entry(buf, t, ckf_section_types[t].entry_bytes, l->off[t],
+					 l->count[t]);
 	}
 	if (l->storage_off)
-		table[NR_SECTIONS] = section_entry(buf, CKF_SECTION_STORAGE,
+		table[l->nr_types] = section_entry(buf, CKF_SECTION_STORAGE,
 						   sizeof(struct ckf_disk_storage), l->storage_off,
 						   1);
 }
@@ -248,16 +280,16 @@ static void put_header(struct ckf_index *idx, const struct layout *l, uint8_t *b
 	h->pack_bytes = ckf_put64(idx->pack_bytes);
 	h->page_bytes = ckf_put32(CKF_PAGE_BYTES);
 	h->extent_bytes = ckf_put32(idx->extent_bytes);
-	h->nr_sections = ckf_put32(nr_sections(idx));
+	h->nr_sections = ckf_put32(nr_sections(idx, l));
 	h->max_chunk_pages = ckf_put32(idx->max_chunk_pages);
-	ckf_hash128(h + 1, nr_sections(idx) * sizeof(struct ckf_disk_section), idx->image_id);
+	ckf_hash128(h + 1, nr_sections(idx, l) * sizeof(struct ckf_disk_section), idx->image_id);
 	memcpy(h->image_id, idx->image_id, sizeof(h->image_id));
-	h->checksum = ckf_put64(ckf_header_hash(h, nr_sections(idx)));
+	h->checksum = ckf_put64(ckf_header_hash(h, nr_sections(idx, l)));
 }
 
 static uint64_t used_features(const struct ckf_index *idx)
 {
-	uint64_t features = 0;
+	uint64_t features = idx->nr_bases ? CKF_INCOMPAT_BASES : 0;
 
 	for (uint64_t i = 0; i < idx->nr_chunks; i++)
 		features |= ckf_codec_feature(idx->chunks[i].codec);

@@ -174,6 +174,8 @@ static int check_op(const struct ckf_decoder *d, uint64_t i, const struct ckf_ta
 	if ((flags & CKF_OP_DIRECT) && c->codec != CKF_CODEC_ZERO && c->codec != CKF_CODEC_RAW)
 		return op_bad(d, i, "R-op: codec with flag direct, got %u, want %u or %u", c->codec,
 			      CKF_CODEC_ZERO, CKF_CODEC_RAW);
+	if ((flags & CKF_OP_DIRECT) && c->base)
+		return op_bad(d, i, "R-op: base with flag direct, got %u, want 0", c->base);
 	if ((flags & CKF_OP_INHERIT) && !t->parent)
 		return op_bad(d, i, "R-op: flag inherit, got a target without parent, want one");
 	if (ckf_op_addr(op) < min_addr)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An open fast image: a directory, its decoded index, its checked pack.
+ * An open fast image: a directory, its decoded index, its checked pack, and those of its bases.
  *
  * Nothing in the directory is trusted: files are opened without following links and only if they
- * are regular. An image may be used by several threads and across fork(); the fds it holds are
- * close-on-exec.
+ * are regular, and bases by the rules of SPEC.md 4.9. An image may be used by several threads and
+ * across fork(); the fds it holds are close-on-exec.
  */
 #ifndef CKF_IMAGE_H
 #define CKF_IMAGE_H
@@ -13,7 +13,17 @@
 
 struct ckf_image {
 	struct ckf_index *idx;
-	int dir_fd; /* owned: a duplicate of the one given */
+	int dir_fd;    /* owned: a duplicate of the one given */
+	int *base_fds; /* per base: the directory that the caller has named, or -1; owned */
+};
+
+struct ckf_image_opts {
+	size_t size; /* sizeof(struct ckf_image_opts) */
+	/* Directories of bases that are no longer where the index says; found by their ids. */
+	const char *const *base_dirs;
+	size_t nr_base_dirs;
+	/* Does without the bases, for those who read no chunk: see ckf_image_check_base(). */
+	bool no_bases;
 };
 
 /* True when the directory has a ckfast.idx, whatever is in it. */
@@ -21,10 +31,20 @@ bool ckf_image_probe(int dir_fd);
 
 /*
  * Reads and checks ckfast.idx and the header and length of ckfast.pack. The caller keeps dir_fd.
- * -EBADMSG, -EOPNOTSUPP, -ENOENT (not a fast image), -ENOMEM, -EIO….
+ * -EBADMSG, -EOPNOTSUPP, -ENOENT (not a fast image, or a base is missing), -ESTALE (another image
+ * in place of a base), -ENOMEM, -EIO….
  */
 int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err);
+/* opts may be NULL. */
+int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ckf_image **out,
+			struct ckf_error *err);
 void ckf_image_close(struct ckf_image *img);
+
+/* Checks that base n (from 1) is there, and that it is the one meant. */
+int ckf_image_check_base(const struct ckf_image *img, unsigned int n, struct ckf_error *err);
+
+/* The directory of base n, only to look at: an fd, or -errno. */
+int ckf_image_open_base_dir(const struct ckf_image *img, unsigned int n, struct ckf_error *err);
 
 /*
  * Opens ckfast.pack, or a verbatim file, of the directory dir_fd for reading: an fd, or -errno. The
@@ -32,6 +52,15 @@ void ckf_image_close(struct ckf_image *img);
  * refuses O_DIRECT.
  */
 int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, struct ckf_error *err);
+/* The same for the pack of base n; 0 is the image's own. */
+int ckf_image_open_pack_of(const struct ckf_image *img, int dir_fd, unsigned int n, int flags,
+			   struct ckf_error *err);
+/*
+ * All packs, buffered, the own one first: (*fds)[chunk.base]. 0 or -errno; *fds is NULL or to be
+ * closed with ckf_image_close_packs() in any case.
+ */
+int ckf_image_open_packs(const struct ckf_image *img, int dir_fd, int **fds, struct ckf_error *err);
+void ckf_image_close_packs(const struct ckf_image *img, int *fds);
 int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,
 			struct ckf_error *err);
 
@@ -42,9 +71,9 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err);
 
 /*
- * Reads one chunk through pack_fd (buffered or direct), decodes it into dst (nr_pages pages) and
- * checks it. stored is scratch of at least ckf_align_up(stored_bytes, 4096) bytes, page-aligned;
- * may be NULL for zero and raw.
+ * Reads one chunk through pack_fd (buffered or direct, of the pack that it lies in), decodes it
+ * into dst (nr_pages pages) and checks it. stored is scratch of at least ckf_align_up(stored_bytes,
+ * 4096) bytes, page-aligned; may be NULL for zero and raw.
  */
 struct ckf_codec_ctx;
 int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chunk,

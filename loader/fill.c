@@ -7,7 +7,6 @@
  * are being restored; and the call returns only when the kernel, too, has forgotten the threads.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -59,25 +58,6 @@ static int wait_single_threaded(struct ckf_error *err)
 	return 0;
 }
 
-/*
- * Direct reads and io_uring hide the latency of a disk. A pack in memory has none: it is
- * copied from the page cache, and tmpfs is nothing but page cache.
- */
-static int choose_io(struct fill_job *job, struct ckf_error *err)
-{
-	bool cached;
-	int fd;
-
-	fd = ckf_image_open_pack(job->img, job->dir_fd, 0, err);
-	if (fd < 0)
-		return fd;
-	cached = ckf_fd_is_cached(fd, job->img->idx->pack_bytes);
-	close(fd);
-	job->want_direct = !cached && !(job->opts->flags & CKF_FILL_NO_DIRECT);
-	job->want_uring = !cached && !(job->opts->flags & CKF_FILL_NO_URING);
-	return 0;
-}
-
 static int job_init(struct fill_job *job, const struct ckf_image *img, const struct ckf_dest *dests,
 		    size_t nr_dests, struct ckf_error *err)
 {
@@ -95,7 +75,7 @@ static int job_init(struct fill_job *job, const struct ckf_image *img, const str
 	for (size_t i = 0; i < nr_dests; i++)
 		job->dests[i].d = dests[i];
 	job->nr_dests = nr_dests;
-	ret = choose_io(job, err);
+	ret = ckf_packs_choose(img, job->dir_fd, job->opts->flags, &job->packs_io, err);
 	if (!ret)
 		ret = fill_huge_init(job, err);
 	return ret;
@@ -196,7 +176,7 @@ static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *e
 	if (n > MAX_WORKERS)
 		n = MAX_WORKERS;
 	/* A read that may hang must not be in the thread that watches. */
-	if (n > 1 || (watch && job->want_uring))
+	if (n > 1 || (watch && job->packs_io.uring))
 		started = start_workers(job, threads, n);
 	if (watch && started)
 		watch_workers(job);

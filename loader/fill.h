@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 
 #include "../format/ckf_codec.h"
-#include "ckf_fill.h"
+#include "packs.h"
 
 /* What one read brings at most, unless one chunk is larger. */
 #define FILL_REQUEST_BYTES (1u << 20)
@@ -51,6 +51,7 @@ struct fill_request {
 		   read */
 	uint64_t pack_off;
 	size_t bytes;
+	uint8_t base; /* whose pack it reads; 0: the image's own */
 	unsigned int nr_iovs;
 	unsigned int nr_pieces;
 	struct iovec iovs[FILL_REQUEST_IOVS];
@@ -98,8 +99,7 @@ struct fill_job {
 	size_t nr_dests;
 	struct fill_huge huge;
 	int dir_fd;
-	bool want_uring;
-	bool want_direct;
+	struct ckf_packs_io packs_io;
 	size_t slot_bytes;
 	atomic_uint next_lane;
 	atomic_bool failed;

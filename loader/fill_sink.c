@@ -12,7 +12,6 @@
  * several pieces in flight.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,6 +21,7 @@
 #include "../format/ckf_codec.h"
 #include "io.h"
 #include "io_util.h"
+#include "packs.h"
 #include "sink.h"
 
 #define READ_BYTES (512u << 10) /* together with what is copied from, fits into a CPU's L2 */
@@ -32,8 +32,7 @@ struct source {
 	const struct ckf_image *img;
 	const struct ckf_target *target;
 	int dir_fd;
-	bool want_direct;
-	bool want_uring;
+	struct ckf_packs_io io;
 };
 
 /* Pages of one chunk that go to one place in one dest. */
@@ -56,6 +55,7 @@ struct place {
 /* Chunks that follow each other in the pack, all raw or none. */
 struct pack_read {
 	uint64_t pack_off;
+	uint8_t base; /* whose pack it is; 0: the image's own */
 	struct iovec iov;
 	unsigned int first; /* in places */
 	unsigned int nr;
@@ -66,9 +66,8 @@ struct reader {
 	struct sink_worker *w;
 	const struct source *src;
 	const struct ckf_index *idx;
-	int fd;		   /* of the pack, direct or buffered */
-	int buffered_fd;   /* of the pack, or -1 until it is needed */
-	struct ckf_io *io; /* NULL: the pack is in memory */
+	struct ckf_packs packs;
+	struct ckf_io *io; /* NULL: the packs are in memory */
 	struct ckf_codec_ctx *codec;
 	XXH3_state_t *hash;
 	char *scratch; /* stored bytes of chunks that are not raw */
@@ -194,7 +193,8 @@ static void add_read(struct reader *r, const struct ckf_chunk *c, struct place *
 		place->stored = dst;
 		r->scratch_used += bytes;
 	}
-	if (last && last->raw == raw && last->pack_off + last->iov.iov_len == c->pack_off &&
+	if (last && last->raw == raw && last->base == c->base &&
+	    last->pack_off + last->iov.iov_len == c->pack_off &&
 	    last->iov.iov_len + bytes <= READ_BYTES) {
 		last->iov.iov_len += bytes;
 		last->nr++;
@@ -202,6 +202,7 @@ static void add_read(struct reader *r, const struct ckf_chunk *c, struct place *
 	}
 	r->reads[r->nr_reads++] = (struct pack_read){
 		.pack_off = c->pack_off,
+		.base = c->base,
 		.iov = { dst, bytes },
 		.first = r->nr_places,
 		.nr = 1,
@@ -300,7 +301,7 @@ static int read_error(struct reader *r, const struct pack_read *rd, int ret)
 }
 
 /* One raw chunk that is longer than the cache likes. */
-static int read_long(struct reader *r, const struct pack_read *rd)
+static int read_long(struct reader *r, const struct pack_read *rd, int fd)
 {
 	size_t at = 0, n;
 	int ret;
@@ -308,7 +309,7 @@ static int read_long(struct reader *r, const struct pack_read *rd)
 	XXH3_64bits_reset(r->hash);
 	for (; at < rd->iov.iov_len; at += n) {
 		n = rd->iov.iov_len - at < READ_BYTES ? rd->iov.iov_len - at : READ_BYTES;
-		ret = ckf_pread_all(r->fd, (char *)rd->iov.iov_base + at, n, rd->pack_off + at);
+		ret = ckf_pread_all(fd, (char *)rd->iov.iov_base + at, n, rd->pack_off + at);
 		if (ret)
 			return read_error(r, rd, ret);
 		XXH3_64bits_update(r->hash, (char *)rd->iov.iov_base + at, n);
@@ -324,12 +325,15 @@ static int read_cached(struct reader *r)
 
 	for (unsigned int i = 0; i < r->nr_reads && !ret; i++) {
 		const struct pack_read *rd = &r->reads[i];
+		int fd = ckf_packs_fd(&r->packs, rd->base, &r->w->err);
 
+		if (fd < 0)
+			return fd;
 		if (rd->raw && rd->iov.iov_len > READ_BYTES) {
-			ret = read_long(r, rd);
+			ret = read_long(r, rd, fd);
 			continue;
 		}
-		ret = ckf_pread_all(r->fd, rd->iov.iov_base, rd->iov.iov_len, rd->pack_off);
+		ret = ckf_pread_all(fd, rd->iov.iov_base, rd->iov.iov_len, rd->pack_off);
 		ret = ret ? read_error(r, rd, ret) : finish_read(r, rd);
 	}
 	return ret;
@@ -338,14 +342,12 @@ static int read_cached(struct reader *r)
 /* A read that came back short, or was refused: the rest through the page cache. */
 static int read_rest(struct reader *r, const struct pack_read *rd, size_t got)
 {
+	int fd = ckf_packs_buffered_fd(&r->packs, rd->base, &r->w->err);
 	int ret;
 
-	if (r->buffered_fd < 0) {
-		r->buffered_fd = ckf_image_open_pack(r->src->img, r->src->dir_fd, 0, &r->w->err);
-		if (r->buffered_fd < 0)
-			return r->buffered_fd;
-	}
-	ret = ckf_pread_all(r->buffered_fd, (char *)rd->iov.iov_base + got, rd->iov.iov_len - got,
+	if (fd < 0)
+		return fd;
+	ret = ckf_pread_all(fd, (char *)rd->iov.iov_base + got, rd->iov.iov_len - got,
 			    rd->pack_off + got);
 	return ret ? read_error(r, rd, ret) : 0;
 }
@@ -372,13 +374,16 @@ static int complete(struct reader *r)
 static int read_in_flight(struct reader *r)
 {
 	unsigned int begun = 0, ended = 0;
-	int ret = 0;
+	int ret = 0, fd;
 
 	while (!ret && ended < r->nr_reads) {
 		struct pack_read *rd = &r->reads[begun];
 
 		if (begun < r->nr_reads && begun - ended < DEPTH) {
-			ret = ckf_io_submit(r->io, r->fd, &rd->iov, 1, rd->pack_off, rd);
+			fd = ckf_packs_fd(&r->packs, rd->base, &r->w->err);
+			if (fd < 0)
+				return fd;
+			ret = ckf_io_submit(r->io, fd, &rd->iov, 1, rd->pack_off, rd);
 			if (ret)
 				return read_error(r, rd, ret);
 			begun++;
@@ -410,22 +415,14 @@ static int reader_init(struct reader *r)
 {
 	const struct source *src = r->src;
 	struct sink_worker *w = r->w;
-	int ret = 0;
+	int ret;
 
-	r->fd = -EINVAL;
-	r->buffered_fd = -1;
-	if (src->want_direct)
-		r->fd = ckf_image_open_pack(src->img, src->dir_fd, O_DIRECT, &w->err);
-	w->stats.direct = r->fd >= 0;
-	if (r->fd == -EINVAL)
-		r->fd = ckf_image_open_pack(src->img, src->dir_fd, 0, &w->err);
-	if (r->fd < 0)
-		return r->fd;
+	ret = ckf_packs_init(&r->packs, src->img, src->dir_fd, &src->io);
 	r->hash = XXH3_createState();
 	if (!r->hash || ckf_codec_ctx_new(&r->codec))
 		ret = -ENOMEM;
-	if (!ret && (src->want_direct || src->want_uring))
-		ret = ckf_io_new(DEPTH, src->want_uring, &r->io);
+	if (!ret && (src->io.any_direct || src->io.uring))
+		ret = ckf_io_new(DEPTH, src->io.uring, &r->io);
 	if (ret)
 		return ckf_error_set(&w->err, ret, "cannot start a worker: %s", strerror(-ret));
 	w->stats.uring = r->io && ckf_io_is_uring(r->io);
@@ -441,10 +438,8 @@ static void reader_free(struct reader *r)
 	free(r->pieces);
 	XXH3_freeState(r->hash);
 	ckf_codec_ctx_free(r->codec);
-	if (r->fd >= 0)
-		close(r->fd);
-	if (r->buffered_fd >= 0)
-		close(r->buffered_fd);
+	r->w->stats.direct = r->packs.direct;
+	ckf_packs_fini(&r->packs);
 	free(r);
 }
 
@@ -465,21 +460,6 @@ static int fill(struct sink_worker *w)
 		ret = fill_lane(r, &r->idx->lanes[src->target->first_lane + lane]);
 	reader_free(r);
 	return ret;
-}
-
-static int choose_io(struct source *src, uint32_t flags, struct ckf_error *err)
-{
-	bool cached;
-	int fd;
-
-	fd = ckf_image_open_pack(src->img, src->dir_fd, 0, err);
-	if (fd < 0)
-		return fd;
-	cached = ckf_fd_is_cached(fd, src->img->idx->pack_bytes);
-	close(fd);
-	src->want_direct = !cached && !(flags & CKF_FILL_NO_DIRECT);
-	src->want_uring = !cached && !(flags & CKF_FILL_NO_URING);
-	return 0;
 }
 
 int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
@@ -503,7 +483,7 @@ int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
 	if (ret)
 		goto out;
 	src.dir_fd = opts->dir_fd >= 0 ? opts->dir_fd : img->dir_fd;
-	ret = choose_io(&src, opts->flags, err);
+	ret = ckf_packs_choose(img, src.dir_fd, opts->flags, &src.io, err);
 	if (!ret)
 		ret = sink_job_run(&job, ckf_pages_to_bytes(t->nr_pages), err);
 out:

@@ -96,6 +96,164 @@ out:
 	return ret;
 }
 
+/* The directory of base n: through every component of its path, and through no link. */
+static int open_base_dir(const struct ckf_image *img, int dir_fd, unsigned int n)
+{
+	const char *at = img->idx->bases[n - 1].path;
+	char name[CKF_MAX_NAME_BYTES + 1];
+	int fd = dir_fd, next;
+
+	if (img->base_fds && img->base_fds[n - 1] >= 0)
+		return fcntl(img->base_fds[n - 1], F_DUPFD_CLOEXEC, 0);
+	while (*at) {
+		size_t len = strcspn(at, "/");
+
+		memcpy(name, at, len);
+		name[len] = '\0';
+		next = openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd != dir_fd)
+			close(fd);
+		if (next < 0)
+			return -1;
+		fd = next;
+		at += len + (at[len] == '/');
+	}
+	return fd;
+}
+
+static int base_error(const struct ckf_image *img, unsigned int n, int ret, const char *why,
+		      struct ckf_error *err)
+{
+	const struct ckf_base *b = &img->idx->bases[n - 1];
+	bool named = img->base_fds && img->base_fds[n - 1] >= 0;
+	char id[CKF_ID_HEX_BYTES];
+
+	return ckf_error_set(err, ret,
+			     "base %u, image %s, at %s%s: %s; put that image there, or make this "
+			     "one whole with ckfast flatten --base DIR",
+			     n, ckf_id_hex(b->image_id, id), b->path,
+			     named ? " (another directory was named)" : "", why);
+}
+
+int ckf_image_open_base_dir(const struct ckf_image *img, unsigned int n, struct ckf_error *err)
+{
+	int dir = open_base_dir(img, img->dir_fd, n);
+
+	return dir < 0 ? base_error(img, n, -errno, strerror(errno), err) : dir;
+}
+
+/* The pack of base n, of any length: *size. */
+static int open_base_pack(const struct ckf_image *img, int dir_fd, unsigned int n, int flags,
+			  uint64_t *size, struct ckf_error *err)
+{
+	struct ckf_error inner = { 0 };
+	int dir, fd;
+
+	dir = open_base_dir(img, dir_fd, n);
+	if (dir < 0)
+		return base_error(img, n, -errno, strerror(errno), err);
+	fd = ckf_image_open_regular(dir, CKF_PACK_NAME, flags, size, &inner);
+	close(dir);
+	if (fd >= 0 || (fd == -EINVAL && (flags & O_DIRECT)))
+		return fd;
+	return base_error(img, n, fd, inner.code ? inner.msg : "there is no " CKF_PACK_NAME, err);
+}
+
+static int read_base_header(const struct ckf_base *b, int fd, struct ckf_error *err)
+{
+	struct ckf_disk_pack_header h;
+	int ret;
+
+	ret = ckf_pread_all(fd, &h, sizeof(h), 0);
+	if (ret)
+		return ckf_error_set(err, ret, "cannot read " CKF_PACK_NAME ": %s",
+				     ret == -EBADMSG ? "it is too short" : strerror(-ret));
+	return ckf_base_header_check(b, &h, err);
+}
+
+int ckf_image_check_base(const struct ckf_image *img, unsigned int n, struct ckf_error *err)
+{
+	const struct ckf_base *b = &img->idx->bases[n - 1];
+	struct ckf_error inner = { 0 };
+	uint64_t size;
+	int fd, ret;
+
+	fd = open_base_pack(img, img->dir_fd, n, 0, &size, err);
+	if (fd < 0)
+		return fd;
+	ret = read_base_header(b, fd, &inner);
+	close(fd);
+	if (!ret && size != b->pack_bytes)
+		ret = ckf_error_set(&inner, -EBADMSG,
+				    "wrong length of " CKF_PACK_NAME ", got %llu, want %llu",
+				    (unsigned long long)size, (unsigned long long)b->pack_bytes);
+	return ret ? base_error(img, n, ret, inner.msg, err) : 0;
+}
+
+/* The base whose pack is at fd: its position, -ESTALE when it is none, or -errno. */
+static int which_base(const struct ckf_index *idx, int fd, struct ckf_error *err)
+{
+	int ret = -ESTALE;
+
+	for (unsigned int i = 0; i < idx->nr_bases && ret == -ESTALE; i++) {
+		struct ckf_error inner = { 0 };
+
+		ret = read_base_header(&idx->bases[i], fd, &inner);
+		if (!ret)
+			return (int)i;
+		if (ret != -ESTALE)
+			return ckf_error_set(err, ret, "%s", inner.msg);
+	}
+	return ckf_error_set(err, ret, "it is none of the bases of the image");
+}
+
+/* A directory that the caller has named, for the base that it is. */
+static int take_base_dir(struct ckf_image *img, const char *path, struct ckf_error *err)
+{
+	struct ckf_error inner = { 0 };
+	uint64_t size;
+	int dir, fd, ret;
+
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return ckf_error_set(err, -errno, "cannot open base %s: %s", path, strerror(errno));
+	fd = ckf_image_open_regular(dir, CKF_PACK_NAME, 0, &size, &inner);
+	ret = fd;
+	if (fd >= 0) {
+		ret = which_base(img->idx, fd, &inner);
+		close(fd);
+	}
+	if (ret >= 0 && img->base_fds[ret] < 0) {
+		img->base_fds[ret] = dir;
+		return 0;
+	}
+	close(dir);
+	if (ret >= 0)
+		return 0;
+	return ckf_error_set(err, ret, "base %s: %s", path,
+			     inner.code ? inner.msg : "there is no " CKF_PACK_NAME);
+}
+
+static int find_bases(struct ckf_image *img, const struct ckf_image_opts *opts,
+		      struct ckf_error *err)
+{
+	const unsigned int nr = img->idx->nr_bases;
+	int ret = 0;
+
+	if (!nr)
+		return 0;
+	img->base_fds = malloc(nr * sizeof(*img->base_fds));
+	if (!img->base_fds)
+		return ckf_error_set(err, -ENOMEM, "no memory for the bases");
+	for (unsigned int i = 0; i < nr; i++)
+		img->base_fds[i] = -1;
+	for (size_t i = 0; opts && i < opts->nr_base_dirs && !ret; i++)
+		ret = take_base_dir(img, opts->base_dirs[i], err);
+	for (unsigned int n = 1; n <= nr && !ret && !(opts && opts->no_bases); n++)
+		ret = ckf_image_check_base(img, n, err);
+	return ret;
+}
+
 static int check_pack(const struct ckf_image *img, struct ckf_error *err)
 {
 	struct ckf_disk_pack_header h;
@@ -115,9 +273,17 @@ static int check_pack(const struct ckf_image *img, struct ckf_error *err)
 
 int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err)
 {
+	return ckf_image_open_opts(dir_fd, NULL, out, err);
+}
+
+int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ckf_image **out,
+			struct ckf_error *err)
+{
 	struct ckf_image *img;
 	int ret;
 
+	if (opts && opts->size != sizeof(*opts))
+		return ckf_error_set(err, -EINVAL, "struct ckf_image_opts of another version");
 	img = calloc(1, sizeof(*img));
 	if (!img)
 		return ckf_error_set(err, -ENOMEM, "no memory");
@@ -129,6 +295,8 @@ int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err)
 	ret = read_index(dir_fd, &img->idx, err);
 	if (!ret)
 		ret = check_pack(img, err);
+	if (!ret)
+		ret = find_bases(img, opts, err);
 	if (ret)
 		goto fail;
 	*out = img;
@@ -144,6 +312,10 @@ void ckf_image_close(struct ckf_image *img)
 		return;
 	if (img->dir_fd >= 0)
 		close(img->dir_fd);
+	for (unsigned int i = 0; img->base_fds && i < img->idx->nr_bases; i++)
+		if (img->base_fds[i] >= 0)
+			close(img->base_fds[i]);
+	free(img->base_fds);
 	ckf_index_free(img->idx);
 	free(img);
 }
@@ -166,6 +338,47 @@ int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, stru
 				      (unsigned long long)img->idx->pack_bytes);
 	}
 	return fd;
+}
+
+int ckf_image_open_pack_of(const struct ckf_image *img, int dir_fd, unsigned int n, int flags,
+			   struct ckf_error *err)
+{
+	uint64_t size;
+	int fd;
+
+	if (!n)
+		return ckf_image_open_pack(img, dir_fd, flags, err);
+	fd = open_base_pack(img, dir_fd, n, flags, &size, err);
+	if (fd >= 0 && size != img->idx->bases[n - 1].pack_bytes) {
+		close(fd);
+		return base_error(img, n, -EBADMSG, "wrong length of " CKF_PACK_NAME, err);
+	}
+	return fd;
+}
+
+int ckf_image_open_packs(const struct ckf_image *img, int dir_fd, int **fds, struct ckf_error *err)
+{
+	const unsigned int nr = img->idx->nr_bases + 1;
+
+	*fds = malloc(nr * sizeof(**fds));
+	if (!*fds)
+		return ckf_error_set(err, -ENOMEM, "no memory for the packs");
+	for (unsigned int n = 0; n < nr; n++)
+		(*fds)[n] = -1;
+	for (unsigned int n = 0; n < nr; n++) {
+		(*fds)[n] = ckf_image_open_pack_of(img, dir_fd, n, 0, err);
+		if ((*fds)[n] < 0)
+			return (*fds)[n];
+	}
+	return 0;
+}
+
+void ckf_image_close_packs(const struct ckf_image *img, int *fds)
+{
+	for (unsigned int n = 0; fds && n <= img->idx->nr_bases; n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+	free(fds);
 }
 
 int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* Small helpers that the files of loader/ share. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "io_util.h"
+
+#define PACK_NAME_BYTES 256 /* longer paths are cut off */
 
 int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off)
 {
@@ -29,6 +32,17 @@ int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off)
 	return 0;
 }
 
+/* How messages call the pack that a chunk lies in. */
+static const char *pack_name(const struct ckf_index *idx, const struct ckf_chunk *c, char *buf,
+			     size_t buf_bytes)
+{
+	if (!c->base)
+		return CKF_PACK_NAME;
+	snprintf(buf, buf_bytes, CKF_PACK_NAME " of base %u (%s)", c->base,
+		 idx->bases[c->base - 1].path);
+	return buf;
+}
+
 bool ckf_is_hole(int fd, uint64_t off, uint64_t bytes)
 {
 	struct stat st;
@@ -45,19 +59,21 @@ int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64
 		    struct ckf_error *err)
 {
 	const struct ckf_chunk *c = &idx->chunks[chunk];
+	char name[PACK_NAME_BYTES];
 
 	if (ret != -EBADMSG && ret != -EOPNOTSUPP)
 		return ckf_error_set(err, ret, "cannot decode chunk %llu: %s",
 				     (unsigned long long)chunk, strerror(-ret));
 	if (got)
 		return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
-				      "wrong checksum of the %s data in " CKF_PACK_NAME
+				      "wrong checksum of the %s data in %s"
 				      ", got %016llx, want %016llx",
-				      ckf_codec_name(c->codec), (unsigned long long)got,
-				      (unsigned long long)c->checksum);
+				      ckf_codec_name(c->codec),
+				      pack_name(idx, c, name, sizeof(name)),
+				      (unsigned long long)got, (unsigned long long)c->checksum);
 	return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
-			      "%s data in " CKF_PACK_NAME " does not decode to %u pages",
-			      ckf_codec_name(c->codec), c->nr_pages);
+			      "%s data in %s does not decode to %u pages", ckf_codec_name(c->codec),
+			      pack_name(idx, c, name, sizeof(name)), c->nr_pages);
 }
 
 uint64_t ckf_now_ns(void)

@@ -226,12 +226,14 @@ bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t 
 		       n < FILL_REQUEST_PIECES)
 			n++;
 		in_place = fits_in_place(c, p, n);
-		if (!req->bytes)
+		if (!req->bytes) {
 			req->pack_off = c->pack_off;
-		else if (c->pack_off != req->pack_off + req->bytes || req->bytes + bytes > limit ||
-			 req->nr_pieces + n > FILL_REQUEST_PIECES ||
-			 req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS)
+			req->base = c->base;
+		} else if (c->base != req->base || c->pack_off != req->pack_off + req->bytes ||
+			   req->bytes + bytes > limit || req->nr_pieces + n > FILL_REQUEST_PIECES ||
+			   req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS) {
 			break;
+		}
 		add_unit(req, c, p, n, in_place);
 		lane->pos += n;
 	}

@@ -9,7 +9,8 @@
  *     since the checksum of a file of kind 2 can only be made in order. Chunks that passed are
  *     marked.
  *  2. Extents. Workers take extents in order and check what is left: the padding, and chunks that
- *     no file refers to.
+ *     no file refers to. After the last extent the chunks of bases count as extents, too, so many
+ *     to one.
  *
  * When pass 1 fails it stops at once, and pass 2 checks every chunk again. Pass 2 finds the first
  * error of the pack whatever the number of threads: extents are handed out in ascending order, so
@@ -38,9 +39,11 @@
 #define BATCH_REFS 4096
 #define PAD_BYTES (64u << 10)
 #define MAX_WORKERS 256
+#define BASE_CHUNKS 64 /* what counts as an extent, of chunks that lie in bases */
 
 struct verify {
 	const struct ckf_image *img;
+	int *pack_fds; /* by base of the chunks; each worker has its own for 0 */
 	unsigned int nr_workers;
 	void (*done)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 	void *done_arg;
@@ -48,6 +51,7 @@ struct verify {
 	_Atomic uint64_t done_bytes;
 	_Atomic uint64_t stored_bytes;
 	_Atomic uint64_t decoded_bytes;
+	_Atomic uint64_t base_bytes;
 	_Atomic uint64_t padding_bytes;
 	uint64_t file_bytes;
 	atomic_bool *checked; /* per chunk */
@@ -63,6 +67,7 @@ struct verify {
 	XXH3_state_t *hash;
 
 	/* Pass 2. */
+	uint64_t nr_extents; /* of the own pack */
 	_Atomic uint64_t next_extent;
 	_Atomic uint64_t stop_extent; /* none at or above needs a check */
 
@@ -122,12 +127,12 @@ static int check_chunk(struct worker *w, uint64_t i, uint64_t at_bytes, struct c
 	const struct ckf_chunk *c = &v->img->idx->chunks[i];
 	int rc;
 
-	rc = ckf_image_read_chunk(v->img, w->pack_fd, i, w->ctx, w->stored, w->decoded + at_bytes,
-				  err);
+	rc = ckf_image_read_chunk(v->img, c->base ? v->pack_fds[c->base] : w->pack_fd, i, w->ctx,
+				  w->stored, w->decoded + at_bytes, err);
 	if (rc)
 		return rc;
 	if (!atomic_exchange(&v->checked[i], true)) {
-		atomic_fetch_add(&v->stored_bytes, c->stored_bytes);
+		atomic_fetch_add(c->base ? &v->base_bytes : &v->stored_bytes, c->stored_bytes);
 		atomic_fetch_add(&v->decoded_bytes, chunk_bytes(c));
 	}
 	return 0;
@@ -340,7 +345,7 @@ static int check_padding(struct worker *w, uint64_t off, uint64_t end, struct ck
 static uint64_t find_chunk(const struct ckf_index *idx, uint64_t off)
 {
 	uint64_t lo = 0;
-	uint64_t hi = idx->nr_chunks;
+	uint64_t hi = idx->nr_own_chunks;
 
 	while (lo < hi) {
 		uint64_t mid = lo + (hi - lo) / 2;
@@ -364,7 +369,7 @@ static int check_extent(struct worker *w, uint64_t extent, struct ckf_error *err
 		end = idx->pack_bytes;
 	if (!extent)
 		off = sizeof(struct ckf_disk_pack_header);
-	for (uint64_t i = find_chunk(idx, off); i < idx->nr_chunks; i++) {
+	for (uint64_t i = find_chunk(idx, off); i < idx->nr_own_chunks; i++) {
 		const struct ckf_chunk *c = &idx->chunks[i];
 
 		if (c->pack_off >= end)
@@ -379,6 +384,19 @@ static int check_extent(struct worker *w, uint64_t extent, struct ckf_error *err
 	return check_padding(w, off, end, err);
 }
 
+/* The chunks of bases that no file refers to, of one group of them. */
+static int check_base_chunks(struct worker *w, uint64_t group, struct ckf_error *err)
+{
+	const struct ckf_index *idx = w->v->img->idx;
+	uint64_t first = idx->nr_own_chunks + group * BASE_CHUNKS;
+	int rc = 0;
+
+	for (uint64_t i = first; i < idx->nr_chunks && i < first + BASE_CHUNKS && !rc; i++)
+		if (!atomic_load(&w->v->checked[i]))
+			rc = check_chunk(w, i, 0, err);
+	return rc;
+}
+
 static int pass_extents(struct worker *w)
 {
 	struct verify *v = w->v;
@@ -390,7 +408,10 @@ static int pass_extents(struct worker *w)
 
 		if (extent >= atomic_load(&v->stop_extent))
 			return 0;
-		rc = check_extent(w, extent, &err);
+		if (extent < v->nr_extents)
+			rc = check_extent(w, extent, &err);
+		else
+			rc = check_base_chunks(w, extent - v->nr_extents, &err);
 		if (!rc) {
 			add_done(w, v->img->idx->extent_bytes);
 			continue;
@@ -474,6 +495,7 @@ static int run_passes(struct verify *v, struct worker *workers, struct ckf_error
 		for (uint64_t i = 0; i < idx->nr_chunks; i++)
 			atomic_store(&v->checked[i], false);
 		atomic_store(&v->stored_bytes, 0);
+		atomic_store(&v->base_bytes, 0);
 		atomic_store(&v->decoded_bytes, 0);
 		v->failed = false;
 	}
@@ -502,7 +524,9 @@ static int verify_init(struct verify *v, const struct ckf_image *img)
 	const struct ckf_index *idx = img->idx;
 
 	v->img = img;
-	v->stop_extent = (idx->pack_bytes + idx->extent_bytes - 1) / idx->extent_bytes;
+	v->nr_extents = (idx->pack_bytes + idx->extent_bytes - 1) / idx->extent_bytes;
+	v->stop_extent = v->nr_extents +
+			 (idx->nr_chunks - idx->nr_own_chunks + BASE_CHUNKS - 1) / BASE_CHUNKS;
 	v->total_bytes = v->stop_extent * idx->extent_bytes;
 	for (uint64_t i = 0; i < idx->nr_files; i++)
 		if (idx->files[i].kind != CKF_FILE_SYMLINK)
@@ -519,6 +543,7 @@ static void verify_stats(struct verify *v, struct ckf_verify_stats *stats, uint6
 {
 	memset(stats, 0, sizeof(*stats));
 	stats->stored_bytes = atomic_load(&v->stored_bytes);
+	stats->base_bytes = atomic_load(&v->base_bytes);
 	stats->decoded_bytes = atomic_load(&v->decoded_bytes);
 	stats->padding_bytes = atomic_load(&v->padding_bytes);
 	stats->file_bytes = v->file_bytes;
@@ -553,6 +578,7 @@ int ckf_verify(const struct ckf_image *img, unsigned int threads,
 	workers[0].first = true;
 	for (unsigned int i = 0; i < v.nr_workers; i++)
 		workers[i].pack_fd = -1;
+	rc = ckf_image_open_packs(img, img->dir_fd, &v.pack_fds, err);
 	for (unsigned int i = 0; !rc && i < v.nr_workers; i++)
 		rc = worker_init(&workers[i], &v, err);
 	if (rc)
@@ -568,6 +594,7 @@ out:
 	for (unsigned int i = 0; workers && i < v.nr_workers; i++)
 		worker_fini(&workers[i]);
 	free(workers);
+	ckf_image_close_packs(img, v.pack_fds);
 	XXH3_freeState(v.hash);
 	free(v.checked);
 	pthread_cond_destroy(&v.turn_cond);

@@ -4,7 +4,6 @@
  * memory. Runs in a thread of its own or in the caller's.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,8 +20,7 @@ struct worker {
 	struct ckf_codec_ctx *codec;
 	XXH3_state_t *hash;
 	struct ckf_io *io;
-	int fd;		 /* of the pack, direct or buffered */
-	int buffered_fd; /* of the pack, or -1 until it is needed */
+	struct ckf_packs packs;
 	unsigned int depth;
 	struct fill_request *requests;
 	struct fill_request **idle;
@@ -35,20 +33,6 @@ struct worker {
 	struct ckf_fill_stats stats;
 	struct ckf_error err;
 };
-
-static int open_pack(struct worker *w)
-{
-	struct fill_job *job = w->job;
-
-	w->fd = -EINVAL;
-	if (job->want_direct)
-		w->fd = ckf_image_open_pack(job->img, job->dir_fd, O_DIRECT, &w->err);
-	if (w->fd == -EINVAL)
-		w->fd = ckf_image_open_pack(job->img, job->dir_fd, 0, &w->err);
-	else if (w->fd >= 0)
-		w->stats.direct = true;
-	return w->fd < 0 ? w->fd : 0;
-}
 
 static int alloc_buffers(struct worker *w)
 {
@@ -85,13 +69,11 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 
 	memset(w, 0, sizeof(*w));
 	w->job = job;
-	w->fd = w->buffered_fd = -1;
-	ret = open_pack(w);
-	if (ret)
-		return ret;
-	w->stats.uring = may_uring && job->want_uring;
+	w->stats.uring = may_uring && job->packs_io.uring;
 	w->depth = w->stats.uring ? FILL_DEPTH : 1;
-	ret = alloc_buffers(w);
+	ret = ckf_packs_init(&w->packs, job->img, job->dir_fd, &job->packs_io);
+	if (!ret)
+		ret = alloc_buffers(w);
 	if (!ret)
 		ret = ckf_io_new(w->depth, w->stats.uring, &w->io);
 	if (ret)
@@ -110,10 +92,8 @@ static void worker_fini(struct worker *w)
 	free(w->lane.pieces);
 	XXH3_freeState(w->hash);
 	ckf_codec_ctx_free(w->codec);
-	if (w->fd >= 0)
-		close(w->fd);
-	if (w->buffered_fd >= 0)
-		close(w->buffered_fd);
+	w->stats.direct = w->packs.direct;
+	ckf_packs_fini(&w->packs);
 }
 
 static int read_error(struct worker *w, const struct fill_request *req, int ret)
@@ -128,20 +108,18 @@ static int read_error(struct worker *w, const struct fill_request *req, int ret)
  */
 static int read_rest(struct worker *w, struct fill_request *req, size_t got)
 {
+	int fd = ckf_packs_buffered_fd(&w->packs, req->base, &w->err);
 	uint64_t off = req->pack_off;
 	int ret;
 
-	if (w->buffered_fd < 0) {
-		w->buffered_fd = ckf_image_open_pack(w->job->img, w->job->dir_fd, 0, &w->err);
-		if (w->buffered_fd < 0)
-			return w->buffered_fd;
-	}
+	if (fd < 0)
+		return fd;
 	for (unsigned int i = 0; i < req->nr_iovs; i++) {
 		char *base = req->iovs[i].iov_base;
 		size_t len = req->iovs[i].iov_len, skip = got < len ? got : len;
 
 		got -= skip;
-		ret = ckf_pread_all(w->buffered_fd, base + skip, len - skip, off + skip);
+		ret = ckf_pread_all(fd, base + skip, len - skip, off + skip);
 		if (ret)
 			return read_error(w, req, ret);
 		off += len;
@@ -307,7 +285,7 @@ static int fill_lanes(struct worker *w)
 	struct fill_request *req;
 	bool more = true;
 	void *tag;
-	int ret, res;
+	int ret, res, fd;
 
 	for (;;) {
 		while (more && w->nr_idle) {
@@ -321,8 +299,10 @@ static int fill_lanes(struct worker *w)
 				more = false;
 				break;
 			}
-			ret = ckf_io_submit(w->io, w->fd, req->iovs, req->nr_iovs, req->pack_off,
-					    req);
+			fd = ckf_packs_fd(&w->packs, req->base, &w->err);
+			if (fd < 0)
+				return fd;
+			ret = ckf_io_submit(w->io, fd, req->iovs, req->nr_iovs, req->pack_off, req);
 			if (ret)
 				return read_error(w, req, ret);
 			w->nr_idle--;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # bench.sh: measures, never passes or fails. Builds the CRIU that only the benchmark compares with
-# (populate-4.2.1.patch), then runs bench.py, which says what can be set, and draws the chart.
+# (populate-4.2.1.patch), then runs bench.py and dedup.py, which say what can be set.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -31,3 +31,7 @@ if [ -e "$stock/.built" ]; then
 	build_populate || echo "bench: $fix cannot be built, see $tree.log: left out" >&2
 fi
 /usr/bin/python3 -B tests/bench/bench.py "$@"
+if [ -n "${BENCH_QUICK:-}" ]; then
+	export DEDUP_MIB=${DEDUP_MIB:-32} DEDUP_REPS=${DEDUP_REPS:-1}
+fi
+/usr/bin/python3 -B tests/bench/dedup.py "$@"

@@ -169,7 +169,7 @@ def copy_dir(source, target):
 
 
 class Program:
-    """bench_mem, as it was started or as it was restored."""
+    """A program of tests/progs, as it was started or as it was restored."""
 
     def __init__(self, tools, work, procs=1):
         self.tools = tools
@@ -178,10 +178,14 @@ class Program:
         self.pids = []
 
     def start(self, kind, mib, data):
+        self.start_program("bench_mem", ".", kind, str(mib), data, str(self.procs))
+
+    def start_program(self, name, *args):
+        """A program that makes itself known and answers as bench_mem does."""
+        argv = [self.tools.prog(name), *args]
         for name in os.listdir(self.work):
             if name.startswith(("ready.", "report.")):
                 os.unlink(os.path.join(self.work, name))
-        argv = [self.tools.prog("bench_mem"), ".", kind, str(mib), data, str(self.procs)]
         with open(os.path.join(self.work, "stderr"), "wb") as err:
             child = subprocess.Popen(argv, cwd=self.work, stdin=subprocess.DEVNULL,
                                      stdout=subprocess.DEVNULL, stderr=err,

@@ -199,6 +199,37 @@ static const char *check_result(struct world *w, int ret, bool may_leave, uint64
 	return bad;
 }
 
+static int run_convert_based(struct world *w, struct ckf_error *err)
+{
+	struct ckf_convert_opts opts = options(THREADS);
+	const char *const bases[] = { w->fast };
+	char path[160];
+
+	opts.bases = bases;
+	opts.nr_bases = 1;
+	result_path(w, path);
+	return ckf_convert(w->dump, path, &opts, NULL, err);
+}
+
+static int run_flatten(struct world *w, struct ckf_error *err)
+{
+	const struct ckf_convert_opts opts = options(THREADS);
+	char path[160];
+
+	result_path(w, path);
+	return ckf_flatten(w->based, path, &opts, err);
+}
+
+static const char *check_convert_based(struct world *w, int ret, bool may_leave)
+{
+	return check_result(w, ret, may_leave, w->based_sum, 0);
+}
+
+static const char *check_flatten(struct world *w, int ret, bool may_leave)
+{
+	return check_result(w, ret, may_leave, w->flat_sum, 0);
+}
+
 static const char *check_convert(struct world *w, int ret, bool may_leave)
 {
 	return check_result(w, ret, may_leave, w->fast_sum, 0);
@@ -250,10 +281,34 @@ static const char *check_replace(struct world *w, int ret, bool may_leave)
 const struct op convert_ops[] = {
 	{ "dump", 0, 0, NULL, run_dump_open, check_dump_open },
 	{ "convert", 0, 0, NULL, run_convert, check_convert },
+	{ "convert-base", 0, 0, NULL, run_convert_based, check_convert_based },
+	{ "flatten", 0, 0, NULL, run_flatten, check_flatten },
 	{ "extract", 0, 0, NULL, run_extract, check_extract },
 	{ "replace", REPLACE_POINTS, REMOVE_POINTS, prepare_replace, run_replace, check_replace },
 	{ 0 },
 };
+
+/* What the two results have to be, from a run in which nothing fails. */
+static void make_based(struct world *w)
+{
+	const char *const bases[] = { w->fast };
+	struct ckf_convert_opts opts = options(THREADS);
+	struct ckf_error err = { 0 };
+	char path[160];
+
+	opts.bases = bases;
+	opts.nr_bases = 1;
+	snprintf(w->based, sizeof(w->based), "%.100s/based", w->base);
+	need(!ckf_convert(w->dump, w->based, &opts, NULL, &err), err.msg);
+	result_path(w, path);
+	need(!run_convert_based(w, &err), err.msg);
+	w->based_sum = dir_sum(path, 0);
+	clear_out(w);
+	need(!run_flatten(w, &err), err.msg);
+	w->flat_sum = dir_sum(path, 0);
+	clear_out(w);
+	need(w->based_sum && w->flat_sum, "cannot read the images");
+}
 
 void convert_init(struct world *w)
 {
@@ -267,6 +322,7 @@ void convert_init(struct world *w)
 	w->fast_sum = dir_sum(w->fast, 0);
 	need(w->dump_sum && w->fast_sum, "cannot read dump and image");
 	close(dm_mkdir(w->base, "out", w->out, sizeof(w->out)));
+	make_based(w);
 }
 
 void convert_fini(struct world *w)

@@ -248,6 +248,7 @@ void load_init(struct world *w)
 {
 	struct maker m = { .w = w };
 	char path[128];
+	int base_fd;
 
 	w->model = calloc(AREA_PAGES, CKF_PAGE_BYTES);
 	need(w->model, "no memory");
@@ -255,6 +256,10 @@ void load_init(struct world *w)
 	       ckf_pages_to_bytes(AREA_PAGES - AREA_CHECK));
 	img_init(&m.b);
 	make_image(&m);
+	/* Half of the chunks are in another pack. */
+	base_fd = dm_mkdir(w->base, "base", path, sizeof(path));
+	img_to_base(&m.b, base_fd, "../base");
+	close(base_fd);
 	w->image_fd = dm_mkdir(w->base, "image", path, sizeof(path));
 	need(!img_write(&m.b, w->image_fd), "cannot write the image");
 	need(!ckf_image_open(w->image_fd, &w->image, NULL), "cannot open the image");

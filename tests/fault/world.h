@@ -36,6 +36,10 @@ struct world {
 	char out[128]; /* where results go, a directory with nothing else in it */
 	uint64_t dump_sum;
 	uint64_t fast_sum;
+	/* The same on top of fast: in base/based, as it is in out, and without its base. */
+	char based[128];
+	uint64_t based_sum;
+	uint64_t flat_sum;
 	struct ckf_dump *read;
 	struct ckf_dump *read_ref;
 };

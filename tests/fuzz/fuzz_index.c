@@ -5,8 +5,9 @@
  *	0	an index as it is
  *	1	an index, whose checksums are made right
  *	2	edits of the sample image: two bytes offset, one byte value, each
- *	3	sections: 8 counts of two bytes, then the bytes of all; the header is put before
- *them
+ *	3	sections: 9 counts of two bytes, then the bytes of all; the header is put before
+ *		them, and says whether there is a ninth
+ *	4	edits, as above, of the sample with a base
  *
  * What is accepted has to encode again to something that is accepted, and to be safe to search.
  */
@@ -17,11 +18,13 @@
 /* Fuzz targets are linked without the helpers of the unit tests. */
 #include "../unit/img_builder.c"
 
-#define NR_SECTIONS 8
+#define NR_SECTIONS 9
 
-static const uint32_t entry_bytes[NR_SECTIONS] = { 1, 24, 4, 88, 56, 16, 40, 16 };
-static uint8_t *sample;
-static size_t sample_bytes;
+static const uint32_t entry_bytes[NR_SECTIONS] = { 1, 24, 4, 88, 56, 16, 40, 16, 48 };
+static struct {
+	uint8_t *buf;
+	size_t bytes;
+} sample, based;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
@@ -33,18 +36,20 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argc;
 	(void)argv;
 	img_sample(&b);
-	sample = img_encode(&b, &sample_bytes);
+	sample.buf = img_encode(&b, &sample.bytes);
+	img_to_base(&b, -1, "../base");
+	based.buf = img_encode(&b, &based.bytes);
 	img_fini(&b);
 	return 0;
 }
 
 /* malloc()ed, of exactly the length of the index. */
-static uint8_t *edited_sample(const uint8_t *data, size_t bytes)
+static uint8_t *edited(const uint8_t *whole, size_t whole_bytes, const uint8_t *data, size_t bytes)
 {
-	uint8_t *buf = copy(sample, sample_bytes);
+	uint8_t *buf = copy(whole, whole_bytes);
 
 	for (; bytes >= 3; data += 3, bytes -= 3)
-		buf[((size_t)data[0] | (size_t)data[1] << 8) % sample_bytes] = data[2];
+		buf[((size_t)data[0] | (size_t)data[1] << 8) % whole_bytes] = data[2];
 	return buf;
 }
 
@@ -53,6 +58,7 @@ static uint8_t *joined_sections(const uint8_t *data, size_t bytes, size_t *idx_b
 	struct img_section sections[NR_SECTIONS];
 	uint8_t header[sizeof(struct ckf_disk_header)];
 	const uint8_t *rest = data + 2 * NR_SECTIONS;
+	uint64_t features;
 
 	if (bytes < 2 * NR_SECTIONS)
 		return NULL;
@@ -66,11 +72,12 @@ static uint8_t *joined_sections(const uint8_t *data, size_t bytes, size_t *idx_b
 		rest += count * entry_bytes[i];
 		bytes -= count * entry_bytes[i];
 	}
-	memcpy(header, sample, sizeof(header));
-	/* The bits of the codecs, so that both kinds of image come up. */
-	if (bytes)
-		((struct ckf_disk_header *)(void *)header)->incompat = ckf_put64(rest[0] & 7);
-	return img_join_sections(header, sections, NR_SECTIONS, idx_bytes);
+	memcpy(header, sample.buf, sizeof(header));
+	/* The bits of codecs and bases, so that all kinds of image come up. */
+	features = bytes ? rest[0] & CKF_INCOMPAT_ALL : 0;
+	((struct ckf_disk_header *)(void *)header)->incompat = ckf_put64(features);
+	return img_join_sections(header, sections, NR_SECTIONS - !(features & CKF_INCOMPAT_BASES),
+				 idx_bytes);
 }
 
 static void use(struct ckf_index *idx)
@@ -106,11 +113,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 	if (!bytes)
 		return 0;
-	mode = *data++ % 4;
+	mode = *data++ % 5;
 	idx_bytes = --bytes;
 	if (mode == 2) {
-		buf = edited_sample(data, bytes);
-		idx_bytes = sample_bytes;
+		buf = edited(sample.buf, sample.bytes, data, bytes);
+		idx_bytes = sample.bytes;
+	} else if (mode == 4) {
+		buf = edited(based.buf, based.bytes, data, bytes);
+		idx_bytes = based.bytes;
 	} else if (mode == 3) {
 		buf = joined_sections(data, bytes, &idx_bytes);
 	} else {

@@ -12,7 +12,7 @@ and holds every rule of that page. Structs, order and names follow the page's se
 A violation is one line: corrupt|unsupported <section>[<i>] at <offset>: <rule>: <reason>, where
 <section> is header, sections (the section table), the name of a section, or pack.
 The exit code is the class of the first one. A directory that holds no ckfast.idx is not a fast
-image: exit code 1.
+image, and one whose bases are not there cannot be read: exit code 1.
 """
 import bisect
 import functools
@@ -42,13 +42,15 @@ TARGET = struct.Struct("<QQQQIIIIII")
 OP = struct.Struct("<QIHH")
 LANE = struct.Struct("<QQQQII")
 HUGE_RANGE = struct.Struct("<QII")
+BASE = struct.Struct("<16sQQIH10s")
 STORAGE = struct.Struct("<QIHBB")
 PACK_HEADER = struct.Struct("<8sHHI16sQ16sQ")
 
 SECTIONS = {1: ("strings", 1), 2: ("chunks", 24), 3: ("refs", 4), 4: ("files", 88),
-            5: ("targets", 56), 6: ("ops", 16), 7: ("lanes", 40), 8: ("huge", 16)}
+            5: ("targets", 56), 6: ("ops", 16), 7: ("lanes", 40), 8: ("huge", 16),
+            9: ("bases", 48)}
 STRUCTS = {"chunks": CHUNK, "refs": REF, "files": FILE, "targets": TARGET, "ops": OP,
-           "lanes": LANE, "huge": HUGE_RANGE}
+           "lanes": LANE, "huge": HUGE_RANGE, "bases": BASE}
 
 S_STORAGE = (1 << 31) + 1
 
@@ -57,6 +59,8 @@ F_REGULAR, F_PAGES, F_LINK = 1, 2, 3
 T_TASK, T_SHMEM = 1, 2
 OP_INHERIT, OP_DIRECT = 1, 2
 INCOMPAT = {LZ4: 1, ZSTD: 2, BF16: 4}
+INCOMPAT_BASES = 8
+KNOWN_INCOMPAT = sum(INCOMPAT.values()) | INCOMPAT_BASES
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -83,6 +87,10 @@ def zero_xxh64(nr_pages):
 
 class NotFast(Exception):
     """No ckfast.idx: not a fast image."""
+
+
+class NoBase(Exception):
+    """A base is missing, or there is another image in its place: neither class of violation."""
 
 
 class Stop(Exception):
@@ -180,6 +188,15 @@ def bf16_words(stored, size):
     return struct.pack(fmt, *((v >> 1) | (v & 1) << (bits - 1) for v in struct.unpack(fmt, mixed)))
 
 
+def base_path_ok(path):
+    """R-base 3."""
+    names = path.split(b"/")
+    while names and names[0] == b"..":
+        del names[0]
+    return bool(names) and all(1 <= len(n) <= 255 and b"\0" not in n and n not in (b".", b"..")
+                               for n in names)
+
+
 def merge(runs):
     """(start, end) runs in ascending order, joined where they touch."""
     out = []
@@ -199,11 +216,13 @@ class Image:
         self.violations = []
         self.sections = {}
         self.pack_fd = -1
+        self.base_fds = []
 
     def close(self):
-        if self.pack_fd >= 0:
-            os.close(self.pack_fd)
-        self.pack_fd = -1
+        for fd in [self.pack_fd] + self.base_fds:
+            if fd >= 0:
+                os.close(fd)
+        self.pack_fd, self.base_fds = -1, []
 
     # -- reporting --
 
@@ -283,9 +302,9 @@ class Image:
         self.raw_table = f.read(self.nr_sections * SECTION.size)
         if xxh64(raw[:120] + self.raw_table) != self.header_checksum:
             self.stop("header", 120, "R-checksum", "bad header checksum")
-        if self.incompat & ~sum(INCOMPAT.values()):
+        if self.incompat & ~KNOWN_INCOMPAT:
             self.stop("header", 24, "R-feature", "unknown incompat bits %#x"
-                      % self.incompat, UNSUPPORTED)
+                      % (self.incompat & ~KNOWN_INCOMPAT), UNSUPPORTED)
         if page_bytes != PAGE:
             self.stop("header", 64, "R-header", "page_bytes %d" % page_bytes, UNSUPPORTED)
         if self.extent_bytes not in (4 << 20, 8 << 20, 16 << 20):
@@ -327,9 +346,11 @@ class Image:
         if end != self.idx_len:
             self.stop("header", 16, "R-sections", "the sections end at %d, the file at %d"
                       % (end, self.idx_len))
-        missing = set(SECTIONS) - {t[0] for t in self.table}
-        if missing:
-            self.stop("header", 72, "R-sections", "no section of type %d" % min(missing))
+        want = set(SECTIONS) - (set() if self.incompat & INCOMPAT_BASES else {9})
+        wrong = want ^ {t[0] for t in self.table if t[0] in SECTIONS}
+        if wrong:
+            self.stop("header", 72, "R-sections", "section of type %d %s"
+                      % (min(wrong), "missing" if min(wrong) in want else "is not wanted"))
 
     def read_sections(self, f):
         for i, (kind, entry_bytes, offset, count, checksum) in enumerate(self.table):
@@ -357,9 +378,10 @@ class Image:
         self.ops = self.sections["ops"][2]
         self.lanes = self.sections["lanes"][2]
         self.huge = self.sections["huge"][2]
+        self.bases = self.sections["bases"][2] if "bases" in self.sections else []
 
     def check_storage(self, i, entry_bytes, offset, count, data):
-        """Section 4.9."""
+        """Section 4.10."""
         if entry_bytes != STORAGE.size:
             self.stop(("sections", i), offset, "R-sections", "entry_bytes %d" % entry_bytes)
         if count != 1:
@@ -383,6 +405,8 @@ class Image:
     # -- section 4: what the tables say --
 
     def check_tables(self):
+        self.check_bases()
+        self.stop_if_bad()
         self.check_chunks()
         self.stop_if_bad()
         self.check_refs()
@@ -396,10 +420,34 @@ class Image:
         self.check_huge()
         self.stop_if_bad()
 
+    def check_bases(self):
+        """R-base 1 (but for their chunks), 2 and 3; fills .base_paths."""
+        self.base_paths, ids = [], set()
+        if self.incompat & INCOMPAT_BASES and not 1 <= len(self.bases) <= 255:
+            self.bad(*self.entry("bases", 0), "R-base", "%d entries" % len(self.bases))
+        for i, (ident, pack_bytes, off, extent, size, reserved) in enumerate(self.bases):
+            def bad(reason, rule="R-base"):
+                self.bad_entry("bases", i, rule, reason)
+
+            if reserved.strip(b"\0"):
+                bad("reserved bytes are not zero", "R-reserved")
+            if pack_bytes % PAGE or pack_bytes < PAGE:
+                bad("pack_bytes %d" % pack_bytes)
+            if extent not in (4 << 20, 8 << 20, 16 << 20):
+                bad("extent_bytes %d" % extent)
+            if ident in ids:
+                bad("image_id that an entry before has")
+            ids.add(ident)
+            path = self.string(off, size)
+            self.base_paths.append(path)
+            if not 1 <= size <= 4095 or path is None or not base_path_ok(path):
+                bad("path %r" % path)
+
     def check_chunks(self):
-        """R-chunk 1 to 4 and 6, R-feature."""
-        end, zero_pages, seen_stored, codecs = PAGE, 0, False, set()
-        for i, (pack_off, stored, pages, codec, reserved, checksum) in enumerate(self.chunks):
+        """R-chunk 1 to 4 and 6, R-feature, and that each base has chunks."""
+        end, zero_pages, seen_stored, codecs, last_base = PAGE, 0, False, set(), 0
+        pack_bytes, extent_bytes = self.pack_bytes, self.extent_bytes
+        for i, (pack_off, stored, pages, codec, base, checksum) in enumerate(self.chunks):
             def bad(reason, cls=CORRUPT, rule="R-chunk"):
                 self.bad_entry("chunks", i, rule, reason, cls)
 
@@ -407,13 +455,11 @@ class Image:
                 bad("codec %d" % codec, UNSUPPORTED)
                 continue
             codecs.add(codec)
-            if reserved:
-                bad("reserved byte is not zero", rule="R-reserved")
             if not 1 <= pages <= self.max_chunk_pages:
                 bad("nr_pages %d, max_chunk_pages %d" % (pages, self.max_chunk_pages))
                 continue
             if codec == ZERO:
-                if pack_off or stored:
+                if pack_off or stored or base:
                     bad("zero chunk with stored bytes")
                 if seen_stored:
                     bad("zero chunk after a stored one")
@@ -424,6 +470,14 @@ class Image:
                 zero_pages = pages
                 continue
             seen_stored = True
+            if base > len(self.bases) or base < last_base:
+                bad("base %d of %d, after %d" % (base, len(self.bases), last_base))
+                continue
+            if base > last_base + 1:
+                self.bad_entry("bases", last_base, "R-base", "no chunk lies in it")
+            if base > last_base:
+                pack_bytes, extent_bytes = self.bases[base - 1][1], self.bases[base - 1][3]
+                last_base, end = base, PAGE
             if codec == RAW and stored != pages * PAGE:
                 bad("raw chunk of %d bytes, want %d" % (stored, pages * PAGE))
             if codec in INCOMPAT and not 1 <= stored < pages * PAGE:
@@ -432,17 +486,20 @@ class Image:
                 bad("pack_off %d" % pack_off)
             elif pack_off < end:
                 bad("pack_off %d, the chunk before ends at %d" % (pack_off, end))
-            if pack_off + stored > self.pack_bytes:
-                bad("ends at %d, pack_bytes %d" % (pack_off + stored, self.pack_bytes))
+            if pack_off + stored > pack_bytes:
+                bad("ends at %d, pack_bytes %d" % (pack_off + stored, pack_bytes))
             last = pack_off + max(stored, 1) - 1
-            if pack_off // self.extent_bytes != last // self.extent_bytes:
+            if pack_off // extent_bytes != last // extent_bytes:
                 bad("crosses the border of an extent")
             end = pack_off + stored
+        if last_base < len(self.bases):
+            self.bad_entry("bases", last_base, "R-base", "no chunk lies in it")
+        mask = sum(INCOMPAT.values()) | INCOMPAT_BASES
         want = sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
-        have = self.incompat & sum(INCOMPAT.values())
-        if have != want and not any(v[0] == UNSUPPORTED for v in self.violations):
+        want |= INCOMPAT_BASES if self.bases else 0
+        if self.incompat & mask != want and not any(v[0] == UNSUPPORTED for v in self.violations):
             self.bad("header", 24, "R-feature", "incompat %#x, the chunks need %#x"
-                     % (have, want))
+                     % (self.incompat & mask, want))
 
     def check_refs(self):
         for i, chunk in enumerate(self.refs):
@@ -578,6 +635,8 @@ class Image:
                     bad("pages %d + %d of a chunk of %d" % (first, pages, self.chunks[chunk][2]))
                 if flags & OP_DIRECT and self.chunks[chunk][3] not in (ZERO, RAW):
                     bad("direct with codec %d" % self.chunks[chunk][3])
+                if flags & OP_DIRECT and self.chunks[chunk][4]:
+                    bad("direct with base %d" % self.chunks[chunk][4])
                 if addr < end:
                     bad("address %#x, the op before ends at %#x" % (addr, end))
                 end = addr + pages * PAGE
@@ -704,13 +763,41 @@ class Image:
             self.bad("pack", 64, "R-padding", "bytes after the pack header are not zero")
         self.stop_if_bad()
 
+    def open_base(self, n):
+        """R-base 4 and 5: the pack of a base, by no link, and that of no other image."""
+        ident, pack_bytes, _, extent_bytes = self.bases[n][:4]
+        what = "base %d, %s, at %r" % (n + 1, ident.hex(), self.base_paths[n])
+        fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            for name in self.base_paths[n].split(b"/"):
+                inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+            pack = os.open(PACK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
+        except OSError as e:
+            raise NoBase("%s: %s" % (what, e.strerror)) from None
+        finally:
+            os.close(fd)
+        self.base_fds.append(pack)
+        if not stat.S_ISREG(os.fstat(pack).st_mode) or os.fstat(pack).st_size < PAGE:
+            raise NoBase("%s: no pack" % what)
+        raw = os.pread(pack, 64, 0)
+        magic, major, _, extent, image_id, size, _, checksum = PACK_HEADER.unpack(raw)
+        if (magic, major, checksum) != (b"CKFASTPK", 1, xxh64(raw[:56])):
+            raise NoBase("%s: no pack header" % what)
+        if image_id != ident:
+            raise NoBase("%s: there is another image, %s" % (what, image_id.hex()))
+        if (size, extent) != (pack_bytes, extent_bytes) or os.fstat(pack).st_size != size:
+            raise NoBase("%s: another pack" % what)
+
     @functools.lru_cache(maxsize=16)
     def chunk_data(self, i):
         """The decoded and checked bytes of a chunk; Undecodable if they are not to be had."""
-        pack_off, stored, pages, codec, _, checksum = self.chunks[i]
+        pack_off, stored, pages, codec, base, checksum = self.chunks[i]
         if codec == ZERO:
             return bytes(pages * PAGE)
-        data = decode_chunk(codec, os.pread(self.pack_fd, stored, pack_off), pages * PAGE)
+        fd = self.base_fds[base - 1] if base else self.pack_fd
+        data = decode_chunk(codec, os.pread(fd, stored, pack_off), pages * PAGE)
         if xxh64(data) != checksum:
             raise Undecodable("bad checksum")
         return data
@@ -718,15 +805,16 @@ class Image:
     def check_data(self):
         """R-data of every chunk and R-padding of the pack."""
         end = PAGE
-        for i, (pack_off, stored, _, codec, _, _) in enumerate(self.chunks):
+        for i, (pack_off, stored, _, codec, base, _) in enumerate(self.chunks):
             if codec == ZERO:
                 continue
             try:
                 self.chunk_data(i)
             except Undecodable as e:
                 self.bad_entry("chunks", i, "R-data", str(e))
-            self.check_pack_zero(end, pack_off)
-            end = pack_off + stored
+            if not base:
+                self.check_pack_zero(end, pack_off)
+                end = pack_off + stored
         self.check_pack_zero(end, self.pack_bytes)
 
     def check_pack_zero(self, off, end):
@@ -806,6 +894,8 @@ class Image:
             self.stop_if_bad()
             self.check_tables()
             self.open_pack()
+            for n in range(len(self.bases)):
+                self.open_base(n)
             self.check_data()
             self.check_contents()
             self.check_pagemaps()
@@ -878,6 +968,8 @@ def show(image):
     print("version %d.%d incompat %#x id %s pack %d extent %d max_chunk_pages %d" % (
         image.major, image.minor, image.incompat, image.image_id.hex(), image.pack_bytes,
         image.extent_bytes, image.max_chunk_pages))
+    for i, row in enumerate(image.bases):
+        print("bases[%d] %s %r pack %d" % (i, row[0].hex(), image.base_paths[i], row[1]))
     for name in ("chunks", "files", "targets", "ops", "lanes", "huge"):
         for i, row in enumerate(image.sections[name][2]):
             extra = " %r" % image.names[i] if name == "files" else ""
@@ -894,7 +986,7 @@ def main(argv):
     try:
         image = Image(argv[2])
         image.check()
-    except NotFast as e:
+    except (NotFast, NoBase) as e:
         print(e, file=sys.stderr)
         return 1
     if image.violations:

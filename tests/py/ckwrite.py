@@ -25,8 +25,9 @@ import zstandard
 
 import ckread
 import criuimg
-from ckread import (CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE, REF,
-                    SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, BF16, INCOMPAT, round64, xxh64, xxh128)
+from ckread import (BASE, CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE,
+                    REF, SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, BF16, INCOMPAT, INCOMPAT_BASES,
+                    round64, xxh64, xxh128)
 
 
 class Row:
@@ -52,7 +53,7 @@ class Row:
 
 class Chunk(Row):
     struct = CHUNK
-    fields = ("pack_off", "stored_bytes", "nr_pages", "codec", "reserved", "checksum")
+    fields = ("pack_off", "stored_bytes", "nr_pages", "codec", "base", "checksum")
 
 
 class Ref(Row):
@@ -86,6 +87,11 @@ class Lane(Row):
 class Huge(Row):
     struct = HUGE_RANGE
     fields = ("address", "nr_huge", "target")
+
+
+class Base(Row):
+    struct = BASE
+    fields = ("image_id", "pack_bytes", "path_off", "extent_bytes", "path_len", "reserved")
 
 
 class Section:
@@ -146,12 +152,13 @@ class Layout:
 class Model:
     """A whole image: tables, pack bytes, verbatim files."""
     tables = (("chunks", Chunk), ("refs", Ref), ("files", File), ("targets", Target), ("ops", Op),
-              ("lanes", Lane), ("huge", Huge))
+              ("lanes", Lane), ("huge", Huge), ("bases", Base))
 
     def __init__(self):
         self.strings = bytearray()
         self.chunks, self.refs, self.files, self.targets = [], [], [], []
-        self.ops, self.lanes, self.huge = [], [], []
+        self.ops, self.lanes, self.huge, self.bases = [], [], [], []
+        self.base_packs = []
         self.extra = []
         self.header = {"extent_bytes": 4 << 20, "max_chunk_pages": 1024}
         self.pack_header = {}
@@ -167,7 +174,11 @@ class Model:
         model = cls()
         model.strings = bytearray(image.strings)
         for name, row in cls.tables:
-            setattr(model, name, [row(*values) for values in image.sections[name][2]])
+            if name in image.sections:
+                setattr(model, name, [row(*values) for values in image.sections[name][2]])
+        for base_path in image.base_paths:
+            with open(os.path.join(os.fsencode(path), base_path, os.fsencode(PACK)), "rb") as f:
+                model.base_packs.append(f.read())
         model.header = {"extent_bytes": image.extent_bytes, "minor": image.minor,
                         "max_chunk_pages": image.max_chunk_pages, "compat": image.compat}
         with open(os.path.join(path, PACK), "rb") as f:
@@ -187,7 +198,8 @@ class Model:
         return len(self.strings) - len(data)
 
     def chunk_data(self, chunk):
-        stored = bytes(self.pack[chunk.pack_off:chunk.pack_off + chunk.stored_bytes])
+        pack = self.base_packs[chunk.base - 1] if chunk.base else self.pack
+        stored = bytes(pack[chunk.pack_off:chunk.pack_off + chunk.stored_bytes])
         return ckread.decode_chunk(chunk.codec, stored, chunk.nr_pages * PAGE)
 
     def fix_file(self, f):
@@ -207,13 +219,15 @@ class Model:
 
     def layout(self):
         codecs = {c.codec for c in self.chunks}
-        header = {"incompat": sum(bit for codec, bit in INCOMPAT.items() if codec in codecs),
+        header = {"incompat": sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
+                              | (INCOMPAT_BASES if self.bases else 0),
                   "pack_bytes": len(self.pack)}
         header.update(self.header)
         sections = [Section(1, 1, bytes(self.strings))]
         for kind, (name, row) in enumerate(self.tables, 2):
             data = b"".join(r.pack() for r in getattr(self, name))
-            sections.append(Section(kind, row.struct.size, data))
+            if data or name != "bases":
+                sections.append(Section(kind, row.struct.size, data))
         return Layout(header, sections + list(self.extra))
 
     def build(self):
@@ -231,6 +245,11 @@ class Model:
         checksum = xxh64(raw) if h["checksum"] is None else h["checksum"]
         self.pack[:64] = raw + checksum.to_bytes(8, "little")
         return idx, bytes(self.pack)
+
+    def image_id(self):
+        layout = self.layout()
+        layout.build()
+        return layout.image_id
 
     def save(self, out):
         idx, pack = self.build()
@@ -328,6 +347,20 @@ class Builder:
         pack += stored + bytes(-len(stored) % PAGE)
         return len(self.rows) - 1
 
+    def base(self, model, path):
+        """Another image as a base; its number."""
+        m = self.model
+        ident = model.image_id()
+        m.base_packs.append(model.build()[1])
+        m.bases.append(Base(ident, len(model.pack), m.add_string(path), model.header["extent_bytes"],
+                            len(path), bytes(10)))
+        return len(m.bases)
+
+    def base_chunk(self, base, row):
+        """A chunk of the model that base() was given."""
+        self.rows.append(row.copy(base=base))
+        return len(self.rows) - 1
+
     def file(self, name, data=None, handles=None, link=None, **meta):
         """kind 1 with data, kind 2 with handles of chunks, kind 3 with a link target."""
         self.files.append((name, data, handles, link, meta))
@@ -352,8 +385,8 @@ class Builder:
     def finish(self):
         m = self.model
         order = sorted(range(len(self.rows)),
-                       key=lambda i: (self.rows[i].codec != ZERO, self.rows[i].pack_off,
-                                      self.rows[i].nr_pages))
+                       key=lambda i: (self.rows[i].codec != ZERO, self.rows[i].base,
+                                      self.rows[i].pack_off, self.rows[i].nr_pages))
         number = {handle: i for i, handle in enumerate(order)}
         m.chunks = [self.rows[i] for i in order]
         position = {}
@@ -490,6 +523,34 @@ def random_image(seed):
         b.target(rng.choice([1, 2]), ident, ops, cuts=cuts, pages_id=ident)
         b.file(b"pages-%d.img" % ident, handles=in_pages)
     return b.finish()
+
+
+def based():
+    """
+    (path, model) of two bases, which have equal chunks, and the model of an image that takes chunks
+    from both, of every codec, and has some of its own. Each path is seen from the image.
+    """
+    one, two = golden(), random_image(7)
+    b = Builder(8 << 20)
+    b.model.header["minor"] = 1
+    paths = (b"../one", b"../two")
+    n1, n2 = b.base(one, paths[0]), b.base(two, paths[1])
+    zero = b.zero(3)
+    raw, packed = b.chunk(RAW, pattern(5, 4)), b.chunk(LZ4, b"\x42" * (8 * PAGE))
+    ones = [b.base_chunk(n1, c) for c in one.chunks if c.codec != ZERO]
+    twos = [b.base_chunk(n2, c) for c in two.chunks if c.codec != ZERO]
+    handles = [raw, *ones, zero, packed, *twos, ones[0]]
+    addr, ops = 0x10000, []
+    for h in handles:
+        nr = b.rows[h].nr_pages
+        ops.append((addr, h, 0, nr, 2 if h == raw else 0))
+        addr += nr * PAGE
+    b.target(1, 5, ops, cuts=(2, 5))
+    b.file(b"pages-1.img", handles=handles)
+    b.file(b"mm-5.img", mm_file([(0x10000, addr)]))
+    b.file(b"pstree.img", pstree_file([(5, 0)]))
+    b.file(b"inventory.img", criuimg.image("inventory", [criuimg.encode([(1, 2), (2, 1)])]))
+    return list(zip(paths, (one, two))), b.finish()
 
 
 def main(argv):

@@ -138,6 +138,10 @@ def incompat_bit(bit):
     return layout(lambda lay: lay.header.update(incompat=lay.header["incompat"] | 1 << bit))
 
 
+def incompat_flip(bits):
+    return layout(lambda lay: lay.header.update(incompat=lay.header["incompat"] ^ bits))
+
+
 def pack_bytes_odd(m):
     m.pack += bytes(100)
 
@@ -250,7 +254,7 @@ def extra_section(kind, entry_bytes=4, data=b"12345678", **fields):
 
 
 def storage(*values, entry_bytes=16, **fields):
-    """The optional section of 4.9; values: bytes_per_s, profile, nr_cores, measured, reserved."""
+    """The optional section of 4.10; values: bytes_per_s, profile, nr_cores, measured, reserved."""
     return extra_section(ckread.S_STORAGE, entry_bytes, ckread.STORAGE.pack(*values), **fields)
 
 
@@ -272,7 +276,7 @@ def section_after(i, field, step):
 
 TABLE_CASES = [
     ("type-0", UNSUPPORTED, section(0, kind=0)),
-    ("type-9", UNSUPPORTED, extra_section(9)),
+    ("type-10", UNSUPPORTED, extra_section(10)),
     ("type-2-31-less-1", UNSUPPORTED, extra_section((1 << 31) - 1)),
     ("entry-bytes", CORRUPT, section(5, entry_bytes=32)),
     ("entry-bytes-0", CORRUPT, section(2, entry_bytes=0, count=0)),
@@ -385,7 +389,8 @@ def chunk_case(name, change, rule="R-chunk", cls=CORRUPT):
 
 chunk_case("pages-0", assign("chunks", codec_is(RAW), nr_pages=0, stored_bytes=0))
 chunk_case("pages-above-max", header(max_chunk_pages=2))
-chunk_case("reserved", assign("chunks", reserved=1), rule="R-reserved")
+chunk_case("base-of-none", assign("chunks", stored, base=1))
+chunk_case("zero-base", assign("chunks", codec_is(ZERO), base=1))
 chunk_case("zero-pack-off", assign("chunks", codec_is(ZERO), pack_off=PAGE))
 chunk_case("zero-stored", assign("chunks", codec_is(ZERO), stored_bytes=PAGE))
 chunk_case("zero-checksum", assign("chunks", codec_is(ZERO), checksum=5))
@@ -512,6 +517,90 @@ add("pack-gap", "R-padding", ACCEPT, None, lambda m: add_chunk(
     m, RAW, ckwrite.pattern(96, 1), off=len(m.pack) + 8 * PAGE))
 add("pack-tail", "R-pack", ACCEPT, None, lambda m: m.pack.extend(bytes(3 * PAGE)))
 add("strings-unused", "R-file", ACCEPT, None, lambda m: m.add_string(b"nobody names this"))
+
+
+# ---- bases --------------------------------------------------------------------------------------
+
+def base_case(name, change, rule="R-base", section="bases"):
+    add("base-" + name, rule, CORRUPT, section, change)
+
+
+def based_only(change):
+    def changed(m):
+        pick(m.bases)
+        change(m)
+    return changed
+
+
+def base_path(path):
+    def change(m):
+        row = pick(m.bases)
+        row.path_off, row.path_len = m.add_string(path), len(path)
+    return change
+
+
+def lies_in(base):
+    return lambda row: row.base == base
+
+
+def base_chunk_case(name, change, rule="R-chunk"):
+    base_case("chunk-" + name, based_only(fixed(change)), rule, "chunks")
+
+
+for _name, _path in [("absolute", b"/var/lib/one"), ("empty-name", b"..//one"),
+                     ("slash-last", b"../one/"), ("up-inside", b"../a/../one"), ("up", b".."),
+                     ("up-twice", b"../.."), ("dot", b"."), ("dot-first", b"./one"),
+                     ("dot-inside", b"../a/./one"), ("zero", b"../one\0"),
+                     ("long-name", b"../" + b"a" * 256), ("long", b"a/" * 2047 + b"bc")]:
+    base_case("path-" + _name, base_path(_path))
+base_case("path-len-0", assign("bases", path_len=0))
+base_case("path-outside", assign("bases", path_off=M64))
+base_case("reserved", assign("bases", reserved=bytes(9) + b"\1"), rule="R-reserved")
+base_case("pack-bytes-0", assign("bases", pack_bytes=0))
+base_case("pack-bytes-odd", assign("bases", pack_bytes=lambda v: v + 512))
+base_case("extent", assign("bases", extent_bytes=5 << 20))
+base_case("none", based_only(layout(lambda lay: setattr(lay.sections[8], "data", b""))))
+base_case("section-missing", based_only(layout(lambda lay: lay.sections.pop(8))), "R-sections",
+          "header")
+base_case("feature-missing", based_only(incompat_flip(8)), "R-sections", "header")
+add("feature-bases-extra", "R-sections", CORRUPT, "header", incompat_bit(3))
+base_chunk_case("off-0", assign("chunks", lies_in(1), pack_off=0))
+base_chunk_case("off-odd", assign("chunks", lies_in(1), pack_off=lambda v: v + 1))
+base_chunk_case("past-end", lambda m: assign("chunks", lies_in(1), pack_off=m.bases[0].pack_bytes)(
+    m))
+base_chunk_case("above", lambda m: setattr(m.chunks[-1], "base", len(m.bases) + 1))
+base_chunk_case("order", lambda m: swapped(m, numbers(m, lambda c: stored(c) and not c.base)[-1],
+                                           numbers(m, lies_in(1))[0]))
+base_chunk_case("order-of-bases", lambda m: swapped(m, numbers(m, lies_in(1))[-1],
+                                                    numbers(m, lies_in(2))[0]))
+base_chunk_case("overlap", lambda m: setattr(m.chunks[numbers(m, lies_in(1))[1]], "pack_off",
+                                             m.chunks[numbers(m, lies_in(1))[0]].pack_off))
+base_chunk_case("checksum", lambda m: setattr(m.chunks[-1], "checksum", 7), "R-data")
+
+
+@mutator("base-id-twice", "R-base", CORRUPT, "bases")
+def _(m):
+    a, b = pick_pair(m.bases)
+    b.image_id = a.image_id
+
+
+@mutator("base-without-chunk", "R-base", CORRUPT, "bases")
+def _(m):
+    m.bases.append(pick(m.bases).copy(image_id=bytes(16)))
+
+
+@mutator("base-skipped", "R-base", CORRUPT, "bases")
+def _(m):
+    m.bases.insert(0, pick(m.bases).copy(image_id=bytes(16)))
+    for c in m.chunks:
+        c.base += 1 if c.base else 0
+
+
+@mutator("base-direct", "R-op", CORRUPT, "ops")
+def _(m):
+    pick(m.bases)
+    raws = numbers(m, lambda c: c.base and c.codec == RAW)
+    pick(m.ops, lambda op: op.chunk in raws).place |= 2
 
 
 def data_case(name, codec, data, raw):

@@ -54,10 +54,11 @@ def check_truth(fast, out, truth):
     return plan
 
 
-def convert(dump, fast, codec, extent, threads):
+def convert(dump, fast, codec, extent, threads, bases=()):
     """Dumps here are small: 256 MiB and 48 bytes a page are 300 MiB at the very most."""
     done = ckfast("convert", dump, fast, "--codec", codec, "--profile", "ssd",
-                  "--extent-size", extent, "--threads", str(threads))
+                  "--extent-size", extent, "--threads", str(threads),
+                  *(arg for base in bases for arg in ("--base", base)))
     expect(done.code == 0, "convert %s %s: exit %d: %s" % (codec, extent, done.code,
                                                            done.err.strip()))
     expect(done.peak_kib < tool.PEAK_KIB, "convert took %d KiB" % done.peak_kib)
@@ -69,6 +70,23 @@ def same_bytes(a, b):
     for name in os.listdir(a):
         with open(os.path.join(a, name), "rb") as f, open(os.path.join(b, name), "rb") as g:
             expect(f.read() == g.read(), "%s depends on the number of threads" % name)
+
+
+def based(work, fast, out, truth):
+    """The dump that fast was made of once more, on top of fast: next to nothing is stored again."""
+    dump, top = os.path.join(out, truth["dump"]), os.path.join(work, "based")
+    back = os.path.join(work, "back")
+    convert(dump, top, "zstd", "8M", 1, [fast])
+    convert(dump, top + "-t4", "zstd", "8M", 4, [fast])
+    same_bytes(top, top + "-t4")
+    check_truth(top, out, truth)
+    for args in (("verify", top), ("extract", top, back), ("flatten", top, top + "-flat")):
+        done = ckfast(*args)
+        expect(done.code == 0, "%s: exit %d: %s" % (args[0], done.code, done.err.strip()))
+    same_dump(dump, back, "extract")
+    check_truth(top + "-flat", out, truth)
+    for path in (top, top + "-t4", top + "-flat", back):
+        shutil.rmtree(path)
 
 
 def good(work, seed, options=None, matrix=None):
@@ -98,6 +116,7 @@ def good(work, seed, options=None, matrix=None):
             image.close()
             same_dump(dump, back, "ckread extract")
             shutil.rmtree(back)
+            based(work, fast, out, truth)
         shutil.rmtree(fast)
     changed = tool.difference(before, tool.picture(out))
     expect(changed is None, "convert touched the dump: %s" % changed)

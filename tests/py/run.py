@@ -184,13 +184,110 @@ def tiny():
     return b.finish()
 
 
+# ---- bases --------------------------------------------------------------------------------------
+
+def save_based(work):
+    bases, model = ckwrite.based()
+    fast = os.path.join(work, "fast")
+    model.save(fast)
+    for path, base in bases:
+        base.save(os.path.normpath(os.path.join(os.fsencode(fast), path)).decode())
+    return fast
+
+
+def based_accepted(work):
+    fast = save_based(work)
+    expect(not ckread.check(fast), "ckread refuses it")
+    done = ckfast("verify", fast)
+    expect(done.code == 0, "verify: exit %d: %s" % (done.code, done.err.strip()))
+    mine, theirs = os.path.join(work, "mine"), os.path.join(work, "theirs")
+    flat, third = os.path.join(work, "flat"), os.path.join(work, "third")
+    image = ckread.opened(fast)
+    image.extract(mine)
+    image.close()
+    for args in (("extract", fast, theirs), ("flatten", fast, flat), ("verify", flat)):
+        done = ckfast(*args)
+        expect(done.code == 0, "%s: exit %d: %s" % (args[0], done.code, done.err.strip()))
+    roundtrip.same_dump(mine, theirs, "extract")
+    image = ckread.opened(flat)
+    expect(image is not None and not image.bases, "ckread refuses what flatten made")
+    image.extract(third)
+    image.close()
+    roundtrip.same_dump(mine, third, "flatten")
+
+
+def based_refuses(work, name):
+    """Each rule about bases, on an image that has some; both readers agree."""
+    out = os.path.join(work, "out")
+    try:
+        mutate.make(name, save_based(work), out)
+    except mutate.Skip:
+        raise Skipped("the image has not got it") from None
+    m = mutate.MUTATORS[name]
+    violations = ckread.check(out)
+    expect(violations, "ckread finds nothing")
+    cls, section, _, _, rule, _ = violations[0]
+    expect((cls, rule, section) == (m.cls, m.rule, m.section),
+           "ckread: " + ckread.message(violations[0]))
+    return agree(out, violations, ckfast("verify", out))
+
+
+def base_missing(work, how):
+    """A base that is not there, or is not what was meant: neither corrupt nor unsupported."""
+    fast, one, two = save_based(work), os.path.join(work, "one"), os.path.join(work, "two")
+    named = os.path.join(work, "elsewhere")
+    os.rename(one, named)
+    if how == "link":
+        os.symlink("elsewhere", one)
+    elif how == "other":
+        ckwrite.random_image(3).save(one)
+    elif how == "swapped":
+        os.rename(two, one)
+    elif how == "fifo":
+        os.mkdir(one)
+        os.mkfifo(os.path.join(one, ckread.PACK))
+    try:
+        ckread.check(fast)
+        raise tool.Failure("ckread finds nothing")
+    except ckread.NoBase:
+        pass
+    ident = ckwrite.golden().image_id().hex()
+    for args in (("verify", fast), ("extract", fast, os.path.join(work, "dump")),
+                 ("flatten", fast, os.path.join(work, "flat"))):
+        done = ckfast(*args)
+        expect(done.code == (3 if how == "fifo" else 1), "%s: exit %d: %s"
+               % (args[0], done.code, done.err.strip()))
+        expect(len(tool.lines(done.err)) == 1 and "base 1" in done.err and ident in done.err
+               and "../one" in done.err, done.err)
+        if how != "swapped":
+            done = ckfast(args[0], "--base", named, *args[1:])
+            expect(done.code == 0, "%s --base: exit %d: %s" % (args[0], done.code,
+                                                               done.err.strip()))
+    done = ckfast("inspect", fast)
+    expect(done.code == 0 and "missing" in done.out, "inspect: exit %d: %s" % (done.code, done.out))
+    return ckfast("verify", fast).err.strip()
+
+
+def run_based(cases):
+    cases.case("based", based_accepted)
+    for how in ("gone", "link", "other", "swapped", "fifo"):
+        cases.case("base " + how, base_missing, how)
+    for name in BASED:
+        cases.case("based " + name, based_refuses, name)
+
+
 # ---- all --------------------------------------------------------------------------------------
+
+# What needs an image with bases to break.
+UNBASED = [name for name in mutate.MUTATORS if not name.startswith("base-")]
+BASED = [name for name in mutate.MUTATORS if name.startswith("base-")]
+
 
 def run_reader(cases, fast):
     cases.case("reader golden", reader_accepts, ckwrite.golden())
     for seed in range(20):
         cases.case("reader random %d" % seed, reader_accepts, ckwrite.random_image(seed))
-    for name in mutate.MUTATORS:
+    for name in UNBASED:
         cases.case("reader " + name, reader_refuses, fast, name)
 
 
@@ -198,11 +295,12 @@ def run_broken(cases, fast, long):
     cases.case("both golden", both_accept, ckwrite.golden())
     for seed in range(60 if long else 12):
         cases.case("both random %d" % seed, both_accept, ckwrite.random_image(seed))
-    for name in mutate.MUTATORS:
+    for name in UNBASED:
         cases.case("both " + name, both_refuse, fast, name)
     for name in ("file-name-climb", "file-name-slash", "file-name-dotdot", "file-fifo",
                  "file-symlink", "data-chunk-checksum", "file-regular-checksum", "pack-of-another"):
         cases.case("extract " + name, extract_refuses, fast, name)
+    run_based(cases)
     run_converted(cases, long)
 
 
@@ -218,8 +316,7 @@ def run_converted(cases, long):
         print("convert: exit %d: %s" % (done.code, done.err.strip()))
         cases.failed += 1
         return
-    names = list(mutate.MUTATORS)
-    for name in names if long else names[::6]:
+    for name in UNBASED if long else UNBASED[::6]:
         cases.case("converted " + name, both_refuse, fast, name)
 
 

@@ -65,6 +65,7 @@ void img_fini(struct img_builder *b)
 	free(b->idx.ops);
 	free(b->idx.lanes);
 	free(b->idx.huge);
+	free(b->idx.bases);
 	free(b->pack);
 	ckf_codec_ctx_free(b->codecs);
 	memset(b, 0, sizeof(*b));
@@ -314,6 +315,63 @@ int img_write(struct img_builder *b, int dir_fd)
 		ret = write_file(dir_fd, CKF_IDX_NAME, buf, idx_bytes);
 	free(buf);
 	return ret;
+}
+
+/* Chunk i of b leaves its pack for that of base, where it has the same place. */
+static void move_chunk(struct img_builder *b, struct img_builder *base, uint64_t i)
+{
+	struct ckf_chunk *c = &b->idx.chunks[i];
+
+	base->idx.chunks = grow(base->idx.chunks, base->idx.nr_chunks, sizeof(*c));
+	base->idx.chunks[base->idx.nr_chunks++] = *c;
+	memcpy(base->pack + c->pack_off, b->pack + c->pack_off, c->stored_bytes);
+	memset(b->pack + c->pack_off, 0, c->stored_bytes);
+	c->base = 1;
+}
+
+void img_to_base(struct img_builder *b, int dir_fd, const char *path)
+{
+	uint32_t *number = calloc(b->idx.nr_chunks, sizeof(*number));
+	struct ckf_chunk *chunks = calloc(b->idx.nr_chunks, sizeof(*chunks));
+	struct img_builder base;
+	uint32_t n = 0;
+	size_t bytes;
+
+	need(number && chunks, "no memory");
+	img_init(&base);
+	free(base.pack);
+	base.pack = calloc(1, b->idx.pack_bytes);
+	need(base.pack, "no memory");
+	base.idx.pack_bytes = b->idx.pack_bytes;
+	base.idx.extent_bytes = b->idx.extent_bytes;
+	for (uint64_t i = 1; i < b->idx.nr_chunks; i += 2)
+		if (b->idx.chunks[i].codec != CKF_CODEC_ZERO)
+			move_chunk(b, &base, i);
+	for (uint8_t which = 0; which < 2; which++)
+		for (uint64_t i = 0; i < b->idx.nr_chunks; i++)
+			if (b->idx.chunks[i].base == which) {
+				chunks[n] = b->idx.chunks[i];
+				number[i] = n++;
+			}
+	free(b->idx.chunks);
+	b->idx.chunks = chunks;
+	for (uint64_t i = 0; i < b->idx.nr_ops; i++)
+		b->idx.ops[i].chunk = number[b->idx.ops[i].chunk];
+	for (uint64_t i = 0; i < b->idx.nr_refs; i++)
+		b->idx.refs[i] = number[b->idx.refs[i]];
+	free(number);
+	if (dir_fd < 0)
+		free(img_encode(&base, &bytes));
+	else
+		need(!img_write(&base, dir_fd), "cannot write the base");
+	b->idx.bases = calloc(1, sizeof(*b->idx.bases));
+	need(b->idx.bases, "no memory");
+	b->idx.nr_bases = 1;
+	b->idx.bases[0].pack_bytes = base.idx.pack_bytes;
+	b->idx.bases[0].extent_bytes = base.idx.extent_bytes;
+	b->idx.bases[0].path = path;
+	memcpy(b->idx.bases[0].image_id, base.idx.image_id, CKF_ID_BYTES);
+	img_fini(&base);
 }
 
 /* splitmix64 */

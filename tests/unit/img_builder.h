@@ -76,6 +76,12 @@ void img_sample(struct img_builder *b);
 /* A valid index with random contents and nothing in its pack. */
 void img_random(struct img_builder *b, uint64_t seed);
 
+/*
+ * Moves every second stored chunk into an image of its own, made in dir_fd (-1: nowhere), which
+ * becomes a base of b at path. Chunks get other numbers, and all that name them follow.
+ */
+void img_to_base(struct img_builder *b, int dir_fd, const char *path);
+
 /* A step of a small generator with a visible seed. */
 uint64_t img_rand(uint64_t *state);
 

@@ -153,7 +153,7 @@ static void expect_ok(int ret, const struct ckf_error *err)
 }
 
 /* Every op of a target has the pages of the model, and there are no others. */
-static void check_target(const struct ckf_image *img, const struct ckf_target *t, int pack_fd,
+static void check_target(const struct ckf_image *img, const struct ckf_target *t, const int *packs,
 			 const struct model *m)
 {
 	static uint8_t chunk[CKF_MAX_CHUNK_PAGES * CKF_PAGE_BYTES];
@@ -166,8 +166,11 @@ static void check_target(const struct ckf_image *img, const struct ckf_target *t
 	for (uint64_t i = t->first_op; i < t->first_op + t->nr_ops; i++) {
 		const struct ckf_op *op = &img->idx->ops[i];
 
-		assert_int_equal(
-			ckf_image_read_chunk(img, pack_fd, op->chunk, ctx, stored, chunk, NULL), 0);
+		assert_int_equal(ckf_image_read_chunk(img, packs[img->idx->chunks[op->chunk].base],
+						      op->chunk, ctx, stored, chunk, NULL),
+				 0);
+		assert_false((ckf_op_flags(op) & CKF_OP_DIRECT) &&
+			     img->idx->chunks[op->chunk].base);
 		for (uint32_t k = 0; k < op->nr_pages; k++) {
 			uint64_t page = (ckf_op_addr(op) - BASE) / CKF_PAGE_BYTES + k;
 
@@ -191,13 +194,12 @@ static void check_image(const struct env *e, uint64_t nr_targets)
 {
 	struct ckf_error err = { 0 };
 	struct ckf_image *img = NULL;
-	int dir = open(e->fast, O_RDONLY | O_DIRECTORY), pack;
+	int dir = open(e->fast, O_RDONLY | O_DIRECTORY), *packs;
 
 	assert_true(dir >= 0);
 	expect_ok(ckf_image_open(dir, &img, &err), &err);
 	expect_ok(ckf_verify(img, 2, NULL, NULL, NULL, &err), &err);
-	pack = ckf_image_open_pack(img, dir, 0, &err);
-	assert_true(pack >= 0);
+	expect_ok(ckf_image_open_packs(img, dir, &packs, &err), &err);
 	assert_int_equal(img->idx->nr_targets, nr_targets);
 	for (uint64_t i = 0; i < nr_targets; i++) {
 		const struct ckf_target *t = &img->idx->targets[i];
@@ -205,9 +207,9 @@ static void check_image(const struct env *e, uint64_t nr_targets)
 
 		while (strcmp(img->idx->files[t->file].name, e->names[k]) != 0)
 			assert_true(++k < nr_targets);
-		check_target(img, t, pack, &e->models[k]);
+		check_target(img, t, packs, &e->models[k]);
 	}
-	close(pack);
+	ckf_image_close_packs(img, packs);
 	close(dir);
 	ckf_image_close(img);
 }
@@ -220,6 +222,44 @@ static void roundtrip(struct env *e, const struct ckf_convert_opts *opts, uint64
 	expect_ok(ckf_convert(e->dump, e->fast, opts, &stats, &err), &err);
 	assert_true(stats.zero_bytes + stats.dup_bytes <= stats.page_bytes);
 	check_image(e, nr_targets);
+	expect_ok(ckf_extract(e->fast, e->back, opts, &err), &err);
+	same_dirs(e->dump, e->back);
+}
+
+/*
+ * The same dump again, with the image that is there as its base: nothing but direct pages is stored
+ * anew. Then once more on top of both, and flat.
+ */
+static void roundtrip_based(struct env *e, const struct ckf_convert_opts *opts, uint64_t nr_targets)
+{
+	char first[128], flat[128];
+	const char *bases[2] = { first, e->fast };
+	struct ckf_convert_opts based = *opts;
+	struct ckf_convert_stats stats;
+	struct ckf_error err = { 0 };
+
+	based.bases = bases;
+	strcpy(first, e->fast);
+	for (based.nr_bases = 1; based.nr_bases <= 2; based.nr_bases++) {
+		char last[128];
+
+		strcpy(last, e->fast);
+		bases[1] = last;
+		snprintf(e->fast, sizeof(e->fast), "%.60s/based%zu", e->base, based.nr_bases);
+		expect_ok(ckf_convert(e->dump, e->fast, &based, &stats, &err), &err);
+		assert_true(stats.base_bytes + stats.zero_bytes + stats.dup_bytes <=
+			    stats.page_bytes);
+		check_image(e, nr_targets);
+		dm_remove(e->back);
+		expect_ok(ckf_extract(e->fast, e->back, opts, &err), &err);
+		same_dirs(e->dump, e->back);
+	}
+	snprintf(flat, sizeof(flat), "%.60s/flat", e->base);
+	expect_ok(ckf_flatten(e->fast, flat, opts, &err), &err);
+	dm_remove(first);
+	strcpy(e->fast, flat);
+	check_image(e, nr_targets);
+	dm_remove(e->back);
 	expect_ok(ckf_extract(e->fast, e->back, opts, &err), &err);
 	same_dirs(e->dump, e->back);
 }
@@ -329,6 +369,7 @@ static void test_random(void **state)
 		opts.extent_bytes = 4u << 20 << dm_rand(&e->rand) % 3;
 		make_dump(e, 1 + (unsigned int)round % MAX_LEVELS);
 		roundtrip(e, &opts, 3);
+		roundtrip_based(e, &opts, 3);
 	}
 }
 

@@ -147,7 +147,7 @@ static const struct corruption header_cases[] = {
 };
 
 static const struct corruption table_cases[] = {
-	{ { SECT(7, type, 9) }, UNSUPPORTED(TABLE, 7, "R-sections: type, got 9, want 1 to 8") },
+	{ { SECT(7, type, 10) }, UNSUPPORTED(TABLE, 7, "R-sections: type, got 10, want 1 to 9") },
 	{ { SECT(7, type, 0x7fffffff) }, UNSUPPORTED(TABLE, 7, "R-sections: type") },
 	{ { SECT(0, type, 0) }, UNSUPPORTED(TABLE, 0, "R-sections: type, got 0") },
 	{ { SECT(1, type, 1) }, BAD(TABLE, 1, "R-sections: type, got 1, want above 1") },
@@ -198,9 +198,10 @@ static const struct corruption table_cases[] = {
 
 static const struct corruption chunk_cases[] = {
 	{ { CHUNK(2, codec, 5) }, UNSUPPORTED(CHUNKS, 2, "R-chunk: codec, got 5, want at most 4") },
-	{ { CHUNK(0, codec, 255), CHUNK(0, nr_pages, 0), CHUNK(0, reserved, 1) },
+	{ { CHUNK(0, codec, 255), CHUNK(0, nr_pages, 0), CHUNK(0, base, 1) },
 	  UNSUPPORTED(CHUNKS, 0, "R-chunk: codec") },
-	{ { CHUNK(2, reserved, 1) }, BAD(CHUNKS, 2, "R-reserved: reserved byte, got 1, want 0") },
+	{ { CHUNK(2, base, 1) }, BAD(CHUNKS, 2, "R-chunk: base, got 1, want at most 0") },
+	{ { CHUNK(1, base, 1) }, BAD(CHUNKS, 1, "R-chunk: base of a zero chunk, got 1, want 0") },
 	{ { CHUNK(2, nr_pages, 0) }, BAD(CHUNKS, 2, "R-chunk: nr_pages, got 0, want 1 to 512") },
 	{ { CHUNK(2, nr_pages, 513) },
 	  BAD(CHUNKS, 2, "R-chunk: nr_pages, got 513, want 1 to 512") },

@@ -35,6 +35,7 @@
 struct world {
 	char dir[64];
 	int dir_fd;
+	int base_fd; /* a base of half the chunks; -1: all are in the image itself */
 	struct img_builder b;
 	struct ckf_image *img;
 	char *model;   /* what the area must hold; BACKGROUND where the plan has nothing */
@@ -134,12 +135,21 @@ static void random_plan(struct world *w, uint32_t zero, bool dense)
 	free(old);
 }
 
-static void world_init(struct world *w, uint64_t seed, bool dense)
+static void make_base(struct world *w)
+{
+	assert_int_equal(mkdirat(w->dir_fd, "base", 0700), 0);
+	w->base_fd = openat(w->dir_fd, "base", O_RDONLY | O_DIRECTORY);
+	assert_true(w->base_fd >= 0);
+	img_to_base(&w->b, w->base_fd, "base");
+}
+
+static void world_init_based(struct world *w, uint64_t seed, bool dense, bool based)
 {
 	uint32_t zero, file;
 
 	memset(w, 0, sizeof(*w));
 	w->seed = seed;
+	w->base_fd = -1;
 	print_message("seed %llu\n", (unsigned long long)seed);
 	snprintf(w->dir, sizeof(w->dir), "/var/tmp/ckf-fill-XXXXXX");
 	assert_non_null(mkdtemp(w->dir));
@@ -158,14 +168,27 @@ static void world_init(struct world *w, uint64_t seed, bool dense)
 	img_lanes(&w->b, LANE_OPS);
 	if (dense)
 		img_huge(&w->b, 0, BASE, 6);
+	if (based)
+		make_base(w);
 	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
 	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
+}
+
+static void world_init(struct world *w, uint64_t seed, bool dense)
+{
+	world_init_based(w, seed, dense, false);
 }
 
 static void world_fini(struct world *w)
 {
 	ckf_image_close(w->img);
 	img_fini(&w->b);
+	if (w->base_fd >= 0) {
+		unlinkat(w->base_fd, CKF_IDX_NAME, 0);
+		unlinkat(w->base_fd, CKF_PACK_NAME, 0);
+		close(w->base_fd);
+		unlinkat(w->dir_fd, "base", AT_REMOVEDIR);
+	}
 	unlinkat(w->dir_fd, CKF_IDX_NAME, 0);
 	unlinkat(w->dir_fd, CKF_PACK_NAME, 0);
 	unlinkat(w->dir_fd, "pagemap-1.img", 0);
@@ -211,10 +234,12 @@ static int fill(struct world *w, const struct ckf_dest *dests, size_t nr, uint32
 	return ckf_fill(w->img, &w->img->idx->targets[0], dests, nr, &o, stats, err);
 }
 
-static void drop_cache(struct world *w)
+static void drop_cache(int dir_fd)
 {
-	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY);
+	int fd = openat(dir_fd, CKF_PACK_NAME, O_RDONLY);
 
+	if (fd < 0)
+		return;
 	fdatasync(fd);
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	close(fd);
@@ -244,7 +269,7 @@ static bool have_uring(void)
 	return true;
 }
 
-static void run_all_roads(bool dense, uint64_t seed)
+static void run_all_roads(bool dense, bool based, uint64_t seed)
 {
 	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING, CKF_FILL_NO_DIRECT,
 					  CKF_FILL_NO_URING | CKF_FILL_NO_DIRECT,
@@ -252,7 +277,7 @@ static void run_all_roads(bool dense, uint64_t seed)
 	unsigned int tasks, fds;
 	struct world w;
 
-	world_init(&w, seed, dense);
+	world_init_based(&w, seed, dense, based);
 	tasks = count_entries("/proc/self/task");
 	fds = count_entries("/proc/self/fd");
 	for (unsigned int threads = 1; threads <= 4; threads += threads == 1 ? 1 : 2)
@@ -266,7 +291,8 @@ static void run_all_roads(bool dense, uint64_t seed)
 					      .prot = PROT_READ | PROT_WRITE,
 					      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
 
-			drop_cache(&w);
+			drop_cache(w.dir_fd);
+			drop_cache(w.base_fd);
 			if (fill(&w, &d, 1, flags[i], threads, &stats, &err))
 				fail_msg("flags %x threads %u: %s", flags[i], threads, err.msg);
 			assert_area(&w, area, 0);
@@ -286,14 +312,50 @@ static void test_sparse(void **state)
 {
 	(void)state;
 	for (uint64_t seed = 1; seed <= 3; seed++)
-		run_all_roads(false, seed);
+		run_all_roads(false, false, seed);
+}
+
+/* Half of the chunks come out of another pack. */
+static void test_bases(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 5; seed <= 6; seed++)
+		run_all_roads(seed == 6, true, seed);
+}
+
+/* A base that went away, or that is damaged, after the image was opened. */
+static void test_base_broken(void **state)
+{
+	struct ckf_error err = { 0 };
+	char *area = map_area(), byte;
+	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+	struct world w;
+	uint64_t at;
+	int fd;
+
+	(void)state;
+	world_init_based(&w, 7, false, true);
+	fd = openat(w.base_fd, CKF_PACK_NAME, O_RDWR);
+	at = w.b.idx.chunks[w.b.idx.nr_chunks - 1].pack_off + 5;
+	assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+	close(fd);
+	assert_int_equal(fill(&w, &d, 1, 0, 3, NULL, &err), -EBADMSG);
+	assert_non_null(strstr(err.msg, "of base 1 (base)"));
+	assert_int_equal(unlinkat(w.base_fd, CKF_PACK_NAME, 0), 0);
+	memset(&err, 0, sizeof(err));
+	assert_int_equal(fill(&w, &d, 1, 0, 3, NULL, &err), -ENOENT);
+	assert_non_null(strstr(err.msg, "base 1, image "));
+	munmap(area, AREA_BYTES);
+	world_fini(&w);
 }
 
 static void test_dense(void **state)
 {
 	(void)state;
 	for (uint64_t seed = 11; seed <= 13; seed++)
-		run_all_roads(true, seed);
+		run_all_roads(true, false, seed);
 }
 
 /* Memory that is not fresh is overwritten, zeros too; what no op covers stays. */
@@ -513,11 +575,12 @@ static void test_stalled(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sparse),	  cmocka_unit_test(test_dense),
-		cmocka_unit_test(test_not_fresh), cmocka_unit_test(test_shared),
-		cmocka_unit_test(test_skip),	  cmocka_unit_test(test_outside),
-		cmocka_unit_test(test_flip),	  cmocka_unit_test(test_no_trace),
-		cmocka_unit_test(test_stalled),
+		cmocka_unit_test(test_sparse),	    cmocka_unit_test(test_dense),
+		cmocka_unit_test(test_not_fresh),   cmocka_unit_test(test_shared),
+		cmocka_unit_test(test_skip),	    cmocka_unit_test(test_outside),
+		cmocka_unit_test(test_flip),	    cmocka_unit_test(test_no_trace),
+		cmocka_unit_test(test_stalled),	    cmocka_unit_test(test_bases),
+		cmocka_unit_test(test_base_broken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,7 @@
 struct world {
 	char dir[64];
 	int dir_fd;
+	int base_fd; /* a base of half the chunks, of worlds with an even seed; else -1 */
 	struct img_builder b;
 	struct ckf_image *img;
 	uint8_t *model;
@@ -109,15 +110,17 @@ static void make_model(struct world *w)
 	struct ckf_codec_ctx *ctx;
 	void *stored = aligned_alloc(CKF_PAGE_BYTES, 4u << 20);
 	uint8_t *pages = malloc(4u << 20);
-	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY);
+	int *fds;
 
 	w->model = malloc(AREA_BYTES);
-	assert_true(stored && pages && w->model && fd >= 0 && !ckf_codec_ctx_new(&ctx));
+	assert_true(stored && pages && w->model && !ckf_codec_ctx_new(&ctx));
+	assert_int_equal(ckf_image_open_packs(w->img, w->dir_fd, &fds, NULL), 0);
 	for (uint64_t i = 0; i < idx->nr_ops; i++) {
 		const struct ckf_op *op = &idx->ops[i];
 
-		assert_int_equal(
-			ckf_image_read_chunk(w->img, fd, op->chunk, ctx, stored, pages, NULL), 0);
+		assert_int_equal(ckf_image_read_chunk(w->img, fds[idx->chunks[op->chunk].base],
+						      op->chunk, ctx, stored, pages, NULL),
+				 0);
 		memcpy(w->model + (ckf_op_addr(op) - BASE),
 		       pages + ckf_pages_to_bytes(op->first_page),
 		       ckf_pages_to_bytes(op->nr_pages));
@@ -125,7 +128,7 @@ static void make_model(struct world *w)
 	ckf_codec_ctx_free(ctx);
 	free(stored);
 	free(pages);
-	close(fd);
+	ckf_image_close_packs(w->img, fds);
 }
 
 static unsigned int count_entries(const char *path)
@@ -187,6 +190,7 @@ static void world_init(struct world *w, uint64_t seed)
 	uint32_t file;
 
 	memset(w, 0, sizeof(*w));
+	w->base_fd = -1;
 	print_message("seed %llu\n", (unsigned long long)seed);
 	snprintf(w->dir, sizeof(w->dir), "/var/tmp/ckf-sink-XXXXXX");
 	assert_non_null(mkdtemp(w->dir));
@@ -196,6 +200,11 @@ static void world_init(struct world *w, uint64_t seed)
 	img_target(&w->b, CKF_TARGET_DEVICE, 1, file, 0);
 	random_plan(w, seed);
 	img_lanes(&w->b, LANE_OPS);
+	if (seed % 2 == 0) {
+		assert_int_equal(mkdirat(w->dir_fd, "base", 0700), 0);
+		w->base_fd = openat(w->dir_fd, "base", O_RDONLY | O_DIRECTORY);
+		img_to_base(&w->b, w->base_fd, "base");
+	}
 	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
 	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
 	make_model(w);
@@ -209,6 +218,12 @@ static void world_fini(struct world *w)
 	unlinkat(w->dir_fd, CKF_IDX_NAME, 0);
 	unlinkat(w->dir_fd, CKF_PACK_NAME, 0);
 	unlinkat(w->dir_fd, "ckfast-gpu-1.img", 0);
+	if (w->base_fd >= 0) {
+		unlinkat(w->base_fd, CKF_IDX_NAME, 0);
+		unlinkat(w->base_fd, CKF_PACK_NAME, 0);
+		close(w->base_fd);
+		unlinkat(w->dir_fd, "base", AT_REMOVEDIR);
+	}
 	close(w->dir_fd);
 	rmdir(w->dir);
 	free(w->model);
@@ -239,13 +254,21 @@ static int fill(struct world *w, uint32_t flags, unsigned int threads, struct ck
 			     &o, stats, err);
 }
 
-static void drop_cache(struct world *w)
+static void drop_cache(int dir_fd)
 {
-	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY);
+	int fd = openat(dir_fd, CKF_PACK_NAME, O_RDONLY);
 
+	if (fd < 0)
+		return;
 	fdatasync(fd);
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	close(fd);
+}
+
+static void drop_caches(struct world *w)
+{
+	drop_cache(w->dir_fd);
+	drop_cache(w->base_fd);
 }
 
 static void count_all(struct world *w)
@@ -283,7 +306,7 @@ static void test_roads(void **state)
 
 			add_dests(&w);
 			if (i < 8)
-				drop_cache(&w);
+				drop_caches(&w);
 			count_all(&w);
 			if (fill(&w, flags[i % 4], threads, &stats, &err))
 				fail_msg("road %u: %s", i, err.msg);
@@ -324,7 +347,7 @@ static void test_bad_checksum(void **state)
 		assert_int_equal(pwrite(fd, &byte, 1, off), 1);
 		add_dests(&w);
 		if (i % 2)
-			drop_cache(&w);
+			drop_caches(&w);
 		count_all(&w);
 		assert_int_equal(fill(&w, 0, 1 + i % 3, NULL, &err), -EBADMSG);
 		assert_clean(&w);

@@ -147,8 +147,8 @@ int fast_image_open(void)
 		pr_perror("Can't map statistics");
 		return -1;
 	}
-	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed\n", img->idx->nr_targets,
-		img->idx->nr_chunks, img->idx->pack_bytes);
+	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed, %u bases\n",
+		img->idx->nr_targets, img->idx->nr_chunks, img->idx->pack_bytes, img->idx->nr_bases);
 	return 0;
 }
 
@@ -493,6 +493,11 @@ static int enqueue_direct(struct pstree_item *t, const struct ckf_target *target
 		if (c->codec != CKF_CODEC_RAW) {
 			pr_err("Pages at %" PRIx64 " are %s, but must be raw for a mapping of this kind\n", start,
 			       ckf_codec_name(c->codec));
+			return -1;
+		}
+		if (c->base) {
+			pr_err("Pages at %" PRIx64 " are in a base, but must be in " CKF_PACK_NAME
+			       " for a mapping of this kind\n", start);
 			return -1;
 		}
 		pr.pi_off = c->pack_off + op->first_page * PAGE_SIZE + (start - ckf_op_addr(op));

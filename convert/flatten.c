@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ckf_flatten(): an image that has bases becomes one that has none.
+ *
+ * Stored bytes are taken over as they are, checked on the way. Chunks of the image itself keep
+ * their places and those of bases follow, in the order that they have already: no number of a chunk
+ * changes, and all other tables stay.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../loader/io_util.h"
+#include "files.h"
+#include "pool.h"
+
+#define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS)
+#define BATCH_BYTES (2u << 20)
+#define WAIT_MS 200
+
+struct flatten;
+
+/* Some chunks, one after the other. */
+struct batch {
+	struct ckf_job job; /* first: the job is the batch */
+	struct flatten *f;
+	uint64_t first;
+	uint64_t nr;
+	int ret; /* of the job, with err */
+	struct ckf_error err;
+};
+
+struct flatten {
+	struct ckf_convert_opts opts;
+	struct ckf_error *err;
+	struct ckf_image *img;
+	struct ckf_output out;
+	int *pack_fds;	      /* to read from */
+	int pack_fd;	      /* to write to */
+	struct ckf_index idx; /* of the result; its tables are those of img, but for the chunks */
+	struct ckf_pool *pool;
+	struct batch batches[MAX_BATCHES];
+	struct ckf_progress progress;
+};
+
+/* Chunks of bases get places behind the image's own pack, none over the border of an extent. */
+static int place_chunks(struct flatten *f)
+{
+	const struct ckf_index *idx = f->img->idx;
+	uint64_t end = idx->pack_bytes;
+
+	f->idx = *idx;
+	f->idx.bases = NULL;
+	f->idx.nr_bases = 0;
+	f->idx.chunks = malloc((size_t)(idx->nr_chunks + 1) * sizeof(*idx->chunks));
+	if (!f->idx.chunks)
+		return ckf_error_set(f->err, -ENOMEM, "no memory for the index");
+	for (uint64_t i = 0; i < idx->nr_chunks; i++) {
+		struct ckf_chunk *c = &f->idx.chunks[i];
+
+		*c = idx->chunks[i];
+		f->progress.total_bytes += c->stored_bytes;
+		if (!c->base)
+			continue;
+		c->base = 0;
+		c->pack_off = end;
+		if (end % idx->extent_bytes + c->stored_bytes > idx->extent_bytes)
+			c->pack_off = ckf_align_up(end, idx->extent_bytes);
+		end = c->pack_off + ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
+	}
+	f->idx.pack_bytes = end;
+	return 0;
+}
+
+static size_t chunk_bytes(const struct flatten *f)
+{
+	return (size_t)ckf_pages_to_bytes(f->img->idx->max_chunk_pages);
+}
+
+static void run_batch(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct batch *b = (struct batch *)job;
+	const struct flatten *f = b->f;
+	uint8_t *data = w->scratch, *stored = w->scratch + chunk_bytes(f);
+
+	for (uint64_t i = b->first; i < b->first + b->nr && !b->ret; i++) {
+		const struct ckf_chunk *from = &f->img->idx->chunks[i];
+
+		if (from->codec == CKF_CODEC_ZERO)
+			continue;
+		b->ret = ckf_image_read_chunk(f->img, f->pack_fds[from->base], i, w->codec, stored,
+					      data, &b->err);
+		if (b->ret)
+			return;
+		b->ret = ckf_write_full(f->pack_fd, from->codec == CKF_CODEC_RAW ? data : stored,
+					from->stored_bytes, f->idx.chunks[i].pack_off);
+		if (b->ret)
+			ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
+				      strerror(-b->ret));
+	}
+}
+
+static void begin_batch(struct flatten *f, struct batch *b, uint64_t *next)
+{
+	const struct ckf_index *idx = f->img->idx;
+	uint64_t bytes = 0;
+
+	*b = (struct batch){ .job.run = run_batch, .f = f, .first = *next };
+	while (*next < idx->nr_chunks && bytes < BATCH_BYTES)
+		bytes += ckf_pages_to_bytes(idx->chunks[(*next)++].nr_pages);
+	b->nr = *next - b->first;
+	ckf_pool_submit(f->pool, &b->job);
+}
+
+static int end_batch(struct flatten *f, const struct batch *b)
+{
+	for (uint64_t i = b->first; i < b->first + b->nr; i++)
+		f->progress.done_bytes += f->idx.chunks[i].stored_bytes;
+	return b->ret ? ckf_error_set(f->err, b->ret, "%s", b->err.msg) : 0;
+}
+
+static int check_user(struct flatten *f)
+{
+	if (f->opts.stop && f->opts.stop(f->opts.arg))
+		return ckf_error_set(f->err, -EINTR, "stopped");
+	if (f->opts.progress)
+		f->opts.progress(f->opts.arg, &f->progress);
+	return 0;
+}
+
+static int copy_chunks(struct flatten *f)
+{
+	uint64_t next = 0, begun = 0, ended = 0;
+	int ret = 0;
+
+	while (!ret && (next < f->idx.nr_chunks || ended < begun)) {
+		struct batch *oldest = &f->batches[ended % MAX_BATCHES];
+
+		if (next < f->idx.nr_chunks && begun - ended < MAX_BATCHES) {
+			begin_batch(f, &f->batches[begun++ % MAX_BATCHES], &next);
+			continue;
+		}
+		ret = check_user(f);
+		if (!ret && ckf_pool_done(f->pool, &oldest->job)) {
+			ret = end_batch(f, oldest);
+			ended++;
+		} else if (!ret) {
+			ckf_pool_wait(f->pool, WAIT_MS);
+		}
+	}
+	return ret;
+}
+
+static int copy_files(struct flatten *f)
+{
+	const struct ckf_index *idx = f->img->idx;
+	int fd, ret = 0;
+
+	for (uint64_t i = 0; i < idx->nr_files && !ret; i++) {
+		const struct ckf_file *file = &idx->files[i];
+
+		if (file->kind != CKF_FILE_VERBATIM)
+			continue;
+		fd = ckf_copy_verbatim(f->img, &f->out, file, &f->opts, f->err);
+		if (fd < 0)
+			return fd;
+		ret = ckf_finish_image_file(fd, file, f->err);
+	}
+	return ret;
+}
+
+static int copy_pack(struct flatten *f)
+{
+	uint64_t idx_bytes;
+	int ret;
+
+	f->pack_fd = ckf_output_create(&f->out, CKF_PACK_NAME, f->err);
+	if (f->pack_fd < 0)
+		return f->pack_fd;
+	ret = ckf_image_open_packs(f->img, f->img->dir_fd, &f->pack_fds, f->err);
+	if (!ret)
+		ret = ckf_pool_start(&f->pool, ckf_pool_threads(f->opts.threads),
+				     2 * chunk_bytes(f), f->err);
+	if (!ret)
+		ret = copy_chunks(f);
+	/* No job may run on when the files are closed. */
+	ckf_pool_stop(f->pool);
+	if (!ret)
+		ret = ckf_write_index(&f->out, &f->idx, f->pack_fd, &idx_bytes, f->err);
+	if (ret) {
+		close(f->pack_fd);
+		return ret;
+	}
+	return ckf_output_finish_file(f->pack_fd, CKF_PACK_NAME, f->err);
+}
+
+static int flatten_into(struct flatten *f, const char *out)
+{
+	int ret;
+
+	ret = ckf_output_open(&f->out, out, CKF_IDX_NAME, f->opts.force, f->err);
+	if (ret)
+		return ret;
+	ret = ckf_check_outside(f->img, &f->out, f->err);
+	if (!ret)
+		ret = place_chunks(f);
+	if (!ret)
+		ret = copy_files(f);
+	if (!ret)
+		ret = copy_pack(f);
+	if (!ret)
+		ret = ckf_output_commit(&f->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, f->err);
+	ckf_output_close(&f->out);
+	return ret;
+}
+
+int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts *opts,
+		struct ckf_error *err)
+{
+	struct flatten *f = calloc(1, sizeof(*f));
+	int ret;
+
+	if (!f)
+		return ckf_error_set(err, -ENOMEM, "no memory to flatten");
+	f->err = err;
+	ret = ckf_opts_get(opts, &f->opts, err);
+	if (!ret)
+		ret = ckf_open_source(fast, &f->opts, &f->img, err);
+	if (!ret)
+		ret = flatten_into(f, out);
+	free(f->idx.chunks);
+	if (f->img)
+		ckf_image_close_packs(f->img, f->pack_fds);
+	ckf_image_close(f->img);
+	free(f);
+	return ret;
+}

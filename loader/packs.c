@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* The packs that a fill reads, opened as they are needed. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "io_util.h"
+#include "packs.h"
+
+static uint64_t pack_bytes(const struct ckf_index *idx, unsigned int base)
+{
+	return base ? idx->bases[base - 1].pack_bytes : idx->pack_bytes;
+}
+
+int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flags,
+		     struct ckf_packs_io *io, struct ckf_error *err)
+{
+	*io = (struct ckf_packs_io){ .uring = false };
+	for (unsigned int base = 0; base <= img->idx->nr_bases; base++) {
+		int fd = ckf_image_open_pack_of(img, dir_fd, base, 0, err);
+		bool cached;
+
+		if (fd < 0)
+			return fd;
+		cached = ckf_fd_is_cached(fd, pack_bytes(img->idx, base));
+		close(fd);
+		io->direct[base] = !cached && !(fill_flags & CKF_FILL_NO_DIRECT);
+		io->any_direct |= io->direct[base];
+		io->uring |= !cached && !(fill_flags & CKF_FILL_NO_URING);
+	}
+	return 0;
+}
+
+int ckf_packs_init(struct ckf_packs *p, const struct ckf_image *img, int dir_fd,
+		   const struct ckf_packs_io *io)
+{
+	const unsigned int nr = img->idx->nr_bases + 1;
+
+	*p = (struct ckf_packs){ .img = img, .dir_fd = dir_fd, .io = io };
+	p->fds = malloc(nr * sizeof(*p->fds));
+	for (unsigned int i = 0; p->fds && i < nr; i++)
+		p->fds[i] = (struct ckf_packs_fds){ -1, -1 };
+	return p->fds ? 0 : -ENOMEM;
+}
+
+void ckf_packs_fini(struct ckf_packs *p)
+{
+	for (unsigned int i = 0; p->fds && i <= p->img->idx->nr_bases; i++) {
+		if (p->fds[i].fd >= 0)
+			close(p->fds[i].fd);
+		if (p->fds[i].buffered >= 0)
+			close(p->fds[i].buffered);
+	}
+	free(p->fds);
+}
+
+int ckf_packs_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err)
+{
+	int *fd = &p->fds[base].fd;
+	int got = -EINVAL;
+
+	if (*fd >= 0)
+		return *fd;
+	if (p->io->direct[base])
+		got = ckf_image_open_pack_of(p->img, p->dir_fd, base, O_DIRECT, err);
+	if (got >= 0)
+		p->direct = true;
+	else if (got == -EINVAL)
+		got = ckf_image_open_pack_of(p->img, p->dir_fd, base, 0, err);
+	if (got >= 0)
+		*fd = got;
+	return got;
+}
+
+int ckf_packs_buffered_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err)
+{
+	int *fd = &p->fds[base].buffered;
+
+	if (*fd < 0)
+		*fd = ckf_image_open_pack_of(p->img, p->dir_fd, base, 0, err);
+	return *fd;
+}
