@@ -8,13 +8,13 @@
 #include <unistd.h>
 
 #include "../format/ckf_codec.h"
+#include "../format/ckf_sum.h"
 #include "../loader/ckf_image.h"
 #include "../loader/io_util.h"
 #include "ckf_convert.h"
 #include "files.h"
 #include "output.h"
 #include "pool.h"
-#include "sum.h"
 
 #define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS + 2)
 #define BATCH_BYTES (2u << 20)

@@ -18,10 +18,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "../format/ckf_sum.h"
 #include "../loader/io_util.h"
 #include "encode.h"
 #include "pipeline.h"
-#include "sum.h"
 
 #define BLOCK_PAGES 512u
 #define CARRY_PAGES CKF_CUT_MAX_PAGES /* room in front, for what the block before left over */

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "../format/ckf_codec.h"
+#include "../format/ckf_sum.h"
 #include "ckf_image.h"
 #include "io_util.h"
 
@@ -190,26 +190,26 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 	return fd;
 }
 
-static int hash_file(int fd, uint64_t size, void *buf, XXH3_state_t *state, uint64_t *hash)
+static int hash_file(int fd, uint64_t size, void *buf, struct ckf_sum *state, uint64_t *hash)
 {
 	uint64_t off;
 	size_t len;
 	int ret;
 
-	XXH3_64bits_reset(state);
+	ckf_sum_reset(state);
 	for (off = 0; off < size; off += len) {
 		len = size - off < COPY_BYTES ? (size_t)(size - off) : COPY_BYTES;
 		ret = ckf_pread_all(fd, buf, len, off);
 		if (ret)
 			return ret;
-		XXH3_64bits_update(state, buf, len);
+		ckf_sum_update(state, buf, len);
 	}
-	*hash = XXH3_64bits_digest(state);
+	*hash = ckf_sum_value(state);
 	return 0;
 }
 
 static int check_file(const struct ckf_image *img, const struct ckf_file *f, void *buf,
-		      XXH3_state_t *state, struct ckf_error *err)
+		      struct ckf_sum *state, struct ckf_error *err)
 {
 	uint64_t hash;
 	int fd, ret;
@@ -238,12 +238,12 @@ static bool is_img(const char *name)
 int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err)
 {
 	const struct ckf_index *idx = img->idx;
-	XXH3_state_t *state;
+	struct ckf_sum *state;
 	int ret = 0;
 	void *buf;
 
 	buf = malloc(COPY_BYTES);
-	state = XXH3_createState();
+	state = ckf_sum_new();
 	if (!buf || !state) {
 		ret = ckf_error_set(err, -ENOMEM, "no memory");
 		goto out;
@@ -253,7 +253,7 @@ int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf
 		    (!img_only || is_img(idx->files[i].name)))
 			ret = check_file(img, &idx->files[i], buf, state, err);
 out:
-	XXH3_freeState(state);
+	ckf_sum_free(state);
 	free(buf);
 	return ret;
 }

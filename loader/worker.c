@@ -9,8 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <xxhash.h>
 
+#include "../format/ckf_sum.h"
 #include "io.h"
 #include "copy.h"
 #include "io_util.h"
@@ -19,7 +19,7 @@
 struct worker {
 	struct fill_job *job;
 	struct ckf_codec_ctx *codec;
-	XXH3_state_t *hash;
+	struct ckf_sum *hash;
 	struct ckf_io *io;
 	int fd;		 /* of the pack, direct or buffered */
 	int buffered_fd; /* of the pack, or -1 until it is needed */
@@ -58,7 +58,7 @@ static int alloc_buffers(struct worker *w)
 
 	w->requests = calloc(w->depth, sizeof(*w->requests));
 	w->idle = calloc(w->depth, sizeof(*w->idle));
-	w->hash = XXH3_createState();
+	w->hash = ckf_sum_new();
 	if (!w->requests || !w->idle || !w->hash || ckf_codec_ctx_new(&w->codec))
 		return -ENOMEM;
 	w->map_bytes = w->depth * job->slot_bytes + decoded + CKF_HUGE_BYTES;
@@ -108,7 +108,7 @@ static void worker_fini(struct worker *w)
 	free(w->requests);
 	free(w->idle);
 	free(w->lane.pieces);
-	XXH3_freeState(w->hash);
+	ckf_sum_free(w->hash);
 	ckf_codec_ctx_free(w->codec);
 	if (w->fd >= 0)
 		close(w->fd);
@@ -205,13 +205,13 @@ static int finish_in_place(struct worker *w, const struct fill_piece *p, size_t 
 	uint64_t bytes;
 	int ret;
 
-	XXH3_64bits_reset(w->hash);
+	ckf_sum_reset(w->hash);
 	for (size_t i = 0; i < n; i++) {
 		bytes = ckf_pages_to_bytes(p[i].nr_pages);
-		XXH3_64bits_update(w->hash, p[i].dst, bytes);
+		ckf_sum_update(w->hash, p[i].dst, bytes);
 		w->stats.filled_bytes += bytes;
 	}
-	ret = check_hash(w, p->chunk, XXH3_64bits_digest(w->hash));
+	ret = check_hash(w, p->chunk, ckf_sum_value(w->hash));
 	for (size_t i = 0; i < n && !ret; i++)
 		ret = huge_done(w, &p[i]);
 	return ret;
