@@ -26,6 +26,9 @@
 #define STACK_BYTES (256u << 10)
 #define GONE_TIMEOUT_MS 10000
 #define CACHED_PERCENT 90 /* of the pack in the page cache: then copying beats the disk */
+/* Looking at all of a large pack takes as long as reading a tenth of it. */
+#define SAMPLES 64
+#define SAMPLE_PAGES 64
 
 #ifndef SYS_cachestat
 #define SYS_cachestat 451 /* Linux 6.5, the same on all architectures */
@@ -79,14 +82,31 @@ struct cache_stat {
 	uint64_t nr_recently_evicted;
 };
 
+/* True when nearly all of the pack is in the page cache, to judge by samples of it. */
+static bool is_cached(int fd, uint64_t pack_bytes)
+{
+	uint64_t step = pack_bytes / SAMPLES & ~(CKF_PAGE_BYTES - 1ull);
+	struct cache_range range = { .len = ckf_pages_to_bytes(SAMPLE_PAGES) };
+	uint64_t found = 0, bytes = 0;
+	struct cache_stat cs;
+
+	if (step < range.len)
+		step = range.len = pack_bytes;
+	for (; range.off + range.len <= pack_bytes; range.off += step) {
+		if (syscall(SYS_cachestat, fd, &range, &cs, 0))
+			return false;
+		found += cs.nr_cache;
+		bytes += range.len;
+	}
+	return ckf_pages_to_bytes(found) >= bytes / 100 * CACHED_PERCENT;
+}
+
 /*
  * Direct reads and io_uring hide the latency of a disk. A pack in memory has none: it is
  * copied from the page cache, and tmpfs is nothing but page cache.
  */
 static int choose_io(struct fill_job *job, struct ckf_error *err)
 {
-	struct cache_range range = { 0, 0 };
-	struct cache_stat cs;
 	struct statfs fs;
 	bool cached;
 	int fd;
@@ -95,9 +115,7 @@ static int choose_io(struct fill_job *job, struct ckf_error *err)
 	if (fd < 0)
 		return fd;
 	cached = (!fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC) ||
-		 (!syscall(SYS_cachestat, fd, &range, &cs, 0) &&
-		  ckf_pages_to_bytes(cs.nr_cache) >=
-			  job->img->idx->pack_bytes / 100 * CACHED_PERCENT);
+		 is_cached(fd, job->img->idx->pack_bytes);
 	close(fd);
 	job->want_direct = !cached && !(job->opts->flags & CKF_FILL_NO_DIRECT);
 	job->want_uring = !cached && !(job->opts->flags & CKF_FILL_NO_URING);
