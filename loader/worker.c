@@ -162,7 +162,7 @@ static int scatter(struct worker *w, const struct fill_piece *p, const char *src
 
 	if (!p->dst)
 		return 0;
-	if (p->flags & FILL_SCRATCH) {
+	if (p->flags & FILL_SEG) {
 		memcpy(p->dst, src, bytes);
 		w->stats.filled_bytes += bytes;
 		return huge_done(w, p);
@@ -222,7 +222,7 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 {
 	const struct ckf_chunk *c = &w->job->img->idx->chunks[p->chunk];
 	size_t bytes = ckf_pages_to_bytes(c->nr_pages);
-	bool whole = n == 1 && p->nr_pages == c->nr_pages && (p->flags & FILL_SCRATCH);
+	bool whole = n == 1 && p->nr_pages == c->nr_pages && (p->flags & FILL_SEG);
 	const char *data = src;
 	char *dst = whole ? p->dst : w->decoded;
 	int ret;

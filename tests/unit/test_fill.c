@@ -134,7 +134,7 @@ static void random_plan(struct world *w, uint32_t zero, bool dense)
 	free(old);
 }
 
-static void world_init(struct world *w, uint64_t seed, bool dense)
+static void world_make(struct world *w, uint64_t seed, bool dense, uint32_t kind)
 {
 	uint32_t zero, file;
 
@@ -153,13 +153,18 @@ static void world_init(struct world *w, uint64_t seed, bool dense)
 	img_init(&w->b);
 	zero = img_chunk(&w->b, CKF_CODEC_ZERO, NULL, 64);
 	file = img_file(&w->b, "pagemap-1.img", "x", 1);
-	img_target(&w->b, CKF_TARGET_TASK, 1, file, 0);
+	img_target(&w->b, kind, 1, file, 0);
 	random_plan(w, zero, dense);
 	img_lanes(&w->b, LANE_OPS);
-	if (dense)
+	if (dense && kind == CKF_TARGET_TASK)
 		img_huge(&w->b, 0, BASE, 6);
 	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
 	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
+}
+
+static void world_init(struct world *w, uint64_t seed, bool dense)
+{
+	world_make(w, seed, dense, CKF_TARGET_TASK);
 }
 
 static void world_fini(struct world *w)
@@ -246,9 +251,12 @@ static bool have_uring(void)
 
 static void run_all_roads(bool dense, uint64_t seed)
 {
-	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING, CKF_FILL_NO_DIRECT,
+	static const uint32_t flags[] = { 0,
+					  CKF_FILL_NO_URING,
+					  CKF_FILL_NO_DIRECT,
 					  CKF_FILL_NO_URING | CKF_FILL_NO_DIRECT,
-					  CKF_FILL_NO_HUGE };
+					  CKF_FILL_NO_HUGE,
+					  CKF_FILL_NO_MOVE };
 	unsigned int tasks, fds;
 	struct world w;
 
@@ -422,45 +430,105 @@ static void test_flip(void **state)
 	world_fini(&w);
 }
 
-/* Huge pages come without MADV_HUGEPAGE showing up in the flags of the mapping. */
+/* The flags of the mapping at area, as smaps has them. */
+static void vm_flags(const char *area, char *flags, int size)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	bool in = false;
+
+	assert_non_null(f);
+	flags[0] = 0;
+	while (fgets(flags, size, f)) {
+		unsigned long start, end;
+
+		if (sscanf(flags, "%lx-%lx ", &start, &end) == 2)
+			in = start <= (unsigned long)area && end > (unsigned long)area;
+		if (in && !strncmp(flags, "VmFlags:", 8))
+			break;
+	}
+	assert_false(feof(f));
+	fclose(f);
+}
+
+/* Huge pages come without anything of it showing up in the flags of the mapping. */
 static void test_no_trace(void **state)
 {
+	static const uint32_t flags[] = { 0, CKF_FILL_NO_MOVE };
 	struct world w;
+
+	(void)state;
+	world_init(&w, 71, true);
+	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
+		struct ckf_fill_stats stats = { 0 };
+		char before[256], after[256];
+		char *area = map_area();
+		struct ckf_dest d = { .start = BASE,
+				      .end = BASE + AREA_BYTES,
+				      .addr = area,
+				      .prot = PROT_READ | PROT_WRITE,
+				      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
+
+		vm_flags(area, before, sizeof(before));
+		assert_int_equal(fill(&w, &d, 1, flags[i], 2, &stats, NULL), 0);
+		assert_area(&w, area, 0);
+		vm_flags(area, after, sizeof(after));
+		assert_string_equal(before, after);
+		if (!stats.huge_pages)
+			print_message("this kernel makes no huge pages with flags %x\n", flags[i]);
+		munmap(area, AREA_BYTES);
+	}
+	world_fini(&w);
+}
+
+/* Ranges of 2 MiB that the plan fills all over, not only with zeros. */
+static uint64_t full_ranges(const struct world *w)
+{
+	const uint64_t step = CKF_HUGE_BYTES / CKF_PAGE_BYTES;
+	uint64_t nr = 0;
+
+	for (uint64_t i = 0; i + step <= AREA_PAGES; i += step)
+		nr += !memchr(w->covered + i, 0, step) &&
+		      !ckf_is_zero(w->model + i * CKF_PAGE_BYTES, CKF_HUGE_BYTES);
+	return nr;
+}
+
+static void fill_shared(struct world *w, uint32_t flags, unsigned int threads)
+{
+	struct ckf_fill_stats stats = { 0 };
 	char *area = map_area();
 	struct ckf_dest d = { .start = BASE,
 			      .end = BASE + AREA_BYTES,
 			      .addr = area,
-			      .prot = PROT_READ | PROT_WRITE,
 			      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
-	struct ckf_fill_stats stats = { 0 };
-	char line[512];
-	bool in = false, seen = false;
-	FILE *f;
+
+	area = mmap(area, AREA_BYTES, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	assert_ptr_equal(area, d.addr);
+	assert_int_equal(fill(w, &d, 1, flags, threads, &stats, NULL), 0);
+	assert_area(w, area, 0);
+	if (flags & CKF_FILL_NO_HUGE)
+		assert_int_equal(stats.huge_pages, 0);
+	else if (!stats.huge_pages && full_ranges(w))
+		print_message("this kernel makes no huge pages of shared memory\n");
+	else
+		assert_int_equal(stats.huge_pages, full_ranges(w));
+	munmap(area, AREA_BYTES);
+}
+
+/* Shared memory gets huge pages where it is filled all over, and only there. */
+static void test_shared_memory(void **state)
+{
+	struct world w;
 
 	(void)state;
-	world_init(&w, 71, true);
-	assert_int_equal(fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
-	assert_area(&w, area, 0);
-	f = fopen("/proc/self/smaps", "r");
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f)) {
-		unsigned long start, end;
-
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			in = start <= (unsigned long)area && end > (unsigned long)area;
-		if (!in || strncmp(line, "VmFlags:", 8))
-			continue;
-		seen = true;
-		assert_null(strstr(line, " hg"));
-		assert_null(strstr(line, " um"));
-		assert_null(strstr(line, " nh"));
+	for (uint64_t seed = 91; seed < 95; seed++) {
+		world_make(&w, seed, seed % 2, CKF_TARGET_SHMEM);
+		for (unsigned int threads = 1; threads <= 3; threads++) {
+			fill_shared(&w, 0, threads);
+			fill_shared(&w, CKF_FILL_NO_HUGE, threads);
+		}
+		world_fini(&w);
 	}
-	fclose(f);
-	assert_true(seen);
-	if (!stats.huge_pages)
-		print_message("this kernel has no UFFDIO_MOVE: small pages only\n");
-	munmap(area, AREA_BYTES);
-	world_fini(&w);
 }
 
 /*
@@ -513,11 +581,11 @@ static void test_stalled(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sparse),	  cmocka_unit_test(test_dense),
-		cmocka_unit_test(test_not_fresh), cmocka_unit_test(test_shared),
-		cmocka_unit_test(test_skip),	  cmocka_unit_test(test_outside),
-		cmocka_unit_test(test_flip),	  cmocka_unit_test(test_no_trace),
-		cmocka_unit_test(test_stalled),
+		cmocka_unit_test(test_sparse),	      cmocka_unit_test(test_dense),
+		cmocka_unit_test(test_not_fresh),     cmocka_unit_test(test_shared),
+		cmocka_unit_test(test_skip),	      cmocka_unit_test(test_outside),
+		cmocka_unit_test(test_flip),	      cmocka_unit_test(test_no_trace),
+		cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_stalled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
