@@ -14,6 +14,8 @@
 struct ckf_image {
 	struct ckf_index *idx;
 	int dir_fd; /* owned: a duplicate of the one given */
+	uint8_t *
+		wanted_again; /* a bit for each chunk, or NULL; see ckf_image_find_wanted_again() */
 };
 
 /* True when the directory has a ckfast.idx, whatever is in it. */
@@ -25,6 +27,12 @@ bool ckf_image_probe(int dir_fd);
  */
 int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err);
 void ckf_image_close(struct ckf_image *img);
+
+/*
+ * Finds the chunks that more than one lane needs, of whatever target. ckf_fill() reads them through
+ * the page cache, so that they come from the disk once. -ENOMEM.
+ */
+int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err);
 
 /*
  * Opens ckfast.pack, or a verbatim file, of the directory dir_fd for reading: an fd, or -errno. The

@@ -51,6 +51,7 @@ struct fill_request {
 		   read */
 	uint64_t pack_off;
 	size_t bytes;
+	bool cached; /* to be read through the page cache */
 	unsigned int nr_iovs;
 	unsigned int nr_pieces;
 	struct iovec iovs[FILL_REQUEST_IOVS];
@@ -141,8 +142,7 @@ void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
 /* lane.c */
 int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,
 		   struct ckf_fill_stats *stats, struct ckf_error *err);
-bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t slot_bytes,
-		    struct fill_request *req);
+bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req);
 
 /* huge.c */
 

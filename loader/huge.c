@@ -53,6 +53,7 @@ struct uffdio_move {
 #define HUGE_PAGES (CKF_HUGE_BYTES / CKF_PAGE_BYTES)
 #define SEG_MAX_BYTES (16ull << 20) /* small, so that moving starts early */
 #define BUSY_TRIES 100		    /* a page may stay pinned for a moment after a direct read */
+#define COLLAPSE_TRIES 3
 
 static int open_uffd(void)
 {
@@ -345,7 +346,13 @@ static bool collapse(const struct fill_huge_seg *s)
 	for (uint64_t off = 0; off < s->bytes; off += CKF_HUGE_BYTES)
 		if (madvise(s->dst + off, CKF_PAGE_BYTES, MADV_POPULATE_WRITE))
 			return false;
-	return madvise(s->dst, s->bytes, MADV_COLLAPSE) == 0;
+	for (int i = 0; i < COLLAPSE_TRIES; i++) {
+		if (!madvise(s->dst, s->bytes, MADV_COLLAPSE))
+			return true;
+		if (errno != EAGAIN) /* a page that the kernel held for a moment */
+			return false;
+	}
+	return false;
 }
 
 bool fill_huge_ready(struct fill_huge *h, uint32_t seg)

@@ -146,7 +146,41 @@ void ckf_image_close(struct ckf_image *img)
 	if (img->dir_fd >= 0)
 		close(img->dir_fd);
 	ckf_index_free(img->idx);
+	free(img->wanted_again);
 	free(img);
+}
+
+int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err)
+{
+	const struct ckf_index *idx = img->idx;
+	uint32_t *by; /* for each chunk, 1 + the lane that was the first to need it */
+	uint8_t *again;
+
+	by = calloc(idx->nr_chunks + 1, sizeof(*by));
+	again = calloc(idx->nr_chunks / 8 + 1, 1);
+	if (!by || !again) {
+		free(by);
+		free(again);
+		return ckf_error_set(err, -ENOMEM, "no memory for the plan");
+	}
+	for (uint64_t l = 0; l < idx->nr_lanes; l++) {
+		const struct ckf_lane *lane = &idx->lanes[l];
+
+		for (uint64_t i = lane->first_op; i < lane->first_op + lane->nr_ops; i++) {
+			uint32_t c = idx->ops[i].chunk;
+
+			/* What a parent has is not read for its child. */
+			if (ckf_op_flags(&idx->ops[i]) & CKF_OP_INHERIT)
+				continue;
+			if (by[c] && by[c] != (uint32_t)l + 1)
+				again[c / 8] |= (uint8_t)(1u << c % 8);
+			by[c] = (uint32_t)l + 1;
+		}
+	}
+	free(by);
+	free(img->wanted_again);
+	img->wanted_again = again;
+	return 0;
 }
 
 int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, struct ckf_error *err)

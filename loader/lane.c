@@ -208,21 +208,29 @@ static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
 	req->bytes += bytes;
 }
 
+/* Only direct reads pass by the page cache. */
+static bool wanted_again(const struct fill_job *job, uint32_t chunk)
+{
+	const uint8_t *again = job->img->wanted_again;
+
+	return job->want_direct && again && again[chunk / 8] & 1u << chunk % 8;
+}
+
 /*
  * Fills req with the next read: the pieces of neighbouring chunks of the pack. A chunk with more
  * pieces than a request holds is read more than once. False when the lane has nothing left.
  */
-bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t slot_bytes,
-		    struct fill_request *req)
+bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req)
 {
-	size_t limit = FILL_REQUEST_BYTES < slot_bytes ? FILL_REQUEST_BYTES : slot_bytes;
+	size_t limit = FILL_REQUEST_BYTES < job->slot_bytes ? FILL_REQUEST_BYTES : job->slot_bytes;
 
 	req->bytes = 0;
 	req->nr_iovs = 0;
 	req->nr_pieces = 0;
 	while (lane->pos < lane->nr_pieces) {
 		const struct fill_piece *p = &lane->pieces[lane->pos];
-		const struct ckf_chunk *c = &idx->chunks[p->chunk];
+		const struct ckf_chunk *c = &job->img->idx->chunks[p->chunk];
+		const bool cached = wanted_again(job, p->chunk);
 		size_t n = 1, bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
 		bool in_place;
 
@@ -230,12 +238,15 @@ bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t 
 		       n < FILL_REQUEST_PIECES)
 			n++;
 		in_place = fits_in_place(c, p, n);
-		if (!req->bytes)
+		if (!req->bytes) {
 			req->pack_off = c->pack_off;
-		else if (c->pack_off != req->pack_off + req->bytes || req->bytes + bytes > limit ||
-			 req->nr_pieces + n > FILL_REQUEST_PIECES ||
-			 req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS)
+			req->cached = cached;
+		} else if (c->pack_off != req->pack_off + req->bytes ||
+			   req->bytes + bytes > limit || req->cached != cached ||
+			   req->nr_pieces + n > FILL_REQUEST_PIECES ||
+			   req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS) {
 			break;
+		}
 		add_unit(req, c, p, n, in_place);
 		lane->pos += n;
 	}

@@ -122,6 +122,13 @@ static int read_error(struct worker *w, const struct fill_request *req, int ret)
 			     req->bytes, (unsigned long long)req->pack_off, strerror(-ret));
 }
 
+static int open_buffered(struct worker *w)
+{
+	if (w->buffered_fd < 0)
+		w->buffered_fd = ckf_image_open_pack(w->job->img, w->job->dir_fd, 0, &w->err);
+	return w->buffered_fd < 0 ? w->buffered_fd : 0;
+}
+
 /*
  * A read that came back short, or was refused: the rest through the page cache, piece by piece.
  * What the file system wants of a direct read is its own affair; the data must come all the same.
@@ -131,11 +138,9 @@ static int read_rest(struct worker *w, struct fill_request *req, size_t got)
 	uint64_t off = req->pack_off;
 	int ret;
 
-	if (w->buffered_fd < 0) {
-		w->buffered_fd = ckf_image_open_pack(w->job->img, w->job->dir_fd, 0, &w->err);
-		if (w->buffered_fd < 0)
-			return w->buffered_fd;
-	}
+	ret = open_buffered(w);
+	if (ret)
+		return ret;
 	for (unsigned int i = 0; i < req->nr_iovs; i++) {
 		char *base = req->iovs[i].iov_base;
 		size_t len = req->iovs[i].iov_len, skip = got < len ? got : len;
@@ -290,7 +295,7 @@ static int next_request(struct worker *w, struct fill_request *req)
 	unsigned int lane;
 	int ret;
 
-	while (!fill_lane_next(idx, &w->lane, w->job->slot_bytes, req)) {
+	while (!fill_lane_next(w->job, &w->lane, req)) {
 		lane = atomic_fetch_add(&w->job->next_lane, 1);
 		if (lane >= t->nr_lanes)
 			return 1;
@@ -300,6 +305,20 @@ static int next_request(struct worker *w, struct fill_request *req)
 			return ret;
 	}
 	return 0;
+}
+
+static int submit(struct worker *w, struct fill_request *req)
+{
+	int fd = w->fd, ret;
+
+	if (req->cached) {
+		ret = open_buffered(w);
+		if (ret)
+			return ret;
+		fd = w->buffered_fd;
+	}
+	ret = ckf_io_submit(w->io, fd, req->iovs, req->nr_iovs, req->pack_off, req);
+	return ret ? read_error(w, req, ret) : 0;
 }
 
 static int fill_lanes(struct worker *w)
@@ -321,10 +340,9 @@ static int fill_lanes(struct worker *w)
 				more = false;
 				break;
 			}
-			ret = ckf_io_submit(w->io, w->fd, req->iovs, req->nr_iovs, req->pack_off,
-					    req);
+			ret = submit(w, req);
 			if (ret)
-				return read_error(w, req, ret);
+				return ret;
 			w->nr_idle--;
 		}
 		if (w->nr_idle == w->depth)
