@@ -376,7 +376,7 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 		ret = extract_files(x);
 	if (!ret)
 		ret = ckf_output_commit(&x->out, NULL, NULL, err);
-	ckf_output_close(&x->out);
+	ckf_output_close(&x->out, x->opts.warn, x->opts.arg);
 out:
 	extract_free(x);
 	return ret;
