@@ -383,6 +383,11 @@ static int cut_span(struct pipeline *p, struct block *b, uint32_t page, uint32_t
 	int ret = 0;
 
 	for (uint32_t i = page; i < page + nr_pages && !ret; i++) {
+		/* What CRIU's restorer reads itself must be in the pack, zeros too. */
+		if (p->direct && b->zero[i]) {
+			b->zero[i] = false;
+			b->hash[i] = ckf_hash64_zeros(CKF_PAGE_BYTES);
+		}
 		if (ckf_cut_page(&p->cutter, b->hash[i], b->zero[i], &piece))
 			ret = add_part(p, b, &piece, err);
 	}
