@@ -482,7 +482,7 @@ static int convert_into(struct convert *c, const char *fast)
 		fill_stats(c);
 	if (c->pack_fd >= 0)
 		close(c->pack_fd);
-	ckf_output_close(&c->out);
+	ckf_output_close(&c->out, c->opts.warn, c->opts.arg);
 	return ret;
 }
 

@@ -8,13 +8,13 @@
 #include <unistd.h>
 
 #include "../format/ckf_codec.h"
+#include "../format/ckf_sum.h"
 #include "../loader/ckf_image.h"
 #include "../loader/io_util.h"
 #include "ckf_convert.h"
 #include "files.h"
 #include "output.h"
 #include "pool.h"
-#include "sum.h"
 
 #define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS + 2)
 #define BATCH_BYTES (2u << 20)
@@ -339,7 +339,7 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 		ret = extract_files(x);
 	if (!ret)
 		ret = ckf_output_commit(&x->out, NULL, NULL, err);
-	ckf_output_close(&x->out);
+	ckf_output_close(&x->out, x->opts.warn, x->opts.arg);
 out:
 	extract_free(x);
 	return ret;

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../format/ckf_sum.h"
 #include "files.h"
 #include "img.h"
-#include "sum.h"
 
 #define COPY_BYTES (1u << 20)
 

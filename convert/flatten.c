@@ -213,7 +213,7 @@ static int flatten_into(struct flatten *f, const char *out)
 		ret = copy_pack(f);
 	if (!ret)
 		ret = ckf_output_commit(&f->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, f->err);
-	ckf_output_close(&f->out);
+	ckf_output_close(&f->out, f->opts.warn, f->opts.arg);
 	return ret;
 }
 

@@ -186,7 +186,7 @@ int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bo
 	if (!ret)
 		ret = make_temp(o, path, err);
 	if (ret)
-		ckf_output_close(o);
+		ckf_output_close(o, NULL, NULL);
 	return ret;
 }
 
@@ -304,7 +304,7 @@ static int commit_replace(struct ckf_output *o, const char *from, const char *to
 		return ret;
 	if (renameat2(o->parent_fd, o->temp, o->parent_fd, o->name, RENAME_EXCHANGE))
 		return -errno;
-	/* From here on temp names what was there before. */
+	o->exchanged = true;
 	return sync_dir(o->parent_fd);
 }
 
@@ -323,10 +323,18 @@ int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *l
 	return 0;
 }
 
-void ckf_output_close(struct ckf_output *o)
+void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *msg), void *arg)
 {
+	char msg[sizeof(o->temp) + 128];
+	int ret = 0;
+
 	if (o->created)
-		remove_dir(o->parent_fd, o->temp, o->mark);
+		ret = remove_dir(o->parent_fd, o->temp, o->mark);
+	if (ret && o->exchanged && warn) {
+		snprintf(msg, sizeof(msg), "cannot remove what was there before, now called %s: %s",
+			 o->temp, strerror(-ret));
+		warn(arg, msg);
+	}
 	o->created = false;
 	if (o->dir_fd >= 0)
 		close(o->dir_fd);

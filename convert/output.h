@@ -16,7 +16,8 @@ struct ckf_output {
 	char *name;	/* where it will be, in parent_fd */
 	char temp[256]; /* what it is called until then */
 	bool created;
-	bool replaces; /* something is there already */
+	bool replaces;	/* something is there already */
+	bool exchanged; /* temp names what was there before */
 	const char *mark;
 };
 
@@ -44,9 +45,10 @@ int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *l
 		      struct ckf_error *err);
 
 /*
- * Removes what was not put into its place, and closes. Any number of times after
- * ckf_output_open(), which has done it already when it failed.
+ * Removes what was not put into its place, or what was there before, and closes. Any number of
+ * times after ckf_output_open(), which has done it already when it failed. warn, which may be NULL,
+ * is told of what was there before and cannot be removed.
  */
-void ckf_output_close(struct ckf_output *o);
+void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *msg), void *arg);
 
 #endif

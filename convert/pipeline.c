@@ -18,10 +18,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "../format/ckf_sum.h"
 #include "../loader/io_util.h"
 #include "encode.h"
 #include "pipeline.h"
-#include "sum.h"
 
 #define BLOCK_PAGES 512u
 #define CARRY_PAGES CKF_CUT_MAX_PAGES /* room in front, for what the block before left over */
@@ -406,6 +406,11 @@ static int cut_span(struct pipeline *p, struct block *b, uint32_t page, uint32_t
 	int ret = 0;
 
 	for (uint32_t i = page; i < page + nr_pages && !ret; i++) {
+		/* What CRIU's restorer reads itself must be in the pack, zeros too. */
+		if (p->direct && b->zero[i]) {
+			b->zero[i] = false;
+			b->hash[i] = ckf_hash64_zeros(CKF_PAGE_BYTES);
+		}
 		if (ckf_cut_page(&p->cutter, b->hash[i], b->zero[i], &piece))
 			ret = add_part(p, b, &piece, err);
 	}

@@ -15,7 +15,7 @@
 
 uint64_t ckf_hash64(const void *p, size_t bytes)
 {
-	return XXH3_64bits(p, bytes);
+	return ckf_hash_has_avx2() ? ckf_hash_avx2(p, bytes) : XXH3_64bits(p, bytes);
 }
 
 void ckf_hash128(const void *p, size_t bytes, uint8_t out[CKF_ID_BYTES])

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "index.h"
 
@@ -107,6 +108,32 @@ static int check_device_feature(const struct ckf_decoder *d)
 			      idx->incompat, want ? "set" : "clear");
 }
 
+/* That following the parents ends. Each target is looked at once: it is marked with where the walk
+ * that came by began. */
+static int check_circles(struct ckf_decoder *d)
+{
+	const struct ckf_index *idx = d->idx;
+	uint32_t *seen = ckf_decoder_alloc(d, CKF_SECTION_TARGETS, sizeof(*seen));
+	int ret = 0;
+
+	if (!seen)
+		return -ENOMEM;
+	memset(seen, 0, (size_t)idx->nr_targets * sizeof(*seen));
+	for (uint64_t i = 0; !ret && i < idx->nr_targets; i++) {
+		uint64_t at = i + 1;
+
+		while (at && !seen[at - 1]) {
+			seen[at - 1] = (uint32_t)i + 1;
+			at = idx->targets[at - 1].parent;
+		}
+		if (at && seen[at - 1] == (uint32_t)i + 1)
+			ret = target_bad(d, at - 1,
+					 "R-target: parent, got a circle of parents, want none");
+	}
+	free(seen);
+	return ret;
+}
+
 int ckf_decode_targets(struct ckf_decoder *d)
 {
 	const struct ckf_disk_target *disk = ckf_decoder_part(d, CKF_SECTION_TARGETS);
@@ -136,6 +163,8 @@ int ckf_decode_targets(struct ckf_decoder *d)
 		ret = check_parent(d, i);
 	if (!ret)
 		ret = check_device_feature(d);
+	if (!ret)
+		ret = check_circles(d);
 	if (ret)
 		return ret;
 	if (w.next_op != d->part[CKF_SECTION_OPS].count)

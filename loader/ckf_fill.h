@@ -24,7 +24,8 @@
 #define CKF_DEST_SKIP (1u << 2)
 /* With SKIP: read and check the chunks all the same, without writing anything. */
 #define CKF_DEST_CHECK (1u << 3)
-/* Private anonymous memory that may be backed by huge pages where the plan says so. */
+/* Fresh memory that may be backed by huge pages where the image fills all of them: private
+ * anonymous memory, or shared memory mapped at the same place modulo 2 MiB as its offset. */
 #define CKF_DEST_HUGE (1u << 4)
 
 struct ckf_dest {
@@ -38,6 +39,7 @@ struct ckf_dest {
 #define CKF_FILL_NO_URING (1u << 0)
 #define CKF_FILL_NO_DIRECT (1u << 1)
 #define CKF_FILL_NO_HUGE (1u << 2)
+#define CKF_FILL_NO_MOVE (1u << 3) /* huge pages as without UFFDIO_MOVE */
 
 struct ckf_fill_opts {
 	size_t size;	      /* sizeof(struct ckf_fill_opts) */

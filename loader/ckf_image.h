@@ -15,6 +15,8 @@ struct ckf_image {
 	struct ckf_index *idx;
 	int dir_fd;    /* owned: a duplicate of the one given */
 	int *base_fds; /* per base: the directory that the caller has named, or -1; owned */
+	uint8_t *
+		wanted_again; /* a bit for each chunk, or NULL; see ckf_image_find_wanted_again() */
 };
 
 struct ckf_image_opts {
@@ -45,6 +47,12 @@ int ckf_image_check_base(const struct ckf_image *img, unsigned int n, struct ckf
 
 /* The directory of base n, only to look at: an fd, or -errno. */
 int ckf_image_open_base_dir(const struct ckf_image *img, unsigned int n, struct ckf_error *err);
+
+/*
+ * Finds the chunks that more than one lane needs, of whatever target. ckf_fill() reads them through
+ * the page cache, so that they come from the disk once. -ENOMEM.
+ */
+int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err);
 
 /*
  * Opens ckfast.pack, or a verbatim file, of the directory dir_fd for reading: an fd, or -errno. The

@@ -30,13 +30,13 @@ struct fill_piece {
 	uint16_t first_page;
 	uint16_t nr_pages;
 	uint32_t flags; /* CKF_DEST_ bits of the dest, and the FILL_ bits below */
-	uint32_t seg;	/* with FILL_SCRATCH: in fill_huge.segs */
+	uint32_t seg;	/* with FILL_SEG: in fill_huge.segs */
 };
 
 /* The read went straight to the destinations. Set on all pieces of a chunk or on none. */
 #define FILL_IN_PLACE (1u << 31)
-/* Leads to scratch memory of huge.c. */
-#define FILL_SCRATCH (1u << 30)
+/* Leads to a segment of huge.c: to its scratch memory, or to huge pages that are in place. */
+#define FILL_SEG (1u << 30)
 /* In a mapping that huge pages are moved into: only fill_huge_copy() may write to it. */
 #define FILL_REGISTERED (1u << 29)
 
@@ -52,6 +52,7 @@ struct fill_request {
 	uint64_t pack_off;
 	size_t bytes;
 	uint8_t base; /* whose pack it reads; 0: the image's own */
+	bool cached;  /* to be read through the page cache */
 	unsigned int nr_iovs;
 	unsigned int nr_pieces;
 	struct iovec iovs[FILL_REQUEST_IOVS];
@@ -67,8 +68,9 @@ struct fill_lane {
 };
 
 /*
- * Part of a target that is filled in scratch memory, and moved to dst as huge pages by whoever
- * fills the last of it.
+ * Part of a target that gets huge pages. Either it is filled in scratch memory, and moved to dst by
+ * whoever fills the last of it; or whoever comes first makes huge pages in place, and scratch is
+ * dst.
  */
 struct fill_huge_seg {
 	uint64_t start; /* in the target */
@@ -76,10 +78,18 @@ struct fill_huge_seg {
 	atomic_uint_fast64_t left_bytes; /* not filled yet */
 	char *dst;
 	char *scratch;
+	pthread_mutex_t lock; /* for state */
+	enum fill_huge_state {
+		FILL_HUGE_NEW,
+		FILL_HUGE_READY,
+		FILL_HUGE_REFUSED
+	} state;
 };
 
 struct fill_huge {
 	int uffd;
+	struct ckf_huge *full; /* of shared memory: what the plan's huge ranges are of a task */
+	size_t nr_full;
 	struct fill_huge_seg *segs;
 	size_t nr_segs;
 	struct fill_huge_map { /* one for each dest that has segments */
@@ -132,8 +142,7 @@ void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
 /* lane.c */
 int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,
 		   struct ckf_fill_stats *stats, struct ckf_error *err);
-bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t slot_bytes,
-		    struct fill_request *req);
+bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req);
 
 /* huge.c */
 
@@ -142,6 +151,11 @@ bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t 
  * there. Without the kernel's help, or without segments, it leaves everything as it is.
  */
 int fill_huge_init(struct fill_job *job, struct ckf_error *err);
+/*
+ * Before anything is written to a segment. False when it gets no huge pages after all: its memory
+ * then is like any other. Any number of threads at once.
+ */
+bool fill_huge_ready(struct fill_huge *h, uint32_t seg);
 /* Tells that bytes of a segment are filled; moves it when it is full. Any number of threads at
  * once. */
 int fill_huge_done(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf_fill_stats *stats,

@@ -7,6 +7,11 @@
  * page table operation. The mapping that they end in never had its own flags changed.
  *
  * Source and destination lie at the same place modulo 2 MiB, or the kernel would split the pages.
+ *
+ * Shared memory cannot be moved, and older kernels cannot move. There a page of the empty range is
+ * touched, and MADV_COLLAPSE makes a huge page of it before it is filled (Linux 6.1 and later):
+ * that changes no flags either. Of shared memory the plan has no huge ranges; those that are filled
+ * all over are found here.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,8 +43,17 @@ struct uffdio_move {
 #define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
 #endif
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+#define HUGE_PAGES (CKF_HUGE_BYTES / CKF_PAGE_BYTES)
 #define SEG_MAX_BYTES (16ull << 20) /* small, so that moving starts early */
 #define BUSY_TRIES 100		    /* a page may stay pinned for a moment after a direct read */
+#define COLLAPSE_TRIES 3
 
 static int open_uffd(void)
 {
@@ -57,9 +71,9 @@ static int open_uffd(void)
 	return fd;
 }
 
-/* Ranges of the target t in idx->huge. */
-static void find_ranges(const struct ckf_index *idx, uint32_t target, uint64_t *first,
-			uint64_t *end)
+/* The ranges of the plan for a target. */
+static void find_ranges(const struct ckf_index *idx, uint32_t target, const struct ckf_huge **first,
+			const struct ckf_huge **end)
 {
 	uint64_t lo = 0, hi = idx->nr_huge;
 
@@ -71,10 +85,56 @@ static void find_ranges(const struct ckf_index *idx, uint32_t target, uint64_t *
 		else
 			hi = mid;
 	}
-	*first = lo;
+	*first = &idx->huge[lo];
 	while (lo < idx->nr_huge && idx->huge[lo].target == target)
 		lo++;
-	*end = lo;
+	*end = &idx->huge[lo];
+}
+
+/* A 2 MiB range while the ops that fill it go by. */
+struct bucket {
+	uint64_t addr;
+	uint64_t pages;
+	bool data; /* some page is not of a zero chunk */
+};
+
+static int end_bucket(struct fill_huge *h, const struct bucket *b)
+{
+	struct ckf_huge *full;
+
+	if (b->pages != HUGE_PAGES || !b->data)
+		return 0;
+	full = realloc(h->full, (h->nr_full + 1) * sizeof(*full));
+	if (!full)
+		return -ENOMEM;
+	h->full = full;
+	full[h->nr_full++] = (struct ckf_huge){ .addr = b->addr, .nr_huge = 1 };
+	return 0;
+}
+
+/* The ranges of shared memory that are filled all over, and not only with zeros. */
+static int find_full(struct fill_huge *h, const struct ckf_index *idx, const struct ckf_target *t)
+{
+	struct bucket b = { 0 };
+	int ret = 0;
+
+	for (uint64_t i = t->first_op; i < t->first_op + t->nr_ops && !ret; i++) {
+		const struct ckf_op *op = &idx->ops[i];
+		uint64_t at = ckf_op_addr(op), end = ckf_op_end(op), to;
+
+		for (; at < end && !ret; at = to) {
+			uint64_t addr = at - at % CKF_HUGE_BYTES;
+
+			if (addr != b.addr) {
+				ret = end_bucket(h, &b);
+				b = (struct bucket){ .addr = addr };
+			}
+			to = addr + CKF_HUGE_BYTES < end ? addr + CKF_HUGE_BYTES : end;
+			b.pages += (to - at) >> CKF_PAGE_SHIFT;
+			b.data |= idx->chunks[op->chunk].codec != CKF_CODEC_ZERO;
+		}
+	}
+	return ret ? ret : end_bucket(h, &b);
 }
 
 static int add_seg(struct fill_huge *h, uint64_t start, uint64_t bytes, char *dst)
@@ -88,21 +148,23 @@ static int add_seg(struct fill_huge *h, uint64_t start, uint64_t bytes, char *ds
 	segs[h->nr_segs].start = start;
 	segs[h->nr_segs].bytes = bytes;
 	segs[h->nr_segs].dst = dst;
+	segs[h->nr_segs].scratch = dst;
+	segs[h->nr_segs].state = FILL_HUGE_NEW;
 	atomic_init(&segs[h->nr_segs++].left_bytes, bytes);
 	return 0;
 }
 
-/* The parts of the plan's huge ranges from *r on that lie in d. */
-static int collect_dest(struct fill_huge *h, const struct ckf_index *idx, const struct ckf_dest *d,
-			uint64_t *r, uint64_t end)
+/* The parts of the ranges from *r on that lie in d. */
+static int collect_dest(struct fill_huge *h, const struct ckf_dest *d, const struct ckf_huge **r,
+			const struct ckf_huge *end)
 {
 	const uint64_t mask = CKF_HUGE_BYTES - 1;
 	uint64_t a, b, range_end, bytes;
 	int ret;
 
 	for (; *r < end; (*r)++) {
-		a = idx->huge[*r].addr;
-		range_end = a + (uint64_t)idx->huge[*r].nr_huge * CKF_HUGE_BYTES;
+		a = (*r)->addr;
+		range_end = a + (uint64_t)(*r)->nr_huge * CKF_HUGE_BYTES;
 		if (a >= d->end)
 			return 0;
 		b = range_end < d->end ? range_end : d->end & ~mask;
@@ -149,7 +211,27 @@ static int map_scratch(struct fill_huge *h, size_t first, const struct ckf_dest 
 	(void)madvise(p, bytes, MADV_HUGEPAGE);
 	for (size_t i = first; i < h->nr_segs; i++) {
 		h->segs[i].scratch = p;
+		h->segs[i].state = FILL_HUGE_READY;
 		p += h->segs[i].bytes;
+	}
+	return 0;
+}
+
+static int collect_dests(struct fill_job *job, const struct ckf_huge *r, const struct ckf_huge *end)
+{
+	struct fill_huge *h = &job->huge;
+	size_t first;
+	int ret;
+
+	for (size_t i = 0; i < job->nr_dests && r < end; i++) {
+		first = h->nr_segs;
+		ret = collect_dest(h, &job->dests[i].d, &r, end);
+		if (!ret && h->nr_segs > first && h->uffd >= 0) {
+			ret = map_scratch(h, first, &job->dests[i].d);
+			job->dests[i].d.flags |= FILL_REGISTERED;
+		}
+		if (ret)
+			return ret;
 	}
 	return 0;
 }
@@ -158,22 +240,21 @@ static int collect(struct fill_job *job)
 {
 	const struct ckf_index *idx = job->img->idx;
 	struct fill_huge *h = &job->huge;
-	uint64_t r, end;
-	size_t first;
-	int ret;
+	const struct ckf_huge *r, *end;
+	int ret = 0;
 
-	find_ranges(idx, (uint32_t)(job->target - idx->targets), &r, &end);
-	for (size_t i = 0; i < job->nr_dests && r < end; i++) {
-		first = h->nr_segs;
-		ret = collect_dest(h, idx, &job->dests[i].d, &r, end);
-		if (!ret && h->nr_segs > first) {
-			ret = map_scratch(h, first, &job->dests[i].d);
-			job->dests[i].d.flags |= FILL_REGISTERED;
-		}
-		if (ret)
-			return ret;
+	if (job->target->kind == CKF_TARGET_SHMEM) {
+		ret = find_full(h, idx, job->target);
+		r = h->full;
+		end = h->full + h->nr_full;
+	} else {
+		find_ranges(idx, (uint32_t)(job->target - idx->targets), &r, &end);
 	}
-	return 0;
+	if (!ret)
+		ret = collect_dests(job, r, end);
+	for (size_t i = 0; i < h->nr_segs; i++)
+		pthread_mutex_init(&h->segs[i].lock, NULL);
+	return ret;
 }
 
 /* job->dests with every segment as a dest of its own that leads to the scratch memory. */
@@ -202,7 +283,7 @@ static int redirect(struct fill_job *job)
 			out[n].d.start = seg->start;
 			out[n].d.end = seg->start + seg->bytes;
 			out[n].d.addr = seg->scratch;
-			out[n].d.flags |= FILL_SCRATCH;
+			out[n].d.flags |= FILL_SEG;
 			d.addr += out[n].d.end - d.start;
 			d.start = out[n++].d.end;
 		}
@@ -230,17 +311,25 @@ static int register_maps(struct fill_huge *h)
 	return 0;
 }
 
+static bool wants_huge(const struct fill_job *job)
+{
+	if (job->opts->flags & CKF_FILL_NO_HUGE)
+		return false;
+	for (size_t i = 0; i < job->nr_dests; i++)
+		if (job->dests[i].d.flags & CKF_DEST_HUGE)
+			return job->img->idx->nr_huge || job->target->kind == CKF_TARGET_SHMEM;
+	return false;
+}
+
 int fill_huge_init(struct fill_job *job, struct ckf_error *err)
 {
 	struct fill_huge *h = &job->huge;
 	int ret;
 
-	h->uffd = -1;
-	if (job->opts->flags & CKF_FILL_NO_HUGE || !job->img->idx->nr_huge)
+	if (!wants_huge(job))
 		return 0;
-	h->uffd = open_uffd();
-	if (h->uffd < 0)
-		return 0;
+	if (job->target->kind != CKF_TARGET_SHMEM && !(job->opts->flags & CKF_FILL_NO_MOVE))
+		h->uffd = open_uffd();
 	ret = collect(job);
 	if (!ret && h->nr_segs)
 		ret = redirect(job);
@@ -249,6 +338,34 @@ int fill_huge_init(struct fill_job *job, struct ckf_error *err)
 	if (ret)
 		return ckf_error_set(err, ret, "cannot prepare huge pages: %s", strerror(-ret));
 	return 0;
+}
+
+/* Any failure is a wish for small pages: no support, no memory, a limit of the cgroup. */
+static bool collapse(const struct fill_huge_seg *s)
+{
+	for (uint64_t off = 0; off < s->bytes; off += CKF_HUGE_BYTES)
+		if (madvise(s->dst + off, CKF_PAGE_BYTES, MADV_POPULATE_WRITE))
+			return false;
+	for (int i = 0; i < COLLAPSE_TRIES; i++) {
+		if (!madvise(s->dst, s->bytes, MADV_COLLAPSE))
+			return true;
+		if (errno != EAGAIN) /* a page that the kernel held for a moment */
+			return false;
+	}
+	return false;
+}
+
+bool fill_huge_ready(struct fill_huge *h, uint32_t seg)
+{
+	struct fill_huge_seg *s = &h->segs[seg];
+	bool ready;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->state == FILL_HUGE_NEW)
+		s->state = collapse(s) ? FILL_HUGE_READY : FILL_HUGE_REFUSED;
+	ready = s->state == FILL_HUGE_READY;
+	pthread_mutex_unlock(&s->lock);
+	return ready;
 }
 
 int fill_huge_copy(const struct fill_huge *h, char *dst, const char *src, uint64_t bytes)
@@ -304,7 +421,7 @@ int fill_huge_done(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf
 
 	if (atomic_fetch_sub(&s->left_bytes, bytes) != bytes)
 		return 0;
-	ret = move_seg(h, s);
+	ret = s->scratch == s->dst ? 0 : move_seg(h, s);
 	if (ret)
 		return ckf_error_set(err, ret, "cannot move huge pages to 0x%llx: %s",
 				     (unsigned long long)s->start, strerror(-ret));
@@ -323,6 +440,9 @@ void fill_huge_fini(struct fill_huge *h)
 	}
 	if (h->uffd >= 0)
 		close(h->uffd);
+	for (size_t i = 0; i < h->nr_segs; i++)
+		pthread_mutex_destroy(&h->segs[i].lock);
 	free(h->maps);
 	free(h->segs);
+	free(h->full);
 }

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "../format/ckf_codec.h"
+#include "../format/ckf_sum.h"
 #include "ckf_image.h"
 #include "io_util.h"
 
@@ -317,7 +317,41 @@ void ckf_image_close(struct ckf_image *img)
 			close(img->base_fds[i]);
 	free(img->base_fds);
 	ckf_index_free(img->idx);
+	free(img->wanted_again);
 	free(img);
+}
+
+int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err)
+{
+	const struct ckf_index *idx = img->idx;
+	uint32_t *by; /* for each chunk, 1 + the lane that was the first to need it */
+	uint8_t *again;
+
+	by = calloc(idx->nr_chunks + 1, sizeof(*by));
+	again = calloc(idx->nr_chunks / 8 + 1, 1);
+	if (!by || !again) {
+		free(by);
+		free(again);
+		return ckf_error_set(err, -ENOMEM, "no memory for the plan");
+	}
+	for (uint64_t l = 0; l < idx->nr_lanes; l++) {
+		const struct ckf_lane *lane = &idx->lanes[l];
+
+		for (uint64_t i = lane->first_op; i < lane->first_op + lane->nr_ops; i++) {
+			uint32_t c = idx->ops[i].chunk;
+
+			/* What a parent has is not read for its child. */
+			if (ckf_op_flags(&idx->ops[i]) & CKF_OP_INHERIT)
+				continue;
+			if (by[c] && by[c] != (uint32_t)l + 1)
+				again[c / 8] |= (uint8_t)(1u << c % 8);
+			by[c] = (uint32_t)l + 1;
+		}
+	}
+	free(by);
+	free(img->wanted_again);
+	img->wanted_again = again;
+	return 0;
 }
 
 int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, struct ckf_error *err)
@@ -402,26 +436,26 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 	return fd;
 }
 
-static int hash_file(int fd, uint64_t size, void *buf, XXH3_state_t *state, uint64_t *hash)
+static int hash_file(int fd, uint64_t size, void *buf, struct ckf_sum *state, uint64_t *hash)
 {
 	uint64_t off;
 	size_t len;
 	int ret;
 
-	XXH3_64bits_reset(state);
+	ckf_sum_reset(state);
 	for (off = 0; off < size; off += len) {
 		len = size - off < COPY_BYTES ? (size_t)(size - off) : COPY_BYTES;
 		ret = ckf_pread_all(fd, buf, len, off);
 		if (ret)
 			return ret;
-		XXH3_64bits_update(state, buf, len);
+		ckf_sum_update(state, buf, len);
 	}
-	*hash = XXH3_64bits_digest(state);
+	*hash = ckf_sum_value(state);
 	return 0;
 }
 
 static int check_file(const struct ckf_image *img, const struct ckf_file *f, void *buf,
-		      XXH3_state_t *state, struct ckf_error *err)
+		      struct ckf_sum *state, struct ckf_error *err)
 {
 	uint64_t hash;
 	int fd, ret;
@@ -450,12 +484,12 @@ static bool is_img(const char *name)
 int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err)
 {
 	const struct ckf_index *idx = img->idx;
-	XXH3_state_t *state;
+	struct ckf_sum *state;
 	int ret = 0;
 	void *buf;
 
 	buf = malloc(COPY_BYTES);
-	state = XXH3_createState();
+	state = ckf_sum_new();
 	if (!buf || !state) {
 		ret = ckf_error_set(err, -ENOMEM, "no memory");
 		goto out;
@@ -465,7 +499,7 @@ int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf
 		    (!img_only || is_img(idx->files[i].name)))
 			ret = check_file(img, &idx->files[i], buf, state, err);
 out:
-	XXH3_freeState(state);
+	ckf_sum_free(state);
 	free(buf);
 	return ret;
 }

@@ -69,19 +69,19 @@ struct part {
 	uint64_t bytes;
 };
 
-static int add_piece(struct fill_lane *lane, const struct part *part)
+static int add_piece(struct fill_lane *lane, const struct part *part, uint32_t flags)
 {
 	const struct ckf_dest *d = &part->dest->d;
 	struct fill_piece *p = new_piece(lane);
 
 	if (!p)
 		return -ENOMEM;
-	p->dst = d->flags & CKF_DEST_SKIP ? NULL : d->addr + (part->addr - d->start);
+	p->dst = flags & CKF_DEST_SKIP ? NULL : d->addr + (part->addr - d->start);
 	p->chunk = part->op->chunk;
 	p->first_page = (uint16_t)(part->op->first_page +
 				   ((part->addr - ckf_op_addr(part->op)) >> CKF_PAGE_SHIFT));
 	p->nr_pages = (uint16_t)(part->bytes >> CKF_PAGE_SHIFT);
-	p->flags = d->flags;
+	p->flags = flags;
 	p->seg = part->dest->seg;
 	return 0;
 }
@@ -90,19 +90,23 @@ static int load_part(struct fill_job *job, struct fill_lane *lane, const struct 
 		     struct ckf_fill_stats *stats, struct ckf_error *err)
 {
 	const struct ckf_dest *d = &part->dest->d;
+	uint32_t flags = d->flags;
 
-	if ((d->flags & CKF_DEST_SKIP) && !(d->flags & CKF_DEST_CHECK))
+	if ((flags & CKF_DEST_SKIP) && !(flags & CKF_DEST_CHECK))
 		return 0;
-	if ((d->flags & CKF_DEST_SHARED) && (ckf_op_flags(part->op) & CKF_OP_INHERIT)) {
+	if ((flags & CKF_DEST_SHARED) && (ckf_op_flags(part->op) & CKF_OP_INHERIT)) {
 		stats->shared_bytes += part->bytes;
 		return 0;
 	}
+	if (flags & FILL_SEG && !fill_huge_ready(&job->huge, part->dest->seg))
+		flags &= ~FILL_SEG;
 	if (job->img->idx->chunks[part->op->chunk].codec != CKF_CODEC_ZERO)
-		return add_piece(lane, part) ? ckf_error_set(err, -ENOMEM, "no memory for the plan")
-					     : 0;
-	if (!(d->flags & CKF_DEST_SKIP))
-		fill_zero(d->addr + (part->addr - d->start), part->bytes, d->flags, stats);
-	return d->flags & FILL_SCRATCH
+		return add_piece(lane, part, flags)
+			       ? ckf_error_set(err, -ENOMEM, "no memory for the plan")
+			       : 0;
+	if (!(flags & CKF_DEST_SKIP))
+		fill_zero(d->addr + (part->addr - d->start), part->bytes, flags, stats);
+	return flags & FILL_SEG
 		       ? fill_huge_done(&job->huge, part->dest->seg, part->bytes, stats, err)
 		       : 0;
 }
@@ -177,7 +181,7 @@ static bool fits_in_place(const struct ckf_chunk *c, const struct fill_piece *p,
 	if (c->codec != CKF_CODEC_RAW || n > FILL_REQUEST_IOVS)
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		if (p[i].first_page != page || !(p[i].flags & FILL_SCRATCH))
+		if (p[i].first_page != page || !(p[i].flags & FILL_SEG))
 			return false;
 		page += p[i].nr_pages;
 	}
@@ -204,21 +208,30 @@ static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
 	req->bytes += bytes;
 }
 
+/* Only direct reads pass by the page cache. */
+static bool wanted_again(const struct fill_job *job, uint32_t chunk)
+{
+	const uint8_t *again = job->img->wanted_again;
+
+	return job->packs_io.direct[job->img->idx->chunks[chunk].base] && again &&
+	       again[chunk / 8] & 1u << chunk % 8;
+}
+
 /*
  * Fills req with the next read: the pieces of neighbouring chunks of the pack. A chunk with more
  * pieces than a request holds is read more than once. False when the lane has nothing left.
  */
-bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t slot_bytes,
-		    struct fill_request *req)
+bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req)
 {
-	size_t limit = FILL_REQUEST_BYTES < slot_bytes ? FILL_REQUEST_BYTES : slot_bytes;
+	size_t limit = FILL_REQUEST_BYTES < job->slot_bytes ? FILL_REQUEST_BYTES : job->slot_bytes;
 
 	req->bytes = 0;
 	req->nr_iovs = 0;
 	req->nr_pieces = 0;
 	while (lane->pos < lane->nr_pieces) {
 		const struct fill_piece *p = &lane->pieces[lane->pos];
-		const struct ckf_chunk *c = &idx->chunks[p->chunk];
+		const struct ckf_chunk *c = &job->img->idx->chunks[p->chunk];
+		const bool cached = wanted_again(job, p->chunk);
 		size_t n = 1, bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
 		bool in_place;
 
@@ -229,8 +242,10 @@ bool fill_lane_next(const struct ckf_index *idx, struct fill_lane *lane, size_t 
 		if (!req->bytes) {
 			req->pack_off = c->pack_off;
 			req->base = c->base;
+			req->cached = cached;
 		} else if (c->base != req->base || c->pack_off != req->pack_off + req->bytes ||
-			   req->bytes + bytes > limit || req->nr_pieces + n > FILL_REQUEST_PIECES ||
+			   req->bytes + bytes > limit || req->cached != cached ||
+			   req->nr_pieces + n > FILL_REQUEST_PIECES ||
 			   req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS) {
 			break;
 		}

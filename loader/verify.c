@@ -27,9 +27,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <xxhash.h>
-
 #include "../format/ckf_codec.h"
+#include "../format/ckf_sum.h"
 #include "ckf_verify.h"
 #include "io_util.h"
 
@@ -64,7 +63,7 @@ struct verify {
 	uint64_t next_ref; /* within next_file */
 	uint64_t next_ticket;
 	uint64_t turn;
-	XXH3_state_t *hash;
+	struct ckf_sum *hash;
 
 	/* Pass 2. */
 	uint64_t nr_extents; /* of the own pack */
@@ -218,14 +217,14 @@ static uint64_t batch_hash(struct worker *w, const struct batch *b)
 
 		sum_bytes += left;
 		if (c->codec != CKF_CODEC_ZERO) {
-			XXH3_64bits_update(w->v->hash, w->decoded + at_bytes, left);
+			ckf_sum_update(w->v->hash, w->decoded + at_bytes, left);
 			at_bytes += left;
 			continue;
 		}
 		while (left) {
 			uint64_t n = left < sizeof(zeros) ? left : sizeof(zeros);
 
-			XXH3_64bits_update(w->v->hash, zeros, n);
+			ckf_sum_update(w->v->hash, zeros, n);
 			left -= n;
 		}
 	}
@@ -251,9 +250,9 @@ static int turn_end(struct verify *v, const struct batch *b, struct ckf_error *e
 	int rc = 0;
 
 	if (b->last) {
-		uint64_t sum = XXH3_64bits_digest(v->hash);
+		uint64_t sum = ckf_sum_value(v->hash);
 
-		XXH3_64bits_reset(v->hash);
+		ckf_sum_reset(v->hash);
 		if (sum != b->file->checksum)
 			rc = ckf_error_rule(err, -EBADMSG, "files", b->file - idx->files, 0,
 					    "R-data: checksum of %s, got 0x%" PRIx64
@@ -532,10 +531,10 @@ static int verify_init(struct verify *v, const struct ckf_image *img)
 		if (idx->files[i].kind != CKF_FILE_SYMLINK)
 			v->total_bytes += idx->files[i].size_bytes;
 	v->checked = calloc(idx->nr_chunks ? idx->nr_chunks : 1, sizeof(*v->checked));
-	v->hash = XXH3_createState();
+	v->hash = ckf_sum_new();
 	if (!v->checked || !v->hash)
 		return -ENOMEM;
-	XXH3_64bits_reset(v->hash);
+	ckf_sum_reset(v->hash);
 	return 0;
 }
 
@@ -595,7 +594,7 @@ out:
 		worker_fini(&workers[i]);
 	free(workers);
 	ckf_image_close_packs(img, v.pack_fds);
-	XXH3_freeState(v.hash);
+	ckf_sum_free(v.hash);
 	free(v.checked);
 	pthread_cond_destroy(&v.turn_cond);
 	pthread_mutex_destroy(&v.lock);

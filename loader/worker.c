@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <xxhash.h>
 
+#include "../format/ckf_sum.h"
 #include "io.h"
 #include "copy.h"
 #include "io_util.h"
@@ -18,7 +18,7 @@
 struct worker {
 	struct fill_job *job;
 	struct ckf_codec_ctx *codec;
-	XXH3_state_t *hash;
+	struct ckf_sum *hash;
 	struct ckf_io *io;
 	struct ckf_packs packs;
 	unsigned int depth;
@@ -42,7 +42,7 @@ static int alloc_buffers(struct worker *w)
 
 	w->requests = calloc(w->depth, sizeof(*w->requests));
 	w->idle = calloc(w->depth, sizeof(*w->idle));
-	w->hash = XXH3_createState();
+	w->hash = ckf_sum_new();
 	if (!w->requests || !w->idle || !w->hash || ckf_codec_ctx_new(&w->codec))
 		return -ENOMEM;
 	w->map_bytes = w->depth * job->slot_bytes + decoded + CKF_HUGE_BYTES;
@@ -90,7 +90,7 @@ static void worker_fini(struct worker *w)
 	free(w->requests);
 	free(w->idle);
 	free(w->lane.pieces);
-	XXH3_freeState(w->hash);
+	ckf_sum_free(w->hash);
 	ckf_codec_ctx_free(w->codec);
 	w->stats.direct = w->packs.direct;
 	ckf_packs_fini(&w->packs);
@@ -140,7 +140,7 @@ static int scatter(struct worker *w, const struct fill_piece *p, const char *src
 
 	if (!p->dst)
 		return 0;
-	if (p->flags & FILL_SCRATCH) {
+	if (p->flags & FILL_SEG) {
 		memcpy(p->dst, src, bytes);
 		w->stats.filled_bytes += bytes;
 		return huge_done(w, p);
@@ -183,13 +183,13 @@ static int finish_in_place(struct worker *w, const struct fill_piece *p, size_t 
 	uint64_t bytes;
 	int ret;
 
-	XXH3_64bits_reset(w->hash);
+	ckf_sum_reset(w->hash);
 	for (size_t i = 0; i < n; i++) {
 		bytes = ckf_pages_to_bytes(p[i].nr_pages);
-		XXH3_64bits_update(w->hash, p[i].dst, bytes);
+		ckf_sum_update(w->hash, p[i].dst, bytes);
 		w->stats.filled_bytes += bytes;
 	}
-	ret = check_hash(w, p->chunk, XXH3_64bits_digest(w->hash));
+	ret = check_hash(w, p->chunk, ckf_sum_value(w->hash));
 	for (size_t i = 0; i < n && !ret; i++)
 		ret = huge_done(w, &p[i]);
 	return ret;
@@ -200,7 +200,7 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 {
 	const struct ckf_chunk *c = &w->job->img->idx->chunks[p->chunk];
 	size_t bytes = ckf_pages_to_bytes(c->nr_pages);
-	bool whole = n == 1 && p->nr_pages == c->nr_pages && (p->flags & FILL_SCRATCH);
+	bool whole = n == 1 && p->nr_pages == c->nr_pages && (p->flags & FILL_SEG);
 	const char *data = src;
 	char *dst = whole ? p->dst : w->decoded;
 	int ret;
@@ -268,7 +268,7 @@ static int next_request(struct worker *w, struct fill_request *req)
 	unsigned int lane;
 	int ret;
 
-	while (!fill_lane_next(idx, &w->lane, w->job->slot_bytes, req)) {
+	while (!fill_lane_next(w->job, &w->lane, req)) {
 		lane = atomic_fetch_add(&w->job->next_lane, 1);
 		if (lane >= t->nr_lanes)
 			return 1;
@@ -280,12 +280,24 @@ static int next_request(struct worker *w, struct fill_request *req)
 	return 0;
 }
 
+static int submit(struct worker *w, struct fill_request *req)
+{
+	int fd = req->cached ? ckf_packs_buffered_fd(&w->packs, req->base, &w->err)
+			     : ckf_packs_fd(&w->packs, req->base, &w->err);
+	int ret;
+
+	if (fd < 0)
+		return fd;
+	ret = ckf_io_submit(w->io, fd, req->iovs, req->nr_iovs, req->pack_off, req);
+	return ret ? read_error(w, req, ret) : 0;
+}
+
 static int fill_lanes(struct worker *w)
 {
 	struct fill_request *req;
 	bool more = true;
 	void *tag;
-	int ret, res, fd;
+	int ret, res;
 
 	for (;;) {
 		while (more && w->nr_idle) {
@@ -299,12 +311,9 @@ static int fill_lanes(struct worker *w)
 				more = false;
 				break;
 			}
-			fd = ckf_packs_fd(&w->packs, req->base, &w->err);
-			if (fd < 0)
-				return fd;
-			ret = ckf_io_submit(w->io, fd, req->iovs, req->nr_iovs, req->pack_off, req);
+			ret = submit(w, req);
 			if (ret)
-				return read_error(w, req, ret);
+				return ret;
 			w->nr_idle--;
 		}
 		if (w->nr_idle == w->depth)

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Without io_uring, without O_DIRECT, without huge pages: the same result, by other means.
+# Without io_uring, without O_DIRECT, without huge pages or what moves them: the same result, by other means.
 . "$(dirname "$0")/lib.sh"
 
 # with SWITCH…: restores with these set and the pack not in the page cache, and checks.
@@ -39,6 +39,7 @@ fallbacks() {
 		stat_is direct false || fail "O_DIRECT was used against the switch"
 		with CKF_NO_HUGE
 		stat_is huge_pages 0 || fail "huge pages were used against the switch"
+		with CKF_NO_MOVE
 		with CKF_NO_URING CKF_NO_DIRECT CKF_NO_HUGE
 	done
 }

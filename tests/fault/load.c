@@ -204,6 +204,11 @@ static int run_fill_3_plain(struct world *w, struct ckf_error *err)
 	return fill(w, 3, CKF_FILL_NO_URING, err);
 }
 
+static int run_fill_3_collapse(struct world *w, struct ckf_error *err)
+{
+	return fill(w, 3, CKF_FILL_NO_MOVE, err);
+}
+
 static const char *check_fill(struct world *w, int ret, bool may_leave)
 {
 	const char *bad = NULL;
@@ -239,6 +244,7 @@ const struct op load_ops[] = {
 	{ "fill-3", 0, 0, NULL, run_fill_3, check_fill },
 	{ "fill-3-cached", 0, 0, NULL, run_fill_3_cached, check_fill },
 	{ "fill-3-plain", 0, 0, NULL, run_fill_3_plain, check_fill },
+	{ "fill-3-collapse", 0, 0, NULL, run_fill_3_collapse, check_fill },
 	{ "verify-1", 0, 0, NULL, run_verify_1, check_nothing },
 	{ "verify-3", 0, 0, NULL, run_verify_3, check_nothing },
 	{ 0 },

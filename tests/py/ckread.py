@@ -606,10 +606,24 @@ class Image:
                       or self.targets[parent - 1][6] != T_TASK):
                     bad("parent %d" % parent)
         if not self.violations:
+            self.check_circles()
             if next_op != len(self.ops):
                 self.bad_entry("ops", next_op, "R-target", "belongs to no target")
             if next_lane != len(self.lanes):
                 self.bad_entry("lanes", next_lane, "R-target", "belongs to no target")
+
+    def check_circles(self):
+        """R-target: from each target, the parents lead to one without a parent."""
+        ends = set()
+        for i in range(len(self.targets)):
+            path = []
+            while i is not None and i not in ends and i not in path:
+                path.append(i)
+                parent = self.targets[i][8]
+                i = parent - 1 if parent else None
+            if i in path:
+                self.bad_entry("targets", i, "R-target", "its parents form a circle")
+            ends.update(path)
 
     def target_ops(self, i):
         first, nr = self.targets[i][2:4]

@@ -892,6 +892,12 @@ def _(m):
     m.targets[i].parent = i + 1
 
 
+@mutator("target-parent-circle", "R-target", CORRUPT, "targets")
+def _(m):
+    child = pick(m.targets, lambda t: task(t) and t.parent)
+    m.targets[child.parent - 1].parent = m.targets.index(child) + 1
+
+
 @mutator("target-parent-shmem", "R-target", CORRUPT, "targets")
 def _(m):
     pick(m.targets, task).parent = 1 + target_number(m, shmem)

@@ -9,8 +9,10 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include <xxhash.h>
 #include <zstd.h>
 
+#include "../../format/ckf_sum.h"
 #include "img_builder.h"
 
 #define MAX_BYTES ((size_t)CKF_MAX_CHUNK_PAGES * CKF_PAGE_BYTES)
@@ -354,6 +356,30 @@ static void test_hash_known(void **state)
 	assert_true(ckf_hash64("abc", 3) == 0x78af5f94892f3950);
 }
 
+/* All at once and in two pieces, at any alignment, as the library has it: whatever the CPU can do.
+ */
+static void test_hash_library(void **state)
+{
+	uint8_t *p = random_pages(7, 2);
+	struct ckf_sum *sum = ckf_sum_new();
+
+	(void)state;
+	assert_non_null(sum);
+	for (size_t n = 0; n < CKF_PAGE_BYTES; n += 1 + n / 16) {
+		for (size_t at = 0; at < 3; at++) {
+			uint64_t want = XXH3_64bits(p + at, n);
+
+			assert_true(ckf_hash64(p + at, n) == want);
+			ckf_sum_reset(sum);
+			ckf_sum_update(sum, p + at, n / 3);
+			ckf_sum_update(sum, p + at + n / 3, n - n / 3);
+			assert_true(ckf_sum_value(sum) == want);
+		}
+	}
+	ckf_sum_free(sum);
+	free(p);
+}
+
 static void test_is_zero(void **state)
 {
 	_Alignas(64) uint8_t buf[4096 + 64] = { 0 };
@@ -381,7 +407,7 @@ int main(void)
 		cmocka_unit_test(test_zstd_dictionary),	  cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_lz4_before_start),  cmocka_unit_test(test_flips),
 		cmocka_unit_test(test_hash_zeros),	  cmocka_unit_test(test_hash_known),
-		cmocka_unit_test(test_is_zero),
+		cmocka_unit_test(test_hash_library),	  cmocka_unit_test(test_is_zero),
 	};
 
 	ckf_codec_ctx_free(NULL);

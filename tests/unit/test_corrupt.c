@@ -340,6 +340,7 @@ static const struct corruption target_cases[] = {
 	{ { TARGET(0, parent, 5) }, BAD(TARGETS, 0, "R-target: parent, got 5, want at most 4") },
 	{ { TARGET(0, parent, UINT32_MAX) }, BAD(TARGETS, 0, "R-target: parent, got 4294967295") },
 	{ { TARGET(0, parent, 1) }, BAD(TARGETS, 0, "R-target: parent, got the target itself") },
+	{ { TARGET(0, parent, 2) }, BAD(TARGETS, 0, "R-target: parent, got a circle of parents") },
 	{ { TARGET(0, parent, 4) },
 	  BAD(TARGETS, 0, "R-target: kind of the parent, got 2, want 1") },
 	{ { TARGET(0, nr_pages, 0) }, BAD(TARGETS, 0, "R-target: nr_pages, got 0, want 1545") },

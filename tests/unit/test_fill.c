@@ -143,7 +143,7 @@ static void make_base(struct world *w)
 	img_to_base(&w->b, w->base_fd, "base");
 }
 
-static void world_init_based(struct world *w, uint64_t seed, bool dense, bool based)
+static void world_make(struct world *w, uint64_t seed, bool dense, bool based, uint32_t kind)
 {
 	uint32_t zero, file;
 
@@ -163,10 +163,10 @@ static void world_init_based(struct world *w, uint64_t seed, bool dense, bool ba
 	img_init(&w->b);
 	zero = img_chunk(&w->b, CKF_CODEC_ZERO, NULL, 64);
 	file = img_file(&w->b, "pagemap-1.img", "x", 1);
-	img_target(&w->b, CKF_TARGET_TASK, 1, file, 0);
+	img_target(&w->b, kind, 1, file, 0);
 	random_plan(w, zero, dense);
 	img_lanes(&w->b, LANE_OPS);
-	if (dense)
+	if (dense && kind == CKF_TARGET_TASK)
 		img_huge(&w->b, 0, BASE, 6);
 	if (based)
 		make_base(w);
@@ -176,7 +176,7 @@ static void world_init_based(struct world *w, uint64_t seed, bool dense, bool ba
 
 static void world_init(struct world *w, uint64_t seed, bool dense)
 {
-	world_init_based(w, seed, dense, false);
+	world_make(w, seed, dense, false, CKF_TARGET_TASK);
 }
 
 static void world_fini(struct world *w)
@@ -271,13 +271,16 @@ static bool have_uring(void)
 
 static void run_all_roads(bool dense, bool based, uint64_t seed)
 {
-	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING, CKF_FILL_NO_DIRECT,
+	static const uint32_t flags[] = { 0,
+					  CKF_FILL_NO_URING,
+					  CKF_FILL_NO_DIRECT,
 					  CKF_FILL_NO_URING | CKF_FILL_NO_DIRECT,
-					  CKF_FILL_NO_HUGE };
+					  CKF_FILL_NO_HUGE,
+					  CKF_FILL_NO_MOVE };
 	unsigned int tasks, fds;
 	struct world w;
 
-	world_init_based(&w, seed, dense, based);
+	world_make(&w, seed, dense, based, CKF_TARGET_TASK);
 	tasks = count_entries("/proc/self/task");
 	fds = count_entries("/proc/self/fd");
 	for (unsigned int threads = 1; threads <= 4; threads += threads == 1 ? 1 : 2)
@@ -334,7 +337,7 @@ static void test_base_broken(void **state)
 	int fd;
 
 	(void)state;
-	world_init_based(&w, 7, false, true);
+	world_make(&w, 7, false, true, CKF_TARGET_TASK);
 	fd = openat(w.base_fd, CKF_PACK_NAME, O_RDWR);
 	at = w.b.idx.chunks[w.b.idx.nr_chunks - 1].pack_off + 5;
 	assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
@@ -484,44 +487,199 @@ static void test_flip(void **state)
 	world_fini(&w);
 }
 
-/* Huge pages come without MADV_HUGEPAGE showing up in the flags of the mapping. */
+/* The flags of the mapping at area, as smaps has them. */
+static void vm_flags(const char *area, char *flags, int size)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	bool in = false;
+
+	assert_non_null(f);
+	flags[0] = 0;
+	while (fgets(flags, size, f)) {
+		unsigned long start, end;
+
+		if (sscanf(flags, "%lx-%lx ", &start, &end) == 2)
+			in = start <= (unsigned long)area && end > (unsigned long)area;
+		if (in && !strncmp(flags, "VmFlags:", 8))
+			break;
+	}
+	assert_false(feof(f));
+	fclose(f);
+}
+
+/* Huge pages come without anything of it showing up in the flags of the mapping. */
 static void test_no_trace(void **state)
 {
+	static const uint32_t flags[] = { 0, CKF_FILL_NO_MOVE };
 	struct world w;
+
+	(void)state;
+	world_init(&w, 71, true);
+	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
+		struct ckf_fill_stats stats = { 0 };
+		char before[256], after[256];
+		char *area = map_area();
+		struct ckf_dest d = { .start = BASE,
+				      .end = BASE + AREA_BYTES,
+				      .addr = area,
+				      .prot = PROT_READ | PROT_WRITE,
+				      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
+
+		vm_flags(area, before, sizeof(before));
+		assert_int_equal(fill(&w, &d, 1, flags[i], 2, &stats, NULL), 0);
+		assert_area(&w, area, 0);
+		vm_flags(area, after, sizeof(after));
+		assert_string_equal(before, after);
+		if (!stats.huge_pages)
+			print_message("this kernel makes no huge pages with flags %x\n", flags[i]);
+		munmap(area, AREA_BYTES);
+	}
+	world_fini(&w);
+}
+
+/* Ranges of 2 MiB that the plan fills all over, not only with zeros. */
+static uint64_t full_ranges(const struct world *w)
+{
+	const uint64_t step = CKF_HUGE_BYTES / CKF_PAGE_BYTES;
+	uint64_t nr = 0;
+
+	for (uint64_t i = 0; i + step <= AREA_PAGES; i += step)
+		nr += !memchr(w->covered + i, 0, step) &&
+		      !ckf_is_zero(w->model + i * CKF_PAGE_BYTES, CKF_HUGE_BYTES);
+	return nr;
+}
+
+static void fill_shared(struct world *w, uint32_t flags, unsigned int threads)
+{
+	struct ckf_fill_stats stats = { 0 };
 	char *area = map_area();
 	struct ckf_dest d = { .start = BASE,
 			      .end = BASE + AREA_BYTES,
 			      .addr = area,
-			      .prot = PROT_READ | PROT_WRITE,
 			      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
-	struct ckf_fill_stats stats = { 0 };
-	char line[512];
-	bool in = false, seen = false;
-	FILE *f;
+
+	area = mmap(area, AREA_BYTES, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	assert_ptr_equal(area, d.addr);
+	assert_int_equal(fill(w, &d, 1, flags, threads, &stats, NULL), 0);
+	assert_area(w, area, 0);
+	if (flags & CKF_FILL_NO_HUGE)
+		assert_int_equal(stats.huge_pages, 0);
+	else if (stats.huge_pages < full_ranges(w)) /* the kernel may refuse */
+		print_message("%llu huge pages of %llu\n", (unsigned long long)stats.huge_pages,
+			      (unsigned long long)full_ranges(w));
+	else
+		assert_int_equal(stats.huge_pages, full_ranges(w));
+	munmap(area, AREA_BYTES);
+}
+
+/* Shared memory gets huge pages where it is filled all over, and only there. */
+static void test_shared_memory(void **state)
+{
+	struct world w;
 
 	(void)state;
-	world_init(&w, 71, true);
-	assert_int_equal(fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
-	assert_area(&w, area, 0);
-	f = fopen("/proc/self/smaps", "r");
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f)) {
-		unsigned long start, end;
-
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			in = start <= (unsigned long)area && end > (unsigned long)area;
-		if (!in || strncmp(line, "VmFlags:", 8))
-			continue;
-		seen = true;
-		assert_null(strstr(line, " hg"));
-		assert_null(strstr(line, " um"));
-		assert_null(strstr(line, " nh"));
+	for (uint64_t seed = 91; seed < 95; seed++) {
+		world_make(&w, seed, seed % 2, false, CKF_TARGET_SHMEM);
+		for (unsigned int threads = 1; threads <= 3; threads++) {
+			fill_shared(&w, 0, threads);
+			fill_shared(&w, CKF_FILL_NO_HUGE, threads);
+		}
+		world_fini(&w);
 	}
-	fclose(f);
-	assert_true(seen);
-	if (!stats.huge_pages)
-		print_message("this kernel has no UFFDIO_MOVE: small pages only\n");
-	munmap(area, AREA_BYTES);
+}
+
+/* What this process has had read from disks; 0 where the kernel does not count. */
+static uint64_t disk_bytes(void)
+{
+	unsigned long long n = 0;
+	char line[64];
+	FILE *f = fopen("/proc/self/io", "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "read_bytes: %llu", &n) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+#define TWICE_PAGES 256
+#define TWICE_BYTES (TWICE_PAGES * (uint64_t)CKF_PAGE_BYTES)
+#define TWICE_CHUNKS 16
+
+/* Two tasks with the same chunks, and one more that each has alone. */
+static void twice_init(struct world *w)
+{
+	char *pages = malloc(TWICE_PAGES * (size_t)CKF_PAGE_BYTES);
+	uint32_t file, chunks[TWICE_CHUNKS];
+
+	memset(w, 0, sizeof(*w));
+	w->base_fd = -1;
+	assert_non_null(pages);
+	snprintf(w->dir, sizeof(w->dir), "/var/tmp/ckf-fill-XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	w->dir_fd = open(w->dir, O_RDONLY | O_DIRECTORY);
+	assert_true(w->dir_fd >= 0);
+	img_init(&w->b);
+	for (unsigned int i = 0; i < TWICE_CHUNKS; i++) {
+		random_pages(&w->seed, pages, TWICE_PAGES, false);
+		chunks[i] = img_chunk(&w->b, CKF_CODEC_RAW, pages, TWICE_PAGES);
+	}
+	free(pages);
+	file = img_file(&w->b, "pagemap-1.img", "x", 1);
+	for (uint32_t t = 0; t < 2; t++) {
+		img_target(&w->b, CKF_TARGET_TASK, t + 1, file, 0);
+		for (uint64_t i = 0; i < TWICE_CHUNKS - 1; i++)
+			img_op(&w->b, BASE + i * TWICE_PAGES * CKF_PAGE_BYTES,
+			       chunks[i || !t ? i : TWICE_CHUNKS - 1], 0, TWICE_PAGES);
+		img_lanes(&w->b, LANE_OPS);
+	}
+	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
+	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
+}
+
+/* Both tasks, one after the other; what the disk brought for the second one. */
+static uint64_t fill_twice(struct world *w, bool *counted)
+{
+	uint64_t read[3];
+
+	drop_cache(w->dir_fd);
+	read[0] = disk_bytes();
+	for (unsigned int t = 0; t < 2; t++) {
+		char *area = map_area();
+		struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+		struct ckf_fill_opts o = { .size = sizeof(o), .dir_fd = -1, .threads = 2 };
+
+		assert_int_equal(ckf_fill(w->img, &w->img->idx->targets[t], &d, 1, &o, NULL, NULL),
+				 0);
+		read[t + 1] = disk_bytes();
+		munmap(area, AREA_BYTES);
+	}
+	*counted = read[1] - read[0] >= (TWICE_CHUNKS - 1) * TWICE_BYTES;
+	return read[2] - read[1];
+}
+
+/*
+ * What two tasks need comes from the disk once. Somebody else may empty the page cache in between,
+ * so once is enough.
+ */
+static void test_wanted_again(void **state)
+{
+	bool once = false, counted = true;
+	struct world w;
+
+	(void)state;
+	twice_init(&w);
+	assert_int_equal(ckf_image_find_wanted_again(w.img, NULL), 0);
+	assert_int_equal(w.img->wanted_again[0], 0xfe);
+	assert_int_equal(w.img->wanted_again[1], 0x7f);
+	for (int i = 0; i < 5 && !once && counted; i++)
+		once = fill_twice(&w, &counted) < 2 * TWICE_BYTES;
+	if (!counted)
+		print_message("reads of the disk are not counted here\n");
+	else
+		assert_true(once);
 	world_fini(&w);
 }
 
@@ -575,11 +733,12 @@ static void test_stalled(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sparse),	    cmocka_unit_test(test_dense),
-		cmocka_unit_test(test_not_fresh),   cmocka_unit_test(test_shared),
-		cmocka_unit_test(test_skip),	    cmocka_unit_test(test_outside),
-		cmocka_unit_test(test_flip),	    cmocka_unit_test(test_no_trace),
-		cmocka_unit_test(test_stalled),	    cmocka_unit_test(test_bases),
+		cmocka_unit_test(test_sparse),	      cmocka_unit_test(test_dense),
+		cmocka_unit_test(test_not_fresh),     cmocka_unit_test(test_shared),
+		cmocka_unit_test(test_skip),	      cmocka_unit_test(test_outside),
+		cmocka_unit_test(test_flip),	      cmocka_unit_test(test_no_trace),
+		cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_wanted_again),
+		cmocka_unit_test(test_stalled),	      cmocka_unit_test(test_bases),
 		cmocka_unit_test(test_base_broken),
 	};
 

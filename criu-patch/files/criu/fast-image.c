@@ -68,6 +68,7 @@ struct fast_shared {
 
 static struct ckf_image *img;
 static struct fast_shared *shared;
+static bool huge_off;
 
 /* Parts of this task's premapped area that hold no VMA. They stay mapped until the restorer unmaps them: in a
  * hole something else could be mapped, a stack of a worker say, and then stay in the task for ever. */
@@ -120,6 +121,22 @@ int fast_image_check_opts(bool fast)
 	return -1;
 }
 
+/* The loader makes huge pages also where they are switched off on this machine, unless it is told. */
+static bool huge_pages_off(void)
+{
+	char buf[64];
+	ssize_t n;
+	int fd;
+
+	fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	buf[n > 0 ? n : 0] = 0;
+	return strstr(buf, "[never]") != NULL;
+}
+
 int fast_image_open(void)
 {
 	struct ckf_error err = {};
@@ -138,7 +155,8 @@ int fast_image_open(void)
 	}
 	if (!opts.fast_timeout)
 		opts.fast_timeout = FAST_TIMEOUT_DEFAULT;
-	if (ckf_image_open(dir, &img, &err) || ckf_image_check_files(img, true, &err)) {
+	if (ckf_image_open(dir, &img, &err) || ckf_image_check_files(img, true, &err) ||
+	    ckf_image_find_wanted_again(img, &err)) {
 		pr_err("%s\n", err.msg);
 		return -1;
 	}
@@ -147,6 +165,7 @@ int fast_image_open(void)
 		pr_perror("Can't map statistics");
 		return -1;
 	}
+	huge_off = huge_pages_off();
 	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed, %u bases\n",
 		img->idx->nr_targets, img->idx->nr_chunks, img->idx->pack_bytes, img->idx->nr_bases);
 	return 0;
@@ -289,8 +308,10 @@ static uint32_t switches(void)
 		flags |= CKF_FILL_NO_URING;
 	if (getenv("CKF_NO_DIRECT"))
 		flags |= CKF_FILL_NO_DIRECT;
-	if (getenv("CKF_NO_HUGE"))
+	if (huge_off || getenv("CKF_NO_HUGE"))
 		flags |= CKF_FILL_NO_HUGE;
+	if (getenv("CKF_NO_MOVE"))
+		flags |= CKF_FILL_NO_MOVE;
 	return flags;
 }
 
@@ -539,6 +560,26 @@ int fast_image_fill_task(struct pstree_item *t)
 	return target ? fill_private(t, target, false) : -1;
 }
 
+/*
+ * The same memory mapped once more, where it may have huge pages: as far from a multiple of 2 MiB as its
+ * offset, which is 0. NULL when that is not to be had.
+ */
+static void *map_again(void *addr, unsigned long size, void **room, unsigned long *room_size)
+{
+	void *at;
+
+	*room_size = size + CKF_HUGE_BYTES;
+	*room = mmap(NULL, *room_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (*room == MAP_FAILED)
+		return NULL;
+	at = (void *)round_up((unsigned long)*room, CKF_HUGE_BYTES);
+	/* An old size of 0 leaves the old mapping where it is. */
+	if (mremap(addr, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == at)
+		return at;
+	munmap(*room, *room_size);
+	return NULL;
+}
+
 int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid)
 {
 	const struct ckf_target *target = find_target(CKF_TARGET_SHMEM, shmid);
@@ -548,8 +589,22 @@ int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid)
 		.addr = addr,
 		.flags = CKF_DEST_FRESH,
 	};
+	unsigned long room_size;
+	void *again = NULL, *room;
+	int ret;
 
-	return target ? fill(target, &dest, 1) : -1;
+	if (!target)
+		return -1;
+	if (size >= CKF_HUGE_BYTES)
+		again = map_again(addr, size, &room, &room_size);
+	if (again) {
+		dest.addr = again;
+		dest.flags |= CKF_DEST_HUGE;
+	}
+	ret = fill(target, &dest, 1);
+	if (again)
+		munmap(room, room_size);
+	return ret;
 }
 
 int fast_image_open_pack(void)

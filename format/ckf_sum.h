@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* XXH3-64 of contents that come piece by piece, and keys of chunks. */
-#ifndef CKF_CONVERT_SUM_H
-#define CKF_CONVERT_SUM_H
+#ifndef CKF_SUM_H
+#define CKF_SUM_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -5,7 +5,8 @@
 
 #include <stdlib.h>
 
-#include "sum.h"
+#include "ckf_sum.h"
+#include "hash.h"
 
 struct ckf_sum {
 	XXH3_state_t state;
@@ -32,7 +33,10 @@ void ckf_sum_reset(struct ckf_sum *s)
 
 void ckf_sum_update(struct ckf_sum *s, const void *p, size_t bytes)
 {
-	XXH3_64bits_update(&s->state, p, bytes);
+	if (ckf_hash_has_avx2())
+		ckf_hash_avx2_update(&s->state, p, bytes);
+	else
+		XXH3_64bits_update(&s->state, p, bytes);
 }
 
 uint64_t ckf_sum_value(const struct ckf_sum *s)
