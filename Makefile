@@ -64,16 +64,21 @@ STRICT := -Wconversion
 LIB_SRC := $(wildcard format/*.c loader/*.c gpu/*.c)
 CONVERT_SRC := $(wildcard convert/*.c)
 CLI_SRC := $(wildcard cli/*.c)
+AGENT_SRC := $(wildcard agent/*.c)
 PROTO := $(wildcard proto/*.proto)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_HELPERS := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
 FAULT_SRC := $(wildcard tests/fault/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 PROG_SRC := $(wildcard tests/progs/*.c)
+# The fake CUDA driver, and its two programs.
+STUB_PROG_SRC := tests/stub/smi.c tests/stub/ckpt_main.c
+STUB_SRC := $(filter-out $(STUB_PROG_SRC),$(wildcard tests/stub/*.c))
 
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
+AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o)
 UNIT_HELPER_OBJ := $(UNIT_HELPERS:%.c=$(B)/obj/%.o)
 # opts.proto imports descriptor.proto, whose C form no package holds.
 PROTO_GOOGLE := $(if $(wildcard proto/opts.proto),google/protobuf/descriptor)
@@ -84,9 +89,13 @@ PROTO_OBJ := $(PROTO_C:$(P)/%.c=$(B)/obj/proto/%.o)
 
 LIB := $(B)/libckfast.a
 CKFAST := $(B)/bin/ckfast
+AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
-PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare
+PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
+	 build/progs/gpudtest build/bin/cuda-checkpoint
+STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
+STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi stub-ckpt cuapp cuapp-linked)
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 
 # Shows what is made, or with V=1 how.
@@ -95,13 +104,14 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all lib unit progs fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
+.PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
 	zdtm zdtm-subset zdtm-build lint install install-criu dist clean FORCE
 
-all: lib $(CKFAST)
+all: lib $(CKFAST) $(AGENT)
 lib: $(LIB)
 unit: $(UNIT) $(FAULT)
 progs: $(PROGS)
+stub: $(STUB)
 fuzz-build: $(FUZZ)
 
 # The flags of the last build: when they change, everything is compiled again.
@@ -147,6 +157,13 @@ $(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(CLI_LIBS)
 
+# Preloaded into other people's programs: shows nothing but what it puts in front of the driver.
+$(AGENT_OBJ): BASE_CFLAGS += -fvisibility=hidden
+$(AGENT): $(AGENT_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL -o $@ $^
+
 $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB) $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,LINK)
@@ -175,6 +192,48 @@ build/progs/bare: tests/bench/bare.c
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $< -luring
 
+build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $^ $(LIB_LIBS)
+
+# Never with sanitizers: it is loaded into programs that have none.
+build/obj/tests/stub/%.o: tests/stub/%.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 -fvisibility=hidden -ftls-model=initial-exec $(WARN) -MMD -MP -c \
+		-o $@ $<
+
+# -Bsymbolic: a library that is preloaded must not take the driver's own table of functions over.
+build/stub/libcuda.so.1: $(STUB_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) -shared -Wl,-soname,libcuda.so.1 -Wl,-Bsymbolic -pthread -o $@ $^
+
+build/stub/stub-smi: build/obj/tests/stub/smi.o build/obj/tests/stub/scan.o
+build/stub/stub-ckpt: build/obj/tests/stub/ckpt_main.o
+build/stub/stub-smi build/stub/stub-ckpt:
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) -o $@ $^
+
+build/progs/cudaprog: tests/gpu/cudaprog.c
+build/stub/cuapp: tests/stub/app/cuapp.c
+build/progs/cudaprog build/stub/cuapp:
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $<
+
+build/bin/cuda-checkpoint: tests/gpu/cuda_checkpoint.c build/libckfast.a
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -o $@ $^
+
+build/stub/cuapp-linked: tests/stub/app/cuapp.c build/stub/libcuda.so.1
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -DLINKED -MMD -MP -o $@ $^
+
 # Fuzz targets are compiled with the sources, by the compiler that has the fuzzer.
 build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(CONVERT_SRC) $(PROTO_OBJ)
 	@mkdir -p $(@D)
@@ -191,7 +250,7 @@ criu: lib
 # With all CPUs, unless -j says otherwise.
 PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-check-build: all unit progs fuzz-build criu zdtm-build
+check-build: all unit progs stub fuzz-build criu zdtm-build
 	@$(MAKE) D=asan,ubsan all unit
 
 check: deps
@@ -240,11 +299,15 @@ lint:
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
+	install -d $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(AGENT) $(DESTDIR)$(PREFIX)/lib/libckfast-cuda.so
 	install -m 644 docs/ckfast.1 $(DESTDIR)$(PREFIX)/share/man/man1/ckfast.1
 
 install-criu: criu
 	install -d $(DESTDIR)$(PREFIX)/sbin
 	install -m 755 build/bin/criu $(DESTDIR)$(PREFIX)/sbin/criu
+	install -d $(DESTDIR)$(PREFIX)/lib/ckfast/criu
+	install -m 755 build/lib/criu/ckfast_cuda_plugin.so $(DESTDIR)$(PREFIX)/lib/ckfast/criu/
 
 dist:
 	@mkdir -p build
@@ -254,6 +317,7 @@ dist:
 clean:
 	rm -rf build
 
--include $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
+-include $(AGENT_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
 	 $(FAULT_OBJ:.o=.d) \
-	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)
+	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d) $(STUB_OBJ:.o=.d) \
+	 $(STUB:=.d)

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* ckfast convert: a dump becomes a fast image. */
 #include <getopt.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
 
 #include "ckf_cli.h"
 
@@ -10,6 +13,7 @@ struct convert_args {
 	struct ckf_convert_opts opts;
 	const char *dump;
 	const char *fast;
+	int nice;
 	bool level_set;
 	bool json;
 	bool quiet;
@@ -27,6 +31,8 @@ enum {
 	OPT_LEVEL,
 	OPT_EXTENT_SIZE,
 	OPT_THREADS,
+	OPT_PROFILE,
+	OPT_NICE,
 	OPT_FORCE,
 	OPT_JSON,
 };
@@ -36,6 +42,9 @@ static const struct option long_opts[] = {
 	{ "level", required_argument, NULL, OPT_LEVEL },
 	{ "extent-size", required_argument, NULL, OPT_EXTENT_SIZE },
 	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "jobs", required_argument, NULL, OPT_THREADS },
+	{ "nice", required_argument, NULL, OPT_NICE },
+	{ "profile", required_argument, NULL, OPT_PROFILE },
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "quiet", no_argument, NULL, 'q' },
@@ -61,7 +70,8 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 	switch (opt) {
 	case OPT_CODEC:
 		if (cli_parse_codec(optarg, &args->opts.codec))
-			return cli_usage(verb, "--codec %s: want auto, raw, lz4 or zstd", optarg);
+			return cli_usage(verb, "--codec %s: want auto, raw, lz4, zstd or bf16",
+					 optarg);
 		break;
 	case OPT_LEVEL:
 		if (cli_parse_int(optarg, INT32_MIN, INT32_MAX, &args->opts.level))
@@ -75,6 +85,16 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 			return cli_usage(verb, "--threads %s: want 1 to %d", optarg,
 					 CLI_MAX_THREADS);
 		args->opts.threads = (unsigned int)threads;
+		break;
+	case OPT_PROFILE:
+		if (cli_parse_profile(optarg, &args->opts.storage))
+			return cli_usage(verb,
+					 "--profile %s: want ram, nvme, ssd, network or bytes/s",
+					 optarg);
+		break;
+	case OPT_NICE:
+		if (cli_parse_int(optarg, 0, CLI_MAX_NICE, &args->nice))
+			return cli_usage(verb, "--nice %s: want 0 to %d", optarg, CLI_MAX_NICE);
 		break;
 	case OPT_FORCE:
 		args->opts.force = true;
@@ -143,7 +163,7 @@ static void on_warning(void *arg, const char *msg)
 
 static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 {
-	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], c[CLI_BYTES_LEN];
+	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], c[CLI_BYTES_LEN], profile[CLI_PROFILE_LEN];
 	double seconds = (double)s->ns / 1e9;
 
 	printf("%s: %" PRIu64 " task%s, %s of pages in %.1f s (%.2f GB/s)\n", fast, s->nr_tasks,
@@ -156,6 +176,8 @@ static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 	if (s->pack_bytes && s->page_bytes)
 		printf(", ratio %.2f", (double)s->page_bytes / (double)s->pack_bytes);
 	putchar('\n');
+	if (s->storage.bytes_per_s)
+		printf("codecs chosen for %s\n", cli_profile(&s->storage, profile));
 }
 
 static int print_json(const struct cli_verb *verb, const struct ckf_convert_stats *s)
@@ -169,6 +191,8 @@ static int print_json(const struct cli_verb *verb, const struct ckf_convert_stat
 		(json_int_t)s->nr_chunks, "tasks", (json_int_t)s->nr_tasks, "ns",
 		(json_int_t)s->ns);
 
+	if (obj && s->storage.bytes_per_s)
+		json_object_set_new(obj, "profile", cli_profile_json(&s->storage));
 	return cli_json_print(verb, obj);
 }
 
@@ -186,6 +210,8 @@ static int run_convert(const struct cli_verb *verb, int argc, char **argv)
 		return rc;
 	if (args.help)
 		return cli_help(verb);
+	if (args.nice && setpriority(PRIO_PROCESS, 0, args.nice))
+		cli_message(verb, args.dump, strerror(errno));
 	args.opts.progress = on_progress;
 	args.opts.warn = on_warning;
 	args.opts.stop = cli_stop_asked;
@@ -207,10 +233,14 @@ const struct cli_verb cli_verb_convert = {
 	.name = "convert",
 	.args = "DUMP FAST",
 	.summary = "Makes the fast image FAST of the CRIU dump DUMP, which stays as it is.",
-	.help = "  --codec NAME         auto (default), raw, lz4 or zstd\n"
+	.help = "  --codec NAME         auto (default), raw, lz4, zstd or bf16\n"
 		"  --level N            level of lz4 or zstd\n"
 		"  --extent-size SIZE   4M, 8M or 16M (default): the unit of reading\n"
-		"  --threads N          default: the CPUs\n"
+		"  --profile NAME       what auto chooses for: ram, nvme, ssd, network, or\n"
+		"                       bytes/s; default: what FAST lies on\n"
+		"  --jobs N, --threads N\n"
+		"                       default: the CPUs\n"
+		"  --nice N             a lower priority, 1 to 19\n"
 		"  --force              replace FAST if it is there\n"
 		"  --json               the summary as JSON\n"
 		"  -q, --quiet          errors only\n",

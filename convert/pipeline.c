@@ -687,11 +687,11 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->opts = opts;
 	p->encode.codec = opts->user->codec;
 	p->encode.level = opts->user->level;
+	p->encode.storage = opts->user->storage;
 	p->build = b;
 	ret = alloc_all(p, threads, err);
 	if (!ret)
-		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES(CKF_CUT_MAX_PAGES),
-				     err);
+		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
 	if (!ret)
 		ret = run_all(p, err);
 	ckf_pool_stop(p->pool);

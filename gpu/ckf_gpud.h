@@ -7,7 +7,9 @@
  * The same program serves one connection when it is started for one restore (--fd). Messages go
  * over a unix SOCK_SEQPACKET socket; descriptors come beside them. One connection has one job at a
  * time, answered in order; memory that was made for a connection and not fetched is freed when
- * the connection ends, however it ends.
+ * the connection ends, however it ends. A client that closes its end stops its job. A request that
+ * cannot be done is answered by ERROR; after one that breaks these rules the connection is closed,
+ * too.
  */
 #ifndef CKF_GPUD_H
 #define CKF_GPUD_H
@@ -27,9 +29,12 @@ enum ckf_gpud_op {
 		3, /* arg: enum ckf_gpud_action, arg2: timeout in ms; pid. DONE, arg */
 	/*
 	 * Beside it a descriptor of an image directory: a fast image, or a dump. Fills memory for
-	 * each device target of it. Answers, per allocation and as soon as its memory is there (not
-	 * filled yet): MEMORY with pid, addr, bytes and a descriptor; READY per pid when all of its
-	 * memory is filled and checked; then DONE with arg: bytes filled, arg2: ns, or ERROR.
+	 * each device target of it; ERROR ENOENT: it has none. Answers, per process when its memory
+	 * is filled and checked: MEMORY per allocation with pid, addr, bytes, the uuid of the
+	 * device that it is on now and a descriptor, then READY with pid, arg: bytes, arg2: ns
+	 * since the request. After all of them DONE with arg: bytes filled, arg2: ns; or ERROR.
+	 * Where a device of the image is not in this machine and another one takes its place, a
+	 * PAIR for each device of the image comes first.
 	 */
 	CKF_GPUD_FILL = 4,
 	/*
@@ -41,6 +46,12 @@ enum ckf_gpud_op {
 	CKF_GPUD_SAVE = 5,
 	CKF_GPUD_MEMORY = 6,
 	CKF_GPUD_COMMIT = 7,
+	/*
+	 * uuid: of a device in the image, uuid2: of the one that takes its place. As a request: for
+	 * the next RESUME of this connection, which then maps all other devices to themselves. Has
+	 * no answer of its own.
+	 */
+	CKF_GPUD_PAIR = 8,
 	/* Answers. */
 	CKF_GPUD_DONE = 16,
 	CKF_GPUD_READY = 17,
@@ -59,8 +70,9 @@ enum ckf_gpud_action {
 
 struct ckf_gpud_msg {
 	uint32_t op;
-	uint32_t pid; /* FILL's answers and SAVE: as in the image. CHECKPOINT: of the running
-			 process */
+	/* FILL's answers and SAVE: as in the image. CHECKPOINT: of the running process, as gpud
+	 * sees it. */
+	uint32_t pid;
 	uint64_t arg;
 	uint64_t arg2;
 	uint64_t addr;
@@ -68,7 +80,8 @@ struct ckf_gpud_msg {
 	uint32_t device; /* MEMORY of SAVE: ordinal in the process */
 	uint32_t flags;
 	uint8_t uuid[16];
-	char text[192];
+	uint8_t uuid2[16];
+	char text[432];
 };
 
 /*

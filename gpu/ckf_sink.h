@@ -4,6 +4,7 @@
  *
  * The loader calls it: loader/ckf_fill_sink.h fills device memory from a fast image or from a plain
  * dump through these functions and knows nothing else of GPUs.
+ * The backend for CUDA is gpu/cuda_sink.c.
  *
  * The life of a fill:
  *
@@ -16,14 +17,19 @@
  *	share		a handle, for the process that is to own the memory
  *	close
  *
+ * The other way, for a dump: slot_take, fetch, slot_put.
+ *
  * Making pinned memory costs more time than copying through it, and small slots stay in the CPU's
  * caches. So a backend makes a fixed number of slots once, and they are used again and again; one
  * open device may serve many fills. One stream is nearly as fast as the link to the device:
  * more of them hide the start of each copy, they do not add speed.
  *
+ * Slots may be shared by all devices and all jobs of a process. A thread that waits for a slot must
+ * not hold one, or all of them could wait for each other.
+ *
  * Threads: open, close, alloc, free and share are for one thread at a time, and close only when no
- * other call is under way. slot_take, slot_put, submit, clear and drain may be called by many
- * threads at once. A backend starts no thread that outlives close.
+ * other call is under way. slot_take, slot_put, submit, fetch, clear and drain may be called by
+ *many threads at once. A backend starts no thread that outlives close.
  *
  * Errors: 0 or -errno, as in format/ckf_error.h. -ENODEV there is no such device or no driver for
  * it, -ENOMEM no memory on the host or on the device, -EIO the device failed: copies that were
@@ -95,6 +101,12 @@ struct ckf_sink_ops {
 	 */
 	int (*submit)(struct ckf_sink *sink, unsigned int stream, const struct ckf_sink_slot *slot,
 		      const struct ckf_sink_copy *copies, size_t nr, struct ckf_error *err);
+	/*
+	 * Copies from the device to a slot and waits for it; the slot stays the caller's. The copy
+	 * is after those of the same stream that were started before.
+	 */
+	int (*fetch)(struct ckf_sink *sink, unsigned int stream, const struct ckf_sink_slot *slot,
+		     const struct ckf_sink_copy *copy, struct ckf_error *err);
 	/* Starts writing zeros to a range, which needs no slot. Order as with submit. */
 	int (*clear)(struct ckf_sink *sink, unsigned int stream, struct ckf_sink_mem *mem,
 		     uint64_t mem_off, uint64_t bytes, struct ckf_error *err);

@@ -48,12 +48,23 @@ add_static() {
 }
 
 rm -rf "$out"
-mkdir -p "$out"/{bin,lib,libexec,progs,bench}
-for name in ckfast criu criu-stock; do
+mkdir -p "$out"/{bin,lib,libexec,progs,bench,gpu}
+for name in ckfast criu criu-stock cuda-checkpoint; do
 	add_program "$name"
+done
+# What the driver of a GPU needs, too, once one of these programs loads it.
+for lib in libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1; do
+	install -m 755 "$("${CC:-gcc}" -print-file-name=$lib)" "$out/lib/$lib"
 done
 [ ! -e "$bin/criu-populate" ] || add_program criu-populate
 strip --strip-unneeded "$out"/lib/*
+# After strip, which would take from a plugin what CRIU looks up in it.
+install -m 755 build/lib/libckfast-cuda.so "$out/lib/"
+install -m 755 -D build/lib/criu/ckfast_cuda_plugin.so "$out/lib/criu/ckfast_cuda_plugin.so"
+install -m 755 -D build/lib/criu-stock/cuda_plugin.so "$out/lib/criu-stock/cuda_plugin.so"
+install -m 755 build/progs/cudaprog "$out/progs/"
+install -m 644 tests/gpu/*.py "$out/gpu/"
+install -m 755 tests/gpu/gpu.sh "$out/gpu.sh"
 for name in bench_mem pretouch; do
 	add_static "tests/progs/$name.c"
 done

@@ -76,6 +76,10 @@ build_stock() {
 		echo "$id" >"$dir/.built"
 	fi
 	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version-stock"
+	if [ ! -e "build/lib/criu-$version-stock/cuda_plugin.so" ]; then
+		make -C "$dir/plugins/cuda" ARCH=x86 >>"$dir.log" 2>&1 </dev/null || die "CRIU's CUDA plugin: see $dir.log"
+		install -D -m 755 "$dir/plugins/cuda/cuda_plugin.so" "build/lib/criu-$version-stock/cuda_plugin.so"
+	fi
 }
 
 # The patched tree starts as a copy of the stock one with its objects, so that only what the
@@ -112,6 +116,25 @@ build_patched() {
 	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version"
 }
 
+# The plugin is a library that CRIU loads: what it takes from CRIU is in the program, what it takes
+# from ckfast it brings along, and keeps to itself.
+build_plugin() {
+	local version=$1 dir=build/criu-$1 out=build/lib/criu-$1 id
+	id=$(cat "$lib" criu-patch/plugin/*.c gpu/*.h format/*.h "$dir/.patched" | sha256sum)
+	if [ "$(cat "$out/.built" 2>/dev/null)" != "$id" ]; then
+		echo "criu: building the plugin for $version"
+		mkdir -p "$out"
+		# shellcheck disable=SC2046
+		"${CC:-gcc}" -std=gnu11 -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror \
+			-shared -fPIC -D_GNU_SOURCE \
+			-iquote "$dir/include" -iquote "$dir/criu/include" \
+			-iquote "$dir/criu/arch/x86/include" -iquote "$dir" -iquote "$root" \
+			$("$dir/compel/compel-host" includes) -Wl,--exclude-libs,ALL \
+			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/ckfast_cuda_plugin.c "$lib"
+		echo "$id" >"$out/.built"
+	fi
+}
+
 mkdir -p "$bin"
 if [ -n "${CRIU_SRC:-}" ]; then
 	[ -e "$CRIU_SRC" ] || die "CRIU_SRC=$CRIU_SRC is not there"
@@ -133,11 +156,14 @@ for version in "${versions[@]}"; do
 	}
 	build_stock "$version" "$source"
 	build_patched "$version"
+	[ ! -e "build/criu-$version/.patched" ] || build_plugin "$version"
 	newest=${newest:-$version}
 done
 [ -n "$newest" ] || die "no CRIU source can be had; CRIU_SRC=DIR|TARBALL takes one's own"
 
 ln -sfn "criu-$newest-stock" "$bin/criu-stock"
+ln -sfn "criu-$newest-stock" build/lib/criu-stock
 if [ -e "$bin/criu-$newest" ]; then
 	ln -sfn "criu-$newest" "$bin/criu"
+	ln -sfn "criu-$newest" build/lib/criu
 fi

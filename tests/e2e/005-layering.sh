@@ -59,7 +59,8 @@ layer format
 layer loader format
 layer gpu format loader
 layer convert format loader
-layer cli format loader convert
+layer agent format gpu
+layer cli format loader convert gpu
 
 # The glue is compiled inside CRIU's tree, with the top of ours as an include folder.
 for file in $(sources criu-patch); do
@@ -77,11 +78,11 @@ for dir in format loader gpu convert; do
 	none "$dir" 'a library prints' \
 		'\b(printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|perror) ?\(|\b(stdout|stderr)\b'
 done
-for dir in format loader gpu convert cli; do
+for dir in format loader gpu convert cli agent; do
 	none "$dir" 'input can end the program' '\b(assert|abort|_?exit) ?\('
 done
 
-for dir in format loader gpu convert cli tests; do
+for dir in format loader gpu convert cli agent tests; do
 	for file in $(sources "$dir"); do
 		[ "$(head -n 1 "$file")" = '/* SPDX-License-Identifier: MIT */' ] ||
 			complain "$file: the first line is not the licence"

@@ -69,7 +69,7 @@ static uint8_t *joined_sections(const uint8_t *data, size_t bytes, size_t *idx_b
 	memcpy(header, sample, sizeof(header));
 	/* The bits of the codecs, so that both kinds of image come up. */
 	if (bytes)
-		((struct ckf_disk_header *)(void *)header)->incompat = ckf_put64(rest[0] & 3);
+		((struct ckf_disk_header *)(void *)header)->incompat = ckf_put64(rest[0] & 7);
 	return img_join_sections(header, sections, NR_SECTIONS, idx_bytes);
 }
 

@@ -44,6 +44,7 @@ TARGET = struct.Struct("<QQQQIIIIII")
 OP = struct.Struct("<QIHH")
 LANE = struct.Struct("<QQQQII")
 HUGE_RANGE = struct.Struct("<QII")
+STORAGE = struct.Struct("<QIHBB")
 PACK_HEADER = struct.Struct("<8sHHI16sQ16sQ")
 
 SECTIONS = {1: ("strings", 1), 2: ("chunks", 24), 3: ("refs", 4), 4: ("files", 88),
@@ -51,13 +52,14 @@ SECTIONS = {1: ("strings", 1), 2: ("chunks", 24), 3: ("refs", 4), 4: ("files", 8
 STRUCTS = {"chunks": CHUNK, "refs": REF, "files": FILE, "targets": TARGET, "ops": OP,
            "lanes": LANE, "huge": HUGE_RANGE}
 
-ZERO, RAW, LZ4, ZSTD = 0, 1, 2, 3
+S_STORAGE = (1 << 31) + 1
+
+ZERO, RAW, LZ4, ZSTD, BF16 = 0, 1, 2, 3, 4
 F_REGULAR, F_PAGES, F_LINK = 1, 2, 3
 T_TASK, T_SHMEM, T_DEVICE = 1, 2, 3
 OP_INHERIT, OP_DIRECT = 1, 2
-INCOMPAT_LZ4, INCOMPAT_ZSTD, INCOMPAT_DEVICES = 1, 2, 16
-INCOMPAT_CHUNKS = INCOMPAT_LZ4 | INCOMPAT_ZSTD
-INCOMPAT_ALL = INCOMPAT_CHUNKS | INCOMPAT_DEVICES
+INCOMPAT = {LZ4: 1, ZSTD: 2, BF16: 4}
+INCOMPAT_DEVICES = 16
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -107,6 +109,8 @@ def decode_chunk(codec, stored, size):
             data = lz4.block.decompress(stored, uncompressed_size=size)
         except lz4.block.LZ4BlockError as e:
             raise Undecodable("lz4: %s" % e) from None
+    elif codec == BF16:
+        data = bf16_words(stored, size)
     else:
         data = zstd_frame(stored, size)
     if len(data) != size:
@@ -145,6 +149,38 @@ def zstd_frame(stored, size):
         return decoder.decompress(stored, max_output_size=size)
     except zstandard.ZstdError as e:
         raise Undecodable("zstd: %s" % e) from None
+
+
+def bf16_planes(stored, size):
+    """The planes of section 4.2.1, decoded."""
+    if len(stored) < 8 or stored[0] not in (2, 4) or len(stored) < 8 + 8 * stored[0]:
+        raise Undecodable("bf16: bad head")
+    word_bytes, pos = stored[0], 8 + 8 * stored[0]
+    if any(stored[1:8]):
+        raise Undecodable("bf16: reserved bytes are not zero")
+    planes = []
+    for p in range(word_bytes):
+        length, codec, reserved = struct.unpack_from("<IB3s", stored, 8 + 8 * p)
+        data, nr_words = stored[pos:pos + length], size // word_bytes
+        if reserved.strip(b"\0") or len(data) != length or codec not in (RAW, ZSTD):
+            raise Undecodable("bf16: bad entry of plane %d" % p)
+        if codec == ZSTD and not 1 <= length < nr_words:
+            raise Undecodable("bf16: plane %d of %d bytes" % (p, length))
+        planes.append(decode_chunk(codec, data, nr_words))
+        pos += length
+    if pos != len(stored):
+        raise Undecodable("bf16: the planes end at %d of %d" % (pos, len(stored)))
+    return planes
+
+
+def bf16_words(stored, size):
+    planes = bf16_planes(stored, size)
+    width = len(planes)
+    mixed = bytearray(size)
+    for p, plane in enumerate(planes):
+        mixed[width - 1 - p::width] = plane
+    fmt, bits = "<%d%s" % (size // width, "H" if width == 2 else "I"), 8 * width
+    return struct.pack(fmt, *((v >> 1) | (v & 1) << (bits - 1) for v in struct.unpack(fmt, mixed)))
 
 
 def merge(runs):
@@ -250,9 +286,10 @@ class Image:
         self.raw_table = f.read(self.nr_sections * SECTION.size)
         if xxh64(raw[:120] + self.raw_table) != self.header_checksum:
             self.stop("header", 120, "R-checksum", "bad header checksum")
-        if self.incompat & ~INCOMPAT_ALL:
+        known = sum(INCOMPAT.values()) | INCOMPAT_DEVICES
+        if self.incompat & ~known:
             self.stop("header", 24, "R-feature", "unknown incompat bits %#x"
-                      % (self.incompat & ~INCOMPAT_ALL), UNSUPPORTED)
+                      % (self.incompat & ~known), UNSUPPORTED)
         if page_bytes != PAGE:
             self.stop("header", 64, "R-header", "page_bytes %d" % page_bytes, UNSUPPORTED)
         if self.extent_bytes not in (4 << 20, 8 << 20, 16 << 20):
@@ -306,6 +343,8 @@ class Image:
                 self.bad(("sections", i), 128 + i * SECTION.size + 24, "R-checksum",
                          "bad section checksum")
                 continue
+            if kind == S_STORAGE:
+                self.check_storage(i, entry_bytes, offset, count, data)
             if kind not in SECTIONS:
                 continue
             name = SECTIONS[kind][0]
@@ -322,6 +361,19 @@ class Image:
         self.ops = self.sections["ops"][2]
         self.lanes = self.sections["lanes"][2]
         self.huge = self.sections["huge"][2]
+
+    def check_storage(self, i, entry_bytes, offset, count, data):
+        """Section 4.9."""
+        if entry_bytes != STORAGE.size:
+            self.stop(("sections", i), offset, "R-sections", "entry_bytes %d" % entry_bytes)
+        if count != 1:
+            self.stop(("sections", i), offset, "R-storage", "%d entries" % count)
+        speed, _, cores, measured, reserved = STORAGE.unpack(data)
+        if not speed or not cores or measured > 1:
+            self.bad(("storage", 0), offset, "R-storage", "%d bytes/s, %d cores, measured %d"
+                     % (speed, cores, measured))
+        if reserved:
+            self.bad(("storage", 0), offset, "R-reserved", "reserved byte is not zero")
 
     def check_padding(self):
         with open(os.path.join(self.path, IDX), "rb") as f:
@@ -355,7 +407,7 @@ class Image:
             def bad(reason, cls=CORRUPT, rule="R-chunk"):
                 self.bad_entry("chunks", i, rule, reason, cls)
 
-            if codec > ZSTD:
+            if codec > BF16:
                 bad("codec %d" % codec, UNSUPPORTED)
                 continue
             codecs.add(codec)
@@ -378,7 +430,7 @@ class Image:
             seen_stored = True
             if codec == RAW and stored != pages * PAGE:
                 bad("raw chunk of %d bytes, want %d" % (stored, pages * PAGE))
-            if codec in (LZ4, ZSTD) and not 1 <= stored < pages * PAGE:
+            if codec in INCOMPAT and not 1 <= stored < pages * PAGE:
                 bad("stored_bytes %d of %d" % (stored, pages * PAGE))
             if pack_off % PAGE or pack_off < PAGE:
                 bad("pack_off %d" % pack_off)
@@ -390,11 +442,11 @@ class Image:
             if pack_off // self.extent_bytes != last // self.extent_bytes:
                 bad("crosses the border of an extent")
             end = pack_off + stored
-        want = (INCOMPAT_LZ4 if LZ4 in codecs else 0) | (INCOMPAT_ZSTD if ZSTD in codecs else 0)
-        if (self.incompat & INCOMPAT_CHUNKS != want
-                and not any(v[0] == UNSUPPORTED for v in self.violations)):
+        want = sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
+        have = self.incompat & sum(INCOMPAT.values())
+        if have != want and not any(v[0] == UNSUPPORTED for v in self.violations):
             self.bad("header", 24, "R-feature", "incompat %#x, the chunks need %#x"
-                     % (self.incompat & INCOMPAT_CHUNKS, want))
+                     % (have, want))
 
     def check_refs(self):
         for i, chunk in enumerate(self.refs):

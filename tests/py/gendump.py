@@ -17,12 +17,13 @@ treated alike.
     gendump.py bad NAME OUT       OUT/dump is a dump that no converter may accept
 
 Features (default: by the seed): tasks (0…), pages (budget), levels (1…3), form (4.1, 4.2, old),
-shmem (number of objects), gpu (tasks with device memory), hugetlb, guard, fragmented, cow, huge, unknown, meta (0 | 1 each),
-content (mix | random | text | zero | repeat).
+shmem (number of objects), gpu (tasks with device memory), hugetlb, guard, fragmented, cow, huge,
+unknown, meta (0 | 1 each), content (mix | random | text | zero | repeat | near-zero | bf16 | fp32).
 """
 import json
 import os
 import random
+import struct
 import sys
 
 sys.dont_write_bytecode = True
@@ -58,7 +59,8 @@ class Content:
         rng = self.rng
         kind = self.kind
         if kind == "mix":
-            kind = rng.choice(["zero", "zero", "random", "text", "repeat", "near-zero"])
+            kind = rng.choice(["zero", "zero", "random", "text", "repeat", "near-zero", "bf16",
+                               "fp32"])
         if kind == "repeat" and self.blocks:
             block = rng.choice(self.blocks)
             start = rng.randrange(len(block))
@@ -76,6 +78,10 @@ class Content:
                 page = bytearray(PAGE)
                 page[rng.choice([0, PAGE - 1, rng.randrange(PAGE)])] = rng.randrange(1, 256)
                 block.append(bytes(page))
+        elif kind in ("bf16", "fp32"):
+            skip = 2 if kind == "bf16" else 0
+            block = [b"".join(struct.pack("<f", rng.gauss(0, .02))[skip:]
+                              for _ in range(PAGE // (4 - skip))) for _ in range(nr)]
         else:
             block = [rng.randbytes(PAGE) for _ in range(nr)]
         self.blocks.append(block)

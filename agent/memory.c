@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Allocations made with the virtual memory API in place of cuMemAlloc(): an address range of
+ * their own that stays, and memory that can be taken from it.
+ *
+ * The table's lock is not held while the driver is called: a process may be stopped, for a
+ * checkpoint, with threads that wait inside of the driver.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../format/ckf_gpu_dump.h"
+#include "agent.h"
+
+struct agent_table agent_table = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* Position of the first allocation that ends above addr. */
+static size_t lower_bound(CUdeviceptr addr)
+{
+	size_t lo = 0, hi = agent_table.nr;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (agent_table.allocs[mid].addr + agent_table.allocs[mid].bytes <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static struct agent_alloc *find_locked(CUdeviceptr addr)
+{
+	size_t i = lower_bound(addr);
+
+	if (i == agent_table.nr || agent_table.allocs[i].addr > addr)
+		return NULL;
+	return &agent_table.allocs[i];
+}
+
+static void count_locked(void)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < agent_table.nr; i++)
+		bytes += agent_table.allocs[i].bytes;
+	agent_block.nr_allocs = agent_table.nr;
+	agent_block.alloc_bytes = bytes;
+}
+
+static bool make_room(void)
+{
+	struct agent_alloc *more;
+	size_t cap = agent_table.cap ? agent_table.cap * 2 : 64;
+
+	if (agent_table.nr < agent_table.cap)
+		return true;
+	more = realloc(agent_table.allocs, cap * sizeof(*more));
+	if (!more)
+		return false;
+	agent_table.allocs = more;
+	agent_table.cap = cap;
+	return true;
+}
+
+static bool insert(const struct agent_alloc *a)
+{
+	bool ok;
+
+	pthread_mutex_lock(&agent_table.lock);
+	ok = make_room();
+	if (ok) {
+		size_t i = lower_bound(a->addr);
+
+		memmove(&agent_table.allocs[i + 1], &agent_table.allocs[i],
+			(agent_table.nr - i) * sizeof(*a));
+		agent_table.allocs[i] = *a;
+		agent_table.nr++;
+		count_locked();
+	}
+	pthread_mutex_unlock(&agent_table.lock);
+	return ok;
+}
+
+static void remove_locked(struct agent_alloc *a)
+{
+	size_t i = (size_t)(a - agent_table.allocs);
+
+	memmove(a, a + 1, (agent_table.nr - i - 1) * sizeof(*a));
+	agent_table.nr--;
+	count_locked();
+}
+
+CUresult agent_map(const struct ckf_cuda *cu, struct agent_alloc *a)
+{
+	CUmemAccessDesc access[AGENT_MAX_DEVICES];
+	uint64_t peers = atomic_load(&agent_table.peers[a->device]) | 1ull << a->device;
+	size_t nr = 0;
+	CUresult res;
+
+	for (int dev = 0; dev < AGENT_MAX_DEVICES; dev++) {
+		if (!(peers >> dev & 1))
+			continue;
+		access[nr].location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+		access[nr].location.id = dev;
+		access[nr++].flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+	}
+	res = cu->mem_map(a->addr, a->bytes, 0, a->handle, 0);
+	if (res)
+		return res;
+	res = cu->mem_set_access(a->addr, a->bytes, access, nr);
+	if (res)
+		cu->mem_unmap(a->addr, a->bytes);
+	else
+		a->mapped = true;
+	return res;
+}
+
+CUresult agent_unmap(const struct ckf_cuda *cu, struct agent_alloc *a)
+{
+	CUresult res = cu->mem_unmap(a->addr, a->bytes);
+
+	if (res)
+		return res;
+	a->mapped = false;
+	return cu->mem_release(a->handle);
+}
+
+/* For memory that is not in the table. */
+static CUresult destroy(const struct ckf_cuda *cu, struct agent_alloc *a)
+{
+	CUresult res = a->mapped ? agent_unmap(cu, a) : CUDA_SUCCESS;
+
+	if (res)
+		return res;
+	cu->mem_address_free(a->addr, a->bytes);
+	if (a->fd >= 0)
+		close(a->fd);
+	return CUDA_SUCCESS;
+}
+
+/* Takes the allocation at addr out of the table. */
+static bool take(CUdeviceptr addr, struct agent_alloc *out)
+{
+	struct agent_alloc *a;
+
+	pthread_mutex_lock(&agent_table.lock);
+	a = find_locked(addr);
+	if (a && a->addr == addr) {
+		*out = *a;
+		remove_locked(a);
+	} else {
+		a = NULL;
+	}
+	pthread_mutex_unlock(&agent_table.lock);
+	return a != NULL;
+}
+
+static bool rdma_capable(const struct ckf_cuda *cu, CUdevice dev)
+{
+	int yes = 0;
+
+	return !cu->device_get_attribute(
+		       &yes, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, dev) &&
+	       yes;
+}
+
+static CUresult create(const struct ckf_cuda *cu, struct agent_alloc *a)
+{
+	CUmemAllocationProp prop = {
+		.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+		.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
+		.location = { .type = CU_MEM_LOCATION_TYPE_DEVICE, .id = a->device },
+	};
+	CUresult res;
+
+	if (rdma_capable(cu, a->device)) {
+		prop.allocFlags.gpuDirectRDMACapable = 1;
+		a->flags |= CKF_GPU_ALLOC_RDMA;
+	}
+	res = cu->mem_address_reserve(&a->addr, a->bytes, AGENT_GRAIN, 0, 0);
+	if (res)
+		return res;
+	res = cu->mem_create(&a->handle, a->bytes, &prop, 0);
+	if (res) {
+		cu->mem_address_free(a->addr, a->bytes);
+		return res;
+	}
+	res = agent_map(cu, a);
+	if (res) {
+		cu->mem_release(a->handle);
+		cu->mem_address_free(a->addr, a->bytes);
+	}
+	return res;
+}
+
+CUresult agent_alloc(const struct ckf_cuda *cu, size_t bytes, CUdeviceptr *out)
+{
+	struct agent_alloc a = { .asked = bytes, .fd = -1 };
+	CUresult res;
+
+	if (bytes > SIZE_MAX - AGENT_GRAIN)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	a.bytes = (bytes + AGENT_GRAIN - 1) & ~(size_t)(AGENT_GRAIN - 1);
+	res = cu->ctx_get_current(&a.ctx);
+	if (!res)
+		res = cu->ctx_get_device(&a.device);
+	if (res)
+		return res;
+	if (a.device < 0 || a.device >= AGENT_MAX_DEVICES)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	res = create(cu, &a);
+	if (res)
+		return res;
+	if (!insert(&a)) {
+		destroy(cu, &a);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	agent_thread_start();
+	*out = a.addr;
+	return CUDA_SUCCESS;
+}
+
+CUresult agent_free(const struct ckf_cuda *cu, CUdeviceptr addr, bool *ours)
+{
+	struct agent_alloc a;
+	CUresult res;
+
+	*ours = agent_find(addr, &a) && a.addr == addr;
+	if (!*ours)
+		return CUDA_SUCCESS;
+	/* Like cuMemFree(): nothing on the device still uses the memory afterwards. */
+	res = cu->ctx_synchronize();
+	if (res)
+		return res;
+	if (!take(addr, &a))
+		return CUDA_ERROR_INVALID_VALUE;
+	res = destroy(cu, &a);
+	if (res)
+		insert(&a);
+	return res;
+}
+
+bool agent_find(CUdeviceptr addr, struct agent_alloc *out)
+{
+	struct agent_alloc *a;
+
+	pthread_mutex_lock(&agent_table.lock);
+	a = find_locked(addr);
+	if (a)
+		*out = *a;
+	pthread_mutex_unlock(&agent_table.lock);
+	return a != NULL;
+}
+
+static bool find_of_context(CUcontext ctx, CUdeviceptr *addr)
+{
+	size_t i;
+
+	pthread_mutex_lock(&agent_table.lock);
+	for (i = 0; i < agent_table.nr && agent_table.allocs[i].ctx != ctx; i++)
+		;
+	if (i < agent_table.nr)
+		*addr = agent_table.allocs[i].addr;
+	pthread_mutex_unlock(&agent_table.lock);
+	return *addr != 0;
+}
+
+void agent_drop_context(const struct ckf_cuda *cu, CUcontext ctx)
+{
+	struct agent_alloc a;
+	CUdeviceptr addr = 0;
+
+	while (find_of_context(ctx, &addr)) {
+		if (take(addr, &a))
+			destroy(cu, &a);
+		addr = 0;
+	}
+}
+
+CUresult agent_set_peer(const struct ckf_cuda *cu, CUdevice owner, CUdevice device, bool on)
+{
+	CUmemAccessDesc access = {
+		.location = { .type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device },
+		.flags = on ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : 0,
+	};
+	CUresult res = CUDA_SUCCESS;
+
+	if (owner < 0 || owner >= AGENT_MAX_DEVICES || device < 0 || device >= AGENT_MAX_DEVICES)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	/* Allocations that are made from here on ask for it themselves. */
+	if (on)
+		atomic_fetch_or(&agent_table.peers[owner], 1ull << device);
+	else
+		atomic_fetch_and(&agent_table.peers[owner], ~(1ull << device));
+	pthread_mutex_lock(&agent_table.lock);
+	for (size_t i = 0; i < agent_table.nr && !res; i++) {
+		struct agent_alloc *a = &agent_table.allocs[i];
+
+		if (a->device == owner && owner != device)
+			res = cu->mem_set_access(a->addr, a->bytes, &access, 1);
+	}
+	pthread_mutex_unlock(&agent_table.lock);
+	return res;
+}

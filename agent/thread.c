@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The agent's thread: sleeps until it is called while the rest of the process is stopped, then
+ * takes the device memory away or puts it back.
+ *
+ * The other threads may have been stopped anywhere outside of the driver, in malloc() too: here
+ * nothing is allocated, and no lock is taken but with a try.
+ */
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "../gpu/scm.h"
+#include "agent.h"
+
+#define CALL_TIMEOUT_MS 10000 /* from the wake-up to the first message */
+#define STACK_BYTES (1u << 20)
+#define KEEP_FD 512 /* descriptors that are kept go above those that applications use */
+
+struct ckf_agent_block agent_block __attribute__((aligned(CKF_AGENT_ALIGN))) = {
+	.magic = CKF_AGENT_MAGIC,
+	.version = CKF_AGENT_VERSION,
+	.peer_fd = -1,
+};
+
+static int send_msg(int sock, const struct ckf_agent_msg *m, int fd)
+{
+	return ckf_scm_send(sock, m, sizeof(*m), fd);
+}
+
+/* 0, or -1 when the caller has gone. */
+static int recv_msg(int sock, struct ckf_agent_msg *m, int *fd)
+{
+	return ckf_scm_recv(sock, m, sizeof(*m), fd) == (int)sizeof(*m) ? 0 : -1;
+}
+
+static int say_error(int sock, const struct ckf_cuda *cu, CUresult res, const char *what)
+{
+	struct ckf_agent_msg m = { .op = CKF_AGENT_ERROR };
+	const char *name = NULL;
+
+	if (res && cu->get_error_name(res, &name))
+		name = NULL;
+	snprintf(m.text, sizeof(m.text), "%s%s%s", what, res ? ": " : "",
+		 res ? (name ? name : "unknown error") : "");
+	return send_msg(sock, &m, -1);
+}
+
+static int say_done(int sock)
+{
+	struct ckf_agent_msg m = { .op = CKF_AGENT_DONE, .count = agent_table.nr };
+
+	return send_msg(sock, &m, -1);
+}
+
+/* Work that was started before the call has to end before memory is looked at. */
+static CUresult wait_idle(const struct ckf_cuda *cu)
+{
+	CUcontext last = NULL;
+	CUresult res = CUDA_SUCCESS;
+
+	for (size_t i = 0; i < agent_table.nr && !res; i++) {
+		if (agent_table.allocs[i].ctx == last)
+			continue;
+		last = agent_table.allocs[i].ctx;
+		res = cu->ctx_set_current(last);
+		if (!res)
+			res = cu->ctx_synchronize();
+	}
+	return res;
+}
+
+static int export_one(int sock, const struct ckf_cuda *cu, const struct agent_alloc *a)
+{
+	struct ckf_agent_msg m = {
+		.op = CKF_AGENT_ALLOC,
+		.flags = a->flags,
+		.addr = a->addr,
+		.bytes = a->bytes,
+		.device = (uint32_t)a->device,
+	};
+	CUuuid uuid;
+	int fd = a->fd, ret;
+	CUresult res;
+
+	res = cu->device_get_uuid(&uuid, a->device);
+	if (res)
+		return say_error(sock, cu, res, "cuDeviceGetUuid") ? -1 : 1;
+	memcpy(m.uuid, uuid.bytes, sizeof(m.uuid));
+	if (a->fd < 0) {
+		res = cu->mem_export(&fd, a->handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+		if (res)
+			return say_error(sock, cu, res, "cuMemExportToShareableHandle") ? -1 : 1;
+	}
+	ret = send_msg(sock, &m, fd);
+	if (a->fd < 0)
+		close(fd);
+	return ret;
+}
+
+/* 1: an error was reported; -1: the caller has gone. */
+static int park(int sock, const struct ckf_cuda *cu)
+{
+	CUresult res = wait_idle(cu);
+	int ret;
+
+	if (res)
+		return say_error(sock, cu, res, "waiting for the device");
+	for (size_t i = 0; i < agent_table.nr; i++) {
+		ret = export_one(sock, cu, &agent_table.allocs[i]);
+		if (ret)
+			return ret < 0 ? -1 : 0;
+	}
+	return say_done(sock);
+}
+
+static int release(int sock, const struct ckf_cuda *cu)
+{
+	CUresult res = CUDA_SUCCESS;
+
+	for (size_t i = 0; i < agent_table.nr && !res; i++) {
+		struct agent_alloc *a = &agent_table.allocs[i];
+
+		if (!a->mapped)
+			continue;
+		res = agent_unmap(cu, a);
+		if (res)
+			break;
+		if (a->fd >= 0)
+			close(a->fd);
+		a->fd = -1;
+		agent_block.parked = 1;
+	}
+	return res ? say_error(sock, cu, res, "unmapping memory") : say_done(sock);
+}
+
+static int keep_fd(int fd)
+{
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FD);
+
+	if (high < 0)
+		return fd;
+	close(fd);
+	return high;
+}
+
+static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m, int fd,
+			const char **what)
+{
+	struct agent_alloc *a = NULL;
+	CUresult res;
+
+	for (size_t i = 0; i < agent_table.nr && !a; i++) {
+		if (agent_table.allocs[i].addr == m->addr)
+			a = &agent_table.allocs[i];
+	}
+	*what = "this memory is not of this process";
+	if (!a || a->bytes != m->bytes || a->mapped || fd < 0)
+		return CUDA_ERROR_INVALID_VALUE;
+	*what = "cuCtxSetCurrent";
+	res = cu->ctx_set_current(a->ctx);
+	if (res)
+		return res;
+	*what = "cuMemImportFromShareableHandle";
+	res = cu->mem_import(&a->handle, (void *)(intptr_t)fd,
+			     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+	if (res)
+		return res;
+	*what = "mapping memory";
+	res = agent_map(cu, a);
+	if (res) {
+		cu->mem_release(a->handle);
+		return res;
+	}
+	a->fd = keep_fd(fd);
+	return CUDA_SUCCESS;
+}
+
+/* As before: what was given so far goes away again. */
+static void unmap_all(const struct ckf_cuda *cu)
+{
+	for (size_t i = 0; i < agent_table.nr; i++) {
+		struct agent_alloc *a = &agent_table.allocs[i];
+
+		if (a->mapped && !agent_unmap(cu, a) && a->fd >= 0) {
+			close(a->fd);
+			a->fd = -1;
+		}
+	}
+}
+
+/* Takes MAP messages up to COMMIT, also after an error, so that caller and agent agree on where
+ * they are. */
+static int unpark(int sock, const struct ckf_cuda *cu)
+{
+	const char *what = NULL;
+	CUresult res = CUDA_SUCCESS;
+	struct ckf_agent_msg m;
+	int fd;
+
+	for (;;) {
+		if (recv_msg(sock, &m, &fd)) {
+			unmap_all(cu);
+			return -1;
+		}
+		if (m.op != CKF_AGENT_MAP)
+			break;
+		if (!res)
+			res = map_one(cu, &m, fd, &what);
+		if (res && fd >= 0)
+			close(fd);
+	}
+	for (size_t i = 0; i < agent_table.nr && !res; i++) {
+		if (agent_table.allocs[i].mapped)
+			continue;
+		what = "memory of an allocation was not given back";
+		res = CUDA_ERROR_INVALID_VALUE;
+	}
+	if (res) {
+		unmap_all(cu);
+		return say_error(sock, cu, res, what);
+	}
+	agent_block.parked = 0;
+	return say_done(sock);
+}
+
+static void serve(int sock)
+{
+	const struct ckf_cuda *cu = agent_cuda();
+	struct pollfd p = { .fd = sock, .events = POLLIN };
+	struct ckf_agent_msg m;
+	int fd, ret = 0;
+
+	if (poll(&p, 1, CALL_TIMEOUT_MS) != 1)
+		return;
+	while (!ret && !recv_msg(sock, &m, &fd)) {
+		/* The caller has its end. Without ours of it, we see when it goes away. */
+		if (agent_block.peer_fd >= 0) {
+			close(agent_block.peer_fd);
+			agent_block.peer_fd = -1;
+		}
+		if (fd >= 0)
+			close(fd);
+		if (m.op == CKF_AGENT_PARK)
+			ret = park(sock, cu);
+		else if (m.op == CKF_AGENT_RELEASE)
+			ret = release(sock, cu);
+		else if (m.op == CKF_AGENT_UNPARK)
+			ret = unpark(sock, cu);
+		else
+			ret = -1;
+	}
+}
+
+static void one_call(void)
+{
+	int sv[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
+		return;
+	/* Where a thread was stopped between allocating and noting it, nobody can tell what there
+	 * is. */
+	if (!pthread_mutex_trylock(&agent_table.lock)) {
+		__atomic_store_n(&agent_block.peer_fd, sv[1], __ATOMIC_RELEASE);
+		serve(sv[0]);
+		pthread_mutex_unlock(&agent_table.lock);
+	} else {
+		__atomic_store_n(&agent_block.peer_fd, sv[1], __ATOMIC_RELEASE);
+		say_error(sv[0], agent_cuda(), CUDA_SUCCESS,
+			  "the process is in the middle of an allocation");
+	}
+	if (agent_block.peer_fd >= 0) {
+		agent_block.peer_fd = -1;
+		close(sv[1]);
+	}
+	close(sv[0]);
+}
+
+static void *agent_main(void *arg)
+{
+	(void)arg;
+	prctl(PR_SET_NAME, "ckfast-agent");
+	__atomic_store_n(&agent_block.tid, (uint32_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	for (;;) {
+		while (!__atomic_exchange_n(&agent_block.wake, 0, __ATOMIC_ACQUIRE))
+			syscall(SYS_futex, &agent_block.wake, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+		one_call();
+	}
+	return NULL;
+}
+
+/* A child has neither the thread nor, as the driver has it, any use for CUDA. */
+static void after_fork(void)
+{
+	agent_block.tid = 0;
+	agent_block.nr_allocs = 0;
+	agent_block.alloc_bytes = 0;
+	agent_table.nr = 0;
+	pthread_mutex_init(&agent_table.lock, NULL);
+}
+
+static void start(void)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	pthread_t thread;
+
+	if (pthread_attr_init(&attr))
+		return;
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	/* Signals are the application's: none is to be handled in this thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	if (!pthread_create(&thread, &attr, agent_main, NULL))
+		pthread_atfork(NULL, NULL, after_fork);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+}
+
+void agent_thread_start(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, start);
+}

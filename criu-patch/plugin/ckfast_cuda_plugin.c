@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * CRIU's plugin for processes that use NVIDIA GPUs, in place of cuda_plugin.so and its external
+ * program. It makes no call of CUDA itself, and has no driver loaded: gpud does that, the daemon or
+ * one that is started for the one dump or restore.
+ *
+ * At a dump, memory of processes that run with ckfast's agent goes to images of its own and the
+ * driver checkpoints what little is left; other processes are the driver's as a whole. At a restore,
+ * device memory is filled from the first moment, while CRIU restores the CPU side, and handed over
+ * before the process runs. A process whose memory cannot be given back does not get to run.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "criu-log.h"
+#include "plugin.h"
+#include "cr_options.h"
+#include "seize.h"
+#include "image.h"
+#include "pid.h"
+
+#include <common/list.h>
+
+#include "gpu/ckf_gpu_fill.h"
+#include "gpu/ckf_gpud.h"
+#include "gpu/ckf_process.h"
+
+#undef LOG_PREFIX
+#define LOG_PREFIX "ckfast-cuda: "
+
+#define PLUGIN_NAME "ckfast_cuda_plugin"
+#define DRIVER_NAME "libcuda.so"
+
+struct task {
+	struct list_head list;
+	struct ckf_gpu_process *gpu;
+};
+
+static LIST_HEAD(tasks);
+static bool disabled;
+static bool in_inventory;
+static int gpud = -1;
+static char helper[PATH_MAX];
+static struct ckf_gpu_fill *fill;
+
+static const char *find_helper(void)
+{
+	const char *env = getenv("CKFAST_GPUD_HELPER");
+
+	if (env)
+		return env;
+	return ckf_gpu_find_own("bin/ckfast", helper, sizeof(helper), NULL) ? NULL : helper;
+}
+
+static int connect_gpud(struct ckf_error *err)
+{
+	if (gpud < 0)
+		gpud = ckf_gpud_connect(NULL, find_helper(), err);
+	return gpud < 0 ? gpud : 0;
+}
+
+static bool uses_cuda(int pid)
+{
+	char path[64], line[PATH_MAX + 128];
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = strstr(line, DRIVER_NAME) != NULL;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static struct task *find_task(int pid)
+{
+	struct task *t;
+
+	list_for_each_entry(t, &tasks, list)
+		if (ckf_gpu_process_pid(t->gpu) == pid)
+			return t;
+	return NULL;
+}
+
+static int add_task(struct ckf_gpu_process *gpu)
+{
+	struct task *t = malloc(sizeof(*t));
+
+	if (!t)
+		return -ENOMEM;
+	t->gpu = gpu;
+	list_add_tail(&t->list, &tasks);
+	if (in_inventory)
+		return 0;
+	in_inventory = true;
+	return add_inventory_plugin(PLUGIN_NAME);
+}
+
+static int cuda_pause(int pid)
+{
+	struct ckf_gpu_process *gpu = NULL;
+	struct ckf_error err = {};
+	int ret;
+
+	if (disabled || !uses_cuda(pid))
+		return -ENOTSUP;
+	ret = connect_gpud(&err);
+	if (!ret)
+		ret = ckf_gpu_process_open(pid, gpud, &gpu, &err);
+	if (ret == -ESRCH) {
+		pr_info("%d has not initialised CUDA\n", pid);
+		return 0;
+	}
+	if (!ret)
+		ret = ckf_gpu_process_lock(gpu, gpud, opts.timeout * 1000, &err);
+	if (!ret)
+		ret = add_task(gpu);
+	if (ret) {
+		pr_err("Can't lock CUDA of process %d: %s\n", pid, err.msg);
+		ckf_gpu_process_close(gpu);
+		return -1;
+	}
+	pr_info("CUDA of process %d is locked\n", pid);
+	return 0;
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__PAUSE_DEVICES, cuda_pause)
+
+static int cuda_checkpoint(int pid)
+{
+	struct ckf_error err = {};
+	struct task *t;
+
+	if (disabled)
+		return -ENOTSUP;
+	t = find_task(pid);
+	if (!t)
+		return uses_cuda(pid) ? 0 : -ENOTSUP;
+	if (ckf_gpu_process_suspend(t->gpu, gpud, criu_get_image_dir(), &err)) {
+		pr_err("Can't checkpoint the device memory of process %d: %s\n", pid, err.msg);
+		return -1;
+	}
+	pr_info("%llu bytes of device memory of process %d are in images of their own\n",
+		(unsigned long long)ckf_gpu_process_bytes(t->gpu), pid);
+	return 0;
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, cuda_checkpoint)
+
+static int give_back(int pid, struct ckf_error *err)
+{
+	struct ckf_gpu_process *gpu = NULL;
+	struct ckf_gpu_fill_stats stats = {};
+	uint32_t image_pid;
+	int ret;
+
+	ret = connect_gpud(err);
+	if (!ret)
+		ret = ckf_gpu_process_open(pid, gpud, &gpu, err);
+	if (ret == -ESRCH)
+		return 0;
+	if (!ret)
+		ret = ckf_gpu_image_pid(pid, &image_pid, err);
+	if (!ret && fill)
+		ret = ckf_gpu_fill_wait(fill, image_pid, gpu, &stats, err);
+	if (!ret) {
+		ckf_gpu_process_set_suspended(gpu);
+		ret = ckf_gpu_process_resume(gpu, gpud, err);
+	}
+	if (!ret)
+		pr_info("Process %d has its device memory: %llu bytes in %llu ms\n", pid,
+			(unsigned long long)stats.bytes, (unsigned long long)stats.ns / 1000000);
+	ckf_gpu_process_close(gpu);
+	return ret;
+}
+
+/*
+ * A stock CRIU goes on whatever this returns, so the process is ended here: it would run without its
+ * memory. The patched one ends the whole tree at -ECANCELED.
+ */
+static int cuda_resume_late(int pid)
+{
+	struct ckf_error err = {};
+
+	if (disabled || !uses_cuda(pid))
+		return -ENOTSUP;
+	if (!give_back(pid, &err))
+		return 0;
+	pr_err("Process %d is ended: it cannot get its device memory back: %s\n", pid, err.msg);
+	kill(pid, SIGKILL);
+	return -ECANCELED;
+}
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__RESUME_DEVICES_LATE, cuda_resume_late)
+
+static int start_restore(void)
+{
+	struct ckf_error err = {};
+
+	if (!check_and_remove_inventory_plugin(PLUGIN_NAME, strlen(PLUGIN_NAME))) {
+		disabled = true;
+		return 0;
+	}
+	if (ckf_gpu_images_probe(criu_get_image_dir()) &&
+	    ckf_gpu_fill_start(NULL, find_helper(), criu_get_image_dir(), &fill, &err)) {
+		pr_err("Can't restore the device memory: %s\n", err.msg);
+		return -1;
+	}
+	/* For the driver's calls: it gets ready while CRIU restores. */
+	if (connect_gpud(&err)) {
+		pr_err("Can't use the GPU: %s\n", err.msg);
+		return -1;
+	}
+	return 0;
+}
+
+static int plugin_init(int stage)
+{
+	if (stage == CR_PLUGIN_STAGE__PRE_DUMP) {
+		disabled = true;
+		return 0;
+	}
+	if (stage == CR_PLUGIN_STAGE__RESTORE && (start_restore() || disabled))
+		return disabled ? 0 : -1;
+	/* Single threads have to be let run while the rest is stopped, which a frozen cgroup forbids. */
+	set_compel_interrupt_only_mode();
+	return 0;
+}
+
+/* A dump that failed, or that leaves the tasks running. */
+static void resume_task(struct ckf_gpu_process *gpu)
+{
+	struct ckf_error err = {};
+
+	if (ckf_gpu_process_resume(gpu, gpud, &err))
+		pr_err("Process %d is left without its GPU: %s\n", ckf_gpu_process_pid(gpu), err.msg);
+}
+
+static void plugin_fini(int stage, int ret)
+{
+	struct task *t, *next;
+
+	list_for_each_entry_safe(t, next, &tasks, list) {
+		if (ret || opts.final_state == TASK_ALIVE)
+			resume_task(t->gpu);
+		ckf_gpu_process_close(t->gpu);
+		list_del(&t->list);
+		free(t);
+	}
+	ckf_gpu_fill_close(fill);
+	fill = NULL;
+	if (gpud >= 0)
+		close(gpud);
+	gpud = -1;
+}
+
+CR_PLUGIN_REGISTER(PLUGIN_NAME, plugin_init, plugin_fini)

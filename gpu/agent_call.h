@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* The caller's side of ckf_agent.h: finds the agent of a stopped process and talks to it. */
+#ifndef CKF_AGENT_CALL_H
+#define CKF_AGENT_CALL_H
+
+#include "ckf_agent.h"
+#include "tracee.h"
+
+/* A conversation with an agent, from call to hang-up. */
+struct ckf_agent_call {
+	pid_t pid;
+	uint64_t block; /* where it is in the process */
+	pid_t tid;	/* here */
+	bool parked;	/* its memory was away when it was found */
+	int sock;	/* -1: none */
+	struct ckf_tracee thread;
+};
+
+/*
+ * Finds the agent. -ENOENT: there is none, or one that has made no allocation. -EBADMSG when what
+ * is there is not an agent of this version.
+ */
+int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err);
+
+/* Lets its thread run, and gets its socket. */
+int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err);
+/* The agent sleeps again and its thread is stopped. Does nothing when there is no conversation. */
+int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err);
+
+int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int fd,
+		   struct ckf_error *err);
+/* An ERROR message becomes err and -EIO. *fd is -1, or the caller's to close. */
+int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
+		   struct ckf_error *err);
+
+#endif

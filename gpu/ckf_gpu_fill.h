@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The client's side of filling device memory from an image: started at the first moment of a
+ * restore, waited for when a process is to get its memory. For one thread.
+ */
+#ifndef CKF_GPU_FILL_H
+#define CKF_GPU_FILL_H
+
+#include <stdbool.h>
+
+#include "ckf_process.h"
+
+struct ckf_gpu_fill;
+
+/* True when the directory has images of device memory. */
+bool ckf_gpu_images_probe(int dir_fd);
+
+/*
+ * Asks gpud (socket and helper as for ckf_gpud_connect()) to fill memory for all images of device
+ * memory in dir_fd, and returns while it works; what it refuses within a moment is returned at
+ * once.
+ */
+int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
+		       struct ckf_gpu_fill **out, struct ckf_error *err);
+
+struct ckf_gpu_fill_stats {
+	uint64_t bytes;
+	uint64_t ns; /* from the request until it was filled */
+};
+
+/*
+ * Waits for the memory of the process image_pid and gives it to p, and with it which devices take
+ * the place of others. 0 also when there is none. stats may be NULL.
+ */
+int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
+		      struct ckf_gpu_fill_stats *stats, struct ckf_error *err);
+
+/* Ends it; memory that nobody got is freed. Takes NULL. */
+void ckf_gpu_fill_close(struct ckf_gpu_fill *f);
+
+/*
+ * A program or library of ckfast's own installation: name, relative to the folder above the one
+ * that the running program is in, such as "bin/ckfast". -ENOENT when it is not there.
+ */
+int ckf_gpu_find_own(const char *name, char *buf, size_t bytes, struct ckf_error *err);
+
+#endif

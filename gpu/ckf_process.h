@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Device memory of a running process: taken away before it is dumped, given back afterwards.
+ *
+ * The order of a dump: open and lock while the process runs; then the caller stops all its threads
+ * with ptrace (CRIU does, or ckf_freeze()); then suspend. Afterwards resume, or let the process be
+ * killed. Single threads are let run where the driver or the agent has work to do, and all are
+ * stopped again when a call returns, however it ends.
+ *
+ * All calls are for the thread that traces the process. gpud is a socket of ckf_gpud_connect().
+ */
+#ifndef CKF_PROCESS_H
+#define CKF_PROCESS_H
+
+#include <sys/types.h>
+
+#include "../format/ckf_error.h"
+
+struct ckf_gpu_process;
+
+/* An allocation, with a descriptor of its memory, owned by whoever has the struct. */
+struct ckf_gpu_memory {
+	uint64_t addr;
+	uint64_t bytes;
+	uint32_t device; /* ordinal in the process */
+	uint32_t flags;	 /* CKF_GPU_ALLOC_ */
+	uint8_t uuid[16];
+	int fd;
+};
+
+/* -ESRCH when the process does not use CUDA. The process may run. */
+int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, struct ckf_error *err);
+
+/* Closes the descriptors of memory that was taken and not given back, which frees it. Takes NULL.
+ */
+void ckf_gpu_process_close(struct ckf_gpu_process *p);
+
+pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p);
+
+/* The pid in the innermost pid namespace, which images are named by. 0, or -errno. */
+int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err);
+
+/*
+ * From here on calls of CUDA wait; returns when no thread is in one. Fails with -ETIMEDOUT, the
+ * process as before. A process that somebody else has locked or suspended is -EBUSY.
+ */
+int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeout_ms,
+			 struct ckf_error *err);
+
+/*
+ * All threads stopped, locked: writes the memory of the agent's allocations to images in dir_fd and
+ * takes it away, then lets the driver put the rest into host memory. The memory itself stays alive,
+ * in descriptors here, until close. When it fails everything is as before the call.
+ */
+int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err);
+
+/*
+ * The opposite of suspend and lock, whichever of them happened: with the memory that was taken, or
+ * with what ckf_gpu_process_give() brought.
+ */
+int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
+
+/* A restored process: suspended as in its images. Memory for it is m's, whose descriptor is then
+ * ours. */
+void ckf_gpu_process_set_suspended(struct ckf_gpu_process *p);
+int ckf_gpu_process_give(struct ckf_gpu_process *p, const struct ckf_gpu_memory *m,
+			 struct ckf_error *err);
+
+/* For resume: the driver is to use another device, with another UUID, in place of one. */
+int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
+			 const uint8_t new_uuid[16], struct ckf_error *err);
+
+/* Sums for messages. */
+uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p);
+
+/* Stops all threads of a process by ptrace, and lets them go on: for callers that are not CRIU. */
+struct ckf_frozen;
+int ckf_freeze(pid_t pid, struct ckf_frozen **out, struct ckf_error *err);
+void ckf_thaw(struct ckf_frozen *f);
+
+#endif

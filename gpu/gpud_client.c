@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The client's side of gpud: connecting, or starting a helper, and single messages.
+ *
+ * Used inside of CRIU, so it leaves nothing behind but the socket: descriptors are close-on-exec,
+ * and the helper is not a child of the caller for longer than ckf_gpud_connect() takes, since the
+ * end of a child that CRIU does not know ends a restore.
+ */
+#include "ckf_gpud.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define HELPER_FD 3    /* of the socket, in the helper; nothing above it is open there */
+#define MAX_FDS 8      /* room for what a peer sends against the rules, so that it is closed */
+#define MAX_ERRNO 4095 /* as in the kernel */
+
+extern char **environ;
+
+static int connect_daemon(const char *path, struct ckf_error *err)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int sock, ret;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return ckf_error_set(err, -ENAMETOOLONG,
+				     "the path of gpud's socket is too long: %s", path);
+	strcpy(addr.sun_path, path);
+	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (sock < 0)
+		return ckf_error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
+	while (connect(sock, (struct sockaddr *)&addr, sizeof(addr))) {
+		if (errno == EINTR)
+			continue;
+		ret = -errno;
+		close(sock);
+		return ckf_error_set(err, ret, "cannot connect to gpud at %s: %s", path,
+				     strerror(-ret));
+	}
+	return sock;
+}
+
+/* What the helper inherits: the socket and stderr; no other descriptor, no signal setting. */
+static int helper_setup(posix_spawn_file_actions_t *fa, posix_spawnattr_t *attr, int sock)
+{
+	sigset_t none, all;
+	int ret;
+
+	sigemptyset(&none);
+	sigfillset(&all);
+	ret = posix_spawn_file_actions_adddup2(fa, sock, HELPER_FD);
+	if (!ret)
+		ret = posix_spawn_file_actions_addopen(fa, 0, "/dev/null", O_RDONLY, 0);
+	if (!ret)
+		ret = posix_spawn_file_actions_addopen(fa, 1, "/dev/null", O_WRONLY, 0);
+	if (!ret)
+		ret = posix_spawn_file_actions_addclosefrom_np(fa, HELPER_FD + 1);
+	if (!ret)
+		ret = posix_spawnattr_setsigmask(attr, &none);
+	if (!ret)
+		ret = posix_spawnattr_setsigdefault(attr, &all);
+	if (!ret)
+		ret = posix_spawnattr_setflags(
+			attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+	return ret;
+}
+
+/*
+ * Starts the program and waits until it has gone to the background: it forks before it does
+ * anything else, and its first process ends.
+ */
+static int helper_spawn(const char *helper, int sock, struct ckf_error *err)
+{
+	char fd_arg[16];
+	char *argv[] = { (char *)helper, "gpud", "--fd", fd_arg, NULL };
+	posix_spawn_file_actions_t fa;
+	posix_spawnattr_t attr;
+	int ret, status = 0;
+	pid_t pid;
+
+	snprintf(fd_arg, sizeof(fd_arg), "%d", HELPER_FD);
+	ret = posix_spawn_file_actions_init(&fa);
+	if (ret)
+		return ckf_error_set(err, -ret, "cannot start %s: %s", helper, strerror(ret));
+	ret = posix_spawnattr_init(&attr);
+	if (ret) {
+		posix_spawn_file_actions_destroy(&fa);
+		return ckf_error_set(err, -ret, "cannot start %s: %s", helper, strerror(ret));
+	}
+	ret = helper_setup(&fa, &attr, sock);
+	if (!ret)
+		ret = posix_spawn(&pid, helper, &fa, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
+	posix_spawn_file_actions_destroy(&fa);
+	if (ret)
+		return ckf_error_set(err, -ret, "cannot start %s: %s", helper, strerror(ret));
+	while ((ret = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
+		;
+	/* ECHILD: the caller ignores SIGCHLD, or has a handler that was faster. */
+	if (ret == pid && status)
+		return ckf_error_set(err, -EIO, "%s gpud ended at once, status 0x%x", helper,
+				     status);
+	return 0;
+}
+
+static int start_helper(const char *helper, struct ckf_error *err)
+{
+	sigset_t chld, old;
+	int sv[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
+		return ckf_error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
+	/* A handler of the caller must not see this child. */
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	pthread_sigmask(SIG_BLOCK, &chld, &old);
+	ret = helper_spawn(helper, sv[1], err);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	close(sv[1]);
+	if (ret) {
+		close(sv[0]);
+		return ret;
+	}
+	return sv[0];
+}
+
+int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err)
+{
+	struct ckf_error first = { 0 };
+	int sock;
+
+	if (!path)
+		path = getenv("CKFAST_GPUD_SOCKET");
+	if (!path)
+		path = CKF_GPUD_SOCKET;
+	sock = connect_daemon(path, &first);
+	if (sock >= 0)
+		return sock;
+	if (helper && (sock == -ENOENT || sock == -ECONNREFUSED))
+		return start_helper(helper, err);
+	return ckf_error_set(err, sock, "%s", first.msg);
+}
+
+/* The first descriptor of a message, or -1; any other is closed and counted. */
+static int take_fd(struct msghdr *msg, unsigned int *nr)
+{
+	int fds[MAX_FDS], first = -1;
+	struct cmsghdr *c;
+	size_t n;
+
+	*nr = 0;
+	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
+		for (size_t i = 0; i < n; i++) {
+			if ((*nr)++ == 0)
+				first = fds[i];
+			else
+				close(fds[i]);
+		}
+	}
+	return first;
+}
+
+int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err)
+{
+	union {
+		char buf[CMSG_SPACE(MAX_FDS * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { .iov_base = m, .iov_len = sizeof(*m) };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = control.buf,
+			      .msg_controllen = sizeof(control.buf) };
+	unsigned int nr, resets = 0;
+	ssize_t n;
+	int got;
+
+	if (fd)
+		*fd = -1;
+	/* A peer that closed without having read all that it was sent may have left an answer. */
+	do {
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+	} while (n < 0 && (errno == EINTR || (errno == ECONNRESET && !resets++)));
+	if (n < 0)
+		return ckf_error_set(err, -errno, "cannot receive from gpud's socket: %s",
+				     strerror(errno));
+	got = take_fd(&msg, &nr);
+	if (n == sizeof(*m) && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && nr <= 1 &&
+	    (fd || got < 0)) {
+		m->text[sizeof(m->text) - 1] = '\0';
+		if (fd)
+			*fd = got;
+		return 0;
+	}
+	if (got >= 0)
+		close(got);
+	if (!n)
+		return ckf_error_set(err, -ECONNRESET, "gpud's socket was closed by the other end");
+	/* The kernel cuts off descriptors where the table of this process is full. */
+	if (n == sizeof(*m) && (msg.msg_flags & MSG_CTRUNC) && nr <= 1)
+		return ckf_error_set(err, -EMFILE, "no room for a descriptor from gpud's socket");
+	return ckf_error_set(err, -EBADMSG, "bad message from gpud's socket: %zd bytes, %u fds", n,
+			     nr);
+}
+
+/* The error of an ERROR message. */
+static int answered_error(const struct ckf_gpud_msg *m, struct ckf_error *err)
+{
+	return ckf_error_set(err, m->arg > 0 && m->arg <= MAX_ERRNO ? -(int)m->arg : -EIO, "%s",
+			     m->text);
+}
+
+/* A gpud that closes a connection says why, and that may have come before we sent anything. */
+static int send_error(int sock, int ret, struct ckf_error *err)
+{
+	struct pollfd p = { .fd = sock, .events = POLLIN };
+	struct ckf_gpud_msg m;
+
+	if (ret == -EPIPE && poll(&p, 1, 0) > 0 && !ckf_gpud_recv(sock, &m, NULL, NULL) &&
+	    m.op == CKF_GPUD_ERROR)
+		return answered_error(&m, err);
+	return ckf_error_set(err, ret, "cannot send to gpud's socket: %s", strerror(-ret));
+}
+
+int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { .iov_base = (void *)m, .iov_len = sizeof(*m) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	if (fd >= 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	}
+	while (sendmsg(sock, &msg, MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return send_error(sock, -errno, err);
+	return 0;
+}
+
+int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, struct ckf_error *err)
+{
+	int ret;
+
+	ret = ckf_gpud_send(sock, m, -1, err);
+	if (!ret)
+		ret = ckf_gpud_recv(sock, m, NULL, err);
+	if (ret)
+		return ret;
+	if (m->op == CKF_GPUD_ERROR)
+		return answered_error(m, err);
+	if (m->op != CKF_GPUD_DONE)
+		return ckf_error_set(err, -EBADMSG, "gpud answered with message %u", m->op);
+	return 0;
+}

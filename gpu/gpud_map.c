@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which GPU of this machine stands for which GPU of an image: itself where it is here, else one of
+ * the same kind. Two of an image never become one.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpud.h"
+
+#define UUID_TEXT_BYTES 48
+#define LIST_BYTES 256
+
+static const char *uuid_text(const uint8_t u[16], char buf[UUID_TEXT_BYTES])
+{
+	snprintf(buf, UUID_TEXT_BYTES,
+		 "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
+		 u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
+		 u[14], u[15]);
+	return buf;
+}
+
+static struct gpud_place *find_place(const struct gpud_map *map, const uint8_t uuid[16])
+{
+	for (unsigned int i = 0; i < map->nr; i++)
+		if (!memcmp(map->places[i].old_uuid, uuid, sizeof(map->places[i].old_uuid)))
+			return &map->places[i];
+	return NULL;
+}
+
+/* One place for each device that any of the dumps names, with the bytes that go there. */
+static int collect(struct ckf_gpu_dump *const *dumps, unsigned int nr, struct gpud_map *map,
+		   struct ckf_error *err)
+{
+	struct gpud_place *p;
+
+	for (unsigned int i = 0; i < nr; i++) {
+		const struct ckf_gpu_dump *d = dumps[i];
+
+		p = realloc(map->places, (map->nr + d->nr_devices) * sizeof(*p));
+		if (!p && map->nr + d->nr_devices)
+			return ckf_error_set(err, -ENOMEM, "no memory");
+		map->places = p;
+		for (uint32_t k = 0; k < d->nr_devices; k++) {
+			if (find_place(map, d->devices[k].uuid))
+				continue;
+			p = &map->places[map->nr++];
+			memset(p, 0, sizeof(*p));
+			memcpy(p->old_uuid, d->devices[k].uuid, sizeof(p->old_uuid));
+			p->wanted = &d->devices[k];
+		}
+		for (uint32_t k = 0; k < d->nr_allocs; k++) {
+			p = find_place(map, d->devices[d->allocs[k].device].uuid);
+			if (ckf_add_overflow(p->bytes, d->allocs[k].bytes, &p->bytes))
+				return ckf_error_set(err, -E2BIG, "too much GPU memory");
+		}
+	}
+	return 0;
+}
+
+static bool same_kind(const struct ckf_cuda_dev *have, const struct ckf_gpu_device *want)
+{
+	return !strcmp(have->name, want->name) && have->total_bytes == want->total_bytes;
+}
+
+/* Says what is missing and what is there. */
+static int none_left(const struct ckf_cuda_pool *pool, const struct gpud_place *p,
+		     struct ckf_error *err)
+{
+	char want[UUID_TEXT_BYTES], have[UUID_TEXT_BYTES], list[LIST_BYTES] = "";
+	size_t len = 0;
+
+	for (unsigned int i = 0; i < pool->nr_devs && len < sizeof(list); i++)
+		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s (%s, %llu MiB)",
+					i ? ", " : "", pool->devs[i].name,
+					uuid_text(pool->devs[i].uuid, have),
+					(unsigned long long)pool->devs[i].total_bytes >> 20);
+	return ckf_error_set(err, -ENODEV,
+			     "the image wants a %s (%s, %llu MiB), and none like it is left; "
+			     "this machine has: %s",
+			     p->wanted->name, uuid_text(p->old_uuid, want),
+			     (unsigned long long)p->wanted->total_bytes >> 20, list);
+}
+
+/* For each place whose device is not here, in order, the first of the kind that is not taken. */
+static int assign(const struct ckf_cuda_pool *pool, struct gpud_map *map, bool *taken,
+		  struct ckf_error *err)
+{
+	unsigned int k;
+	int i;
+
+	for (unsigned int n = 0; n < map->nr; n++) {
+		i = ckf_cuda_pool_find(pool, map->places[n].old_uuid);
+		map->places[n].ordinal = pool->nr_devs;
+		if (i < 0)
+			continue;
+		map->places[n].ordinal = (unsigned int)i;
+		taken[i] = true;
+	}
+	for (unsigned int n = 0; n < map->nr; n++) {
+		struct gpud_place *p = &map->places[n];
+
+		if (p->ordinal < pool->nr_devs)
+			continue;
+		for (k = 0; k < pool->nr_devs; k++)
+			if (!taken[k] && same_kind(&pool->devs[k], p->wanted))
+				break;
+		if (k == pool->nr_devs)
+			return none_left(pool, p, err);
+		p->ordinal = k;
+		taken[k] = true;
+		map->moved = true;
+	}
+	return 0;
+}
+
+int gpud_map_new(const struct ckf_cuda_pool *pool, struct ckf_gpu_dump *const *dumps,
+		 unsigned int nr, struct gpud_map *out, struct ckf_error *err)
+{
+	bool *taken;
+	int ret;
+
+	memset(out, 0, sizeof(*out));
+	taken = calloc(pool->nr_devs, sizeof(*taken));
+	if (!taken)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	ret = collect(dumps, nr, out, err);
+	if (!ret)
+		ret = assign(pool, out, taken, err);
+	free(taken);
+	if (ret)
+		gpud_map_free(out);
+	return ret;
+}
+
+void gpud_map_free(struct gpud_map *map)
+{
+	free(map->places);
+	memset(map, 0, sizeof(*map));
+}
+
+unsigned int gpud_map_ordinal(const struct gpud_map *map, const struct ckf_gpu_dump *d,
+			      uint32_t device)
+{
+	return find_place(map, d->devices[device].uuid)->ordinal;
+}

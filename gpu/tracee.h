@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* One thread of a process that is otherwise stopped by ptrace is let run for a while. */
+#ifndef CKF_TRACEE_H
+#define CKF_TRACEE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "../format/ckf_error.h"
+
+struct ckf_tracee {
+	pid_t tid;
+	uint64_t sigmask; /* as it was */
+	bool running;
+};
+
+/* Signals stay blocked while it runs: none is to be handled before the others run, too. */
+int ckf_tracee_run(struct ckf_tracee *t, pid_t tid, struct ckf_error *err);
+/* Stops it again. Does nothing when it does not run. */
+int ckf_tracee_stop(struct ckf_tracee *t, struct ckf_error *err);
+
+#endif

@@ -1,0 +1,47 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The agent in a program that is not dumped: it takes over large allocations whether the program
+# links the driver or looks it up, what the program sees is right, and dlsym() of others works.
+. "$(dirname "$0")/gpu.sh"
+
+D=$W
+need_ckfast
+
+# calls FUNCTION: how often the program has called it.
+calls() {
+	awk -v f="$1" '$1 == f { n += $2 } END { print n + 0 }' "$W/count"
+}
+
+run_app() {
+	local app=$1
+	shift
+	rm -f "$W/count" "$W/stop"
+	export CKF_STUB_COUNT=$W/count
+	start_ready "$@" "$STUB/$app" . devices=2 busy
+	check "$PID"
+	touch "$W/stop"
+	check "$PID"
+	wait_for 20 is_gone "$PID" || fail "$app does not end"
+	gpu_idle
+}
+
+for app in cuapp cuapp-linked; do
+	run_app "$app"
+	[ "$(calls cuMemCreate)" = 0 ] || fail "$app without the agent uses the virtual memory API"
+	run_app "$app" "$CKFAST" run --
+	[ "$(calls cuMemCreate)" -gt 10 ] || fail "$app: the agent has taken over nothing"
+	[ "$(calls cuMemAlloc)" -gt 10 ] || fail "$app: small allocations are the driver's"
+done
+
+# RTLD_NEXT of a library behind the agent is what comes after that library, not after the agent.
+printf '%s\n' '#define _GNU_SOURCE' '#include <dlfcn.h>' '#include <unistd.h>' \
+	'pid_t getppid(void) { return ((pid_t (*)(void))dlsym(RTLD_NEXT, "getppid"))() + 1000000; }' >next.c
+"${CC:-gcc}" -O2 -shared -fPIC -o next.so next.c || skip "no compiler"
+got=$(LD_PRELOAD=$AGENT:$W/next.so "$PYTHON" -c 'import os; print(os.getppid())') ||
+	fail "dlsym(RTLD_NEXT) does not come back"
+[ "$got" -gt 1000000 ] || fail "the library behind the agent was passed over"
+
+# A program that has nothing to do with CUDA.
+[ "$("$CKFAST" run -- echo word)" = word ] || fail "ckfast run echo"
+! "$CKFAST" run -- /no/such/program 2>err || fail "no such program"
+grep -q /no/such/program err || fail "the message names no program: $(cat err)"

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""What tests/gpu shares: programs that use a GPU, started with and without the agent, dumped and
+restored in four ways, and what a restore takes.
+
+The ways: stock (CRIU with its own CUDA plugin), plain (ckfast, a process without the agent), helper
+(agent, no daemon) and gpud (agent and daemon)."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "bench"))
+
+import harness  # noqa: E402
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class GpuTools(harness.Tools):
+    """The programs of harness.Tools and the libraries beside them."""
+
+    def __init__(self):
+        super().__init__()
+        base = self.root if self.bundled else os.path.join(self.root, "build")
+        self.wrappers = os.path.join(base, "bin")
+        self.plugin = os.path.join(base, "lib", "criu")
+        self.stock_plugin = os.path.join(base, "lib", "criu-stock")
+        self.gpu = os.path.join(base, "gpu") if self.bundled else HERE
+
+
+def gpu_used_mib():
+    out = harness.output(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"])
+    return sum(int(line) for line in out.split())
+
+
+def gpu_facts():
+    out = harness.output(["nvidia-smi", "--query-gpu=name,driver_version,memory.total",
+                          "--format=csv,noheader"])
+    return out.strip().splitlines()
+
+
+def read_json(path):
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)
+
+
+class Watch(threading.Thread):
+    """The least memory that was available while it ran."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.least = harness.meminfo("MemAvailable")
+        self.first = self.least
+        self.ended = threading.Event()
+
+    def run(self):
+        while not self.ended.wait(0.05):
+            self.least = min(self.least, harness.meminfo("MemAvailable"))
+
+    def used_mib(self):
+        self.ended.set()
+        self.join()
+        return (self.first - self.least) // 1024
+
+
+class Task:
+    """A program in a directory of its own, as it was started or as it was restored."""
+
+    def __init__(self, tools, work, argv, agent):
+        self.tools = tools
+        self.work = work
+        self.argv = (tools.command("ckfast") + ["run", "--"] if agent else []) + argv
+        self.pid = 0
+
+    def start(self, timeout=300):
+        shutil.rmtree(self.work, ignore_errors=True)
+        os.makedirs(self.work)
+        with open(os.path.join(self.work, "stderr"), "wb") as err:
+            child = subprocess.Popen(self.argv, cwd=self.work, stdin=subprocess.DEVNULL,
+                                     stdout=err, stderr=err, start_new_session=True)
+        ready = os.path.join(self.work, "ready")
+        harness.wait_until(f"{self.argv} is not ready",
+                           lambda: child.poll() is not None or os.path.exists(ready), timeout)
+        if child.poll() is not None:
+            raise harness.Failure(f"{self.argv}: exit status {child.returncode}: "
+                                  f"{harness.tail(err.name)}")
+        child.returncode = 0  # is_gone() waits for it
+        self.pid = child.pid
+
+    def stop(self):
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        harness.wait_until(f"process {self.pid} stays", lambda: harness.is_gone(self.pid), 60)
+
+
+class Roads:
+    """Dumps and restores one task. All images are below base."""
+
+    def __init__(self, tools, task, base, gpud_socket):
+        self.tools = tools
+        self.task = task
+        self.base = base
+        self.socket = gpud_socket
+        os.makedirs(base, exist_ok=True)
+
+    def path(self, name):
+        return os.path.join(self.base, name)
+
+    def environment(self, daemon):
+        env = dict(os.environ)
+        env["PATH"] = self.tools.wrappers + ":" + env["PATH"]
+        env["CKFAST_GPUD_SOCKET"] = self.socket if daemon else self.path("no-gpud")
+        return env
+
+    def criu(self, stock, action, images, daemon, *more):
+        """Runs it; seconds and the log."""
+        log = self.path(f"{action}.log")
+        if os.path.exists(log):
+            os.unlink(log)
+        argv = self.tools.command("criu-stock" if stock else "criu") + [
+            action, "-D", images, "-v4", "-o", log, "--libdir",
+            self.tools.stock_plugin if stock else self.tools.plugin, *more]
+        start = time.monotonic()
+        got = subprocess.run(argv, env=self.environment(daemon), stdin=subprocess.DEVNULL,
+                             capture_output=True, text=True, timeout=300, check=False)
+        seconds = time.monotonic() - start
+        if got.returncode:
+            raise harness.Failure(f"criu {action}: {got.returncode}: {errors_of(log)} "
+                                  f"{got.stderr[-500:]}")
+        return seconds, log
+
+    def dump(self, images, stock=False, daemon=False, leave=False):
+        shutil.rmtree(images, ignore_errors=True)
+        os.makedirs(images)
+        more = ["-t", str(self.task.pid), "--link-remap", "--file-locks"]
+        if leave:
+            more.append("--leave-running")
+        seconds, _ = self.criu(stock, "dump", images, daemon, *more)
+        if not leave:
+            harness.wait_until("the dumped process stays",
+                               lambda: harness.is_gone(self.task.pid), 60)
+        return seconds
+
+    def convert(self, dump, fast, *more):
+        shutil.rmtree(fast, ignore_errors=True)
+        start = time.monotonic()
+        harness.output(self.tools.command("ckfast") + ["convert", *more, dump, fast], 600)
+        return time.monotonic() - start
+
+    def restore(self, images, way):
+        """Seconds, and what the log says of the phases."""
+        stock = way == "stock"
+        more = ["-d", "--link-remap", "--file-locks"]
+        if not stock and os.path.exists(os.path.join(images, "ckfast.idx")):
+            more.append("--fast-image")
+        watch = Watch()
+        watch.start()
+        try:
+            seconds, log = self.criu(stock, "restore", images, way == "gpud", *more)
+        finally:
+            used = watch.used_mib()
+        return {"restore_s": seconds, "host_mib": used, **phases(log)}
+
+
+def errors_of(log):
+    if not os.path.exists(log):
+        return "no log"
+    with open(log, errors="replace", encoding="utf-8") as f:
+        lines = [line.strip() for line in f if "Error" in line]
+    return " | ".join(lines[-4:])
+
+
+def stamp(line):
+    found = re.match(r"\((\d+\.\d+)\)", line)
+    return float(found.group(1)) if found else None
+
+
+def phases(log):
+    """Until CRIU's last hook for devices, from there to the end, and what the plugin says."""
+    found = {}
+    last = 0.0
+    late = None
+    with open(log, errors="replace", encoding="utf-8") as f:
+        for line in f:
+            now = stamp(line)
+            if now is None:
+                continue
+            last = now
+            if "Run late stage hook" in line:
+                late = now
+            got = re.search(r"has its device memory: (\d+) bytes in (\d+) ms", line)
+            if got:
+                found["gpu_bytes"] = int(got.group(1))
+                found["gpu_ms"] = int(got.group(2))
+                if int(got.group(2)):
+                    found["gpu_gb_s"] = int(got.group(1)) / 1e6 / int(got.group(2))
+    if late is not None:
+        found["cpu_s"] = late
+        found["late_s"] = last - late
+    return found
+
+
+class Daemon:
+    """ckfast gpud, while the with statement lasts."""
+
+    def __init__(self, tools, socket):
+        self.tools = tools
+        self.socket = socket
+        self.child = None
+
+    def __enter__(self):
+        os.makedirs(os.path.dirname(self.socket), mode=0o700, exist_ok=True)
+        with open(self.socket + ".log", "ab") as log:
+            self.child = subprocess.Popen(
+                self.tools.command("ckfast") + ["gpud", "--socket", self.socket],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        harness.wait_until("gpud does not start", lambda: self.child.poll() is not None or
+                           os.path.exists(self.socket), 60)
+        if self.child.poll() is not None:
+            raise harness.Failure("gpud: " + harness.tail(self.socket + ".log"))
+        return self
+
+    def __exit__(self, *_):
+        self.child.terminate()
+        try:
+            self.child.wait(30)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+
+
+def pretouch(tools, mib):
+    """Free memory of a virtual machine may be with its host: brings it back, with all CPUs."""
+    cpus = len(os.sched_getaffinity(0))
+    mib = min(mib, harness.meminfo("MemFree") // 1024 * 8 // 10)
+    children = [subprocess.Popen([tools.prog("pretouch"), str(max(mib // cpus, 1))])
+                for _ in range(cpus)]
+    for child in children:
+        child.wait()
