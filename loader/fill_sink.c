@@ -288,7 +288,7 @@ static int finish_read(struct reader *r, const struct pack_read *rd)
 					 bytes);
 		if (ret)
 			return ckf_chunk_error(r->idx, p->chunk, ret, 0, &r->w->err);
-		ret = check_hash(r, p->chunk, XXH3_64bits(dst, bytes));
+		ret = check_hash(r, p->chunk, ckf_hash64(dst, bytes));
 	}
 	return ret;
 }
