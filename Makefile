@@ -101,7 +101,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
-	zdtm zdtm-subset zdtm-build lint install install-criu dist clean FORCE
+	zdtm zdtm-subset zdtm-build lint install install-service install-criu dist clean FORCE
 
 all: lib $(CKFAST)
 lib: $(LIB)
@@ -278,7 +278,13 @@ zdtm-subset: deps
 lint:
 	@scripts/lint.sh
 
-install: all
+# The unit names the program that is installed beside it.
+install-service:
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/ckfast-gpud.service \
+		> $(DESTDIR)$(PREFIX)/lib/systemd/system/ckfast-gpud.service
+
+install: all install-service
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
 	install -m 644 docs/ckfast.1 $(DESTDIR)$(PREFIX)/share/man/man1/ckfast.1
