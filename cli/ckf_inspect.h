@@ -55,6 +55,7 @@ struct insp {
 	uint64_t page_bytes[INSP_MEM_END];
 	uint64_t nr_shmem;
 	uint64_t shmem_bytes;
+	uint64_t device_bytes;	 /* of all tables of device memory */
 	uint64_t all_page_bytes; /* of all pagemaps */
 	uint64_t parent_bytes;	 /* of these: the pagemaps leave them to the parent dump */
 
@@ -82,10 +83,18 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes);
 /* Resident after a restore, at most. */
 uint64_t insp_restored_bytes(const struct insp *insp);
 
+/* The name of the task with this pid, fit to print, or "(not in pstree.img)". Returns buf. */
+const char *insp_task_name(const struct insp *insp, uint64_t pid, char *buf, size_t buf_bytes);
+
 void insp_print_text(const struct insp *insp);
 void insp_print_plan(const struct insp *insp);
 void insp_print_chunks(const struct insp *insp);
 /* New reference, or NULL. */
 json_t *insp_json(const struct insp *insp, bool plan, bool chunks);
+/* Nothing, or an empty list, where no task has device memory. */
+void insp_print_devices(const struct insp *insp);
+json_t *insp_json_devices(const struct insp *insp);
+/* JSON integers of jansson are signed: what does not fit becomes the largest one. */
+json_t *insp_json_u64(uint64_t v);
 
 #endif

@@ -6,8 +6,9 @@
 #include "ckf_cli.h"
 
 /*
- * R-pagemap (SPEC.md 4.6 rule 5): each target's ops are exactly the pages of its pagemap file, and
- * each pagemap file has a target. -EBADMSG.
+ * R-pagemap (SPEC.md 4.6 rule 5): each target's ops are exactly the pages of its pagemap file or
+ * table of device memory, and each of these has a target; R-gpu: the contents of device memory are
+ * there. -EBADMSG.
  */
 int cli_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
 		       struct ckf_error *err);

@@ -180,6 +180,10 @@ static int gather_dump(struct insp *insp)
 	for (uint64_t i = 0; i < dump->nr_pagemaps; i++) {
 		const struct ckf_pagemap *pm = &dump->pagemaps[i];
 
+		if (pm->kind == CKF_TARGET_DEVICE) {
+			add(&insp->device_bytes, pm->gpu->bytes);
+			continue;
+		}
 		add(&insp->all_page_bytes, ckf_pages_to_bytes(pm->nr_pages));
 		add(&insp->parent_bytes, ckf_pages_to_bytes(pm->nr_pages - pm->nr_local_pages));
 		if (pm->kind == CKF_TARGET_SHMEM) {

@@ -21,19 +21,25 @@ static double percent(uint64_t part, uint64_t all)
 	return all ? 100.0 * (double)part / (double)all : 0;
 }
 
-static const char *task_name(const struct insp_task *it, char buf[NAME_BYTES])
+static const char *task_name(const struct insp_task *it, char *buf, size_t buf_bytes)
 {
-	return it->task ? cli_escape(it->task->comm, buf, NAME_BYTES) : "(not in pstree.img)";
+	return it->task ? cli_escape(it->task->comm, buf, buf_bytes) : "(not in pstree.img)";
+}
+
+const char *insp_task_name(const struct insp *insp, uint64_t pid, char *buf, size_t buf_bytes)
+{
+	for (uint64_t i = 0; i < insp->nr_tasks; i++)
+		if (insp->tasks[i].pid == pid)
+			return task_name(&insp->tasks[i], buf, buf_bytes);
+	return "(not in pstree.img)";
 }
 
 static const char *target_name(const struct insp *insp, const struct ckf_target *t,
 			       char buf[NAME_BYTES])
 {
-	if (t->kind == CKF_TARGET_TASK)
-		for (uint64_t i = 0; i < insp->nr_tasks; i++)
-			if (insp->tasks[i].pid == t->id)
-				return task_name(&insp->tasks[i], buf);
-	return "";
+	if (t->kind == CKF_TARGET_SHMEM)
+		return "";
+	return insp_task_name(insp, t->id, buf, NAME_BYTES);
 }
 
 /* What the column of page bytes says. */
@@ -63,9 +69,10 @@ static void print_head(const struct insp *insp)
 	       idx->version_minor);
 	for (int i = 0; i < CKF_ID_BYTES; i++)
 		printf("%02x", idx->image_id[i]);
-	printf("\n  features   %s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
+	printf("\n  features   %s%s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
 	       idx->incompat & CKF_INCOMPAT_LZ4 ? " lz4" : "",
-	       idx->incompat & CKF_INCOMPAT_ZSTD ? " zstd" : "");
+	       idx->incompat & CKF_INCOMPAT_ZSTD ? " zstd" : "",
+	       idx->incompat & CKF_INCOMPAT_DEVICES ? " devices" : "");
 	printf("  pack       %s, extents of %u MiB: %" PRIu64 ", filled %.1f %%\n",
 	       cli_bytes(idx->pack_bytes, a), idx->extent_bytes >> 20, insp->nr_extents,
 	       percent(insp->stored_bytes, idx->pack_bytes));
@@ -105,7 +112,7 @@ static void print_tasks(const struct insp *insp)
 
 		snprintf(label, sizeof(label), "%*s%" PRIu64 " %s",
 			 2 + 2 * task_depth(insp->dump, it->task), "", it->pid,
-			 task_name(it, name));
+			 task_name(it, name, sizeof(name)));
 		printf("%-40.40s %7u %11s %11s\n", label, it->task ? it->task->nr_threads : 0,
 		       cli_bytes(it->all_mapped_bytes, mapped),
 		       cli_bytes(it->all_page_bytes, pages));
@@ -198,6 +205,7 @@ void insp_print_text(const struct insp *insp)
 	print_head(insp);
 	print_tasks(insp);
 	print_memory(insp);
+	insp_print_devices(insp);
 	if (!insp->img) {
 		printf("\nZero and equal pages are not counted here: `ckfast convert` reads "
 		       "them.\n");

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../loader/ckf_gpu_read.h"
 #include "ckf_plan_check.h"
 
 /* Walks over ranges, joining those that touch. */
@@ -74,6 +75,32 @@ static int check_pagemap(const struct ckf_index *idx, uint64_t target, const str
 	return 0;
 }
 
+static int compare_name(const void *name, const void *file)
+{
+	return strcmp(name, ((const struct ckf_file *)file)->name);
+}
+
+/* The contents of device memory are there, and are as long as the table says. */
+static int check_device(const struct ckf_index *idx, uint64_t target, const struct ckf_pagemap *pm,
+			struct ckf_error *err)
+{
+	char name[CKF_GPU_NAME_BYTES];
+	const struct ckf_file *f;
+
+	if (!pm->gpu || !pm->gpu->bytes)
+		return 0;
+	ckf_gpu_pages_name(pm->pages_id, name);
+	f = bsearch(name, idx->files, idx->nr_files, sizeof(*f), compare_name);
+	if (!f || f->kind != CKF_FILE_PAGES)
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
+				      "R-gpu: there is no %s of kind %u", name, CKF_FILE_PAGES);
+	if (f->size_bytes != pm->gpu->bytes)
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
+				      "R-gpu: length of %s, got %" PRIu64 ", want %" PRIu64, name,
+				      f->size_bytes, pm->gpu->bytes);
+	return 0;
+}
+
 int cli_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
 		       struct ckf_error *err)
 {
@@ -88,6 +115,8 @@ int cli_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
 					      idx->files[t->file].name,
 					      ckf_target_kind_name(t->kind), t->id);
 		rc = check_pagemap(idx, i, pm, err);
+		if (!rc)
+			rc = check_device(idx, i, pm, err);
 		if (rc)
 			return rc;
 	}

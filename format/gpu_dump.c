@@ -10,11 +10,11 @@
 #include "gpu_disk.h"
 #include "index.h"
 
-#define header_bad(err, ...) ckf_error_rule(err, -EBADMSG, "gpu header", -1, 0, __VA_ARGS__)
+#define header_bad(err, ...) ckf_error_rule(err, -EBADMSG, "gpu-header", -1, 0, __VA_ARGS__)
 #define device_bad(err, i, ...) \
-	ckf_error_rule(err, -EBADMSG, "gpu devices", i, device_off(i), __VA_ARGS__)
+	ckf_error_rule(err, -EBADMSG, "gpu-devices", i, device_off(i), __VA_ARGS__)
 #define alloc_bad(err, d, i, ...) \
-	ckf_error_rule(err, -EBADMSG, "gpu allocs", i, alloc_off((d)->nr_devices, i), __VA_ARGS__)
+	ckf_error_rule(err, -EBADMSG, "gpu-allocs", i, alloc_off((d)->nr_devices, i), __VA_ARGS__)
 
 /* Where things are in a table of so many devices and allocations. */
 static uint64_t device_off(uint64_t i)
@@ -67,7 +67,7 @@ static int check_header(const struct ckf_disk_gpu_header *h, size_t bytes, struc
 		return header_bad(err, "R-gpu: magic, got %.8s, want " CKF_GPU_MAGIC, h->magic);
 	major = ckf_get16(h->version_major);
 	if (major > CKF_GPU_VERSION_MAJOR)
-		return ckf_error_rule(err, -EOPNOTSUPP, "gpu header", -1, 0,
+		return ckf_error_rule(err, -EOPNOTSUPP, "gpu-header", -1, 0,
 				      "R-gpu: version_major, got %u, want %u", major,
 				      CKF_GPU_VERSION_MAJOR);
 	if (major < CKF_GPU_VERSION_MAJOR)

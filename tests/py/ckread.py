@@ -17,6 +17,7 @@ image: exit code 1.
 import bisect
 import functools
 import os
+import re
 import stat
 import struct
 import sys
@@ -28,6 +29,7 @@ import xxhash
 import zstandard
 
 import criuimg
+import gpuimg
 
 PAGE = 4096
 HUGE = 2 << 20
@@ -51,9 +53,11 @@ STRUCTS = {"chunks": CHUNK, "refs": REF, "files": FILE, "targets": TARGET, "ops"
 
 ZERO, RAW, LZ4, ZSTD = 0, 1, 2, 3
 F_REGULAR, F_PAGES, F_LINK = 1, 2, 3
-T_TASK, T_SHMEM = 1, 2
+T_TASK, T_SHMEM, T_DEVICE = 1, 2, 3
 OP_INHERIT, OP_DIRECT = 1, 2
-INCOMPAT_LZ4, INCOMPAT_ZSTD = 1, 2
+INCOMPAT_LZ4, INCOMPAT_ZSTD, INCOMPAT_DEVICES = 1, 2, 16
+INCOMPAT_CHUNKS = INCOMPAT_LZ4 | INCOMPAT_ZSTD
+INCOMPAT_ALL = INCOMPAT_CHUNKS | INCOMPAT_DEVICES
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -246,9 +250,9 @@ class Image:
         self.raw_table = f.read(self.nr_sections * SECTION.size)
         if xxh64(raw[:120] + self.raw_table) != self.header_checksum:
             self.stop("header", 120, "R-checksum", "bad header checksum")
-        if self.incompat & ~3:
+        if self.incompat & ~INCOMPAT_ALL:
             self.stop("header", 24, "R-feature", "unknown incompat bits %#x"
-                      % (self.incompat & ~3), UNSUPPORTED)
+                      % (self.incompat & ~INCOMPAT_ALL), UNSUPPORTED)
         if page_bytes != PAGE:
             self.stop("header", 64, "R-header", "page_bytes %d" % page_bytes, UNSUPPORTED)
         if self.extent_bytes not in (4 << 20, 8 << 20, 16 << 20):
@@ -387,9 +391,10 @@ class Image:
                 bad("crosses the border of an extent")
             end = pack_off + stored
         want = (INCOMPAT_LZ4 if LZ4 in codecs else 0) | (INCOMPAT_ZSTD if ZSTD in codecs else 0)
-        if self.incompat & 3 != want and not any(v[0] == UNSUPPORTED for v in self.violations):
+        if (self.incompat & INCOMPAT_CHUNKS != want
+                and not any(v[0] == UNSUPPORTED for v in self.violations)):
             self.bad("header", 24, "R-feature", "incompat %#x, the chunks need %#x"
-                     % (self.incompat & 3, want))
+                     % (self.incompat & INCOMPAT_CHUNKS, want))
 
     def check_refs(self):
         for i, chunk in enumerate(self.refs):
@@ -467,7 +472,7 @@ class Image:
             def bad(reason, cls=CORRUPT, rule="R-target"):
                 self.bad_entry("targets", i, rule, reason, cls)
 
-            if kind not in (T_TASK, T_SHMEM):
+            if kind not in (T_TASK, T_SHMEM, T_DEVICE):
                 bad("kind %d" % kind, UNSUPPORTED)
                 continue
             if reserved:
@@ -490,12 +495,16 @@ class Image:
             if file >= len(self.files) or self.files[file][13] != F_REGULAR:
                 bad("file %d is not a file of kind 1" % file)
             if parent:
-                if kind == T_SHMEM:
-                    bad("parent %d of a shared object" % parent)
+                if kind != T_TASK:
+                    bad("parent %d of a target of kind %d" % (parent, kind))
                 elif (parent > len(self.targets) or parent - 1 == i
                       or self.targets[parent - 1][6] != T_TASK):
                     bad("parent %d" % parent)
         if not self.violations:
+            devices = any(t[6] == T_DEVICE for t in self.targets)
+            if devices != bool(self.incompat & INCOMPAT_DEVICES):
+                self.bad("header", 24, "R-feature", "bit 4 does not say whether there is device "
+                         "memory")
             if next_op != len(self.ops):
                 self.bad_entry("ops", next_op, "R-target", "belongs to no target")
             if next_lane != len(self.lanes):
@@ -506,7 +515,7 @@ class Image:
         return self.ops[first:first + nr]
 
     def check_ops(self):
-        """R-op 1 to 3, and nr_pages of R-target."""
+        """R-op 1 to 3 and 6, and nr_pages of R-target."""
         for t, target in enumerate(self.targets):
             end = total = 0
             for i in range(target[2], target[2] + target[3]):
@@ -518,6 +527,8 @@ class Image:
 
                 if flags & ~3:
                     bad("flags %#x" % flags, "R-reserved")
+                elif flags and target[6] == T_DEVICE:
+                    bad("flags %#x of device memory" % flags, "R-gpu")
                 if chunk >= len(self.chunks):
                     bad("chunk %d of %d" % (chunk, len(self.chunks)))
                     continue
@@ -727,11 +738,16 @@ class Image:
         for t, target in enumerate(self.targets):
             ident, kind, file = target[0], target[6], target[7]
             name = b"pagemap-%s%d.img" % (b"shmem-" if kind == T_SHMEM else b"", ident)
+            if kind == T_DEVICE:
+                name = gpuimg.table_name(ident)
             if self.names[file] != name:
                 self.bad_entry("targets", t, "R-pagemap", "its pagemap is %r, want %r"
                                % (self.names[file], name))
                 continue
             try:
+                if kind == T_DEVICE:
+                    self.check_device(t, b"".join(self.file_data(file)))
+                    continue
                 _, runs = criuimg.parse_pagemap(b"".join(self.file_data(file)))
             except Stop:
                 continue
@@ -743,6 +759,35 @@ class Image:
             if merge(want) != self.target_runs(t):
                 self.bad_entry("targets", t, "R-pagemap",
                                "its pages are not those of its pagemap")
+
+    def check_device(self, t, data):
+        """R-gpu of section 10, and R-op 5 for device memory."""
+        ident = self.targets[t][0]
+        try:
+            _, allocs = gpuimg.parse(data, ident)
+        except gpuimg.Bad as e:
+            self.bad_entry("targets", t, e.rule, "its table, at %d: %s" % (e.off, e),
+                           UNSUPPORTED if e.unsupported else CORRUPT)
+            return
+        if merge((a[0], a[0] + a[1]) for a in allocs) != self.target_runs(t):
+            self.bad_entry("targets", t, "R-pagemap", "its pages are not those of its table")
+        size = sum(a[1] for a in allocs)
+        name = gpuimg.pages_name(ident)
+        pages = self.files[self.names.index(name)] if name in self.names else None
+        if size and (pages is None or pages[13] != F_PAGES):
+            self.bad_entry("targets", t, "R-gpu", "no %r of kind 2" % name)
+        elif size and pages[0] != size:
+            self.bad_entry("targets", t, "R-gpu", "%r has %d bytes, want %d"
+                           % (name, pages[0], size))
+
+    def check_tables_of_devices(self):
+        """A table without a target: R-op 5."""
+        have = {gpuimg.table_name(t[0]) for t in self.targets if t[6] == T_DEVICE}
+        for i, name in enumerate(self.names):
+            if (re.fullmatch(rb"ckfast-gpu-(0|[1-9][0-9]*)\.img", name) and name not in have
+                    and self.files[i][13] == F_REGULAR):
+                self.bad("targets", self.sections["targets"][0], "R-pagemap",
+                         "none for %r" % name)
 
     # -- all --
 
@@ -756,6 +801,7 @@ class Image:
             self.check_data()
             self.check_contents()
             self.check_pagemaps()
+            self.check_tables_of_devices()
         except Stop:
             pass
         return self.violations

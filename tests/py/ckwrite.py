@@ -24,6 +24,7 @@ import zstandard
 
 import ckread
 import criuimg
+import gpuimg
 from ckread import (CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE, REF,
                     SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, round64, xxh64, xxh128)
 
@@ -206,7 +207,9 @@ class Model:
 
     def layout(self):
         codecs = {c.codec for c in self.chunks}
-        header = {"incompat": (1 if LZ4 in codecs else 0) | (2 if ZSTD in codecs else 0),
+        devices = any(t.kind == ckread.T_DEVICE for t in self.targets)
+        header = {"incompat": (1 if LZ4 in codecs else 0) | (2 if ZSTD in codecs else 0)
+                              | (16 if devices else 0),
                   "pack_bytes": len(self.pack)}
         header.update(self.header)
         sections = [Section(1, 1, bytes(self.strings))]
@@ -328,6 +331,18 @@ class Builder:
         self.file(name, criuimg.pagemap(pages_id, runs))
         self.targets.append((kind, ident, ops, parent, list(cuts), name))
 
+    def device(self, pid, allocs, ops, cuts=()):
+        """
+        Device memory of a task: allocs (addr, bytes), on two devices in turn; ops as in target(),
+        which have to fill all of them. Table and pages file are made here.
+        """
+        self.model.header["minor"] = self.model.pack_header["minor"] = 1
+        table = gpuimg.pack(pid, [gpuimg.device(1), gpuimg.device(0, b"another")],
+                            [(a, n, i % 2, 0, 0) for i, (a, n) in enumerate(allocs)])
+        self.file(gpuimg.table_name(pid), table)
+        self.file(gpuimg.pages_name(pid), handles=[op[1] for op in ops])
+        self.targets.append((3, pid, ops, None, list(cuts), gpuimg.table_name(pid)))
+
     def finish(self):
         m = self.model
         order = sorted(range(len(self.rows)),
@@ -438,6 +453,23 @@ def golden():
     b.file(b"parent", link=b"../previous")
     b.file(b"empty", b"", mtime_sec=(1 << 64) - 5)
     b.file(b"un known\xff", b"kept as it is", mode=0o4751, mtime_sec=0, mtime_nsec=0)
+    return b.finish()
+
+
+def with_device():
+    """A task and its device memory: three allocations, of which two touch."""
+    b = Builder(max_chunk_pages=512)
+    zero = b.zero(512)
+    raw, packed = b.chunk(RAW, pattern(3, 512)), b.chunk(ZSTD, b"\x5a" * (512 * PAGE),
+                                                         zstd_run(0x5a, 512 * PAGE))
+    mib2, base = 2 << 20, 0x7f0000000000
+    b.target(1, 5, [(0x10000, raw, 0, 4, 0)])
+    b.file(b"pages-1.img", handles=[raw])
+    b.device(5, [(base, 2 * mib2), (base + 2 * mib2, mib2), (base + 8 * mib2, mib2)],
+             [(base, raw, 0, 512, 0), (base + mib2, zero, 0, 512, 0),
+              (base + 2 * mib2, packed, 0, 512, 0), (base + 8 * mib2, raw, 0, 512, 0)], cuts=(2,))
+    b.file(b"mm-5.img", mm_file([(0x10000, 0x14000)]))
+    b.file(b"pstree.img", pstree_file([(5, 0)]))
     return b.finish()
 
 

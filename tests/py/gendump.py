@@ -8,7 +8,7 @@ Makes CRIU-like dumps: the same seed and options always make the same bytes. Bel
     truth.bin    the pages that it names
 
 truth.json: {"seed", "features", "dump": name of the newest dump, "targets": [{"kind": 1 task |
-2 shmem, "id", "runs": [[address, nr_pages, offset in truth.bin], …]}]}. Runs are in ascending
+2 shmem | 3 device, "id", "runs": [[address, nr_pages, offset in truth.bin], …]}]}. Runs are in ascending
 order of address; pages that are in the newest dump and pages that it leaves to its parents are
 treated alike.
 
@@ -17,7 +17,7 @@ treated alike.
     gendump.py bad NAME OUT       OUT/dump is a dump that no converter may accept
 
 Features (default: by the seed): tasks (0…), pages (budget), levels (1…3), form (4.1, 4.2, old),
-shmem (number of objects), hugetlb, guard, fragmented, cow, huge, unknown, meta (0 | 1 each),
+shmem (number of objects), gpu (tasks with device memory), hugetlb, guard, fragmented, cow, huge, unknown, meta (0 | 1 each),
 content (mix | random | text | zero | repeat).
 """
 import json
@@ -28,6 +28,7 @@ import sys
 sys.dont_write_bytecode = True
 
 import criuimg
+import gpuimg
 from criuimg import PAGE, PE_LAZY, PE_PARENT, PE_PRESENT, encode, image
 
 HUGE = 2 << 20
@@ -105,6 +106,27 @@ class Shmem:
         self.shmid, self.nr_pages, self.memory = shmid, nr_pages, {}
 
 
+class Gpu:
+    """The device memory of a task: allocations whose pages are all there, zero or not."""
+
+    def __init__(self, pid, rng, content):
+        self.pid, self.allocs, self.memory = pid, [], {}
+        at = rng.choice([0x7f0000000000, 0x10000000000, 2 << 20])
+        for _ in range(rng.randrange(0, 4)):
+            size = rng.choice([1, 1, 2, 5]) * HUGE
+            self.allocs.append((at, size, rng.randrange(2), rng.randrange(2), 0))
+            for addr in range(at, at + size, PAGE):
+                self.memory[addr] = bytes(PAGE)
+            first, nr = rng.randrange(size // PAGE), rng.choice([1, 30, 600])
+            for i, page in enumerate(content.pages(min(nr, size // PAGE - first))):
+                self.memory[at + (first + i) * PAGE] = page
+            at += size + rng.choice([0, HUGE, 1 << 30])
+
+    def table(self):
+        return gpuimg.pack(self.pid, [gpuimg.device(3), gpuimg.device(0, b"x" * 63, uuid=bytes(16))],
+                           self.allocs)
+
+
 class World:
     """The processes at one moment; the dumps are taken of it."""
 
@@ -118,6 +140,9 @@ class World:
             "cow": rng.random() < .7, "huge": rng.random() < .4, "unknown": rng.random() < .6,
             "meta": rng.random() < .6, "content": rng.choice(["mix"] * 6 + ["zero", "random"]),
         }
+        # With numbers of its own: the others are what they were before there was this feature.
+        gpu_rng = random.Random("gpu %d" % seed)
+        f["gpu"] = gpu_rng.choice([0, 0, 1, 2])
         for key, value in options.items():
             if key not in f:
                 raise SystemExit("unknown feature %s" % key)
@@ -130,6 +155,9 @@ class World:
             self.tasks.append(self.make_task(pid + i, parent))
         for i in range(f["shmem"]):
             self.shmems.append(self.make_shmem(i))
+        content = Content(gpu_rng, f["content"])
+        content.blocks = self.content.blocks
+        self.gpus = [Gpu(t.pid, gpu_rng, content) for t in self.tasks[:f["gpu"]]]
 
     def add_vma(self, task, start, nr, flags=None, status=None, density=1.0, **more):
         """A mapping and its pages; returns the address after it and a gap."""
@@ -210,7 +238,10 @@ class World:
         return shmem
 
     def run(self):
-        """Time passes: pages change, come and go."""
+        """Time passes: pages change, come and go. Those of a device only change."""
+        for gpu in self.gpus:
+            for addr in self.rng.sample(sorted(gpu.memory), min(len(gpu.memory), 5)):
+                gpu.memory[addr] = self.content.pages(1)[0]
         for owner in self.tasks + self.shmems:
             holes = self.rng.choice([0, .05])
             for addr in sorted(owner.memory):
@@ -253,6 +284,16 @@ def write(path, data):
         f.write(data)
 
 
+def put_sparse(path, pages):
+    """A hole for each page of zeros."""
+    with open(path, "xb") as f:
+        for i, page in enumerate(pages):
+            if page.strip(b"\0"):
+                f.seek(i * PAGE)
+                f.write(page)
+        f.truncate(len(pages) * PAGE)
+
+
 def dump(world, out, before, first_pages_id):
     """One dump of world into the new directory out; before: {(kind, id): memory} or None."""
     rng, form = world.rng, world.f["form"]
@@ -278,6 +319,11 @@ def dump(world, out, before, first_pages_id):
             for i in range(n)))
         memories[kind, ident] = dict(memory)
         pages_id += 1
+    for gpu in world.gpus:
+        put(gpuimg.table_name(gpu.pid).decode(), gpu.table())
+        put_sparse(os.path.join(out, gpuimg.pages_name(gpu.pid).decode()),
+                   [gpu.memory[addr] for addr in sorted(gpu.memory)])
+        memories[3, gpu.pid] = dict(gpu.memory)
     for t in world.tasks:
         mm = [(i, 0) for i in range(1, 13)] + [(13, 6), (13, PAGE)]
         mm += [(14, v.message()) for v in sorted(t.vmas, key=lambda v: v.start) + t.guards]
@@ -352,7 +398,7 @@ def base_dump(out, levels=1):
     """A small good dump with one task of 12 pages; returns (dump, pagemap, pages) paths."""
     make(7, out, {"tasks": 1, "pages": 12, "levels": levels, "form": "4.2", "shmem": 0,
                   "hugetlb": 0, "guard": 0, "fragmented": 0, "cow": 0, "huge": 0, "unknown": 0,
-                  "meta": 0, "content": "random"})
+                  "meta": 0, "content": "random", "gpu": 0})
     name = str(levels - 1)
     top = os.path.join(out, name)
     pagemap = next(n for n in sorted(os.listdir(top)) if n.startswith("pagemap-"))
@@ -502,6 +548,28 @@ def parent_pages_short(out):
     os.truncate(os.path.join(out, "0", "pages-1.img"), 0)
 
 
+def gpu_base(out):
+    """A small good dump with device memory; returns (dump, table, pages) paths."""
+    top = base_dump(out)[0]
+    table, pages = (os.path.join(top, n(5).decode()) for n in (gpuimg.table_name,
+                                                               gpuimg.pages_name))
+    write(table, gpuimg.pack(5, [gpuimg.device(0)], [(HUGE, HUGE, 0, 0, 0)]))
+    put_sparse(pages, [b"x" * PAGE] + [bytes(PAGE)] * 511)
+    return top, table, pages
+
+
+def gpu_case(change):
+    """A bad dump that change(dump, table, pages) makes of a good one."""
+    def make_bad(out):
+        change(*gpu_base(out))
+    return make_bad
+
+
+def gpu_table(**fields):
+    return gpu_case(lambda top, table, pages: rewrite(table, gpuimg.pack(
+        5, [gpuimg.device(0)], [(HUGE, HUGE, 0, 0, 0)], **fields)))
+
+
 def first(runs, **changes):
     """runs with the first one changed: vaddr, nr, flags."""
     vaddr, nr, flags = runs[0]
@@ -542,6 +610,24 @@ BAD = {
     "nr-pages-2-60": bad_runs(lambda r: first(r, nr=1 << 60)),
     "nr-pages-2-52": bad_runs(lambda r: first(r, nr=1 << 52)),
     "nr-pages-2-64": bad_runs(lambda r: first(r, nr=(1 << 64) - 1)),
+    "gpu-pages-missing": gpu_case(lambda top, table, pages: os.unlink(pages)),
+    "gpu-pages-short": gpu_case(lambda top, table, pages: os.truncate(pages, HUGE - PAGE)),
+    "gpu-pages-long": gpu_case(lambda top, table, pages: os.truncate(pages, HUGE + PAGE)),
+    "gpu-pages-cut": gpu_case(lambda top, table, pages: os.truncate(pages, HUGE - 1)),
+    "gpu-pages-symlink": gpu_case(lambda top, table, pages: (
+        os.rename(pages, top + "/../elsewhere"), os.symlink("../elsewhere", pages))),
+    "gpu-table-missing": gpu_case(lambda top, table, pages: os.unlink(table)),
+    "gpu-table-empty": gpu_case(lambda top, table, pages: rewrite(table, b"")),
+    "gpu-table-fifo": gpu_case(lambda top, table, pages: (os.unlink(table), os.mkfifo(table))),
+    "gpu-table-symlink": gpu_case(lambda top, table, pages: (
+        os.rename(table, top + "/../elsewhere"), os.symlink("../elsewhere", table))),
+    "gpu-table-huge": gpu_case(lambda top, table, pages: os.truncate(table, 1 << 40)),
+    "gpu-table-of-another": gpu_case(lambda top, table, pages: (
+        os.rename(table, table.replace("-5.", "-6.")),
+        os.rename(pages, pages.replace("-5.", "-6.")))),
+    "gpu-table-version": gpu_table(major=2),
+    "gpu-table-checksum": gpu_table(checksum=1),
+    "gpu-table-4g-allocs": gpu_table(nr_allocs=0xffffffff),
     "lazy-no-data": bad_runs(lambda r: r[:-1] + [(r[-1][0], r[-1][1], PE_LAZY)]),
 }
 

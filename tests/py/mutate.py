@@ -20,6 +20,7 @@ sys.dont_write_bytecode = True
 import ckread
 import ckwrite
 import criuimg
+import gpuimg
 from ckread import PAGE, ZERO, RAW, LZ4, ZSTD
 from ckwrite import Chunk, Huge, Model, Section
 
@@ -699,7 +700,7 @@ def target_case(name, want, cls=CORRUPT, rule="R-target", section="targets", **f
 
 
 target_case("kind-0", task, cls=UNSUPPORTED, kind=0)
-target_case("kind-3", shmem, cls=UNSUPPORTED, kind=3)
+target_case("kind-4", shmem, cls=UNSUPPORTED, kind=4)
 target_case("kind-max", task, cls=UNSUPPORTED, kind=0xffffffff)
 target_case("reserved", task, rule="R-reserved", reserved=1)
 target_case("nr-pages", lambda t: t.nr_ops, nr_pages=lambda v: v + 1)
@@ -1107,6 +1108,169 @@ def _(m):
 def _(m):
     drop_plan_extras(m)
     last_op(m).place += 64 * PAGE
+
+
+# ---- device memory ------------------------------------------------------------------------------
+
+def device(t):
+    return t.kind == 3
+
+
+def device_table(m):
+    """The target, the file and the parts of the table of an image with device memory."""
+    t = pick(m.targets, device)
+    f = m.files[t.file]
+    devices, allocs = gpuimg.parse(m.verbatim[m.name(f)], t.id)
+    return t, f, devices, allocs
+
+
+def gpu_table(name, rule="R-gpu", cls=CORRUPT, devices=None, allocs=None, data=None, **fields):
+    """
+    The table is what devices(list) and allocs(list) make of its parts, with fields of the header
+    set; or, in the end, what data(bytes) makes of it.
+    """
+    def change(m):
+        t, f, devs, alls = device_table(m)
+        table = gpuimg.pack(t.id, devices(devs) if devices else devs,
+                            allocs(alls) if allocs else alls, **fields)
+        m.verbatim[m.name(f)] = data(table) if data else table
+        m.fix_file(f)
+    add("gpu-" + name, rule, cls, "targets" if cls != ACCEPT else None, change)
+
+
+def entry(i, k, value):
+    """A change of field k of entry i of a list."""
+    def change(rows):
+        new = list(rows[i])
+        new[k] = value(new[k]) if callable(value) else value
+        return rows[:i] + [tuple(new)] + rows[i + 1:]
+    return change
+
+
+gpu_table("magic", magic=b"CKFASTIX")
+gpu_table("major-2", cls=UNSUPPORTED, major=2)
+gpu_table("major-0", major=0)
+gpu_table("minor", cls=ACCEPT, minor=7)
+gpu_table("header-bytes", header_bytes=128)
+gpu_table("pid", data=lambda d: gpuimg.pack(6, *gpuimg.parse(d, 5)))
+gpu_table("nr-devices-more", nr_devices=3)
+gpu_table("nr-devices-65", devices=lambda d: [gpuimg.device(i) for i in range(65)])
+gpu_table("nr-devices-max", nr_devices=0xffffffff)
+gpu_table("nr-allocs-less", nr_allocs=2)
+gpu_table("nr-allocs-more", nr_allocs=4)
+gpu_table("nr-allocs-max", nr_allocs=0xffffffff)
+gpu_table("reserved", rule="R-reserved", reserved=1)
+gpu_table("reserved-first", rule="R-reserved", reserved2=b"\1" + bytes(15))
+gpu_table("reserved-last", rule="R-reserved", reserved2=bytes(15) + b"\1")
+gpu_table("pages-bytes", pages_bytes=6 << 20)
+gpu_table("pages-bytes-max", pages_bytes=M64)
+gpu_table("checksum", checksum=5)
+gpu_table("longer", data=lambda d: d + bytes(8))
+gpu_table("shorter", data=lambda d: d[:-8])
+gpu_table("header-cut", data=lambda d: d[:63])
+gpu_table("empty", data=lambda d: b"")
+gpu_table("device-name-no-end", devices=entry(0, 4, b"x" * 64))
+gpu_table("device-name-64", cls=ACCEPT, devices=entry(0, 4, b"x" * 63))
+gpu_table("device-name-tail", rule="R-padding", devices=entry(1, 4, b"x\0y"))
+gpu_table("device-reserved", rule="R-reserved", devices=entry(0, 3, 1))
+gpu_table("device-ordinal-twice", devices=entry(1, 2, 1))
+gpu_table("alloc-unaligned", allocs=entry(2, 0, lambda v: v + PAGE))
+gpu_table("alloc-bytes-0", allocs=entry(0, 1, 0))
+gpu_table("alloc-bytes-odd", allocs=entry(1, 1, 3 << 20))
+gpu_table("alloc-bytes-max", allocs=entry(2, 1, M64 & ~((2 << 20) - 1)))
+gpu_table("alloc-order", allocs=lambda a: a[::-1])
+gpu_table("alloc-twice", allocs=lambda a: a[:1] + a)
+gpu_table("alloc-overlap", allocs=entry(1, 0, lambda v: v - (2 << 20)))
+gpu_table("alloc-across-2-63", allocs=entry(2, 0, (1 << 63)))
+gpu_table("alloc-device", allocs=entry(0, 2, 2))
+gpu_table("alloc-flags", rule="R-reserved", allocs=entry(0, 3, 2))
+gpu_table("alloc-flag-0", cls=ACCEPT, allocs=entry(0, 3, 1))
+gpu_table("alloc-reserved", rule="R-reserved", allocs=entry(1, 4, 1 << 63))
+gpu_table("alloc-more", rule="R-pagemap", allocs=lambda a: a + [(1 << 47, 2 << 20, 0, 0, 0)])
+gpu_table("alloc-less", rule="R-pagemap", allocs=lambda a: a[:-1])
+gpu_table("alloc-moved", rule="R-pagemap", allocs=entry(2, 0, lambda v: v + (2 << 20)))
+
+
+def toggle_device_bit(lay):
+    lay.header["incompat"] ^= 16
+
+
+add("gpu-feature-missing", "R-feature", CORRUPT, "header",
+    both(lambda m: pick(m.targets, device), layout(toggle_device_bit)))
+add("feature-devices-extra", "R-feature", CORRUPT, "header", layout(toggle_device_bit))
+target_case("device-parent", device, parent=1)
+MUTATORS["gpu-parent"] = MUTATORS.pop("target-device-parent")
+
+
+def device_op(m, want):
+    t = pick(m.targets, device)
+    return pick(m.ops[t.first_op:t.first_op + t.nr_ops], want)
+
+
+for _bit, _name in ((1, "inherit"), (2, "direct")):
+    add("gpu-op-" + _name, "R-gpu", CORRUPT, "ops", lambda m, bit=_bit: setattr(
+        device_op(m, lambda op: m.chunks[op.chunk].codec == RAW), "place",
+        device_op(m, lambda op: m.chunks[op.chunk].codec == RAW).place | bit))
+
+
+@mutator("gpu-huge", "R-huge", CORRUPT, "huge")
+def _(m):
+    i = target_number(m, device)
+    m.huge.append(Huge(m.ops[m.targets[i].first_op].place & ~4095, 1, i))
+
+
+@mutator("gpu-op-short", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    """the last page of an allocation has no op"""
+    device_op(m, lambda op: op.nr_pages > 1).nr_pages -= 1
+    m.fix_sums()
+
+
+@mutator("gpu-target-missing", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    t = pick(m.targets, device)
+    del m.ops[t.first_op:], m.lanes[t.first_lane:]
+    m.targets.remove(t)
+
+
+def pages_of_device(m):
+    name = gpuimg.pages_name(pick(m.targets, device).id)
+    return pick(m.files, lambda f: m.name(f) == name)
+
+
+@mutator("gpu-pages-missing", "R-gpu", CORRUPT, "targets")
+def _(m):
+    f = pages_of_device(m)
+    f.name_off = m.add_string(m.name(f)[:-1] + b"h")
+
+
+@mutator("gpu-pages-verbatim", "R-gpu", CORRUPT, "targets")
+def _(m):
+    """the contents are a file of their own"""
+    f = pages_of_device(m)
+    later = [g for g in m.files if g.kind == 2 and g.first_ref > f.first_ref]
+    del m.refs[f.first_ref:f.first_ref + f.nr_refs]
+    for g in later:
+        g.first_ref -= f.nr_refs
+    f.kind, f.first_ref, f.nr_refs = 1, 0, 0
+    m.verbatim[m.name(f)] = b"these"
+    m.fix_file(f)
+
+
+@mutator("gpu-pages-longer", "R-gpu", CORRUPT, "targets")
+def _(m):
+    """one chunk of zeros more at the end of the contents"""
+    f = pages_of_device(m)
+    zero = pick(numbers(m, codec_is(ZERO)))
+    old = b"".join(m.chunk_data(m.chunks[r.chunk])
+                   for r in m.refs[f.first_ref:f.first_ref + f.nr_refs])
+    m.refs.insert(f.first_ref + f.nr_refs, ckwrite.Ref(zero))
+    for g in m.files:
+        if g.kind == 2 and g.first_ref > f.first_ref:
+            g.first_ref += 1
+    f.nr_refs += 1
+    f.size_bytes += m.chunks[zero].nr_pages * PAGE
+    f.checksum = ckread.xxh64(old + bytes(m.chunks[zero].nr_pages * PAGE))
 
 
 # ---- pack ---------------------------------------------------------------------------------------

@@ -142,6 +142,9 @@ CORNERS = {
     "hugetlb-guard": {"hugetlb": 1, "guard": 1, "tasks": 2, "cow": 1, "levels": 1},
     "fragmented": {"fragmented": 1, "pages": 2000, "tasks": 1},
     "cow-huge": {"cow": 1, "huge": 1, "tasks": 5, "levels": 1, "content": "mix"},
+    "gpu": {"gpu": 2, "tasks": 3, "levels": 1, "pages": 400, "content": "mix"},
+    "gpu-meta": {"gpu": 1, "tasks": 1, "levels": 2, "pages": 40, "meta": 1, "content": "repeat"},
+    "gpu-zero": {"gpu": 2, "tasks": 2, "levels": 1, "pages": 40, "content": "zero"},
     "unknown-meta": {"unknown": 1, "meta": 1, "tasks": 1, "pages": 40},
 }
 

@@ -69,7 +69,8 @@ def both_accept(work, model):
 
 # What a message may name instead of the place in the index: the file that is wrong.
 FILES = {"header": re.compile(r"ckfast\.idx"), "pack": re.compile(r"ckfast\.pack"),
-         "files": re.compile(r".*"), "targets": re.compile(r"pagemap-.*\.img")}
+         "files": re.compile(r".*"),
+         "targets": re.compile(r"(pagemap|ckfast-gpu)-.*\.img|gpu-(header|devices|allocs)")}
 
 
 def agree(out, violations, done, sections=()):
@@ -186,20 +187,32 @@ def tiny():
 
 # ---- all --------------------------------------------------------------------------------------
 
+def base_of(cases, fast, name):
+    """The image that a mutator is tried with: another one for device memory."""
+    if not name.startswith("gpu-"):
+        return fast
+    path = os.path.join(cases.tmp, "device")
+    if not os.path.exists(path):
+        ckwrite.with_device().save(path)
+    return path
+
+
 def run_reader(cases, fast):
     cases.case("reader golden", reader_accepts, ckwrite.golden())
+    cases.case("reader device", reader_accepts, ckwrite.with_device())
     for seed in range(20):
         cases.case("reader random %d" % seed, reader_accepts, ckwrite.random_image(seed))
     for name in mutate.MUTATORS:
-        cases.case("reader " + name, reader_refuses, fast, name)
+        cases.case("reader " + name, reader_refuses, base_of(cases, fast, name), name)
 
 
 def run_broken(cases, fast, long):
     cases.case("both golden", both_accept, ckwrite.golden())
+    cases.case("both device", both_accept, ckwrite.with_device())
     for seed in range(60 if long else 12):
         cases.case("both random %d" % seed, both_accept, ckwrite.random_image(seed))
     for name in mutate.MUTATORS:
-        cases.case("both " + name, both_refuse, fast, name)
+        cases.case("both " + name, both_refuse, base_of(cases, fast, name), name)
     for name in ("file-name-climb", "file-name-slash", "file-name-dotdot", "file-fifo",
                  "file-symlink", "data-chunk-checksum", "file-regular-checksum", "pack-of-another"):
         cases.case("extract " + name, extract_refuses, fast, name)

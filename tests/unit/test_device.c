@@ -225,7 +225,7 @@ static void test_errors(void **state)
 	write_table(&w, "ckfast-gpu-6.img");
 	expect(&w, -EBADMSG, "R-gpu: pid, got 5, want that of the name");
 	dm_write(w.dir, "ckfast-gpu-6.img", "CKFASTGD", 8);
-	expect(&w, -EBADMSG, "ckfast-gpu-6.img: corrupt gpu header at 0: R-gpu: length");
+	expect(&w, -EBADMSG, "ckfast-gpu-6.img: corrupt gpu-header at 0: R-gpu: length");
 	world_fini(&w);
 }
 

@@ -103,8 +103,8 @@ static const struct bad {
 	uint64_t value;
 	const char *words;
 } cases[] = {
-	{ 0, 1, 'X', "corrupt gpu header at 0: R-gpu: magic" },
-	{ 8, 2, 2, "unsupported gpu header at 0: R-gpu: version_major, got 2" },
+	{ 0, 1, 'X', "corrupt gpu-header at 0: R-gpu: magic" },
+	{ 8, 2, 2, "unsupported gpu-header at 0: R-gpu: version_major, got 2" },
 	{ 8, 2, 0, "R-gpu: version_major, got 0" },
 	{ 12, 4, 128, "R-gpu: header_bytes, got 128, want 64" },
 	{ 20, 4, 65, "R-gpu: nr_devices, got 65, want at most 64" },
@@ -113,18 +113,18 @@ static const struct bad {
 	{ 24, 4, (1 << 20) + 1, "R-gpu: nr_allocs, got 1048577, want at most 1048576" },
 	{ 24, 4, 2, "R-gpu: length of the file, got 352, want 320" },
 	{ 24, 4, 4, "R-gpu: length of the file, got 352, want 384" },
-	{ 28, 4, 1, "corrupt gpu header at 0: R-reserved" },
-	{ 40, 1, 1, "corrupt gpu header at 0: R-reserved" },
-	{ 55, 1, 1, "corrupt gpu header at 0: R-reserved" },
+	{ 28, 4, 1, "corrupt gpu-header at 0: R-reserved" },
+	{ 40, 1, 1, "corrupt gpu-header at 0: R-reserved" },
+	{ 55, 1, 1, "corrupt gpu-header at 0: R-reserved" },
 	{ 32, 8, 72 * MIB, "R-gpu: pages_bytes, got 75497472, want 73400320" },
-	{ DEVICE(1) + 24, 4, 1, "corrupt gpu devices[1] at 160: R-gpu: ordinal, got 1" },
-	{ DEVICE(0) + 28, 4, 1, "corrupt gpu devices[0] at 64: R-reserved" },
-	{ DEVICE(1) + 95, 1, 'x', "corrupt gpu devices[1] at 160: R-padding" },
-	{ ALLOC(0), 8, 0x7f0000001000, "corrupt gpu allocs[0] at 256: R-gpu: address" },
+	{ DEVICE(1) + 24, 4, 1, "corrupt gpu-devices[1] at 160: R-gpu: ordinal, got 1" },
+	{ DEVICE(0) + 28, 4, 1, "corrupt gpu-devices[0] at 64: R-reserved" },
+	{ DEVICE(1) + 95, 1, 'x', "corrupt gpu-devices[1] at 160: R-padding" },
+	{ ALLOC(0), 8, 0x7f0000001000, "corrupt gpu-allocs[0] at 256: R-gpu: address" },
 	{ ALLOC(1), 8, 0x7f0000200000,
-	  "corrupt gpu allocs[1] at 288: R-gpu: address, got 0x7f0000200000, want at least "
+	  "corrupt gpu-allocs[1] at 288: R-gpu: address, got 0x7f0000200000, want at least "
 	  "0x7f0000400000" },
-	{ ALLOC(2), 8, 0x7f0000400000, "corrupt gpu allocs[2] at 320: R-gpu: address" },
+	{ ALLOC(2), 8, 0x7f0000400000, "corrupt gpu-allocs[2] at 320: R-gpu: address" },
 	{ ALLOC(2), 8, (1ull << 63) - 62 * MIB, "want an end at most 0x8000000000000000" },
 	{ ALLOC(2), 8, 0ull - 2 * MIB, "want an end at most 0x8000000000000000" },
 	{ ALLOC(1) + 8, 8, 0, "R-gpu: bytes, got 0" },
@@ -132,7 +132,7 @@ static const struct bad {
 	{ ALLOC(2) + 8, 8, 0ull - 2 * MIB, "want an end at most 0x8000000000000000" },
 	{ ALLOC(1) + 16, 4, 2, "R-gpu: device, got 2, want below 2" },
 	{ ALLOC(1) + 20, 4, 2, "R-reserved: flags, got 0x2, want only 0x1" },
-	{ ALLOC(1) + 24, 8, 1ull << 63, "corrupt gpu allocs[1] at 288: R-reserved" },
+	{ ALLOC(1) + 24, 8, 1ull << 63, "corrupt gpu-allocs[1] at 288: R-reserved" },
 };
 
 static void put(uint8_t *buf, const struct bad *e)
