@@ -22,7 +22,7 @@ says() {
 }
 
 run 0 --version
-says out 'image format 1.0'
+says out 'image format 1.1'
 run 0 --help
 for verb in convert inspect verify extract; do
 	says out "  $verb "
@@ -81,6 +81,19 @@ run 3 verify --json corrupt
 says out '"ok": false'
 run 3 verify -q corrupt
 says err 'corrupt header'
+
+run 0 gpud --help
+says out 'Usage: ckfast gpud'
+run 2 gpud now
+says err 'ckfast gpud: want options only'
+run 2 gpud --json
+says err '--json needs --status'
+run 2 gpud --status --slots 3
+run 2 gpud --slots 0
+says err '--slots 0: want 1 to'
+run 1 gpud --status --socket no/such.sock
+says err 'cannot connect to gpud'
+silent out
 
 # A result that cannot be printed is a failure.
 if [ -w /dev/full ]; then
