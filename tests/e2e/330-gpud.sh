@@ -159,6 +159,8 @@ deaths() {
 	wait_for 20 is_idle || fail "gpud goes on for a client that is dead: $(cat status.json)"
 	nothing_left "client died in the middle"
 	status_is "s['jobs']['fill']['failed']" 1
+	grep -q 'fill for process .*: Operation canceled' gpud.log ||
+		fail "gpud noticed it only at the end: $(cat gpud.log)"
 
 	"$GPUDTEST" fill "$W/dump" >client.out 2>client.err &
 	client=$!
