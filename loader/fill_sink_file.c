@@ -15,6 +15,7 @@
 #include "sink.h"
 
 #define UNIT_BYTES (32ull << 20)
+#define PIECE_BYTES (512u << 10) /* holes are looked for at the start of each */
 
 struct source {
 	int fd;
@@ -130,39 +131,40 @@ static int copy_range(struct walk *k, uint64_t off, uint64_t end)
 	return ret;
 }
 
-/* Where data or a hole begins at or after off, in whole pages, but not after end. */
-static int seek(struct walk *k, uint64_t off, uint64_t end, int whence, uint64_t *at)
+/* Where data begins at or after off, in whole pages, but not after end. */
+static int seek_data(struct walk *k, uint64_t off, uint64_t end, uint64_t *at)
 {
-	off_t to = lseek(k->src->fd, (off_t)off, whence);
+	off_t to = lseek(k->src->fd, (off_t)off, SEEK_DATA);
 
+	*at = end;
 	if (to < 0 && errno != ENXIO)
 		return ckf_error_set(&k->w->err, -errno, "cannot find holes: %s", strerror(errno));
-	*at = to < 0 ? end : (uint64_t)to;
-	if (whence == SEEK_HOLE)
-		*at = ckf_align_up(*at, CKF_PAGE_BYTES);
-	else
-		*at &= ~(uint64_t)(CKF_PAGE_BYTES - 1);
-	if (*at > end)
-		*at = end;
+	if (to >= 0 && (uint64_t)to < end)
+		*at = (uint64_t)to & ~(uint64_t)(CKF_PAGE_BYTES - 1);
 	return 0;
 }
 
+/*
+ * Never asks where data ends: the answer would be far away in a file without holes, and the kernel
+ * looks at every page up to there. A small hole after data is read like data.
+ */
 static int fill_unit(struct walk *k, uint64_t unit)
 {
-	uint64_t off = unit * UNIT_BYTES, end = off + UNIT_BYTES, data, hole;
+	uint64_t off = unit * UNIT_BYTES, end = off + UNIT_BYTES, data, next;
 	int ret = 0;
 
 	if (end > k->src->d->bytes)
 		end = k->src->d->bytes;
-	for (; off < end && !ret; off = hole) {
-		ret = seek(k, off, end, SEEK_DATA, &data);
-		hole = end;
+	for (; off < end && !ret; off = next) {
+		ret = seek_data(k, off, end, &data);
+		if (ret)
+			break;
+		next = ckf_align_up(data + 1, PIECE_BYTES);
+		if (next > end)
+			next = end;
+		ret = clear_range(k, off, data);
 		if (!ret && data < end)
-			ret = seek(k, data, end, SEEK_HOLE, &hole);
-		if (!ret)
-			ret = clear_range(k, off, data);
-		if (!ret)
-			ret = copy_range(k, data, hole);
+			ret = copy_range(k, data, next);
 	}
 	return ret;
 }

@@ -31,9 +31,32 @@ static void put_pages(int dir, uint32_t id, uint32_t first, uint32_t nr)
 	dm_pages(dir, id, values, nr);
 }
 
+/* Device memory of the task: a little data, the rest a hole. */
+static void put_device(int dir)
+{
+	struct ckf_gpu_device device = { .name = "GPU" };
+	struct ckf_gpu_alloc alloc = { .addr = ADDR, .bytes = CKF_HUGE_BYTES };
+	struct ckf_gpu_dump d = {
+		.pid = 100, .devices = &device, .nr_devices = 1, .allocs = &alloc, .nr_allocs = 1
+	};
+	uint8_t page[CKF_PAGE_BYTES];
+	size_t bytes;
+	void *buf;
+	int fd;
+
+	need(!ckf_gpu_dump_encode(&d, &buf, &bytes, NULL), "no memory");
+	dm_write(dir, "ckfast-gpu-100.img", buf, bytes);
+	free(buf);
+	dm_page(12, page);
+	dm_write(dir, "ckfast-gpu-pages-100.img", page, sizeof(page));
+	fd = openat(dir, "ckfast-gpu-pages-100.img", O_WRONLY);
+	need(fd >= 0 && !ftruncate(fd, CKF_HUGE_BYTES), "cannot write the pages");
+	close(fd);
+}
+
 /*
- * A task, a child with the same pages but for some at the end, a shared object; the first pages of
- * the task are in the parent dump.
+ * A task, a child with the same pages but for some at the end, a shared object, device memory; the
+ * first pages of the task are in the parent dump.
  */
 static void make_dumps(struct world *w)
 {
@@ -75,6 +98,7 @@ static void make_dumps(struct world *w)
 	put_pages(dir, 2, 10, 14);
 	dm_pagemap(dir, "pagemap-shmem-5.img", 3, DM_OLD, shmem, 2);
 	put_pages(dir, 3, 50, 8);
+	put_device(dir);
 	dm_write(dir, "other", "of no pagemap", 13);
 	need(!fchmodat(dir, "other", 0751, 0), "cannot set a mode");
 	close(dir);

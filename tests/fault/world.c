@@ -14,7 +14,7 @@
 #include "../unit/dump_maker.h"
 #include "world.h"
 
-#define FILE_MAX_BYTES (1u << 20)
+#define FILE_MAX_BYTES (3u << 20)
 
 void need(bool ok, const char *what)
 {
@@ -31,6 +31,7 @@ struct world *world_new(void)
 	need(w, "no memory");
 	dm_tempdir(w->base);
 	load_init(w);
+	sink_init(w);
 	convert_init(w);
 	return w;
 }
@@ -38,6 +39,7 @@ struct world *world_new(void)
 void world_free(struct world *w)
 {
 	load_fini(w);
+	sink_fini();
 	convert_fini(w);
 	dm_remove(w->base);
 	free(w);

@@ -44,6 +44,8 @@ void load_init(struct world *w);
 void load_fini(struct world *w);
 void convert_init(struct world *w);
 void convert_fini(struct world *w);
+void sink_init(struct world *w); /* after load_init() */
+void sink_fini(void);
 
 /* Ends the program: the world cannot be made. */
 void need(bool ok, const char *what);

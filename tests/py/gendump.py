@@ -621,7 +621,7 @@ BAD = {
     "gpu-table-fifo": gpu_case(lambda top, table, pages: (os.unlink(table), os.mkfifo(table))),
     "gpu-table-symlink": gpu_case(lambda top, table, pages: (
         os.rename(table, top + "/../elsewhere"), os.symlink("../elsewhere", table))),
-    "gpu-table-huge": gpu_case(lambda top, table, pages: os.truncate(table, 1 << 40)),
+    "gpu-table-huge": gpu_case(lambda top, table, pages: os.truncate(table, 100 << 20)),
     "gpu-table-of-another": gpu_case(lambda top, table, pages: (
         os.rename(table, table.replace("-5.", "-6.")),
         os.rename(pages, pages.replace("-5.", "-6.")))),

@@ -25,6 +25,9 @@
 #define ADDR 0x7f0000000000ull
 #define DATA_PAGES 300	/* of the first allocation; the task has the same */
 #define LATER (9 * MIB) /* in the pages file: one page of data */
+#define OWN_PAGES 100	/* that only the device has, twice */
+#define OWN_1 (6 * MIB)
+#define OWN_2 (11 * MIB)
 #define GPU_BYTES (14 * MIB)
 
 static struct ckf_gpu_device device = { .total_bytes = 80ull << 30, .name = "GPU" };
@@ -59,6 +62,16 @@ static void write_table(struct world *w, const char *name)
 	free(buf);
 }
 
+static void write_own(int fd, uint64_t off)
+{
+	uint8_t page[CKF_PAGE_BYTES];
+
+	for (uint32_t i = 0; i < OWN_PAGES; i++, off += sizeof(page)) {
+		dm_page(3000 + 3 * i, page);
+		assert_int_equal(pwrite(fd, page, sizeof(page), (off_t)off), sizeof(page));
+	}
+}
+
 static void write_pages(struct world *w, const char *name)
 {
 	int fd = openat(w->dir, name, O_RDWR | O_CREAT | O_TRUNC, 0644);
@@ -68,6 +81,8 @@ static void write_pages(struct world *w, const char *name)
 	assert_int_equal(pwrite(fd, w->data, DATA_PAGES * CKF_PAGE_BYTES, 0),
 			 DATA_PAGES * CKF_PAGE_BYTES);
 	assert_int_equal(pwrite(fd, w->data, CKF_PAGE_BYTES, LATER), CKF_PAGE_BYTES);
+	write_own(fd, OWN_1);
+	write_own(fd, OWN_2);
 	close(fd);
 }
 
@@ -136,9 +151,9 @@ static void check_image(struct world *w)
 	for (uint64_t i = t->first_op; i < t->first_op + t->nr_ops; i++)
 		if (img->idx->chunks[img->idx->ops[i].chunk].codec == CKF_CODEC_ZERO)
 			zero += ckf_pages_to_bytes(img->idx->ops[i].nr_pages);
-	assert_true(zero >= GPU_BYTES - (DATA_PAGES + 16) * CKF_PAGE_BYTES);
-	/* All data but the one page was in the task's memory before. */
-	assert_true(img->idx->pack_bytes <= (DATA_PAGES + 40) * CKF_PAGE_BYTES);
+	assert_true(zero >= GPU_BYTES - (DATA_PAGES + 2 * OWN_PAGES + 16) * CKF_PAGE_BYTES);
+	/* All other data but the one page was in the task's memory before, or in the device's. */
+	assert_true(img->idx->pack_bytes <= (DATA_PAGES + OWN_PAGES + 40) * CKF_PAGE_BYTES);
 	assert_int_equal(ckf_gpu_dump_read(fd, PID, &d, &err), 0);
 	assert_int_equal(d->bytes, GPU_BYTES);
 	ckf_gpu_dump_free(d);

@@ -17,6 +17,7 @@
 
 #include "../../loader/ckf_fill_sink.h"
 #include "../../loader/ckf_gpu_read.h"
+#include "../../loader/io.h"
 #include "img_builder.h"
 #include "mem_sink.h"
 
@@ -24,7 +25,7 @@
 #define AREA_BYTES (12ull << 20)
 #define AREA_PAGES (AREA_BYTES / CKF_PAGE_BYTES)
 #define SLOT_BYTES (2u << 20)
-#define LANE_OPS 4
+#define LANE_OPS 24
 
 /*
  * Two devices and three ranges: A on the first device, B right behind it on the second, and C on
@@ -75,7 +76,7 @@ static void random_plan(struct world *w, uint64_t seed)
 	while (page < AREA_PAGES) {
 		uint16_t first = 0;
 
-		nr = (uint16_t)(1 + img_rand(&seed) % 400);
+		nr = (uint16_t)(1 + img_rand(&seed) % (img_rand(&seed) % 4 ? 20 : 400));
 		switch (img_rand(&seed) % 5) {
 		case 0:
 			chunk = zero;
@@ -248,6 +249,17 @@ static void drop_cache(struct world *w)
 	close(fd);
 }
 
+static bool have_uring(void)
+{
+	struct ckf_io *io;
+	bool yes;
+
+	assert_int_equal(ckf_io_new(1, true, &io), 0);
+	yes = ckf_io_is_uring(io);
+	ckf_io_free(io);
+	return yes;
+}
+
 static void count_all(struct world *w)
 {
 	w->tasks = count_entries("/proc/self/task");
@@ -291,6 +303,11 @@ static void test_roads(void **state)
 			assert_dests(&w);
 			assert_int_equal(stats.filled_bytes + stats.zero_bytes, AREA_BYTES);
 			assert_true(stats.zero_bytes > 0 && stats.read_bytes > 0);
+			if (i < 8)
+				assert_int_equal(stats.uring, have_uring() && !(flags[i % 4] &
+										CKF_FILL_NO_URING));
+			if (flags[i % 4] & CKF_FILL_NO_DIRECT)
+				assert_false(stats.direct);
 			assert_true(stats.workers == threads ||
 				    stats.workers == w.img->idx->nr_lanes);
 			free_dests(&w);
@@ -384,6 +401,46 @@ static void test_failures(void **state)
 	world_fini(&w);
 }
 
+/* Somebody else has all slots, until the watch over the workers says that nothing happens. */
+static struct ckf_sink_slot held[2][4];
+
+static void release(void *arg)
+{
+	struct world *w = arg;
+
+	for (int i = 0; i < 8; i++)
+		if (held[i / 4][i % 4].addr)
+			mem_sink_ops.slot_put(w->sinks[i / 4], &held[i / 4][i % 4]);
+	memset(held, 0, sizeof(held));
+}
+
+static void test_stalled(void **state)
+{
+	struct world w;
+	struct ckf_fill_opts o = {
+		.size = sizeof(o), .dir_fd = -1, .timeout_ms = 20, .stalled = release, .arg = &w
+	};
+
+	(void)state;
+	for (o.threads = 1; o.threads <= 3; o.threads += 2) {
+		world_init(&w, 9);
+		open_sinks(&w, 4);
+		for (int i = 0; i < 8; i++)
+			assert_int_equal(
+				mem_sink_ops.slot_take(w.sinks[i / 4], &held[i / 4][i % 4], NULL),
+				0);
+		add_dests(&w);
+		assert_int_equal(ckf_fill_sink(w.img, &w.img->idx->targets[0], &mem_sink_ops,
+					       w.dests, NR_DESTS, &o, NULL, NULL),
+				 0);
+		assert_null(held[0][0].addr);
+		assert_dests(&w);
+		free_dests(&w);
+		close_sinks(&w);
+		world_fini(&w);
+	}
+}
+
 /* What the caller or the plan may do wrong. */
 static void test_refused(void **state)
 {
@@ -466,7 +523,7 @@ static int run_file(struct world *w, unsigned int threads, struct ckf_error *err
 	if (!ret) {
 		assert_int_equal(stats.filled_bytes + stats.zero_bytes, AREA_BYTES);
 		assert_int_equal(stats.read_bytes, stats.filled_bytes);
-		assert_true(stats.zero_bytes >= (3u << 20) - CKF_PAGE_BYTES);
+		assert_true(stats.zero_bytes >= 2u << 20);
 	}
 	return ret;
 }
@@ -513,7 +570,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_roads),	 cmocka_unit_test(test_bad_checksum),
 		cmocka_unit_test(test_failures), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_file),	 cmocka_unit_test(test_stalled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

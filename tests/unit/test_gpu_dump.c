@@ -220,7 +220,7 @@ static void test_read(void **state)
 	dm_write(dir, "ckfast-gpu-79.img", buf, TABLE_BYTES - 1);
 	err.code = 0;
 	assert_int_equal(ckf_gpu_dump_read(dir, 79, &d, &err), -EBADMSG);
-	assert_non_null(strstr(err.msg, "ckfast-gpu-79.img: corrupt gpu header"));
+	assert_non_null(strstr(err.msg, "ckfast-gpu-79.img: corrupt gpu-header"));
 	assert_int_equal(symlinkat("ckfast-gpu-77.img", dir, "ckfast-gpu-80.img"), 0);
 	assert_int_equal(ckf_gpu_dump_read(dir, 80, &d, NULL), -EBADMSG);
 	close(dir);
