@@ -184,7 +184,7 @@ build/progs/bare: tests/bench/bare.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $^ $(LIB_LIBS)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $(filter %.c %.a,$^) $(LIB_LIBS)
 
 # Never with sanitizers: it is loaded into programs that have none.
 build/obj/tests/stub/%.o: tests/stub/%.c

@@ -238,6 +238,22 @@ full_disk() {
 	nothing_left "full disk"
 }
 
+# uuid N: of GPU N of the fake driver.
+uuid() {
+	printf 'ckfast stub GPU' | od -An -tx1 | tr -d ' \n'
+	printf '%02x' "$1"
+}
+
+# A process that has seen GPUs 0 and 1 goes on on GPUs 1 and 2. The client names the one that is
+# another one now; gpud adds that 1 stays what it is.
+moved() {
+	works --helper "$CKFAST" act lock "$PID"
+	works --helper "$CKFAST" act suspend "$PID"
+	CKF_STUB_UUID_SHIFT=1 refused 'cannot resume CUDA' --helper "$CKFAST" act resume "$PID"
+	CKF_STUB_UUID_SHIFT=1 works --helper "$CKFAST" act resume "$PID" "$(uuid 0)" "$(uuid 2)"
+	works --helper "$CKFAST" act unlock "$PID"
+}
+
 # The driver's own calls, on a process that uses CUDA and on one that does not.
 acts() {
 	rm -f stop
@@ -249,6 +265,9 @@ acts() {
 	works --helper "$CKFAST" act tid "$PID"
 	[ -d "/proc/$PID/task/$(cat client.out)" ] || fail "thread $(cat client.out)"
 	refused 'cannot unlock CUDA of the process' --helper "$CKFAST" act unlock "$PID"
+	CKF_STUB_FAIL=cuCheckpointProcessLock:1 refused 'cannot lock CUDA of the process' \
+		--helper "$CKFAST" act lock "$PID"
+	moved
 	touch stop
 	check "$PID"
 	refused '(3)' --helper "$CKFAST" act state $$
