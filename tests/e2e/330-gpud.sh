@@ -39,6 +39,7 @@ one_at_a_time() {
 
 # A dump of CRIU, for convert, with the memory of two processes beside it.
 saved() {
+	[ -x "$BUILD/bin/criu-stock" ] || skip "no patched CRIU in build/bin (make criu)"
 	use_criu "$BUILD/bin/criu-stock" "$BUILD/bin/criu"
 	start_ready "$PROGS/bigproc" . 8
 	FIRST=$PID
