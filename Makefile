@@ -105,7 +105,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
-	zdtm zdtm-subset zdtm-build lint install install-criu dist clean FORCE
+	zdtm zdtm-subset zdtm-build lint install install-service install-criu dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT)
 lib: $(LIB)
@@ -195,7 +195,7 @@ build/progs/bare: tests/bench/bare.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $^ $(LIB_LIBS)
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $(filter %.c %.a,$^) $(LIB_LIBS)
 
 # Never with sanitizers: it is loaded into programs that have none.
 build/obj/tests/stub/%.o: tests/stub/%.c
@@ -296,7 +296,13 @@ zdtm-subset: deps
 lint:
 	@scripts/lint.sh
 
-install: all
+# The unit names the program that is installed beside it.
+install-service:
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/ckfast-gpud.service \
+		> $(DESTDIR)$(PREFIX)/lib/systemd/system/ckfast-gpud.service
+
+install: all install-service
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
 	install -d $(DESTDIR)$(PREFIX)/lib

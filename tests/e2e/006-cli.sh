@@ -95,6 +95,19 @@ says out '"ok": false'
 run 3 verify -q corrupt
 says err 'corrupt header'
 
+run 0 gpud --help
+says out 'Usage: ckfast gpud'
+run 2 gpud now
+says err 'ckfast gpud: want options only'
+run 2 gpud --json
+says err '--json needs --status'
+run 2 gpud --status --slots 3
+run 2 gpud --slots 0
+says err '--slots 0: want 1 to'
+run 1 gpud --status --socket no/such.sock
+says err 'cannot connect to gpud'
+silent out
+
 # A result that cannot be printed is a failure.
 if [ -w /dev/full ]; then
 	"$CKFAST" --version >/dev/full 2>err && fail 'a full disk is a success'

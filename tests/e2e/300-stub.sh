@@ -81,6 +81,8 @@ restored() {
 	CKF_STUB_MIB=32 refused OUT_OF_MEMORY restore
 	CKF_STUB_GPUS=1 refused INVALID_VALUE restore
 	CKF_STUB_UUID_SHIFT=5 refused INVALID_VALUE restore
+	refused INVALID_VALUE restore --device-map "$(uuid 0)=$(uuid 1)"
+	refused INVALID_VALUE restore --device-map "$(uuid 0)=$(uuid 1),$(uuid 1)=$(uuid 1)"
 	nothing_left "refused restore"
 	state_is checkpointed
 	act restore

@@ -39,6 +39,7 @@ one_at_a_time() {
 
 # A dump of CRIU, for convert, with the memory of two processes beside it.
 saved() {
+	[ -x "$BUILD/bin/criu-stock" ] || skip "no patched CRIU in build/bin (make criu)"
 	use_criu "$BUILD/bin/criu-stock" "$BUILD/bin/criu"
 	start_ready "$PROGS/bigproc" . 8
 	FIRST=$PID
@@ -159,6 +160,8 @@ deaths() {
 	wait_for 20 is_idle || fail "gpud goes on for a client that is dead: $(cat status.json)"
 	nothing_left "client died in the middle"
 	status_is "s['jobs']['fill']['failed']" 1
+	grep -q 'fill for process .*: Operation canceled' gpud.log ||
+		fail "gpud noticed it only at the end: $(cat gpud.log)"
 
 	"$GPUDTEST" fill "$W/dump" >client.out 2>client.err &
 	client=$!
@@ -236,6 +239,22 @@ full_disk() {
 	nothing_left "full disk"
 }
 
+# uuid N: of GPU N of the fake driver.
+uuid() {
+	printf 'ckfast stub GPU' | od -An -tx1 | tr -d ' \n'
+	printf '%02x' "$1"
+}
+
+# A process that has seen GPUs 0 and 1 goes on on GPUs 1 and 2. The client names the one that is
+# another one now; gpud adds that 1 stays what it is.
+moved() {
+	works --helper "$CKFAST" act lock "$PID"
+	works --helper "$CKFAST" act suspend "$PID"
+	CKF_STUB_UUID_SHIFT=1 refused 'cannot resume CUDA' --helper "$CKFAST" act resume "$PID"
+	CKF_STUB_UUID_SHIFT=1 works --helper "$CKFAST" act resume "$PID" "$(uuid 0)" "$(uuid 2)"
+	works --helper "$CKFAST" act unlock "$PID"
+}
+
 # The driver's own calls, on a process that uses CUDA and on one that does not.
 acts() {
 	rm -f stop
@@ -247,6 +266,9 @@ acts() {
 	works --helper "$CKFAST" act tid "$PID"
 	[ -d "/proc/$PID/task/$(cat client.out)" ] || fail "thread $(cat client.out)"
 	refused 'cannot unlock CUDA of the process' --helper "$CKFAST" act unlock "$PID"
+	CKF_STUB_FAIL=cuCheckpointProcessLock:1 refused 'cannot lock CUDA of the process' \
+		--helper "$CKFAST" act lock "$PID"
+	moved
 	touch stop
 	check "$PID"
 	refused '(3)' --helper "$CKFAST" act state $$

@@ -8,8 +8,9 @@
  *	gpudtest [OPTION…] save DIR PID MIB…
  *		makes device memory of so many MiB each, on the GPUs in turn, fills it with a
  *		pattern with zeros in it, and SAVEs it to DIR; the same to DIR/../expect-PID.
- *	gpudtest [OPTION…] act ACTION PID
- *		one of the checkpoint calls; prints what DONE brings.
+ *	gpudtest [OPTION…] act ACTION PID [OLD NEW]…
+ *		one of the checkpoint calls, for resume with pairs of UUIDs (32 hexadecimal digits)
+ *		before it; prints what DONE brings.
  *	gpudtest [OPTION…] bad NAME
  *		something that the rules forbid; see bads.
  *
@@ -342,6 +343,13 @@ static int cmd_save(char **argv)
 	return 0;
 }
 
+static void parse_uuid(const char *s, uint8_t uuid[16])
+{
+	for (int i = 0; i < 16; i++)
+		if (sscanf(s + 2 * i, "%2hhx", &uuid[i]) != 1)
+			die("%s is no UUID", s);
+}
+
 static int cmd_act(char **argv)
 {
 	static const char *const names[] = { "",       "lock",	"unlock", "suspend",
@@ -349,9 +357,15 @@ static int cmd_act(char **argv)
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_CHECKPOINT,
 				  .pid = (uint32_t)atoi(argv[1]),
 				  .arg2 = 10000 };
+	struct ckf_gpud_msg pair = { .op = CKF_GPUD_PAIR };
 	struct ckf_error err = { 0 };
 	int sock = connect_gpud(), ret;
 
+	for (char **a = argv + 2; a[0] && a[1]; a += 2) {
+		parse_uuid(a[0], pair.uuid);
+		parse_uuid(a[1], pair.uuid2);
+		send_msg(sock, &pair, -1);
+	}
 	while (m.arg <= CKF_GPUD_RESTORE_TID && strcmp(argv[0], names[m.arg]))
 		m.arg++;
 	ret = ckf_gpud_call(sock, &m, &err);
@@ -437,7 +451,7 @@ int main(int argc, char **argv)
 		return cmd_fill(argv + 1);
 	if (argc - optind >= 4 && !strcmp(argv[0], "save"))
 		return cmd_save(argv + 1);
-	if (argc - optind == 3 && !strcmp(argv[0], "act"))
+	if (argc - optind >= 3 && !strcmp(argv[0], "act"))
 		return cmd_act(argv + 1);
 	if (argc - optind == 2 && !strcmp(argv[0], "bad"))
 		return cmd_bad(argv + 1);

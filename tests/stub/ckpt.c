@@ -183,18 +183,21 @@ static int gpu_now(int device)
 	return -1;
 }
 
-/* If pairs are given, each device in use must be among them. */
+/* If pairs are given, each device in use must be among them, and get a GPU of its own. */
 static CUresult restore(void)
 {
 	const struct stub_hw old_hw = stub.hw;
-	uint32_t old[STUB_MAX_GPUS], new[STUB_MAX_GPUS];
+	uint32_t old[STUB_MAX_GPUS], new[STUB_MAX_GPUS], taken = 0;
 	CUresult res;
 
 	for (int i = 0; i < STUB_MAX_GPUS; i++) {
 		int gpu = gpu_now(i);
 
-		if (gpu < 0 && device_used(i))
-			return CUDA_ERROR_INVALID_VALUE;
+		if (device_used(i)) {
+			if (gpu < 0 || taken & 1u << gpu)
+				return CUDA_ERROR_INVALID_VALUE;
+			taken |= 1u << gpu;
+		}
 		new[i] = gpu < 0 ? (uint32_t)i : (uint32_t)gpu;
 	}
 	memcpy(old, stub.gpu, sizeof(old));

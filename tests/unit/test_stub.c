@@ -224,6 +224,18 @@ static void streams(void)
 		usleep(10000);
 	CHECK(buf[0] == 6);
 	OK(cu.stream_destroy(t));
+
+	/* The null stream waits for streams that do not say no, and they for it. */
+	OK(cu.stream_create(&t, 0));
+	OK(cu.memset_d8_async(a, 7, sizeof(buf), t));
+	OK(cu.memcpy_dtoh_async(buf, a, sizeof(buf), NULL));
+	OK(cu.stream_synchronize(NULL));
+	CHECK(buf[0] == 7);
+	OK(cu.memset_d8_async(a, 8, sizeof(buf), NULL));
+	OK(cu.memcpy_dtoh_async(buf, a, sizeof(buf), t));
+	OK(cu.stream_synchronize(t));
+	CHECK(buf[0] == 8);
+	OK(cu.stream_destroy(t));
 	GIVES(400, cu.stream_synchronize(t));
 }
 

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
@@ -15,15 +16,18 @@
 
 #define MAX_THREADS 64
 #define BYTES (4 * MIB)
+#define NR_LATE 16
 
 /* Between the test and the process that it stops. */
 struct shared {
 	uint32_t ready;
 	uint32_t agent_tid;
+	uint32_t child;	   /* that it has forked */
 	uint32_t agent_go; /* counts up */
 	uint32_t agent_done;
 	uint32_t finish;
-	uint32_t rounds; /* of the busy thread */
+	uint32_t rounds;    /* of the busy thread */
+	char late[NR_LATE]; /* where copies go that nobody waits for */
 };
 
 static struct shared *sh;
@@ -124,6 +128,19 @@ static void *busy_thread(void *arg)
 	return arg;
 }
 
+static pid_t start_idle(void)
+{
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	return pid;
+}
+
 static void app_main(void)
 {
 	pthread_t agent, busy;
@@ -131,6 +148,7 @@ static void app_main(void)
 
 	stub_load_init();
 	OK(cu.ctx_get_current(&app.ctx));
+	sh->child = (uint32_t)start_idle();
 	OK(cu.stream_create(&app.stream, CU_STREAM_NON_BLOCKING));
 	OK(cu.mem_alloc(&app.plain, BYTES));
 	OK(cu.memset_d8_async(app.plain, 0x22, BYTES, NULL));
@@ -142,6 +160,8 @@ static void app_main(void)
 	CHECK(!pthread_create(&busy, NULL, busy_thread, NULL));
 	while (!get(&sh->rounds) || !get(&sh->agent_tid))
 		usleep(1000);
+	for (int i = 0; i < NR_LATE; i++)
+		OK(cu.memcpy_dtoh_async(&sh->late[i], app.plain + (size_t)i, 1, app.stream));
 	put(&sh->ready, 1);
 	while (!get(&sh->finish))
 		usleep(1000);
@@ -164,6 +184,7 @@ static pid_t start_app(void)
 	pid = fork();
 	CHECK(pid >= 0);
 	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		app_main();
 		_exit(0);
 	}
@@ -217,6 +238,7 @@ static void order(void)
 	int state, tid, status;
 
 	stub_load();
+	GIVES(CUDA_ERROR_NOT_INITIALIZED, cu.checkpoint_get_state((int)sh->child, &state));
 	OK(cu.checkpoint_get_restore_tid(pid, &tid));
 	CHECK(tid > 0 && tid != pid);
 	/* By the id of a thread, as CRIU's plugin asks. */
@@ -224,7 +246,10 @@ static void order(void)
 	CHECK(state_of(pid) == CU_PROCESS_STATE_RUNNING);
 	GIVES(CUDA_ERROR_ILLEGAL_STATE, cu.checkpoint_checkpoint(pid, NULL));
 	GIVES(CUDA_ERROR_ILLEGAL_STATE, cu.checkpoint_unlock(pid, NULL));
+	CHECK(!sh->late[NR_LATE - 1]);
 	OK(cu.checkpoint_lock(pid, NULL));
+	for (int i = 0; i < NR_LATE; i++)
+		CHECK(sh->late[i] == 0x22);
 	CHECK(state_of(pid) == CU_PROCESS_STATE_LOCKED);
 	GIVES(CUDA_ERROR_ILLEGAL_STATE, cu.checkpoint_lock(pid, NULL));
 	GIVES(CUDA_ERROR_ILLEGAL_STATE, cu.checkpoint_restore(pid, NULL));
@@ -245,12 +270,7 @@ static void order(void)
 	finish_app(pid);
 
 	/* No CUDA, and no process. */
-	child = fork();
-	CHECK(child >= 0);
-	if (!child) {
-		pause();
-		_exit(0);
-	}
+	child = start_idle();
 	GIVES(CUDA_ERROR_NOT_INITIALIZED, cu.checkpoint_get_state(child, &state));
 	GIVES(CUDA_ERROR_NOT_INITIALIZED, cu.checkpoint_get_restore_tid(child, &tid));
 	GIVES(CUDA_ERROR_NOT_INITIALIZED, cu.checkpoint_lock(child, NULL));
@@ -261,7 +281,7 @@ static void order(void)
 static void test_order(void **state)
 {
 	(void)state;
-	in_child(NULL, order);
+	in_child("CKF_STUB_DELAY_US=20000", order);
 }
 
 /* A call that takes longer than the timeout: nothing has changed. */
@@ -281,7 +301,7 @@ static void lock_timeout(void)
 static void test_lock_timeout(void **state)
 {
 	(void)state;
-	in_child("CKF_STUB_DELAY_US=300000", lock_timeout);
+	in_child("CKF_STUB_DELAY_US=100000", lock_timeout);
 }
 
 static int tids[MAX_THREADS];

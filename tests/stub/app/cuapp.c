@@ -39,7 +39,7 @@ static int nr_devices = 1;
 static char *stage; /* pinned */
 static bool ever_bad;
 static bool busy_bad;
-static bool is_busy, busy_stop;
+static bool is_busy, busy_runs, busy_stop;
 static pthread_t busy_thread;
 
 static void use(int device)
@@ -252,6 +252,7 @@ static void *busy(void *arg)
 		MUST(htod_async(addr, page, PAGE, stream));
 		MUST(dtod_async(addr + PAGE, addr, PAGE, stream));
 		MUST(stream_sync(stream));
+		__atomic_store_n(&busy_runs, true, __ATOMIC_SEQ_CST);
 		memset(page, 0, PAGE);
 		MUST(dtoh_async(page, addr + PAGE, PAGE, stream));
 		MUST(stream_sync(stream));
@@ -312,6 +313,8 @@ int main(int argc, char **argv)
 		make_vmm();
 	if (is_busy && pthread_create(&busy_thread, NULL, busy, NULL))
 		die("pthread_create");
+	while (is_busy && !__atomic_load_n(&busy_runs, __ATOMIC_SEQ_CST))
+		usleep(1000);
 	report(argv[1], "ready", "%d", (int)getpid());
 	snprintf(stop, sizeof(stop), "%s/stop", argv[1]);
 	for (;;) {
