@@ -169,6 +169,8 @@ $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(filter %.o %.a,$^) $(UNIT_LIBS)
 
+$(B)/unit/test_stub $(B)/unit/test_stub_ckpt: | build/stub/libcuda.so.1
+
 # The calls that wrap.c has a wrapper for are led to it.
 WRAPPED = $(shell $(CC) -E $(BASE_CFLAGS) tests/fault/wrap.c | grep -oE '\b__wrap_\w+' | \
 	  sort -u | sed 's/__wrap_/-Wl,--wrap=/')

@@ -48,13 +48,16 @@ finish() {
 	check "$PID"
 	wait_for 20 is_gone "$PID" || fail "cuapp does not end"
 	rm "$D/stop"
+	grep -q '^cuMemAlloc [1-9]' "$D/calls" || fail "the calls were not counted"
 	[ ! -s "$D/stderr" ] || fail "cuapp: $(cat "$D/stderr")"
 	nothing_left "end"
 }
 
 dumped() {
 	local app=$1 before
+	export CKF_STUB_COUNT=$D/calls
 	start_ready "$STUB/$app" . devices=2 vmm busy
+	unset CKF_STUB_COUNT
 	before=$(used)
 	[ "${before#* }" -gt 50000000 ] || fail "cuapp uses too little: $before"
 	! "$CRIU_STOCK" dump -t "$PID" -D "$D" -v4 -o refused.log || fail "dumped with its memory"
@@ -81,7 +84,7 @@ restored() {
 	CKF_STUB_MIB=32 refused OUT_OF_MEMORY restore
 	CKF_STUB_GPUS=1 refused INVALID_VALUE restore
 	CKF_STUB_UUID_SHIFT=5 refused INVALID_VALUE restore
-	refused INVALID_VALUE restore --device-map "$(uuid 0)=$(uuid 1)"
+	CKF_STUB_GPUS=3 refused INVALID_VALUE restore --device-map "$(uuid 0)=$(uuid 2)"
 	refused INVALID_VALUE restore --device-map "$(uuid 0)=$(uuid 1),$(uuid 1)=$(uuid 1)"
 	nothing_left "refused restore"
 	state_is checkpointed

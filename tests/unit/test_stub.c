@@ -268,12 +268,28 @@ static void test_late_copy(void **state)
 	in_child("CKF_STUB_DELAY_US=100000", late_copy);
 }
 
+/* Lines of a file, which is then removed. */
+static int take_lines(const char *path)
+{
+	char line[256];
+	int n = 0;
+	FILE *f = fopen(path, "r");
+
+	CHECK(f);
+	while (fgets(line, sizeof(line), f))
+		n++;
+	fclose(f);
+	unlink(path);
+	return n;
+}
+
 static void fail_nth(void)
 {
 	CUdeviceptr a;
 	int fd;
 
 	unlink("build/stub-fail");
+	unlink("build/stub-hit");
 	stub_load_init();
 	OK(cu.mem_alloc(&a, 512));
 	GIVES(CUDA_ERROR_UNKNOWN, cu.mem_alloc(&a, 512));
@@ -292,12 +308,14 @@ static void fail_nth(void)
 	GIVES(CUDA_ERROR_UNKNOWN, cu.ctx_synchronize());
 	unlink("build/stub-fail");
 	OK(cu.ctx_synchronize());
-	CHECK(used() == 2 * 4096 + 4096);
+	CHECK(used() == 3 * 4096);
+	CHECK(take_lines("build/stub-hit") == 5);
 }
 
 static void fail_nth_env(void)
 {
 	setenv("CKF_STUB_FAIL_FILE", "build/stub-fail", 1);
+	setenv("CKF_STUB_HIT", "build/stub-hit", 1);
 	fail_nth();
 }
 

@@ -166,6 +166,7 @@ static void app_main(void)
 	while (!get(&sh->finish))
 		usleep(1000);
 	CHECK(!pthread_join(busy, NULL));
+	CHECK(!kill((pid_t)sh->child, SIGKILL) && waitpid((pid_t)sh->child, NULL, 0) > 0);
 	OK(cu.memcpy_dtoh_async(buf, app.plain, BYTES, NULL));
 	OK(cu.ctx_synchronize());
 	CHECK(buf[0] == 0x22 && !memcmp(buf, buf + 1, BYTES - 1));
