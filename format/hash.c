@@ -13,8 +13,15 @@
 #include "ckf_codec.h"
 #include "hash.h"
 
+/* Below this, looking which way to go costs more than it gains. */
+#define LONG_BYTES 1024
+
 uint64_t ckf_hash64(const void *p, size_t bytes)
 {
+#ifdef __x86_64__
+	if (bytes >= LONG_BYTES && __builtin_cpu_supports("avx2"))
+		return ckf_hash64_avx2(p, bytes);
+#endif
 	return XXH3_64bits(p, bytes);
 }
 
