@@ -9,6 +9,7 @@ enum {
 	OPT_JSON = 1,
 	OPT_PLAN,
 	OPT_CHUNKS,
+	OPT_PROFILE,
 };
 
 struct inspect_args {
@@ -16,12 +17,14 @@ struct inspect_args {
 	bool plan;
 	bool chunks;
 	bool help;
+	struct ckf_storage storage; /* to estimate for; bytes_per_s 0: the recorded one */
 };
 
 static const struct option long_opts[] = {
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "plan", no_argument, NULL, OPT_PLAN },
 	{ "chunks", no_argument, NULL, OPT_CHUNKS },
+	{ "profile", required_argument, NULL, OPT_PROFILE },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -40,6 +43,13 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			break;
 		case OPT_CHUNKS:
 			args->chunks = true;
+			break;
+		case OPT_PROFILE:
+			if (cli_parse_profile(optarg, &args->storage))
+				return cli_usage(verb,
+						 "--profile %s: want ram, nvme, ssd, network or "
+						 "bytes/s",
+						 optarg);
 			break;
 		case 'h':
 			args->help = true;
@@ -83,6 +93,7 @@ static int run_inspect(const struct cli_verb *verb, int argc, char **argv)
 	if (args.help)
 		return cli_help(verb);
 	rc = insp_open(argv[optind], &insp, &err);
+	insp.asked = args.storage;
 	rc = rc ? cli_fail(verb, argv[optind], rc, &err) : print(verb, &args, &insp);
 	insp_close(&insp);
 	return rc;
@@ -94,6 +105,8 @@ const struct cli_verb cli_verb_inspect = {
 	.summary = "Shows what is in a fast image or in a dump, without reading the pages.",
 	.help = "  --plan               the targets with their lanes and huge ranges\n"
 		"  --chunks             the chunks\n"
+		"  --profile NAME       estimates a restore from ram, nvme, ssd, network, or "
+		"bytes/s\n"
 		"  --json               all as JSON; with --plan and --chunks these too\n",
 	.run = run_inspect,
 };
