@@ -18,10 +18,10 @@
  */
 const struct ckf_speeds ckf_model_speeds = {
 	.decode = {
-		[CKF_CODEC_RAW] = 21000000000,
-		[CKF_CODEC_LZ4] = 3500000000,
+		[CKF_CODEC_RAW] = 55000000000,
+		[CKF_CODEC_LZ4] = 3700000000,
 		[CKF_CODEC_ZSTD] = 1800000000,
-		[CKF_CODEC_BF16] = 4500000000,
+		[CKF_CODEC_BF16] = 4600000000,
 	},
 	.fill = 10000000000,
 };
