@@ -6,7 +6,7 @@
 #	make check      installs what is missing, builds all, CRIU too, and runs the tests
 #	make check-long the same with more rounds, longer fuzzing and the thread sanitizer
 #	make demo       installs what is missing, builds all, shows a restore both ways
-#	make bench      measures; writes build/bench.json, a table and a chart
+#	make bench      measures; writes build/bench.json, build/codecs.json, tables and a chart
 #	make bundle     build/bundle: what it takes to measure on another machine
 #	make fuzz       fuzzes each target for FUZZ_SECONDS
 #	make zdtm       CRIU's own test suite, through fast images; zdtm-subset for the memory tests
@@ -271,6 +271,7 @@ demo: deps
 bench: deps
 	@$(MAKE) $(PARALLEL) all progs criu
 	@tests/bench/bench.sh
+	@tests/bench/codecs.sh
 
 bundle: all progs criu
 	@scripts/bundle.sh

@@ -68,6 +68,7 @@ struct insp {
 	uint64_t parent_bytes;	 /* of these: the pagemaps leave them to the parent dump */
 
 	/* Only with img. */
+	struct ckf_storage asked; /* to estimate for; bytes_per_s 0: none */
 	struct insp_codec codecs[CKF_CODEC_END];
 	struct insp_base *bases;     /* as idx->bases */
 	struct insp_target *targets; /* as idx->targets */

@@ -10,6 +10,7 @@ enum {
 	OPT_PLAN,
 	OPT_CHUNKS,
 	OPT_BASE,
+	OPT_PROFILE,
 };
 
 struct inspect_args {
@@ -18,6 +19,7 @@ struct inspect_args {
 	bool plan;
 	bool chunks;
 	bool help;
+	struct ckf_storage storage; /* to estimate for; bytes_per_s 0: the recorded one */
 };
 
 static const struct option long_opts[] = {
@@ -25,6 +27,7 @@ static const struct option long_opts[] = {
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "plan", no_argument, NULL, OPT_PLAN },
 	{ "chunks", no_argument, NULL, OPT_CHUNKS },
+	{ "profile", required_argument, NULL, OPT_PROFILE },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -47,6 +50,13 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			break;
 		case OPT_CHUNKS:
 			args->chunks = true;
+			break;
+		case OPT_PROFILE:
+			if (cli_parse_profile(optarg, &args->storage))
+				return cli_usage(verb,
+						 "--profile %s: want ram, nvme, ssd, network or "
+						 "bytes/s",
+						 optarg);
 			break;
 		case 'h':
 			args->help = true;
@@ -84,6 +94,7 @@ static int inspect(const struct cli_verb *verb, const char *path, const struct i
 	int rc;
 
 	rc = insp_open(path, &args->bases, &insp, &err);
+	insp.asked = args->storage;
 	rc = rc ? cli_fail(verb, path, rc, &err) : print(verb, args, &insp);
 	insp_close(&insp);
 	return rc;
@@ -108,6 +119,8 @@ const struct cli_verb cli_verb_inspect = {
 	.help = "  --base DIR[,DIR...]  where bases are now\n"
 		"  --plan               the targets with their lanes and huge ranges\n"
 		"  --chunks             the chunks\n"
+		"  --profile NAME       estimates a restore from ram, nvme, ssd, network, or "
+		"bytes/s\n"
 		"  --json               all as JSON; with --plan and --chunks these too\n",
 	.run = run_inspect,
 };

@@ -246,6 +246,9 @@ static json_t *json_estimates(const struct insp *insp)
 		json_object_set_new(obj, ckf_profile_name(p),
 				    json_real(insp_estimate_s(insp, s.bytes_per_s)));
 	}
+	if (insp->asked.bytes_per_s)
+		json_object_set_new(obj, "asked",
+				    json_real(insp_estimate_s(insp, insp->asked.bytes_per_s)));
 	if (insp->img->idx->storage.bytes_per_s)
 		json_object_set_new(
 			obj, "recorded",

@@ -218,7 +218,8 @@ static void print_targets(const struct insp *insp)
 static void print_restore(const struct insp *insp)
 {
 	char read[CLI_BYTES_LEN], fill[CLI_BYTES_LEN], inherit[CLI_BYTES_LEN], zero[CLI_BYTES_LEN];
-	const struct ckf_storage *s = &insp->img->idx->storage;
+	const struct ckf_storage *s = insp->asked.bytes_per_s ? &insp->asked
+							      : &insp->img->idx->storage;
 	char profile[CLI_PROFILE_LEN];
 
 	printf("\nA restore reads %s and fills at most %s\n"

@@ -13,7 +13,7 @@
 #include "files.h"
 
 #define PIECE_BYTES ((size_t)8 << 20)
-#define NR_PIECES 8
+#define NR_PIECES 4
 
 bool ckf_storage_is_ram(int dir_fd)
 {

@@ -11,6 +11,7 @@
  * A buffer holds either the pages of a block or what they became, never both.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -299,6 +300,9 @@ static void run_write(struct ckf_job *job, struct ckf_worker *w)
 			continue;
 		if (nr && (!part || part->pack_off != end)) {
 			b->ret = write_iov(b->p->opts->pack_fd, iov, nr, off);
+			/* To the disk now, so that the end has little left to wait for. */
+			sync_file_range(b->p->opts->pack_fd, (off_t)off, (off_t)(end - off),
+					SYNC_FILE_RANGE_WRITE);
 			nr = 0;
 		}
 		if (!part)

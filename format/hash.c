@@ -13,9 +13,14 @@
 #include "ckf_codec.h"
 #include "hash.h"
 
+/* Below this, looking which way to go costs more than it gains. */
+#define LONG_BYTES 1024
+
 uint64_t ckf_hash64(const void *p, size_t bytes)
 {
-	return ckf_hash_has_avx2() ? ckf_hash_avx2(p, bytes) : XXH3_64bits(p, bytes);
+	if (bytes >= LONG_BYTES && ckf_hash_has_avx2())
+		return ckf_hash_avx2(p, bytes);
+	return XXH3_64bits(p, bytes);
 }
 
 void ckf_hash128(const void *p, size_t bytes, uint8_t out[CKF_ID_BYTES])

@@ -5,6 +5,7 @@
  */
 #ifdef __x86_64__
 
+/* Before the pragma: what these headers define is not to be compiled for AVX2. */
 #include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>

@@ -348,6 +348,24 @@ static void test_hash_zeros(void **state)
 	free(zeros);
 }
 
+/* With and without what the CPU has for it; in pieces is never with it. */
+static void test_hash_long(void **state)
+{
+	uint8_t *p = random_pages(3, 5);
+
+	(void)state;
+	for (size_t n = 0; n <= 5 * CKF_PAGE_BYTES - 1; n += 1 + n / 7) {
+		XXH3_state_t *pieces = XXH3_createState();
+
+		XXH3_64bits_reset(pieces);
+		for (size_t i = 0; i < n; i += 100)
+			XXH3_64bits_update(pieces, p + 1 + i, n - i < 100 ? n - i : 100);
+		assert_true(ckf_hash64(p + 1, n) == XXH3_64bits_digest(pieces));
+		XXH3_freeState(pieces);
+	}
+	free(p);
+}
+
 /* Values of the xxHash command line tool: seed 0, and the order of bytes of the library. */
 static void test_hash_known(void **state)
 {
@@ -407,7 +425,8 @@ int main(void)
 		cmocka_unit_test(test_zstd_dictionary),	  cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_lz4_before_start),  cmocka_unit_test(test_flips),
 		cmocka_unit_test(test_hash_zeros),	  cmocka_unit_test(test_hash_known),
-		cmocka_unit_test(test_hash_library),	  cmocka_unit_test(test_is_zero),
+		cmocka_unit_test(test_hash_long),	  cmocka_unit_test(test_hash_library),
+		cmocka_unit_test(test_is_zero),
 	};
 
 	ckf_codec_ctx_free(NULL);
