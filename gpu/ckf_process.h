@@ -60,15 +60,18 @@ int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *
 
 /*
  * The opposite of suspend and lock, whichever of them happened: with the memory that was taken, or
- * with what ckf_gpu_process_give() brought.
+ * with what ckf_gpu_process_give() brought. When memory could not be given back the process is
+ * locked again: it waits at its next call of CUDA, and this may be tried again.
  */
 int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
 
+/* A process that somebody else has suspended, or that was restored: asks the driver how it is. */
+int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
+
 /*
- * A restored process: suspended as in its images. Memory for it is m's, whose descriptor is then
- * ours; it may be given after wake, which takes time that memory can be filled in.
+ * Memory for an adopted process: m's, whose descriptor is then ours. It may be given after wake,
+ * which takes time that memory can be filled in.
  */
-void ckf_gpu_process_set_suspended(struct ckf_gpu_process *p);
 int ckf_gpu_process_give(struct ckf_gpu_process *p, const struct ckf_gpu_memory *m,
 			 struct ckf_error *err);
 

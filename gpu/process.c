@@ -370,7 +370,11 @@ static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error 
 {
 	int ret = wake_running(p, gpud, err);
 
-	return !ret && p->parked ? unpark(p, err) : ret;
+	if (!ret && p->parked)
+		ret = unpark(p, err);
+	if (ret)
+		set_lock(p, gpud, true, NULL);
+	return ret;
 }
 
 /* Calls what with the driver's thread running. */
@@ -409,10 +413,18 @@ int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, str
 	return ret ? ret : end;
 }
 
-void ckf_gpu_process_set_suspended(struct ckf_gpu_process *p)
+int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
-	p->suspended = true;
-	p->locked = true;
+	uint64_t state = CU_PROCESS_STATE_FAILED;
+	int ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
+
+	if (ret)
+		return ret;
+	p->suspended = state == CU_PROCESS_STATE_CHECKPOINTED;
+	p->locked = p->suspended || state == CU_PROCESS_STATE_LOCKED;
+	if (p->locked)
+		return 0;
+	return ckf_error_set(err, -EINVAL, "CUDA of process %d is not suspended", (int)p->pid);
 }
 
 int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)

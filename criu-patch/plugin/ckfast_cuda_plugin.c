@@ -167,10 +167,10 @@ static int give_back(int pid, struct ckf_error *err)
 		ret = ckf_gpu_image_pid(pid, &image_pid, err);
 	if (!ret && fill)
 		ret = ckf_gpu_fill_accepted(fill, gpu, err);
-	if (!ret) {
-		ckf_gpu_process_set_suspended(gpu);
+	if (!ret)
+		ret = ckf_gpu_process_adopt(gpu, gpud, err);
+	if (!ret)
 		ret = ckf_gpu_process_wake(gpu, gpud, err);
-	}
 	if (!ret && fill)
 		ret = ckf_gpu_fill_wait(fill, image_pid, gpu, &stats, err);
 	if (!ret)
