@@ -84,29 +84,31 @@ def ask_program(task):
 
 
 def program(run):
-    """The plain CUDA program: with the agent by both daemon and helper, and without it."""
-    for way in ("gpud", "helper", "plain"):
-        task = gpulib.Task(run.tools, "/tmp/ckfast-gpu-prog", [run.tools.prog("cudaprog"), "."],
-                           way != "plain")
+    """The plain CUDA program: with the agent by both daemon and helper, and without it; and one that
+    has memory by other roads, too."""
+    for way, own in (("gpud", []), ("helper", []), ("plain", []), ("gpud", ["own"])):
+        argv = [run.tools.prog("cudaprog"), "."] + own
+        task = gpulib.Task(run.tools, "/tmp/ckfast-gpu-prog", argv, way != "plain")
+        name = f"program {' '.join([way] + own)}"
         roads = gpulib.Roads(run.tools, task, os.path.join(BASE, "program"), SOCKET)
         dump, fast = roads.path("dump"), roads.path("fast")
         try:
             task.start(60)
-            run.check(f"program {way}: runs", ask_program(task) == "OK")
+            run.check(f"{name}: runs", ask_program(task) == "OK")
             roads.dump(dump, daemon=way == "gpud", leave=True)
-            run.check(f"program {way}: left running", ask_program(task) == "OK")
+            run.check(f"{name}: left running", ask_program(task) == "OK")
             roads.dump(dump, daemon=way == "gpud")
             roads.convert(dump, fast)
             harness.output(run.tools.command("ckfast") + ["verify", fast])
             for images in (fast, dump, fast):
                 roads.restore(images, way)
                 answer = ask_program(task)
-                run.check(f"program {way}: restored from {os.path.basename(images)}",
+                run.check(f"{name}: restored from {os.path.basename(images)}",
                           answer == "OK", answer)
                 task.stop()
         except harness.Failure as e:
-            run.check(f"program {way}", False, str(e))
-            run.keep_logs(roads, f"program-{way}")
+            run.check(name, False, str(e))
+            run.keep_logs(roads, name.replace(" ", "-"))
         finally:
             if task.pid:
                 task.stop()
