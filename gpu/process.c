@@ -377,16 +377,20 @@ static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error 
 	return ret;
 }
 
-/* Calls what with the driver's thread running. */
+/*
+ * Calls what with the driver's thread running. A process that was only locked may not be traced at
+ * all, since what was to stop it has failed: the thread runs anyway.
+ */
 static int with_restorer(struct ckf_gpu_process *p, int gpud,
 			 int (*what)(struct ckf_gpu_process *p, int gpud, struct ckf_error *err),
 			 struct ckf_error *err)
 {
+	struct ckf_error run_err = { 0 };
 	int ret, end;
 
-	ret = ckf_tracee_run(&p->restorer, p->restore_tid, err);
-	if (ret)
-		return ret;
+	ret = ckf_tracee_run(&p->restorer, p->restore_tid, &run_err);
+	if (ret && (ret != -ESRCH || p->suspended || p->parked))
+		return ckf_error_set(err, ret, "%s", run_err.msg);
 	ret = what(p, gpud, err);
 	end = ckf_tracee_stop(&p->restorer, ret ? NULL : err);
 	return ret ? ret : end;
