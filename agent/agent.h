@@ -25,6 +25,7 @@ struct agent_alloc {
 	CUmemGenericAllocationHandle handle;
 	int fd; /* of memory that came from outside, which the driver does not export again; or -1
 		 */
+	bool held; /* the handle is ours to release */
 	bool mapped;
 };
 
@@ -54,8 +55,10 @@ void agent_drop_context(const struct ckf_cuda *cu, CUcontext ctx);
 /* From now on, device may (not) access memory of owner. */
 CUresult agent_set_peer(const struct ckf_cuda *cu, CUdevice owner, CUdevice device, bool on);
 
-/* memory.c: maps a->handle at a->addr for all that may access it; unmaps and releases it. */
+/* memory.c: maps a->handle at a->addr for all that may access it. */
 CUresult agent_map(const struct ckf_cuda *cu, struct agent_alloc *a);
+/* Takes its memory from the address. After an error some of it is done, and the rest may be tried
+ * again. */
 CUresult agent_unmap(const struct ckf_cuda *cu, struct agent_alloc *a);
 
 /* thread.c: starts the agent's thread unless it runs. */

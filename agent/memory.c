@@ -120,25 +120,32 @@ CUresult agent_map(const struct ckf_cuda *cu, struct agent_alloc *a)
 
 CUresult agent_unmap(const struct ckf_cuda *cu, struct agent_alloc *a)
 {
-	CUresult res = cu->mem_unmap(a->addr, a->bytes);
+	CUresult res = CUDA_SUCCESS;
 
+	if (a->mapped)
+		res = cu->mem_unmap(a->addr, a->bytes);
 	if (res)
 		return res;
 	a->mapped = false;
-	return cu->mem_release(a->handle);
+	if (a->held)
+		res = cu->mem_release(a->handle);
+	if (res)
+		return res;
+	a->held = false;
+	if (a->fd >= 0)
+		close(a->fd);
+	a->fd = -1;
+	return CUDA_SUCCESS;
 }
 
 /* For memory that is not in the table. */
 static CUresult destroy(const struct ckf_cuda *cu, struct agent_alloc *a)
 {
-	CUresult res = a->mapped ? agent_unmap(cu, a) : CUDA_SUCCESS;
+	CUresult res = agent_unmap(cu, a);
 
-	if (res)
-		return res;
-	cu->mem_address_free(a->addr, a->bytes);
-	if (a->fd >= 0)
-		close(a->fd);
-	return CUDA_SUCCESS;
+	if (!res)
+		cu->mem_address_free(a->addr, a->bytes);
+	return res;
 }
 
 /* Takes the allocation at addr out of the table. */
@@ -188,11 +195,10 @@ static CUresult create(const struct ckf_cuda *cu, struct agent_alloc *a)
 		cu->mem_address_free(a->addr, a->bytes);
 		return res;
 	}
+	a->held = true;
 	res = agent_map(cu, a);
-	if (res) {
-		cu->mem_release(a->handle);
-		cu->mem_address_free(a->addr, a->bytes);
-	}
+	if (res)
+		destroy(cu, a);
 	return res;
 }
 

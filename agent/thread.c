@@ -127,17 +127,8 @@ static int release(int sock, const struct ckf_cuda *cu)
 	CUresult res = CUDA_SUCCESS;
 
 	for (size_t i = 0; i < agent_table.nr && !res; i++) {
-		struct agent_alloc *a = &agent_table.allocs[i];
-
-		if (!a->mapped)
-			continue;
-		res = agent_unmap(cu, a);
-		if (res)
-			break;
-		if (a->fd >= 0)
-			close(a->fd);
-		a->fd = -1;
 		agent_block.parked = 1;
+		res = agent_unmap(cu, &agent_table.allocs[i]);
 	}
 	return res ? say_error(sock, cu, res, "unmapping memory") : say_done(sock);
 }
@@ -152,49 +143,41 @@ static int keep_fd(int fd)
 	return high;
 }
 
-static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m, int fd,
-			const char **what)
-{
-	struct agent_alloc *a = NULL;
-	CUresult res;
-
-	for (size_t i = 0; i < agent_table.nr && !a; i++) {
-		if (agent_table.allocs[i].addr == m->addr)
-			a = &agent_table.allocs[i];
-	}
-	*what = "this memory is not of this process";
-	if (!a || a->bytes != m->bytes || a->mapped || fd < 0)
-		return CUDA_ERROR_INVALID_VALUE;
-	*what = "cuCtxSetCurrent";
-	res = cu->ctx_set_current(a->ctx);
-	if (res)
-		return res;
-	*what = "cuMemImportFromShareableHandle";
-	res = cu->mem_import(&a->handle, (void *)(intptr_t)fd,
-			     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
-	if (res)
-		return res;
-	*what = "mapping memory";
-	res = agent_map(cu, a);
-	if (res) {
-		cu->mem_release(a->handle);
-		return res;
-	}
-	a->fd = keep_fd(fd);
-	return CUDA_SUCCESS;
-}
-
-/* As before: what was given so far goes away again. */
-static void unmap_all(const struct ckf_cuda *cu)
+static struct agent_alloc *find_alloc(uint64_t addr, uint64_t bytes)
 {
 	for (size_t i = 0; i < agent_table.nr; i++) {
-		struct agent_alloc *a = &agent_table.allocs[i];
-
-		if (a->mapped && !agent_unmap(cu, a) && a->fd >= 0) {
-			close(a->fd);
-			a->fd = -1;
-		}
+		if (agent_table.allocs[i].addr == addr)
+			return agent_table.allocs[i].bytes == bytes ? &agent_table.allocs[i] : NULL;
 	}
+	return NULL;
+}
+
+/* *fd becomes -1 when it is kept. What is mapped, or was not quite taken away, stays what it is. */
+static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m, int *fd,
+			const char **what)
+{
+	struct agent_alloc *a = find_alloc(m->addr, m->bytes);
+	CUresult res;
+
+	*what = "this memory is not of this process";
+	if (!a || *fd < 0)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (a->mapped)
+		return CUDA_SUCCESS;
+	*what = "cuCtxSetCurrent";
+	res = cu->ctx_set_current(a->ctx);
+	if (!res && !a->held) {
+		*what = "cuMemImportFromShareableHandle";
+		res = cu->mem_import(&a->handle, (void *)(intptr_t)*fd,
+				     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+		if (res)
+			return res;
+		a->held = true;
+		a->fd = keep_fd(*fd);
+		*fd = -1;
+	}
+	*what = "mapping memory";
+	return res ? res : agent_map(cu, a);
 }
 
 /* Takes MAP messages up to COMMIT, also after an error, so that caller and agent agree on where
@@ -207,16 +190,14 @@ static int unpark(int sock, const struct ckf_cuda *cu)
 	int fd;
 
 	for (;;) {
-		if (recv_msg(sock, &m, &fd)) {
-			unmap_all(cu);
+		if (recv_msg(sock, &m, &fd))
 			return -1;
-		}
+		if (m.op == CKF_AGENT_MAP && !res)
+			res = map_one(cu, &m, &fd, &what);
+		if (fd >= 0)
+			close(fd);
 		if (m.op != CKF_AGENT_MAP)
 			break;
-		if (!res)
-			res = map_one(cu, &m, fd, &what);
-		if (res && fd >= 0)
-			close(fd);
 	}
 	for (size_t i = 0; i < agent_table.nr && !res; i++) {
 		if (agent_table.allocs[i].mapped)
@@ -224,10 +205,8 @@ static int unpark(int sock, const struct ckf_cuda *cu)
 		what = "memory of an allocation was not given back";
 		res = CUDA_ERROR_INVALID_VALUE;
 	}
-	if (res) {
-		unmap_all(cu);
+	if (res)
 		return say_error(sock, cu, res, what);
-	}
 	agent_block.parked = 0;
 	return say_done(sock);
 }

@@ -187,16 +187,19 @@ static int unpark(struct park *p)
 	if (!ret)
 		ret = open_process(p);
 	if (!ret)
+		ret = ckf_gpu_process_adopt(p->gpu, p->gpud, &p->err);
+	if (!ret)
 		ret = ckf_gpu_image_pid(p->pid, &image_pid, &p->err);
 	if (!ret && ckf_gpu_images_probe(p->dir_fd))
 		ret = ckf_gpu_fill_start(p->socket, find_helper(p), p->dir_fd, &fill, &p->err);
+	if (!ret && fill)
+		ret = ckf_gpu_fill_accepted(fill, p->gpu, &p->err);
 	if (!ret && fill)
 		ret = ckf_gpu_fill_wait(fill, image_pid, p->gpu, NULL, &p->err);
 	if (!ret)
 		ret = ckf_freeze(p->pid, &frozen, &p->err);
 	if (!ret) {
 		p->bytes = ckf_gpu_process_bytes(p->gpu);
-		ckf_gpu_process_set_suspended(p->gpu);
 		ret = ckf_gpu_process_resume(p->gpu, p->gpud, &p->err);
 	}
 	ckf_thaw(frozen);

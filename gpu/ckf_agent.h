@@ -51,7 +51,8 @@ enum ckf_agent_op {
 	CKF_AGENT_QUIT = 6, /* caller: the agent closes its socket and sleeps again */
 	CKF_AGENT_ALLOC = 16,
 	CKF_AGENT_DONE = 17,
-	CKF_AGENT_ERROR = 18, /* text says what; state is as before PARK or before COMMIT */
+	CKF_AGENT_ERROR = 18, /* text says what; RELEASE and UNPARK may be half done then, and be
+				 tried again */
 };
 
 struct ckf_agent_msg {

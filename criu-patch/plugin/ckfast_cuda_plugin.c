@@ -90,16 +90,17 @@ static struct task *find_task(int pid)
 
 static int add_task(struct ckf_gpu_process *gpu)
 {
-	struct task *t = malloc(sizeof(*t));
+	struct task *t;
 
+	if (!in_inventory && add_inventory_plugin(PLUGIN_NAME))
+		return -1;
+	in_inventory = true;
+	t = malloc(sizeof(*t));
 	if (!t)
 		return -ENOMEM;
 	t->gpu = gpu;
 	list_add_tail(&t->list, &tasks);
-	if (in_inventory)
-		return 0;
-	in_inventory = true;
-	return add_inventory_plugin(PLUGIN_NAME);
+	return 0;
 }
 
 static int cuda_pause(int pid)
@@ -117,13 +118,15 @@ static int cuda_pause(int pid)
 		pr_info("%d has not initialised CUDA\n", pid);
 		return 0;
 	}
+	/* Into the list first: what is in it is unlocked again if the dump fails. */
+	if (!ret && add_task(gpu)) {
+		ckf_gpu_process_close(gpu);
+		return -1;
+	}
 	if (!ret)
 		ret = ckf_gpu_process_lock(gpu, gpud, opts.timeout * 1000, &err);
-	if (!ret)
-		ret = add_task(gpu);
 	if (ret) {
 		pr_err("Can't lock CUDA of process %d: %s\n", pid, err.msg);
-		ckf_gpu_process_close(gpu);
 		return -1;
 	}
 	pr_info("CUDA of process %d is locked\n", pid);
@@ -166,11 +169,15 @@ static int give_back(int pid, struct ckf_error *err)
 	if (!ret)
 		ret = ckf_gpu_image_pid(pid, &image_pid, err);
 	if (!ret && fill)
+		ret = ckf_gpu_fill_accepted(fill, gpu, err);
+	if (!ret)
+		ret = ckf_gpu_process_adopt(gpu, gpud, err);
+	if (!ret)
+		ret = ckf_gpu_process_wake(gpu, gpud, err);
+	if (!ret && fill)
 		ret = ckf_gpu_fill_wait(fill, image_pid, gpu, &stats, err);
-	if (!ret) {
-		ckf_gpu_process_set_suspended(gpu);
+	if (!ret)
 		ret = ckf_gpu_process_resume(gpu, gpud, err);
-	}
 	if (!ret)
 		pr_info("Process %d has its device memory: %llu bytes in %llu ms\n", pid,
 			(unsigned long long)stats.bytes, (unsigned long long)stats.ns / 1000000);

@@ -87,7 +87,7 @@ gpu_restore_fails() {
 }
 
 gpu_bytes() {
-	"$STUB/stub-smi" | awk '{ n += $2 } END { print n }'
+	"$STUB/stub-smi" | awk '{ n += $2 } END { print n + 0 }'
 }
 
 gpu_is_idle() {

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cudaprog DIR: a plain CUDA program, by the driver's API alone: 40 allocations of mixed sizes,
- * streams, events, a kernel, and a graph that is captured before the dump and replayed after it.
+ * cudaprog DIR [own]: a plain CUDA program, by the driver's API alone: 40 allocations of mixed
+ * sizes, streams, events, a kernel, and a graph that is captured before the dump and replayed after
+ * it. own: some of the memory it makes with the virtual memory API itself, some is from a pool.
  * Writes DIR/ready; on each SIGUSR1 it replays the graph, looks at every bit of its memory, and
  * writes DIR/report: OK, or what is wrong.
  */
 #include <dlfcn.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +20,7 @@
 #define NR_ALLOCS 40
 #define NR_STREAMS 4
 #define BLOCK 256
+#define OWN_ALIGN (2u << 20)
 
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
@@ -45,6 +48,16 @@ static const char ptx[] = ".version 7.0\n.target sm_52\n.address_size 64\n"
 	X(cuCtxSynchronize, "cuCtxSynchronize", (void))                                            \
 	X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                    \
 	X(cuMemFree, "cuMemFree_v2", (CUdeviceptr))                                                \
+	X(cuMemAllocAsync, "cuMemAllocAsync", (CUdeviceptr *, size_t, CUstream))                   \
+	X(cuMemAddressReserve, "cuMemAddressReserve",                                              \
+	  (CUdeviceptr *, size_t, size_t, CUdeviceptr, unsigned long long))                        \
+	X(cuMemCreate, "cuMemCreate",                                                              \
+	  (CUmemGenericAllocationHandle *, size_t, const CUmemAllocationProp *,                    \
+	   unsigned long long))                                                                    \
+	X(cuMemMap, "cuMemMap",                                                                    \
+	  (CUdeviceptr, size_t, size_t, CUmemGenericAllocationHandle, unsigned long long))         \
+	X(cuMemSetAccess, "cuMemSetAccess",                                                        \
+	  (CUdeviceptr, size_t, const CUmemAccessDesc *, size_t))                                  \
 	X(cuMemcpyHtoD, "cuMemcpyHtoD_v2", (CUdeviceptr, const void *, size_t))                    \
 	X(cuMemcpyDtoH, "cuMemcpyDtoH_v2", (void *, CUdeviceptr, size_t))                          \
 	X(cuMemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (CUdeviceptr, CUdeviceptr, size_t, CUstream)) \
@@ -129,7 +142,27 @@ static void step_expect(struct alloc *a)
 		a->expect[i] = a->expect[i] * 1664525 + (uint32_t)i;
 }
 
-static void make_allocs(void)
+static void alloc_own(CUdeviceptr *out, size_t bytes)
+{
+	CUmemLocation here = { .type = CU_MEM_LOCATION_TYPE_DEVICE };
+	CUmemAllocationProp prop = { .type = CU_MEM_ALLOCATION_TYPE_PINNED, .location = here };
+	CUmemAccessDesc access = { .location = here, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE };
+	CUmemGenericAllocationHandle handle;
+
+	bytes = (bytes + OWN_ALIGN - 1) & ~(size_t)(OWN_ALIGN - 1);
+	check(cuMemAddressReserve(out, bytes, 0, 0, 0), "cuMemAddressReserve");
+	check(cuMemCreate(&handle, bytes, &prop, 0), "cuMemCreate");
+	check(cuMemMap(*out, bytes, 0, handle, 0), "cuMemMap");
+	check(cuMemSetAccess(*out, bytes, &access, 1), "cuMemSetAccess");
+}
+
+static void alloc_from_pool(CUdeviceptr *out, size_t bytes)
+{
+	check(cuMemAllocAsync(out, bytes, streams[3]), "cuMemAllocAsync");
+	check(cuStreamSynchronize(streams[3]), "cuStreamSynchronize");
+}
+
+static void make_allocs(bool own)
 {
 	for (int i = 0; i < NR_ALLOCS; i++) {
 		struct alloc *a = &allocs[i];
@@ -140,7 +173,12 @@ static void make_allocs(void)
 		a->expect = malloc(bytes);
 		for (size_t k = 0; k < a->words; k++)
 			a->expect[k] = i % 5 ? (uint32_t)(k * 2654435761u + (unsigned int)i) : 0;
-		check(cuMemAlloc(&a->ptr, bytes), "cuMemAlloc");
+		if (own && i % 8 == 7)
+			alloc_own(&a->ptr, bytes);
+		else if (own && i % 8 == 3)
+			alloc_from_pool(&a->ptr, bytes);
+		else
+			check(cuMemAlloc(&a->ptr, bytes), "cuMemAlloc");
 		check(cuMemcpyHtoD(a->ptr, a->expect, bytes), "cuMemcpyHtoD");
 	}
 }
@@ -239,7 +277,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < NR_STREAMS; i++)
 		check(cuStreamCreate(&streams[i], CU_STREAM_NON_BLOCKING), "cuStreamCreate");
 	check(cuEventCreate(&event, 0), "cuEventCreate");
-	make_allocs();
+	make_allocs(argc > 2);
 	capture();
 	run_once();
 	say("ready", compare());

@@ -84,29 +84,31 @@ def ask_program(task):
 
 
 def program(run):
-    """The plain CUDA program: with the agent by both daemon and helper, and without it."""
-    for way in ("gpud", "helper", "plain"):
-        task = gpulib.Task(run.tools, "/tmp/ckfast-gpu-prog", [run.tools.prog("cudaprog"), "."],
-                           way != "plain")
+    """The plain CUDA program: with the agent by both daemon and helper, and without it; and one that
+    has memory by other roads, too."""
+    for way, own in (("gpud", []), ("helper", []), ("plain", []), ("gpud", ["own"])):
+        argv = [run.tools.prog("cudaprog"), "."] + own
+        task = gpulib.Task(run.tools, "/tmp/ckfast-gpu-prog", argv, way != "plain")
+        name = f"program {' '.join([way] + own)}"
         roads = gpulib.Roads(run.tools, task, os.path.join(BASE, "program"), SOCKET)
         dump, fast = roads.path("dump"), roads.path("fast")
         try:
             task.start(60)
-            run.check(f"program {way}: runs", ask_program(task) == "OK")
+            run.check(f"{name}: runs", ask_program(task) == "OK")
             roads.dump(dump, daemon=way == "gpud", leave=True)
-            run.check(f"program {way}: left running", ask_program(task) == "OK")
+            run.check(f"{name}: left running", ask_program(task) == "OK")
             roads.dump(dump, daemon=way == "gpud")
             roads.convert(dump, fast)
             harness.output(run.tools.command("ckfast") + ["verify", fast])
             for images in (fast, dump, fast):
                 roads.restore(images, way)
                 answer = ask_program(task)
-                run.check(f"program {way}: restored from {os.path.basename(images)}",
+                run.check(f"{name}: restored from {os.path.basename(images)}",
                           answer == "OK", answer)
                 task.stop()
         except harness.Failure as e:
-            run.check(f"program {way}", False, str(e))
-            run.keep_logs(roads, f"program-{way}")
+            run.check(name, False, str(e))
+            run.keep_logs(roads, name.replace(" ", "-"))
         finally:
             if task.pid:
                 task.stop()
@@ -176,6 +178,7 @@ class Model:
     def prepare_plain(self):
         roads, steps = self.roads["stock"], self.run.result["steps"]
         self.start(self.plain)
+        gpulib.pretouch(self.run.tools, 80 * 1024)
         if "stock" in WAYS:
             steps["stock_dump_s"] = roads.dump(roads.path("dump"), stock=True, leave="plain" in WAYS)
             self.images["stock"] = roads.path("dump")
@@ -189,6 +192,7 @@ class Model:
     def prepare_agent(self):
         roads, steps = self.roads["gpud"], self.run.result["steps"]
         self.start(self.agent)
+        gpulib.pretouch(self.run.tools, 40 * 1024)
         steps["agent_dump_s"] = roads.dump(roads.path("dump"), daemon=True)
         steps["agent_dump_mib"] = disk_mib(roads.path("dump"))
         steps["agent_convert_s"] = roads.convert(roads.path("dump"), roads.path("fast"))
@@ -218,6 +222,8 @@ class Model:
         start = time.time()
         row = roads.restore(self.images[way], way)
         answer = wait()
+        if rep == 0:
+            self.run.keep_logs(roads, f"model-{way}")
         row.update(way=way, rep=rep, first_token_s=answer["first_token_at"] - start,
                    right=self.right(task, answer))
         task.stop()

@@ -1,0 +1,116 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Failure is clean. A dump that fails leaves the program as it was, and can be tried again; a restore
+# that fails leaves no process and no GPU memory.
+. "$(dirname "$0")/gpu.sh"
+
+FAIL=$W/fail
+
+# The Nth call of a function fails from now on, in gpud and in the program alike.
+fail_at() {
+	echo "$1" >"$FAIL"
+}
+
+no_failure() {
+	rm -f "$FAIL"
+}
+
+disk_full() {
+	local small=$W/small
+	mkdir -p "$small" "$D/failed"
+	mount -t tmpfs -o size=16m none "$small" || skip "no tmpfs can be mounted"
+	gpu_dump_fails "$small" "No space"
+	umount "$small"
+	[ -z "$(find "$small" -name 'ckfast-gpu-*')" ] || fail "a full disk: images are left"
+}
+
+# Calls of CUDA that fail while the memory is saved, and in the program while it is taken away.
+dump_calls() {
+	local call
+	for call in cuMemImportFromShareableHandle:3 cuMemcpyDtoHAsync:2 cuMemExportToShareableHandle:5 \
+		cuMemUnmap:4 cuMemRelease:2 cuCheckpointProcessCheckpoint:1 cuCtxSynchronize:1; do
+		fail_at "$call"
+		if "$CRIU" dump -t "$PID" -D "$D/failed" -v4 -o "$D/dump.log" --leave-running \
+			--libdir "$(plugin_of "$CRIU")"; then
+			# Not called this often: nothing has failed, and nothing may be wrong.
+			echo "$call: not reached"
+		fi
+		no_failure
+		check "$PID"
+	done
+}
+
+restore_calls() {
+	local call
+	for call in cuMemCreate:3 cuMemMap:2 cuMemSetAccess:1 cuMemcpyHtoDAsync:2 cuMemsetD8Async:1 \
+		cuMemExportToShareableHandle:4 cuMemImportFromShareableHandle:3 \
+		cuCheckpointProcessRestore:1 cuCheckpointProcessUnlock:1; do
+		fail_at "$call"
+		! restore "$CRIU" "$D/fast" --libdir "$(plugin_of "$CRIU")" ||
+			fail "$call failed, but the restore succeeded"
+		no_failure
+		wait_for 20 is_gone "$PID" || fail "$call: a process is left"
+		gpu_idle
+	done
+}
+
+# One bit of device memory in the pack: the middle, since most of the pack is that.
+broken_pack() {
+	local pack=$D/fast/ckfast.pack size
+	size=$(stat -c %s "$pack")
+	cp "$pack" "$D/pack.good"
+	printf '\xa5' | dd of="$pack" bs=1 seek=$((size / 2)) conv=notrunc status=none
+	cmp -s "$pack" "$D/pack.good" && printf '\x5a' | dd of="$pack" bs=1 seek=$((size / 2)) conv=notrunc status=none
+	gpu_restore_fails "$D/fast" "corrupt"
+	cp "$D/pack.good" "$pack"
+}
+
+no_room() {
+	# The GPUs of gpud, not of the program, are what a restore goes to.
+	gpud_stop
+	CKF_STUB_MIB=16 gpud_start
+	gpu_restore_fails "$D/fast" "MiB free"
+	gpud_stop
+	CKF_STUB_GPUS=0 gpu_restore_fails "$D/fast" NO_DEVICE
+}
+
+gpud_dies() {
+	gpud_start
+	# In the middle of a fill: the client notices, and nothing is left.
+	CKF_STUB_DELAY_US=20000 restore "$CRIU" "$D/fast" --libdir "$(plugin_of "$CRIU")" &
+	local pid=$!
+	sleep 0.1
+	kill -9 "$GPUD_PID"
+	if wait "$pid"; then
+		check "$PID"
+		stop "$PID"
+	fi
+	wait_for 20 is_gone "$PID" || fail "gpud has died: a process is left"
+	gpud_stop
+	gpu_idle
+}
+
+failures() {
+	export CKF_STUB_FAIL_FILE=$FAIL
+	no_failure
+	app_start agent devices=2
+	gpud_start
+	disk_full
+	dump_calls
+	gpu_dump "$D/dump"
+	convert "$D/dump" "$D/fast"
+	restore_calls
+	broken_pack
+	no_room
+	gpud_dies
+	# After all that it still works.
+	gpud_start
+	gpu_restore "$D/fast"
+	check "$PID"
+	stop "$PID"
+	gpud_stop
+	gpu_idle
+	rm -rf "$D/dump" "$D/fast" "$D/failed"
+}
+
+each_version failures
