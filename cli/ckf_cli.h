@@ -34,18 +34,22 @@ extern const struct cli_verb cli_verb_run;
 extern const struct cli_verb cli_verb_park;
 extern const struct cli_verb cli_verb_unpark;
 extern const struct cli_verb cli_verb_gpud;
+extern const struct cli_verb cli_verb_calibrate;
 
 /* options.c: values of options. 0, or -EINVAL. */
 
 /* Decimal, with K, M or G for powers of 1024. */
 int cli_parse_bytes(const char *s, uint64_t *bytes);
 int cli_parse_int(const char *s, int min, int max, int *value);
-/* auto, raw, lz4, zstd. */
+/* auto, raw, lz4, zstd, bf16. */
 int cli_parse_codec(const char *s, int *codec);
+/* ram, nvme, ssd, network, or bytes per second as above. */
+int cli_parse_profile(const char *s, struct ckf_storage *storage);
 /* -EINVAL when the codec has no such level; *min and *max say which it has. */
 int cli_check_level(int codec, int level, int *min, int *max);
 
 #define CLI_MAX_THREADS 256
+#define CLI_MAX_NICE 19
 
 /* Directories that --base has named. */
 struct cli_bases {
@@ -71,6 +75,12 @@ struct cli_rewrite {
 int cli_rewrite(const struct cli_verb *verb, int argc, char **argv, const struct cli_rewrite *rw);
 
 /* print.c */
+
+#define CLI_PROFILE_LEN 48
+/* "nvme (3.00 GB/s), measured". Returns buf. */
+const char *cli_profile(const struct ckf_storage *storage, char buf[CLI_PROFILE_LEN]);
+/* New reference, or NULL. */
+json_t *cli_profile_json(const struct ckf_storage *storage);
 
 #define CLI_BYTES_LEN 16
 /* "17 B", "1.5 GiB". Returns buf. */

@@ -93,6 +93,9 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes);
 /* Resident after a restore, at most. */
 uint64_t insp_restored_bytes(const struct insp *insp);
 
+/* The time of a restore from such storage, with the CPUs of this machine. */
+double insp_estimate_s(const struct insp *insp, uint64_t bytes_per_s);
+
 void insp_print_text(const struct insp *insp);
 void insp_print_plan(const struct insp *insp);
 void insp_print_chunks(const struct insp *insp);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* ckfast convert: a dump becomes a fast image. */
 #include <getopt.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
 
 #include "ckf_cli.h"
 
@@ -11,6 +14,7 @@ struct convert_args {
 	struct cli_bases bases;
 	const char *dump;
 	const char *fast;
+	int nice;
 	bool level_set;
 	bool json;
 	bool quiet;
@@ -28,6 +32,8 @@ enum {
 	OPT_LEVEL,
 	OPT_EXTENT_SIZE,
 	OPT_THREADS,
+	OPT_PROFILE,
+	OPT_NICE,
 	OPT_FORCE,
 	OPT_JSON,
 	OPT_BASE,
@@ -39,6 +45,9 @@ static const struct option long_opts[] = {
 	{ "level", required_argument, NULL, OPT_LEVEL },
 	{ "extent-size", required_argument, NULL, OPT_EXTENT_SIZE },
 	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "jobs", required_argument, NULL, OPT_THREADS },
+	{ "nice", required_argument, NULL, OPT_NICE },
+	{ "profile", required_argument, NULL, OPT_PROFILE },
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "quiet", no_argument, NULL, 'q' },
@@ -64,7 +73,8 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 	switch (opt) {
 	case OPT_CODEC:
 		if (cli_parse_codec(optarg, &args->opts.codec))
-			return cli_usage(verb, "--codec %s: want auto, raw, lz4 or zstd", optarg);
+			return cli_usage(verb, "--codec %s: want auto, raw, lz4, zstd or bf16",
+					 optarg);
 		break;
 	case OPT_LEVEL:
 		if (cli_parse_int(optarg, INT32_MIN, INT32_MAX, &args->opts.level))
@@ -82,6 +92,16 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 	case OPT_BASE:
 		if (cli_add_bases(optarg, &args->bases))
 			return cli_usage(verb, "--base %s: want directories", optarg);
+		break;
+	case OPT_PROFILE:
+		if (cli_parse_profile(optarg, &args->opts.storage))
+			return cli_usage(verb,
+					 "--profile %s: want ram, nvme, ssd, network or bytes/s",
+					 optarg);
+		break;
+	case OPT_NICE:
+		if (cli_parse_int(optarg, 0, CLI_MAX_NICE, &args->nice))
+			return cli_usage(verb, "--nice %s: want 0 to %d", optarg, CLI_MAX_NICE);
 		break;
 	case OPT_FORCE:
 		args->opts.force = true;
@@ -150,7 +170,7 @@ static void on_warning(void *arg, const char *msg)
 
 static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 {
-	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], c[CLI_BYTES_LEN];
+	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], c[CLI_BYTES_LEN], profile[CLI_PROFILE_LEN];
 	double seconds = (double)s->ns / 1e9;
 
 	printf("%s: %" PRIu64 " task%s, %s of pages in %.1f s (%.2f GB/s)\n", fast, s->nr_tasks,
@@ -167,6 +187,8 @@ static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 	if (s->pack_bytes && s->page_bytes)
 		printf(", ratio %.2f", (double)s->page_bytes / (double)s->pack_bytes);
 	putchar('\n');
+	if (s->storage.bytes_per_s)
+		printf("codecs chosen for %s\n", cli_profile(&s->storage, profile));
 }
 
 static int print_json(const struct cli_verb *verb, const struct ckf_convert_stats *s)
@@ -180,6 +202,8 @@ static int print_json(const struct cli_verb *verb, const struct ckf_convert_stat
 		(json_int_t)s->nr_chunks, "tasks", (json_int_t)s->nr_tasks, "ns", (json_int_t)s->ns,
 		"base_bytes", (json_int_t)s->base_bytes, "bases", (json_int_t)s->nr_bases);
 
+	if (obj && s->storage.bytes_per_s)
+		json_object_set_new(obj, "profile", cli_profile_json(&s->storage));
 	return cli_json_print(verb, obj);
 }
 
@@ -190,6 +214,8 @@ static int convert(const struct cli_verb *verb, struct convert_args *args)
 	struct ckf_error err = { 0 };
 	int rc;
 
+	if (args->nice && setpriority(PRIO_PROCESS, 0, args->nice))
+		cli_message(verb, args->dump, strerror(errno));
 	args->opts.bases = args->bases.dirs;
 	args->opts.nr_bases = args->bases.nr;
 	args->opts.progress = on_progress;
@@ -227,10 +253,14 @@ const struct cli_verb cli_verb_convert = {
 	.args = "DUMP FAST",
 	.summary = "Makes the fast image FAST of the CRIU dump DUMP, which stays as it is.",
 	.help = "  --base DIR[,DIR...]  fast images: what they hold is not stored again\n"
-		"  --codec NAME         auto (default), raw, lz4 or zstd\n"
+		"  --codec NAME         auto (default), raw, lz4, zstd or bf16\n"
 		"  --level N            level of lz4 or zstd\n"
 		"  --extent-size SIZE   4M, 8M or 16M (default): the unit of reading\n"
-		"  --threads N          default: the CPUs\n"
+		"  --profile NAME       what auto chooses for: ram, nvme, ssd, network, or\n"
+		"                       bytes/s; default: what FAST lies on\n"
+		"  --jobs N, --threads N\n"
+		"                       default: the CPUs\n"
+		"  --nice N             a lower priority, 1 to 19\n"
 		"  --force              replace FAST if it is there\n"
 		"  --json               the summary as JSON\n"
 		"  -q, --quiet          errors only\n",

@@ -191,6 +191,8 @@ static int unpark(struct park *p)
 	if (!ret && ckf_gpu_images_probe(p->dir_fd))
 		ret = ckf_gpu_fill_start(p->socket, find_helper(p), p->dir_fd, &fill, &p->err);
 	if (!ret && fill)
+		ret = ckf_gpu_fill_accepted(fill, p->gpu, &p->err);
+	if (!ret && fill)
 		ret = ckf_gpu_fill_wait(fill, image_pid, p->gpu, NULL, &p->err);
 	if (!ret)
 		ret = ckf_freeze(p->pid, &frozen, &p->err);

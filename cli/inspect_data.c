@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../convert/ckf_model.h"
+#include "../convert/pool.h"
 #include "ckf_inspect.h"
 
 /* CRIU's VMA status bits, criu/include/image.h. */
@@ -281,6 +283,14 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 	if (!nr_lanes || !it->fill_bytes)
 		return 0;
 	return (double)it->max_lane_bytes * (double)nr_lanes / (double)it->fill_bytes;
+}
+
+double insp_estimate_s(const struct insp *insp, uint64_t bytes_per_s)
+{
+	struct ckf_restore_work work;
+
+	ckf_model_work(insp->img->idx, &work);
+	return ckf_model_restore_s(&work, bytes_per_s, ckf_pool_threads(0));
 }
 
 uint64_t insp_restored_bytes(const struct insp *insp)

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "../convert/ckf_model.h"
 #include "ckf_inspect.h"
 
 #define HEX64_BYTES 17
@@ -90,6 +91,8 @@ static json_t *json_features(const struct ckf_index *idx)
 		json_array_append_new(list, json_string("lz4"));
 	if (idx->incompat & CKF_INCOMPAT_ZSTD)
 		json_array_append_new(list, json_string("zstd"));
+	if (idx->incompat & CKF_INCOMPAT_BF16)
+		json_array_append_new(list, json_string("bf16"));
 	if (idx->incompat & CKF_INCOMPAT_BASES)
 		json_array_append_new(list, json_string("bases"));
 	return list;
@@ -226,6 +229,24 @@ static json_t *json_chunks(const struct ckf_index *idx)
 	return list;
 }
 
+/* By profile, with as many cores as are here. */
+static json_t *json_estimates(const struct insp *insp)
+{
+	json_t *obj = json_object();
+	struct ckf_storage s;
+
+	for (uint32_t p = CKF_PROFILE_RAM; p < CKF_PROFILE_END; p++) {
+		ckf_profile_get(p, &s);
+		json_object_set_new(obj, ckf_profile_name(p),
+				    json_real(insp_estimate_s(insp, s.bytes_per_s)));
+	}
+	if (insp->img->idx->storage.bytes_per_s)
+		json_object_set_new(
+			obj, "recorded",
+			json_real(insp_estimate_s(insp, insp->img->idx->storage.bytes_per_s)));
+	return obj;
+}
+
 static json_t *json_image(const struct insp *insp, bool plan, bool chunks)
 {
 	const struct ckf_index *idx = insp->img->idx;
@@ -241,6 +262,10 @@ static json_t *json_image(const struct insp *insp, bool plan, bool chunks)
 		json_u64(insp_restored_bytes(insp)), "files", json_files(idx), "targets",
 		json_targets(insp, plan), "bases", json_bases(insp));
 
+	if (obj && idx->storage.bytes_per_s)
+		json_object_set_new(obj, "profile", cli_profile_json(&idx->storage));
+	if (obj)
+		json_object_set_new(obj, "restore_estimate_s", json_estimates(insp));
 	if (obj && chunks)
 		json_object_set_new(obj, "chunk_list", json_chunks(idx));
 	return obj;

@@ -64,9 +64,10 @@ static void print_head(const struct insp *insp)
 	idx = insp->img->idx;
 	printf("%s: fast image, format %u.%u, id %s\n", insp->path, idx->version_major,
 	       idx->version_minor, ckf_id_hex(idx->image_id, id));
-	printf("  features   %s%s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
+	printf("  features   %s%s%s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
 	       idx->incompat & CKF_INCOMPAT_LZ4 ? " lz4" : "",
 	       idx->incompat & CKF_INCOMPAT_ZSTD ? " zstd" : "",
+	       idx->incompat & CKF_INCOMPAT_BF16 ? " bf16" : "",
 	       idx->incompat & CKF_INCOMPAT_BASES ? " bases" : "");
 	printf("  pack       %s, extents of %u MiB: %" PRIu64 ", filled %.1f %%\n",
 	       cli_bytes(idx->pack_bytes, a), idx->extent_bytes >> 20, insp->nr_extents,
@@ -210,13 +211,20 @@ static void print_targets(const struct insp *insp)
 static void print_restore(const struct insp *insp)
 {
 	char read[CLI_BYTES_LEN], fill[CLI_BYTES_LEN], inherit[CLI_BYTES_LEN], zero[CLI_BYTES_LEN];
-	double gb = (double)insp->sum.read_bytes / 1e9;
+	const struct ckf_storage *s = &insp->img->idx->storage;
+	char profile[CLI_PROFILE_LEN];
 
-	printf("\nA restore reads %s (%.2f s at 1 GB/s, %.2f s at 4 GB/s) and fills at most %s\n"
+	printf("\nA restore reads %s and fills at most %s\n"
 	       "(%s of it zeros; %s more stay shared with a parent task).\n",
-	       cli_bytes(insp->sum.read_bytes, read), gb, gb / 4,
-	       cli_bytes(insp_restored_bytes(insp), fill), cli_bytes(insp->sum.zero_bytes, zero),
-	       cli_bytes(insp->sum.inherit_bytes, inherit));
+	       cli_bytes(insp->sum.read_bytes, read), cli_bytes(insp_restored_bytes(insp), fill),
+	       cli_bytes(insp->sum.zero_bytes, zero), cli_bytes(insp->sum.inherit_bytes, inherit));
+	if (s->bytes_per_s)
+		printf("Estimated with the CPUs of this machine from %s: %.2f s.\n",
+		       cli_profile(s, profile), insp_estimate_s(insp, s->bytes_per_s));
+	else
+		printf("Estimated with the CPUs of this machine: %.2f s at 1 GB/s, %.2f s at 4 "
+		       "GB/s.\n",
+		       insp_estimate_s(insp, 1000000000), insp_estimate_s(insp, 4000000000));
 	printf("The index is whole. `ckfast verify` checks every byte.\n");
 }
 

@@ -13,9 +13,9 @@
 #define TITLE_BYTES 32
 
 static const struct cli_verb *const verbs[] = {
-	&cli_verb_convert, &cli_verb_inspect, &cli_verb_verify,
-	&cli_verb_extract, &cli_verb_flatten, &cli_verb_run,
-	&cli_verb_gpud,	   &cli_verb_park,    &cli_verb_unpark,
+	&cli_verb_convert, &cli_verb_inspect,	&cli_verb_verify, &cli_verb_extract,
+	&cli_verb_flatten, &cli_verb_calibrate, &cli_verb_run,	  &cli_verb_gpud,
+	&cli_verb_park,	   &cli_verb_unpark,
 };
 
 #define NR_VERBS (sizeof(verbs) / sizeof(*verbs))
@@ -27,7 +27,7 @@ static void print_usage(FILE *f)
 		   "Makes fast images of CRIU dumps, which a patched CRIU restores from.\n"
 		   "\n");
 	for (size_t i = 0; i < NR_VERBS; i++)
-		fprintf(f, "  %-8s %-11s %s\n", verbs[i]->name, verbs[i]->args, verbs[i]->summary);
+		fprintf(f, "  %-9s %-11s %s\n", verbs[i]->name, verbs[i]->args, verbs[i]->summary);
 	fprintf(f, "\n"
 		   "  ckfast VERB --help tells the options of a verb\n"
 		   "  ckfast --version   prints the version\n");

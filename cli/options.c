@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../format/ckf_codec.h"
+#include "../convert/ckf_model.h"
 #include "ckf_cli.h"
 
 int cli_parse_bytes(const char *s, uint64_t *bytes)
@@ -61,6 +62,20 @@ int cli_parse_codec(const char *s, int *codec)
 		}
 	}
 	return -EINVAL;
+}
+
+int cli_parse_profile(const char *s, struct ckf_storage *storage)
+{
+	for (uint32_t p = CKF_PROFILE_RAM; p < CKF_PROFILE_END; p++) {
+		if (!strcmp(s, ckf_profile_name(p))) {
+			ckf_profile_get(p, storage);
+			return 0;
+		}
+	}
+	*storage = (struct ckf_storage){ .nr_cores = CKF_MODEL_CORES };
+	if (cli_parse_bytes(s, &storage->bytes_per_s) || !storage->bytes_per_s)
+		return -EINVAL;
+	return 0;
 }
 
 int cli_check_level(int codec, int level, int *min, int *max)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../convert/ckf_model.h"
 #include "ckf_cli.h"
 
 const char *cli_bytes(uint64_t bytes, char buf[CLI_BYTES_LEN])
@@ -64,6 +65,29 @@ int cli_json_print(const struct cli_verb *verb, json_t *obj)
 	putchar('\n');
 	json_decref(obj);
 	return rc;
+}
+
+const char *cli_profile(const struct ckf_storage *storage, char buf[CLI_PROFILE_LEN])
+{
+	double gb = (double)storage->bytes_per_s / 1e9;
+
+	if (storage->profile == CKF_PROFILE_NUMBER || storage->profile >= CKF_PROFILE_END)
+		snprintf(buf, CLI_PROFILE_LEN, "%.3f GB/s", gb);
+	else
+		snprintf(buf, CLI_PROFILE_LEN, "%s (%.3f GB/s)%s",
+			 ckf_profile_name(storage->profile), gb,
+			 storage->measured ? ", measured" : "");
+	return buf;
+}
+
+json_t *cli_profile_json(const struct ckf_storage *storage)
+{
+	/* A number from an image may be above what JSON integers of jansson hold. */
+	uint64_t speed = storage->bytes_per_s > INT64_MAX ? INT64_MAX : storage->bytes_per_s;
+
+	return json_pack("{ss sI si sb}", "name", ckf_profile_name(storage->profile), "bytes_per_s",
+			 (json_int_t)speed, "cores", (int)storage->nr_cores, "measured",
+			 (int)storage->measured);
 }
 
 uint64_t cli_now_ns(void)

@@ -10,7 +10,7 @@
 #define CKF_CONVERT_H
 
 #include "../format/ckf_error.h"
-#include "../format/ckf_disk.h"
+#include "../format/ckf_index.h"
 
 struct ckf_progress {
 	uint64_t done_bytes;   /* of page data read */
@@ -22,11 +22,16 @@ struct ckf_progress {
 
 struct ckf_convert_opts {
 	size_t size;	       /* sizeof(struct ckf_convert_opts) */
-	int codec;	       /* CKF_CODEC_AUTO, or RAW, LZ4, ZSTD */
+	int codec;	       /* CKF_CODEC_AUTO, or RAW, LZ4, ZSTD, BF16 */
 	int level;	       /* 0: the codec's default */
 	uint32_t extent_bytes; /* 0: 16 MiB */
 	unsigned int threads;  /* 0: the CPUs that may be used */
-	bool force;	       /* replace an existing destination */
+	/*
+	 * What CKF_CODEC_AUTO is to choose for; bytes_per_s 0: the storage of the destination,
+	 * found out where that is worth it and taken for nvme else.
+	 */
+	struct ckf_storage storage;
+	bool force; /* replace an existing destination */
 	/*
 	 * Directories of other fast images. convert: what they hold is not stored again. extract
 	 * and flatten: where bases are that are no longer where the image says.
@@ -55,6 +60,7 @@ struct ckf_convert_stats {
 	uint64_t nr_bases; /* that the image needs */
 	uint64_t nr_tasks;
 	uint64_t ns;
+	struct ckf_storage storage; /* what was chosen for */
 };
 
 /* dump and fast are paths of directories; fast must not exist unless force. */

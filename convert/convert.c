@@ -11,6 +11,7 @@
 #include "../format/ckf_codec.h"
 #include "../loader/ckf_image.h"
 #include "../loader/io_util.h"
+#include "ckf_model.h"
 #include "files.h"
 #include "img.h"
 #include "output.h"
@@ -20,6 +21,8 @@
 /* A chunk that does not fit into the rest of an extent leaves it empty: large ones waste less. */
 #define DEFAULT_EXTENT_BYTES CKF_MAX_EXTENT_BYTES
 #define NO_FILE (-1)
+/* A smaller dump is restored in no time from anything: not worth a measurement. */
+#define MEASURE_FROM_BYTES (256ull << 20)
 
 struct convert {
 	struct ckf_convert_opts opts;
@@ -51,7 +54,7 @@ static int check_opts(const struct convert *c)
 	int min = 0, max = 0;
 
 	if (o->codec != CKF_CODEC_AUTO && o->codec != CKF_CODEC_RAW && o->codec != CKF_CODEC_LZ4 &&
-	    o->codec != CKF_CODEC_ZSTD)
+	    o->codec != CKF_CODEC_ZSTD && o->codec != CKF_CODEC_BF16)
 		return ckf_error_set(c->err, -EINVAL, "unknown codec %d", o->codec);
 	if (o->codec != CKF_CODEC_AUTO)
 		ckf_codec_levels((uint32_t)o->codec, &min, &max);
@@ -59,6 +62,8 @@ static int check_opts(const struct convert *c)
 		return ckf_error_set(c->err, -EINVAL,
 				     "level %d is not one of this codec (%d to %d)", o->level, min,
 				     max);
+	if (o->storage.bytes_per_s && !o->storage.nr_cores)
+		return ckf_error_set(c->err, -EINVAL, "no core is there to decode");
 	if (o->extent_bytes != CKF_MIN_EXTENT_BYTES && o->extent_bytes != 8u << 20 &&
 	    o->extent_bytes != CKF_MAX_EXTENT_BYTES)
 		return ckf_error_set(c->err, -EINVAL, "an extent has 4, 8 or 16 MiB, not %u bytes",
@@ -379,6 +384,7 @@ static int make_index(struct convert *c, const char *fast)
 	if (ret)
 		return ret;
 	c->idx = (struct ckf_index){
+		.storage = c->opts.storage,
 		.pack_bytes = b->pack_bytes,
 		.extent_bytes = c->opts.extent_bytes,
 		.max_chunk_pages = CKF_CUT_MAX_PAGES,
@@ -421,6 +427,22 @@ static void fill_stats(struct convert *c)
 	s->pack_bytes = c->idx.pack_bytes;
 	s->nr_chunks = c->idx.nr_chunks;
 	s->nr_tasks = c->dump->nr_tasks;
+	s->storage = c->opts.storage;
+}
+
+/* After this, opts.storage says what codecs are chosen for, if they are chosen. */
+static void choose_storage(struct convert *c)
+{
+	struct ckf_storage *s = &c->opts.storage;
+
+	if (!s->bytes_per_s && c->opts.codec == CKF_CODEC_AUTO) {
+		if (ckf_storage_is_ram(c->out.dir_fd))
+			ckf_profile_get(CKF_PROFILE_RAM, s);
+		else if (c->stats.page_bytes < MEASURE_FROM_BYTES)
+			ckf_profile_get(CKF_PROFILE_NVME, s);
+		else
+			ckf_storage_measure(c->out.dir_fd, s);
+	}
 }
 
 static int convert_into(struct convert *c, const char *fast)
@@ -440,8 +462,10 @@ static int convert_into(struct convert *c, const char *fast)
 		if (c->pack_fd < 0)
 			ret = c->pack_fd;
 	}
-	if (!ret)
+	if (!ret) {
+		choose_storage(c);
 		ret = convert_pages(c);
+	}
 	if (!ret)
 		ret = make_index(c, fast);
 	if (!ret)

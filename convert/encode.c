@@ -1,87 +1,155 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The choice of a codec per chunk.
+ * The choice of a codec per chunk: by the time that a restore takes, as ckf_model.h has it.
  *
  * Chunks are placed on page borders: what counts is the stored size rounded up to pages, and a
  * codec that does not save a page costs time and gives nothing.
  */
 #include <string.h>
 
+#include "../format/planes.h"
 #include "ckf_convert.h"
 #include "encode.h"
 
-/* Of 100 bytes, what a codec may leave for "auto" to take it. LZ4 decodes several times faster. */
-#define AUTO_LZ4_PERCENT 80
-#define AUTO_ZSTD_PERCENT 70
 /* A sample that gets no smaller than this says that the chunk will not either. */
 #define SAMPLE_PERCENT 75
+/* By how many bits for each byte planes must be better for a chunk to look like floats. */
+#define FLOAT_BITS (CKF_PLANES_BITS(1) / 4)
+/* Storage that is slower than this is worth a level of zstd that takes longer to encode. */
+#define SLOW_BYTES_PER_S 1000000000ull
+#define SLOW_ZSTD_LEVEL 3
 
-static size_t percent_pages(size_t bytes, unsigned int percent)
+/* The best so far. Its bytes are in one half of the scratch, the other one is for the next try. */
+struct choice {
+	struct ckf_worker *w;
+	const struct ckf_encode_opts *opts;
+	const uint8_t *data;
+	uint32_t nr_pages;
+	uint8_t codec;
+	size_t stored_bytes;
+	uint64_t cost_ps;
+	uint8_t *stored;
+	uint8_t *room;
+};
+
+/* Encodes, and keeps the result if a restore is faster with it, or as fast and reads less. */
+static int try_codec(struct choice *c, uint8_t codec, int level)
 {
-	return bytes * percent / 100 / CKF_PAGE_BYTES * CKF_PAGE_BYTES;
+	const struct ckf_storage *s = &c->opts->storage;
+	size_t bytes = (size_t)c->nr_pages * CKF_PAGE_BYTES;
+	uint8_t *room = c->room;
+	uint64_t cost;
+	int64_t n;
+
+	/* Not even nothing to read would make up for decoding. */
+	if (ckf_model_chunk_ps(s, codec, 0, bytes) > c->cost_ps)
+		return 0;
+	n = ckf_encode(c->w->codec, codec, level, c->data, bytes, room, bytes - CKF_PAGE_BYTES);
+	if (n <= 0)
+		return (int)n;
+	cost = ckf_model_chunk_ps(s, codec, (uint64_t)n, bytes);
+	if (cost > c->cost_ps || (cost == c->cost_ps && (size_t)n >= c->stored_bytes))
+		return 0;
+	c->codec = codec;
+	c->cost_ps = cost;
+	c->stored_bytes = (size_t)n;
+	c->room = c->stored;
+	c->stored = room;
+	return 0;
+}
+
+static bool looks_like_floats(const struct choice *c)
+{
+	struct ckf_planes_guess g;
+
+	ckf_planes_look(c->data, (size_t)c->nr_pages * CKF_PAGE_BYTES, &g);
+	return g.bits + FLOAT_BITS <= g.byte_bits;
 }
 
 /*
- * True when zstd is worth trying: LZ4 found no repeats, but the bytes may still be far from evenly
- * distributed. Some pages from all over the chunk stand for it.
+ * True when zstd is worth trying: the bytes may be far from evenly distributed even where LZ4 finds
+ * no repeats. Some pages from all over the chunk stand for it.
  */
-static bool sample_shrinks(struct ckf_worker *w, const uint8_t *data, uint32_t nr_pages)
+static bool sample_shrinks(const struct choice *c)
 {
 	const size_t bytes = CKF_ENCODE_SAMPLE_PAGES * CKF_PAGE_BYTES;
-	uint8_t *sample = w->scratch;
-	uint8_t *out = w->scratch + bytes;
-	uint32_t step = nr_pages / CKF_ENCODE_SAMPLE_PAGES;
+	uint8_t *sample = c->w->scratch + 2 * (size_t)CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES;
+	uint8_t *out = sample + bytes;
+	uint32_t step = c->nr_pages / CKF_ENCODE_SAMPLE_PAGES;
 
 	if (step < 2)
 		return true;
 	for (uint32_t i = 0; i < CKF_ENCODE_SAMPLE_PAGES; i++)
-		memcpy(sample + i * CKF_PAGE_BYTES, data + (size_t)i * step * CKF_PAGE_BYTES,
+		memcpy(sample + i * CKF_PAGE_BYTES, c->data + (size_t)i * step * CKF_PAGE_BYTES,
 		       CKF_PAGE_BYTES);
-	return ckf_encode(w->codec, CKF_CODEC_ZSTD, 1, sample, bytes, out,
+	return ckf_encode(c->w->codec, CKF_CODEC_ZSTD, 1, sample, bytes, out,
 			  bytes * SAMPLE_PERCENT / 100) > 0;
 }
 
-static int64_t encode_auto(struct ckf_worker *w, const uint8_t *data, uint32_t nr_pages,
-			   uint8_t *codec)
+/* What decodes fast first: it shows what a slower one has to beat. */
+static int choose_auto(struct choice *c)
 {
-	size_t bytes = (size_t)nr_pages * CKF_PAGE_BYTES;
-	size_t room = percent_pages(bytes, AUTO_LZ4_PERCENT);
-	int64_t n = 0;
+	const struct ckf_storage *s = &c->opts->storage;
+	int level = s->bytes_per_s < SLOW_BYTES_PER_S ? SLOW_ZSTD_LEVEL : 1;
+	uint64_t bytes = (uint64_t)c->nr_pages * CKF_PAGE_BYTES;
+	int ret = 0;
 
-	*codec = CKF_CODEC_LZ4;
-	if (room)
-		n = ckf_encode(w->codec, *codec, 0, data, bytes, w->scratch, room);
-	room = percent_pages(bytes, AUTO_ZSTD_PERCENT);
-	if (n || !room || !sample_shrinks(w, data, nr_pages))
-		return n;
-	*codec = CKF_CODEC_ZSTD;
-	return ckf_encode(w->codec, *codec, 1, data, bytes, w->scratch, room);
+	if (ckf_model_chunk_ps(s, CKF_CODEC_BF16, 0, bytes) <= c->cost_ps && looks_like_floats(c))
+		ret = try_codec(c, CKF_CODEC_BF16, 0);
+	if (!ret)
+		ret = try_codec(c, CKF_CODEC_LZ4, 0);
+	if (!ret && ckf_model_chunk_ps(s, CKF_CODEC_ZSTD, 0, bytes) <= c->cost_ps &&
+	    sample_shrinks(c))
+		ret = try_codec(c, CKF_CODEC_ZSTD, level);
+	return ret;
+}
+
+static int choose(struct choice *c)
+{
+	size_t bytes = (size_t)c->nr_pages * CKF_PAGE_BYTES;
+	int64_t n;
+
+	if (c->nr_pages < 2 || c->opts->codec == CKF_CODEC_RAW)
+		return 0;
+	if (c->opts->codec == CKF_CODEC_AUTO)
+		return choose_auto(c);
+	n = ckf_encode(c->w->codec, (uint32_t)c->opts->codec, c->opts->level, c->data, bytes,
+		       c->room, bytes - CKF_PAGE_BYTES);
+	if (n <= 0)
+		return (int)n;
+	c->codec = (uint8_t)c->opts->codec;
+	c->stored_bytes = (size_t)n;
+	c->stored = c->room;
+	return 0;
 }
 
 int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, uint8_t *data,
 		     uint32_t nr_pages, struct ckf_encoded *out)
 {
 	size_t bytes = (size_t)nr_pages * CKF_PAGE_BYTES;
-	int64_t n = 0;
-	size_t stored;
+	struct choice c = {
+		.w = w,
+		.opts = opts,
+		.data = data,
+		.nr_pages = nr_pages,
+		.codec = CKF_CODEC_RAW,
+		.stored_bytes = bytes,
+		.stored = w->scratch,
+		.room = w->scratch + (size_t)CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES,
+	};
+	int ret;
 
-	if (opts->codec == CKF_CODEC_AUTO) {
-		n = encode_auto(w, data, nr_pages, &out->codec);
-	} else if (opts->codec != CKF_CODEC_RAW && nr_pages > 1) {
-		out->codec = (uint8_t)opts->codec;
-		n = ckf_encode(w->codec, out->codec, opts->level, data, bytes, w->scratch,
-			       bytes - CKF_PAGE_BYTES);
-	}
-	if (n < 0)
-		return (int)n;
-	if (!n) {
-		out->codec = CKF_CODEC_RAW;
-		out->stored_bytes = (uint32_t)bytes;
+	if (opts->codec == CKF_CODEC_AUTO)
+		c.cost_ps = ckf_model_chunk_ps(&opts->storage, CKF_CODEC_RAW, bytes, bytes);
+	ret = choose(&c);
+	if (ret)
+		return ret;
+	out->codec = c.codec;
+	out->stored_bytes = (uint32_t)c.stored_bytes;
+	if (c.codec == CKF_CODEC_RAW)
 		return 0;
-	}
-	stored = (size_t)n;
-	memcpy(data, w->scratch, stored);
-	memset(data + stored, 0, ckf_align_up(stored, CKF_PAGE_BYTES) - stored);
-	out->stored_bytes = (uint32_t)stored;
+	memcpy(data, c.stored, c.stored_bytes);
+	memset(data + c.stored_bytes, 0,
+	       ckf_align_up(c.stored_bytes, CKF_PAGE_BYTES) - c.stored_bytes);
 	return 0;
 }

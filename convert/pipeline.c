@@ -713,7 +713,6 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 {
 	struct pipeline *p = calloc(1, sizeof(*p));
 	unsigned int threads = thread_count(opts->user);
-	size_t scratch = CKF_ENCODE_SCRATCH_BYTES(CKF_CUT_MAX_PAGES);
 	int ret;
 
 	if (!p)
@@ -721,12 +720,11 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->opts = opts;
 	p->encode.codec = opts->user->codec;
 	p->encode.level = opts->user->level;
+	p->encode.storage = opts->user->storage;
 	p->build = b;
-	if (opts->bases && scratch < CKF_BASES_SCRATCH_BYTES)
-		scratch = CKF_BASES_SCRATCH_BYTES;
 	ret = alloc_all(p, threads, err);
 	if (!ret)
-		ret = ckf_pool_start(&p->pool, threads, scratch, err);
+		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
 	if (!ret)
 		ret = run_all(p, err);
 	ckf_pool_stop(p->pool);

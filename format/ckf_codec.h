@@ -21,7 +21,7 @@ void ckf_codec_ctx_free(struct ckf_codec_ctx *ctx);
  * Encodes src_bytes (a multiple of the page size, at most CKF_MAX_CHUNK_PAGES pages) at src into
  * dst of dst_bytes. Returns the number of bytes stored, 0 when the result would not fit into
  * dst_bytes (or would not be smaller than the source), or -errno. level: the codec's own, 0 for
- * its default. Only for CKF_CODEC_LZ4 and CKF_CODEC_ZSTD.
+ * its default. Only for CKF_CODEC_LZ4, CKF_CODEC_ZSTD and CKF_CODEC_BF16.
  */
 int64_t ckf_encode(struct ckf_codec_ctx *ctx, uint32_t codec, int level, const void *src,
 		   size_t src_bytes, void *dst, size_t dst_bytes);

@@ -16,10 +16,12 @@
 
 #define CKF_INCOMPAT_LZ4 (1ull << 0)
 #define CKF_INCOMPAT_ZSTD (1ull << 1)
+#define CKF_INCOMPAT_BF16 (1ull << 2)
 #define CKF_INCOMPAT_BASES (1ull << 3)
 #define CKF_INCOMPAT_DEVICES (1ull << 4)
-#define CKF_INCOMPAT_ALL \
-	(CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_BASES | CKF_INCOMPAT_DEVICES)
+#define CKF_INCOMPAT_ALL                                                                 \
+	(CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_BF16 | CKF_INCOMPAT_BASES | \
+	 CKF_INCOMPAT_DEVICES)
 
 #define CKF_ID_BYTES 16
 #define CKF_MAX_SECTIONS 64
@@ -28,6 +30,7 @@
 #define CKF_MAX_EXTENT_BYTES (16u << 20)
 #define CKF_SECTION_ALIGN 64
 #define CKF_SECTION_OPTIONAL (1u << 31)
+#define CKF_SECTION_STORAGE (CKF_SECTION_OPTIONAL + 1)
 #define CKF_MAX_NAME_BYTES 255
 #define CKF_MAX_LINK_BYTES 4095
 #define CKF_MAX_BASES 255
@@ -52,6 +55,7 @@ enum ckf_codec {
 	CKF_CODEC_RAW = 1,
 	CKF_CODEC_LZ4 = 2,
 	CKF_CODEC_ZSTD = 3,
+	CKF_CODEC_BF16 = 4,
 	CKF_CODEC_END,
 };
 
@@ -66,6 +70,16 @@ enum ckf_target_kind {
 	CKF_TARGET_SHMEM = 2,
 	CKF_TARGET_DEVICE = 3,
 	CKF_TARGET_END,
+};
+
+/* What the image was made to be read from; other numbers are as good as the first. */
+enum ckf_profile {
+	CKF_PROFILE_NUMBER = 0,
+	CKF_PROFILE_RAM = 1,
+	CKF_PROFILE_NVME = 2,
+	CKF_PROFILE_SSD = 3,
+	CKF_PROFILE_NETWORK = 4,
+	CKF_PROFILE_END,
 };
 
 #define CKF_OP_INHERIT (1u << 0)
@@ -169,6 +183,14 @@ struct ckf_disk_base {
 	uint8_t reserved[10];
 };
 
+struct ckf_disk_storage {
+	ckf_le64 bytes_per_s;
+	ckf_le32 profile;
+	ckf_le16 nr_cores;
+	uint8_t measured;
+	uint8_t reserved;
+};
+
 struct ckf_disk_pack_header {
 	uint8_t magic[8];
 	ckf_le16 version_major;
@@ -253,6 +275,10 @@ CKF_AT(ckf_disk_base, path_off, 24);
 CKF_AT(ckf_disk_base, extent_bytes, 32);
 CKF_AT(ckf_disk_base, path_len, 36);
 CKF_AT(ckf_disk_base, reserved, 38);
+CKF_SIZE(ckf_disk_storage, 16);
+CKF_AT(ckf_disk_storage, profile, 8);
+CKF_AT(ckf_disk_storage, nr_cores, 12);
+CKF_AT(ckf_disk_storage, measured, 14);
 CKF_SIZE(ckf_disk_pack_header, 4096);
 CKF_AT(ckf_disk_pack_header, version_major, 8);
 CKF_AT(ckf_disk_pack_header, version_minor, 10);

@@ -78,6 +78,14 @@ struct ckf_huge {
 	uint32_t target;
 };
 
+/* The storage that codecs were chosen for. */
+struct ckf_storage {
+	uint64_t bytes_per_s; /* 0: the image does not say */
+	uint32_t profile;     /* enum ckf_profile */
+	uint16_t nr_cores;    /* that decode at the same time */
+	bool measured;	      /* else somebody named it */
+};
+
 struct ckf_index {
 	uint64_t incompat;
 	uint64_t compat;
@@ -87,6 +95,7 @@ struct ckf_index {
 	uint16_t version_major;
 	uint16_t version_minor;
 	uint8_t image_id[CKF_ID_BYTES]; /* set by decode and by encode */
+	struct ckf_storage storage;
 
 	struct ckf_chunk *chunks;
 	uint64_t nr_chunks;
@@ -156,7 +165,7 @@ int64_t ckf_index_find_target(const struct ckf_index *idx, uint32_t kind, uint64
 /* Position of the first op of t that ends above addr, or t->first_op + t->nr_ops. */
 uint64_t ckf_index_find_op(const struct ckf_index *idx, const struct ckf_target *t, uint64_t addr);
 
-/* "task", "shmem", "device"; "zero", "raw", "lz4", "zstd"; "?" for unknown values. */
+/* "task", "shmem", "device"; "zero", "raw", "lz4", "zstd", "bf16"; "?" for unknown values. */
 const char *ckf_target_kind_name(uint32_t kind);
 const char *ckf_codec_name(uint32_t codec);
 

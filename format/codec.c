@@ -10,10 +10,9 @@
 #include "ckf_index.h"
 
 static const struct ckf_codec_type *const types[CKF_CODEC_END] = {
-	[CKF_CODEC_ZERO] = &ckf_codec_zero,
-	[CKF_CODEC_RAW] = &ckf_codec_raw,
-	[CKF_CODEC_LZ4] = &ckf_codec_lz4,
-	[CKF_CODEC_ZSTD] = &ckf_codec_zstd,
+	[CKF_CODEC_ZERO] = &ckf_codec_zero, [CKF_CODEC_RAW] = &ckf_codec_raw,
+	[CKF_CODEC_LZ4] = &ckf_codec_lz4,   [CKF_CODEC_ZSTD] = &ckf_codec_zstd,
+	[CKF_CODEC_BF16] = &ckf_codec_bf16,
 };
 
 int ckf_codec_ctx_new(struct ckf_codec_ctx **out)
@@ -29,6 +28,7 @@ void ckf_codec_ctx_free(struct ckf_codec_ctx *ctx)
 	ZSTD_freeCCtx(ctx->zstd_encoder);
 	ZSTD_freeDCtx(ctx->zstd_decoder);
 	free(ctx->lz4hc_state);
+	free(ctx->planes);
 	free(ctx);
 }
 

@@ -30,12 +30,21 @@ extern const struct ckf_codec_type ckf_codec_zero;
 extern const struct ckf_codec_type ckf_codec_raw;
 extern const struct ckf_codec_type ckf_codec_lz4;
 extern const struct ckf_codec_type ckf_codec_zstd;
+extern const struct ckf_codec_type ckf_codec_bf16;
+
+/*
+ * A level of zstd for other codecs: no search for repeats, only codes by how often each byte is
+ * there.
+ */
+#define CKF_ZSTD_LITERALS 1000
 
 /* Library state, made when first needed: most contexts only ever decode one codec. */
 struct ckf_codec_ctx {
 	struct ZSTD_CCtx_s *zstd_encoder;
 	struct ZSTD_DCtx_s *zstd_decoder;
 	void *lz4hc_state;
+	uint8_t *planes; /* of floats, apart */
+	size_t planes_bytes;
 };
 
 #endif

@@ -10,21 +10,43 @@
 #include <errno.h>
 #include <string.h>
 
+/* For ZSTD_c_literalCompressionMode, which the shared library has too. */
+#define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 #include <zstd_errors.h>
 
 #define ZSTD_DEFAULT_LEVEL 1
 
+/*
+ * Parameters that leave nothing to be found: matches of 7 bytes, a table of few entries, and steps
+ * that get longer at once. Literals would then not be coded, unless asked for. Compression with a
+ * level does not look at them. A library that refuses one makes larger frames, but right ones.
+ */
+static void set_literals_only(ZSTD_CCtx *c)
+{
+	ZSTD_CCtx_setParameter(c, ZSTD_c_strategy, ZSTD_fast);
+	ZSTD_CCtx_setParameter(c, ZSTD_c_minMatch, 7);
+	ZSTD_CCtx_setParameter(c, ZSTD_c_hashLog, ZSTD_HASHLOG_MIN);
+	ZSTD_CCtx_setParameter(c, ZSTD_c_targetLength, ZSTD_TARGETLENGTH_MAX);
+	ZSTD_CCtx_setParameter(c, ZSTD_c_literalCompressionMode, ZSTD_ps_enable);
+}
+
 static int64_t zstd_encode(struct ckf_codec_ctx *ctx, int level, const struct ckf_codec_io *io)
 {
 	size_t n;
 
-	if (!ctx->zstd_encoder)
+	if (!ctx->zstd_encoder) {
 		ctx->zstd_encoder = ZSTD_createCCtx();
-	if (!ctx->zstd_encoder)
-		return -ENOMEM;
-	n = ZSTD_compressCCtx(ctx->zstd_encoder, io->dst, io->dst_bytes, io->src, io->src_bytes,
-			      level ? level : ZSTD_DEFAULT_LEVEL);
+		if (!ctx->zstd_encoder)
+			return -ENOMEM;
+		set_literals_only(ctx->zstd_encoder);
+	}
+	if (level == CKF_ZSTD_LITERALS)
+		n = ZSTD_compress2(ctx->zstd_encoder, io->dst, io->dst_bytes, io->src,
+				   io->src_bytes);
+	else
+		n = ZSTD_compressCCtx(ctx->zstd_encoder, io->dst, io->dst_bytes, io->src,
+				      io->src_bytes, level ? level : ZSTD_DEFAULT_LEVEL);
 	if (!ZSTD_isError(n))
 		return (int64_t)n;
 	switch (ZSTD_getErrorCode(n)) {

@@ -140,6 +140,8 @@ uint64_t ckf_codec_feature(uint8_t codec)
 		return CKF_INCOMPAT_LZ4;
 	case CKF_CODEC_ZSTD:
 		return CKF_INCOMPAT_ZSTD;
+	case CKF_CODEC_BF16:
+		return CKF_INCOMPAT_BF16;
 	default:
 		return 0;
 	}

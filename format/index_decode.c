@@ -194,6 +194,39 @@ static int check_section_bytes(const struct ckf_decoder *d, uint64_t i,
 	return 0;
 }
 
+#define storage_bad(d, off, ...) ckf_error_rule((d)->err, -EBADMSG, "storage", 0, off, __VA_ARGS__)
+
+/* An optional section that this version knows. Its place and checksum have been checked. */
+static int decode_storage(struct ckf_decoder *d, uint64_t i, const struct ckf_disk_section *s)
+{
+	const uint64_t off = ckf_get64(s->offset);
+	const struct ckf_disk_storage *disk = (const void *)(d->buf + off);
+	struct ckf_storage *out = &d->idx->storage;
+
+	if (ckf_get32(s->entry_bytes) != sizeof(*disk))
+		return table_bad(d, i, "R-sections: entry_bytes, got %u, want %zu",
+				 ckf_get32(s->entry_bytes), sizeof(*disk));
+	if (ckf_get64(s->count) != 1)
+		return table_bad(d, i, "R-storage: count, got %" PRIu64 ", want 1",
+				 ckf_get64(s->count));
+	out->bytes_per_s = ckf_get64(disk->bytes_per_s);
+	out->profile = ckf_get32(disk->profile);
+	out->nr_cores = ckf_get16(disk->nr_cores);
+	out->measured = disk->measured;
+	if (!out->bytes_per_s || !out->nr_cores)
+		return storage_bad(d, off,
+				   "R-storage: speed and cores, got %" PRIu64
+				   " and %u, want at least 1",
+				   out->bytes_per_s, out->nr_cores);
+	if (disk->measured > 1)
+		return storage_bad(d, off, "R-storage: measured, got %u, want 0 or 1",
+				   disk->measured);
+	if (disk->reserved)
+		return storage_bad(d, off, "R-reserved: reserved byte, got %u, want 0",
+				   disk->reserved);
+	return 0;
+}
+
 static int decode_section_table(struct ckf_decoder *d)
 {
 	const struct ckf_disk_header *h = (const void *)d->buf;
@@ -211,6 +244,10 @@ static int decode_section_table(struct ckf_decoder *d)
 		if (ret)
 			return ret;
 		type = ckf_get32(table[i].type);
+		if (type == CKF_SECTION_STORAGE)
+			ret = decode_storage(d, i, &table[i]);
+		if (ret)
+			return ret;
 		if (type >= CKF_SECTION_OPTIONAL)
 			continue;
 		d->part[type].off = ckf_get64(table[i].offset);

@@ -11,17 +11,24 @@
 #include "hash.h"
 #include "index.h"
 
+/* One past the last type that is written; the optional one comes after it. */
+static uint32_t end_type(const struct ckf_index *idx)
+{
+	return idx->nr_bases ? CKF_SECTION_END : CKF_SECTION_BASES;
+}
+
+static uint32_t nr_sections(const struct ckf_index *idx)
+{
+	return end_type(idx) - CKF_SECTION_STRINGS + (idx->storage.bytes_per_s ? 1 : 0);
+}
+
 struct layout {
 	uint32_t end_type; /* one past the last type that is written */
 	uint64_t count[CKF_SECTION_END];
 	uint64_t off[CKF_SECTION_END];
+	uint64_t storage_off; /* 0: none */
 	uint64_t idx_bytes;
 };
-
-static uint32_t nr_sections(const struct layout *l)
-{
-	return l->end_type - CKF_SECTION_STRINGS;
-}
 
 static uint64_t strings_bytes(const struct ckf_index *idx)
 {
@@ -40,10 +47,11 @@ static uint64_t strings_bytes(const struct ckf_index *idx)
 /* False when the index would be longer than 2^64 bytes. */
 static bool layout_sections(const struct ckf_index *idx, struct layout *l)
 {
-	uint64_t end;
+	uint64_t end = sizeof(struct ckf_disk_header) +
+		       nr_sections(idx) * sizeof(struct ckf_disk_section);
 
 	*l = (struct layout){
-		.end_type = idx->nr_bases ? CKF_SECTION_END : CKF_SECTION_BASES,
+		.end_type = end_type(idx),
 		.count = {
 			[CKF_SECTION_STRINGS] = strings_bytes(idx),
 			[CKF_SECTION_CHUNKS] = idx->nr_chunks,
@@ -56,7 +64,6 @@ static bool layout_sections(const struct ckf_index *idx, struct layout *l)
 			[CKF_SECTION_BASES] = idx->nr_bases,
 		},
 	};
-	end = sizeof(struct ckf_disk_header) + nr_sections(l) * sizeof(struct ckf_disk_section);
 	for (uint32_t t = CKF_SECTION_STRINGS; t < l->end_type; t++) {
 		uint64_t bytes;
 
@@ -64,6 +71,12 @@ static bool layout_sections(const struct ckf_index *idx, struct layout *l)
 		if (l->off[t] < end ||
 		    ckf_mul_overflow(l->count[t], ckf_section_types[t].entry_bytes, &bytes) ||
 		    ckf_add_overflow(l->off[t], bytes, &end))
+			return false;
+	}
+	if (idx->storage.bytes_per_s) {
+		l->storage_off = ckf_align_up(end, CKF_SECTION_ALIGN);
+		if (l->storage_off < end ||
+		    ckf_add_overflow(l->storage_off, sizeof(struct ckf_disk_storage), &end))
 			return false;
 	}
 	l->idx_bytes = end;
@@ -189,6 +202,28 @@ static void put_lanes(const struct ckf_index *idx, struct ckf_disk_lane *disk)
 	}
 }
 
+static struct ckf_disk_section section_entry(const uint8_t *buf, uint32_t type,
+					     uint32_t entry_bytes, uint64_t off, uint64_t count)
+{
+	return (struct ckf_disk_section){
+		.type = ckf_put32(type),
+		.entry_bytes = ckf_put32(entry_bytes),
+		.offset = ckf_put64(off),
+		.count = ckf_put64(count),
+		.checksum = ckf_put64(ckf_hash64(buf + off, count * entry_bytes)),
+	};
+}
+
+static void put_storage(const struct ckf_storage *s, struct ckf_disk_storage *disk)
+{
+	*disk = (struct ckf_disk_storage){
+		.bytes_per_s = ckf_put64(s->bytes_per_s),
+		.profile = ckf_put32(s->profile),
+		.nr_cores = ckf_put16(s->nr_cores),
+		.measured = s->measured,
+	};
+}
+
 static void put_sections(const struct ckf_index *idx, const struct layout *l, uint8_t *buf)
 {
 	ckf_le32 *refs = (void *)(buf + l->off[CKF_SECTION_REFS]);
@@ -211,6 +246,8 @@ static void put_sections(const struct ckf_index *idx, const struct layout *l, ui
 			.target = ckf_put32(idx->huge[i].target),
 		};
 	}
+	if (l->storage_off)
+		put_storage(&idx->storage, (void *)(buf + l->storage_off));
 }
 
 /* After put_sections(): the table holds their checksums. */
@@ -219,17 +256,13 @@ static void put_section_table(const struct layout *l, uint8_t *buf)
 	struct ckf_disk_section *table = (void *)(buf + sizeof(struct ckf_disk_header));
 
 	for (uint32_t t = CKF_SECTION_STRINGS; t < l->end_type; t++) {
-		const uint32_t entry_bytes = ckf_section_types[t].entry_bytes;
-
-		table[t - CKF_SECTION_STRINGS] = (struct ckf_disk_section){
-			.type = ckf_put32(t),
-			.entry_bytes = ckf_put32(entry_bytes),
-			.offset = ckf_put64(l->off[t]),
-			.count = ckf_put64(l->count[t]),
-			.checksum =
-				ckf_put64(ckf_hash64(buf + l->off[t], l->count[t] * entry_bytes)),
-		};
+		table[t - CKF_SECTION_STRINGS] = section_entry(
+			buf, t, ckf_section_types[t].entry_bytes, l->off[t], l->count[t]);
 	}
+	if (l->storage_off)
+		table[l->end_type - CKF_SECTION_STRINGS] =
+			section_entry(buf, CKF_SECTION_STORAGE, sizeof(struct ckf_disk_storage),
+				      l->storage_off, 1);
 }
 
 /* After put_section_table(): id and checksum cover it. */
@@ -247,11 +280,11 @@ static void put_header(struct ckf_index *idx, const struct layout *l, uint8_t *b
 	h->pack_bytes = ckf_put64(idx->pack_bytes);
 	h->page_bytes = ckf_put32(CKF_PAGE_BYTES);
 	h->extent_bytes = ckf_put32(idx->extent_bytes);
-	h->nr_sections = ckf_put32(nr_sections(l));
+	h->nr_sections = ckf_put32(nr_sections(idx));
 	h->max_chunk_pages = ckf_put32(idx->max_chunk_pages);
-	ckf_hash128(h + 1, nr_sections(l) * sizeof(struct ckf_disk_section), idx->image_id);
+	ckf_hash128(h + 1, nr_sections(idx) * sizeof(struct ckf_disk_section), idx->image_id);
 	memcpy(h->image_id, idx->image_id, sizeof(h->image_id));
-	h->checksum = ckf_put64(ckf_header_hash(h, nr_sections(l)));
+	h->checksum = ckf_put64(ckf_header_hash(h, nr_sections(idx)));
 }
 
 static uint64_t used_features(const struct ckf_index *idx)

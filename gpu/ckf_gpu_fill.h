@@ -29,8 +29,14 @@ struct ckf_gpu_fill_stats {
 };
 
 /*
- * Waits for the memory of the process image_pid and gives it to p, and with it which devices take
- * the place of others. 0 also when there is none. stats may be NULL.
+ * Waits until gpud has found that the images fit this machine and has made all memory, and tells p
+ * which devices take the place of others.
+ */
+int ckf_gpu_fill_accepted(struct ckf_gpu_fill *f, struct ckf_gpu_process *p, struct ckf_error *err);
+
+/*
+ * Waits for the memory of the process image_pid and gives it to p. 0 also when there is none. stats
+ * may be NULL.
  */
 int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
 		      struct ckf_gpu_fill_stats *stats, struct ckf_error *err);

@@ -29,12 +29,13 @@ enum ckf_gpud_op {
 		3, /* arg: enum ckf_gpud_action, arg2: timeout in ms; pid. DONE, arg */
 	/*
 	 * Beside it a descriptor of an image directory: a fast image, or a dump. Fills memory for
-	 * each device target of it; ERROR ENOENT: it has none. Answers, per process when its memory
-	 * is filled and checked: MEMORY per allocation with pid, addr, bytes, the uuid of the
-	 * device that it is on now and a descriptor, then READY with pid, arg: bytes, arg2: ns
-	 * since the request. After all of them DONE with arg: bytes filled, arg2: ns; or ERROR.
-	 * Where a device of the image is not in this machine and another one takes its place, a
-	 * PAIR for each device of the image comes first.
+	 * each device target of it; ERROR ENOENT: it has none. Answers: where a device of the image
+	 * is not in this machine and another one takes its place, a PAIR for each device of the
+	 * image; ACCEPTED when the image fits this machine and all memory is made; then per process
+	 * when its memory is filled and checked: MEMORY per allocation with pid, addr, bytes, the
+	 * uuid of the device that it is on now and a descriptor, then READY with pid, arg: bytes,
+	 * arg2: ns since the request. After all of them DONE with arg: bytes filled, arg2: ns; or
+	 * ERROR at any time.
 	 */
 	CKF_GPUD_FILL = 4,
 	/*
@@ -57,6 +58,7 @@ enum ckf_gpud_op {
 	CKF_GPUD_READY = 17,
 	CKF_GPUD_ERROR = 18, /* arg: errno, text: what */
 	CKF_GPUD_TEXT = 19,
+	CKF_GPUD_ACCEPTED = 20,
 };
 
 enum ckf_gpud_action {

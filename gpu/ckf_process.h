@@ -54,19 +54,25 @@ int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeo
  */
 int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err);
 
+/* The driver's part of what suspend and lock did, the other way round; then resume does the rest.
+ */
+int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
+
 /*
  * The opposite of suspend and lock, whichever of them happened: with the memory that was taken, or
  * with what ckf_gpu_process_give() brought.
  */
 int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
 
-/* A restored process: suspended as in its images. Memory for it is m's, whose descriptor is then
- * ours. */
+/*
+ * A restored process: suspended as in its images. Memory for it is m's, whose descriptor is then
+ * ours; it may be given after wake, which takes time that memory can be filled in.
+ */
 void ckf_gpu_process_set_suspended(struct ckf_gpu_process *p);
 int ckf_gpu_process_give(struct ckf_gpu_process *p, const struct ckf_gpu_memory *m,
 			 struct ckf_error *err);
 
-/* For resume: the driver is to use another device, with another UUID, in place of one. */
+/* For wake and resume: the driver is to use another device, with another UUID, in place of one. */
 int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
 			 const uint8_t new_uuid[16], struct ckf_error *err);
 

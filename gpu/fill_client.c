@@ -35,6 +35,7 @@ struct ckf_gpu_fill {
 	size_t nr_ready;
 	struct ckf_gpud_msg pairs[CKF_GPU_MAX_DEVICES];
 	unsigned int nr_pairs;
+	bool accepted;
 	bool done;
 	int ret; /* of the whole, once it has failed */
 	struct ckf_error err;
@@ -106,6 +107,8 @@ static void take_message(struct ckf_gpu_fill *f)
 		ret = add_ready(f, &m);
 	} else if (!ret && m.op == CKF_GPUD_PAIR && f->nr_pairs < CKF_GPU_MAX_DEVICES) {
 		f->pairs[f->nr_pairs++] = m;
+	} else if (!ret && m.op == CKF_GPUD_ACCEPTED) {
+		f->accepted = true;
 	} else if (!ret && m.op == CKF_GPUD_DONE) {
 		f->done = true;
 	} else if (!ret && m.op == CKF_GPUD_ERROR) {
@@ -157,6 +160,19 @@ int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
 	return 0;
 }
 
+int ckf_gpu_fill_accepted(struct ckf_gpu_fill *f, struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	int ret = 0;
+
+	while (!f->accepted && !f->ret)
+		take_message(f);
+	if (f->ret)
+		return ckf_error_set(err, f->ret, "%s", f->err.msg);
+	for (unsigned int i = 0; i < f->nr_pairs && !ret; i++)
+		ret = ckf_gpu_process_pair(p, f->pairs[i].uuid, f->pairs[i].uuid2, err);
+	return ret;
+}
+
 int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
 		      struct ckf_gpu_fill_stats *stats, struct ckf_error *err)
 {
@@ -174,8 +190,6 @@ int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu
 		if (!ret)
 			f->items[i].mem.fd = -1;
 	}
-	for (unsigned int i = 0; i < f->nr_pairs && !ret; i++)
-		ret = ckf_gpu_process_pair(p, f->pairs[i].uuid, f->pairs[i].uuid2, err);
 	if (ready && stats)
 		*stats = ready->stats;
 	return ret;

@@ -125,9 +125,11 @@ static int check_room(struct fill *f, unsigned int i, struct ckf_error *err)
 			     SPARE_BYTES >> 20);
 }
 
-static int send_pairs(struct fill *f, struct ckf_error *err)
+/* The client may go on with its part: what is left to go wrong is reading and the device. */
+static int accept_job(struct fill *f, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
+	struct ckf_gpud_msg accepted = { .op = CKF_GPUD_ACCEPTED };
 	int ret = 0;
 
 	for (unsigned int i = 0; i < f->map.nr && f->map.moved && !ret; i++) {
@@ -137,7 +139,7 @@ static int send_pairs(struct fill *f, struct ckf_error *err)
 		memcpy(m.uuid2, f->pool->devs[p->ordinal].uuid, sizeof(m.uuid2));
 		ret = gpud_send(f->c, &m, -1, err);
 	}
-	return ret;
+	return ret ? ret : gpud_send(f->c, &accepted, -1, err);
 }
 
 static int open_sinks(struct fill *f, struct ckf_error *err)
@@ -278,11 +280,11 @@ static int run(struct fill *f, int dir_fd, struct ckf_error *err)
 	if (!ret)
 		ret = for_each(f, f->map.nr, check_room, err);
 	if (!ret)
-		ret = send_pairs(f, err);
-	if (!ret)
 		ret = open_sinks(f, err);
 	if (!ret)
 		ret = make_all(f, err);
+	if (!ret)
+		ret = accept_job(f, err);
 	return ret ? ret : for_each(f, f->src.nr, fill_part, err);
 }
 

@@ -350,7 +350,7 @@ static int send_pairs(const struct ckf_gpu_process *p, int gpud, struct ckf_erro
 	return ret;
 }
 
-static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+static int wake_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	int ret = 0;
 
@@ -363,10 +363,29 @@ static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error 
 		p->suspended = false;
 		p->locked = true;
 	}
-	ret = set_lock(p, gpud, false, err);
-	if (!ret && p->parked)
-		ret = unpark(p, err);
-	return ret;
+	return set_lock(p, gpud, false, err);
+}
+
+static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = wake_running(p, gpud, err);
+
+	return !ret && p->parked ? unpark(p, err) : ret;
+}
+
+/* Calls what with the driver's thread running. */
+static int with_restorer(struct ckf_gpu_process *p, int gpud,
+			 int (*what)(struct ckf_gpu_process *p, int gpud, struct ckf_error *err),
+			 struct ckf_error *err)
+{
+	int ret, end;
+
+	ret = ckf_tracee_run(&p->restorer, p->restore_tid, err);
+	if (ret)
+		return ret;
+	ret = what(p, gpud, err);
+	end = ckf_tracee_stop(&p->restorer, ret ? NULL : err);
+	return ret ? ret : end;
 }
 
 int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
@@ -396,23 +415,24 @@ void ckf_gpu_process_set_suspended(struct ckf_gpu_process *p)
 	p->locked = true;
 }
 
+int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	return with_restorer(p, gpud, wake_running, err);
+}
+
 int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
-	int ret, end;
+	bool restored = !p->parked && p->nr_mem;
+	int ret;
 
 	ret = find_agent(p, err);
 	if (ret)
 		return ret;
 	/* A restored process knows better than we do. */
 	p->parked |= p->has_agent && p->agent.parked;
-	if (p->parked ? !p->nr_mem : p->nr_mem && p->suspended)
+	if (p->parked ? !p->nr_mem : restored)
 		return ckf_error_set(err, -EBADMSG,
 				     "process %d and the images of its device memory do not fit",
 				     (int)p->pid);
-	ret = ckf_tracee_run(&p->restorer, p->restore_tid, err);
-	if (ret)
-		return ret;
-	ret = resume_running(p, gpud, err);
-	end = ckf_tracee_stop(&p->restorer, ret ? NULL : err);
-	return ret ? ret : end;
+	return with_restorer(p, gpud, resume_running, err);
 }

@@ -166,11 +166,15 @@ static int give_back(int pid, struct ckf_error *err)
 	if (!ret)
 		ret = ckf_gpu_image_pid(pid, &image_pid, err);
 	if (!ret && fill)
-		ret = ckf_gpu_fill_wait(fill, image_pid, gpu, &stats, err);
+		ret = ckf_gpu_fill_accepted(fill, gpu, err);
 	if (!ret) {
 		ckf_gpu_process_set_suspended(gpu);
-		ret = ckf_gpu_process_resume(gpu, gpud, err);
+		ret = ckf_gpu_process_wake(gpu, gpud, err);
 	}
+	if (!ret && fill)
+		ret = ckf_gpu_fill_wait(fill, image_pid, gpu, &stats, err);
+	if (!ret)
+		ret = ckf_gpu_process_resume(gpu, gpud, err);
 	if (!ret)
 		pr_info("Process %d has its device memory: %llu bytes in %llu ms\n", pid,
 			(unsigned long long)stats.bytes, (unsigned long long)stats.ns / 1000000);

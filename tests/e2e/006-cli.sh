@@ -24,7 +24,7 @@ says() {
 run 0 --version
 says out 'image format 1.1'
 run 0 --help
-for verb in convert inspect verify extract; do
+for verb in convert inspect verify extract calibrate; do
 	says out "  $verb "
 done
 silent err
@@ -46,7 +46,7 @@ for verb in convert inspect verify extract; do
 done
 
 run 2 convert --codec lzma a b
-says err '--codec lzma: want auto, raw, lz4 or zstd'
+says err '--codec lzma: want auto, raw, lz4, zstd or bf16'
 run 2 convert --codec lz4 --level 99 a b
 says err '--level 99: lz4 has 1 to 12'
 run 2 convert --level 3 a b
@@ -57,6 +57,12 @@ says err '--extent-size 5M: want 4M, 8M or 16M'
 run 2 convert --extent-size 32M a b
 run 2 convert --threads 0 a b
 says err '--threads 0: want 1 to'
+run 2 convert --jobs 0 a b
+run 2 convert --profile floppy a b
+says err '--profile floppy: want ram, nvme, ssd, network or bytes/s'
+run 2 convert --profile 0 a b
+run 2 convert --nice 20 a b
+says err '--nice 20: want 0 to 19'
 run 2 verify --threads x a
 run 2 extract --threads -1 a b
 run 2 verify a b
@@ -70,6 +76,13 @@ run 1 convert not-there fast
 run 1 extract not-there dump
 [ ! -e fast ] || fail 'a fast image was made out of nothing'
 [ ! -e dump ] || fail 'a dump was made out of nothing'
+
+run 0 calibrate --help
+run 2 calibrate now
+run 0 calibrate
+says out 'bf16'
+run 0 calibrate --json
+says out '"model_bytes_per_s"'
 
 mkdir corrupt
 head -c 4096 /dev/zero >corrupt/ckfast.idx

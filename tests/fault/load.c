@@ -30,8 +30,12 @@ struct maker {
 static uint32_t add_chunk(struct maker *m, uint32_t codec, uint16_t nr_pages)
 {
 	uint8_t *pages = img_pages(codec * 100 + nr_pages, nr_pages);
-	uint32_t chunk = img_chunk(&m->b, codec, pages, nr_pages);
+	uint32_t chunk;
 
+	/* Floats with one exponent. */
+	for (size_t i = 1; codec == CKF_CODEC_BF16 && i < ckf_pages_to_bytes(nr_pages); i += 2)
+		pages[i] = 0x3f;
+	chunk = img_chunk(&m->b, codec, pages, nr_pages);
 	m->pages[chunk] = pages;
 	return chunk;
 }
@@ -64,7 +68,7 @@ static void next_extent(struct maker *m)
 static void make_image(struct maker *m)
 {
 	struct img_builder *b = &m->b;
-	uint32_t zero, raw, lz4, zstd, huge, late, file;
+	uint32_t zero, raw, lz4, zstd, bf16, huge, late, file;
 
 	zero = img_chunk(b, CKF_CODEC_ZERO, NULL, 3);
 	m->pages[zero] = calloc(3, CKF_PAGE_BYTES);
@@ -72,6 +76,7 @@ static void make_image(struct maker *m)
 	raw = add_chunk(m, CKF_CODEC_RAW, 4);
 	lz4 = add_chunk(m, CKF_CODEC_LZ4, 8);
 	zstd = add_chunk(m, CKF_CODEC_ZSTD, 9);
+	bf16 = add_chunk(m, CKF_CODEC_BF16, 6);
 	huge = add_chunk(m, CKF_CODEC_LZ4, 256);
 	next_extent(m);
 	late = add_chunk(m, CKF_CODEC_RAW, 5);
@@ -87,6 +92,7 @@ static void make_image(struct maker *m)
 	put(m, AREA_SMALL + 8, late, 2, 3);
 	put(m, AREA_SMALL + 12, zero, 0, 3);
 	put(m, AREA_SMALL + 15, lz4, 0, 8);
+	put(m, AREA_SMALL + 24, bf16, 0, 6);
 	put(m, AREA_SMALL + 30, zstd, 2, 5);
 	put(m, AREA_SMALL + 40, raw, 1, 2);
 	put(m, AREA_SHARED, raw, 0, 4);

@@ -225,6 +225,8 @@ static int cmd_fill(char **argv)
 		case CKF_GPUD_READY:
 			nr_ready++;
 			break;
+		case CKF_GPUD_ACCEPTED:
+			break;
 		case CKF_GPUD_PAIR:
 			printf("pair %02x %02x\n", m.uuid[15], m.uuid2[15]);
 			break;

@@ -176,6 +176,7 @@ class Model:
     def prepare_plain(self):
         roads, steps = self.roads["stock"], self.run.result["steps"]
         self.start(self.plain)
+        gpulib.pretouch(self.run.tools, 80 * 1024)
         if "stock" in WAYS:
             steps["stock_dump_s"] = roads.dump(roads.path("dump"), stock=True, leave="plain" in WAYS)
             self.images["stock"] = roads.path("dump")
@@ -189,6 +190,7 @@ class Model:
     def prepare_agent(self):
         roads, steps = self.roads["gpud"], self.run.result["steps"]
         self.start(self.agent)
+        gpulib.pretouch(self.run.tools, 40 * 1024)
         steps["agent_dump_s"] = roads.dump(roads.path("dump"), daemon=True)
         steps["agent_dump_mib"] = disk_mib(roads.path("dump"))
         steps["agent_convert_s"] = roads.convert(roads.path("dump"), roads.path("fast"))
@@ -218,6 +220,8 @@ class Model:
         start = time.time()
         row = roads.restore(self.images[way], way)
         answer = wait()
+        if rep == 0:
+            self.run.keep_logs(roads, f"model-{way}")
         row.update(way=way, rep=rep, first_token_s=answer["first_token_at"] - start,
                    right=self.right(task, answer))
         task.stop()

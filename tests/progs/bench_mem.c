@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * bench_mem DIR KIND MIB [random|mixed] [PROCS]: memory of one kind, for the benchmarks.
+ * bench_mem DIR KIND MIB [random|mixed|server|weights] [PROCS]: memory of one kind, for the
+ * benchmarks.
  *
  *	anon	private anonymous memory of one process
  *	frag	the same, but only every other page of twice the range, never in huge pages
  *	tasks	PROCS processes with MIB each, that each has filled itself, each elsewhere
- *	forked	the same, but all at the address where the parent has its own, as it comes about
- *when processes fork first and allocate afterwards shm	shared anonymous memory that PROCS processes
- *have mapped
+ *	equal	the same, but what they hold is the same
+ *	forked	tasks, but all at the address where the parent has its own, as it comes about when
+ *		processes fork first and allocate afterwards
+ *	shm	shared anonymous memory that PROCS processes have mapped
+ *
+ * server: half of it written with zeros, three eighths weights of 16 bits, the rest text.
  *
  * Each process has a rank, the root 0. It creates DIR/ready.RANK with its pid, and answers signals
  * with DIR/report.RANK: "OK" or "BAD", and how many nanoseconds that took.
@@ -77,9 +81,59 @@ static void map(struct memory *m, void *hint, int flags)
 		die("madvise");
 }
 
-/* Two thirds of the zero pages are never touched. */
-static void fill(struct memory *m, enum profile profile, uint64_t seed)
+/* Normal, near enough: a sum of four, as bf16. */
+static void make_weights(uint16_t *p, uint64_t seed)
 {
+	for (unsigned int i = 0; i < PAGE / sizeof(*p); i++) {
+		uint64_t v = mix(seed * PAGE + i);
+		int32_t sum = (int32_t)(v & 0xffff) + (int32_t)(v >> 16 & 0xffff) +
+			      (int32_t)(v >> 32 & 0xffff) + (int32_t)(v >> 48) - 2 * 0xffff;
+		float f = (float)sum * (0.02f / 37837);
+		uint32_t bits;
+
+		memcpy(&bits, &f, sizeof(bits));
+		p[i] = (uint16_t)(bits >> 16);
+	}
+}
+
+/* Words of a few hundred, and a random byte now and then. */
+static void make_text(char *p, uint64_t seed)
+{
+	uint64_t v = mix(seed);
+
+	for (unsigned int i = 0; i < PAGE; i++) {
+		if (i % 8 == 0)
+			v = mix(v);
+		p[i] = (char)('a' + ((v >> 56) % 200 * 7 + i % 8 * 5) % 26);
+		if (i % 8 == 7)
+			p[i] = v % 16 ? ' ' : (char)(v >> 8);
+	}
+}
+
+static void fill_server(struct memory *m, bool weights, uint64_t seed)
+{
+	for (uint64_t i = 0; i < m->nr_pages; i++) {
+		char *page = m->addr + i * m->step_bytes;
+
+		if (weights || (i >= m->nr_pages / 2 && i < m->nr_pages / 8 * 7))
+			make_weights((uint16_t *)page, seed + i);
+		else if (i < m->nr_pages / 2)
+			memset(page, 0, PAGE);
+		else
+			make_text(page, seed + i);
+	}
+	m->sum = checksum(m);
+}
+
+/* Two thirds of the zero pages are never touched. */
+static void fill(struct memory *m, const char *data, uint64_t seed)
+{
+	enum profile profile = strcmp(data, "mixed") ? RANDOM : MIXED;
+
+	if (!strcmp(data, "server") || !strcmp(data, "weights")) {
+		fill_server(m, !strcmp(data, "weights"), seed);
+		return;
+	}
 	for (uint64_t i = 0; i < m->nr_pages; i++) {
 		if (page_class(profile, seed, i) != PAGE_ZERO || i % 3 == 0)
 			page_make(m->addr + i * m->step_bytes, profile, seed, i);
@@ -135,18 +189,17 @@ static void serve(const char *dir, unsigned int rank, const struct memory *m)
 int main(int argc, char **argv)
 {
 	struct memory m = { .step_bytes = PAGE };
-	enum profile profile;
 	unsigned int procs, rank;
-	const char *kind;
+	const char *kind, *data;
 
 	if (argc < 4) {
-		fprintf(stderr, "usage: bench_mem DIR anon|frag|tasks|forked|shm MIB "
-				"[random|mixed] [PROCS]\n");
+		fprintf(stderr, "usage: bench_mem DIR anon|frag|tasks|equal|forked|shm MIB "
+				"[random|mixed|server|weights] [PROCS]\n");
 		return 2;
 	}
 	kind = argv[2];
 	m.nr_pages = strtoull(argv[3], NULL, 10) * (MIB / PAGE);
-	profile = argc > 4 && !strcmp(argv[4], "mixed") ? MIXED : RANDOM;
+	data = argc > 4 ? argv[4] : "random";
 	procs = argc > 5 ? (unsigned int)strtoul(argv[5], NULL, 10) : 1;
 	if (!m.nr_pages || !procs || procs > MAX_PROCS) {
 		fprintf(stderr, "bench_mem: bad size or number of processes\n");
@@ -154,16 +207,17 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(kind, "frag"))
 		m.step_bytes = 2 * PAGE;
-	if (!strcmp(kind, "tasks") || !strcmp(kind, "forked")) {
+	if (!strcmp(kind, "tasks") || !strcmp(kind, "equal") || !strcmp(kind, "forked")) {
 		uint64_t apart;
 
 		rank = fork_ranks(procs);
-		apart = strcmp(kind, "tasks") ? 0 : (rank + 1) * APART_BYTES;
+		apart = strcmp(kind, "forked") ? (rank + 1) * APART_BYTES : 0;
 		map(&m, (void *)(uintptr_t)apart, MAP_PRIVATE);
-		fill(&m, profile, (uint64_t)(rank + 1) << 40); /* no page alike */
+		/* No page alike, or all of them. */
+		fill(&m, data, (uint64_t)(strcmp(kind, "equal") ? rank + 1 : 1) << 40);
 	} else {
 		map(&m, NULL, strcmp(kind, "shm") ? MAP_PRIVATE : MAP_SHARED);
-		fill(&m, profile, 1);
+		fill(&m, data, 1);
 		rank = strcmp(kind, "shm") ? 0 : fork_ranks(procs);
 	}
 	serve(argv[1], rank, &m);

@@ -43,6 +43,7 @@ OP = struct.Struct("<QIHH")
 LANE = struct.Struct("<QQQQII")
 HUGE_RANGE = struct.Struct("<QII")
 BASE = struct.Struct("<16sQQIH10s")
+STORAGE = struct.Struct("<QIHBB")
 PACK_HEADER = struct.Struct("<8sHHI16sQ16sQ")
 
 SECTIONS = {1: ("strings", 1), 2: ("chunks", 24), 3: ("refs", 4), 4: ("files", 88),
@@ -51,12 +52,15 @@ SECTIONS = {1: ("strings", 1), 2: ("chunks", 24), 3: ("refs", 4), 4: ("files", 8
 STRUCTS = {"chunks": CHUNK, "refs": REF, "files": FILE, "targets": TARGET, "ops": OP,
            "lanes": LANE, "huge": HUGE_RANGE, "bases": BASE}
 
-ZERO, RAW, LZ4, ZSTD = 0, 1, 2, 3
+S_STORAGE = (1 << 31) + 1
+
+ZERO, RAW, LZ4, ZSTD, BF16 = 0, 1, 2, 3, 4
 F_REGULAR, F_PAGES, F_LINK = 1, 2, 3
 T_TASK, T_SHMEM = 1, 2
 OP_INHERIT, OP_DIRECT = 1, 2
-INCOMPAT_LZ4, INCOMPAT_ZSTD, INCOMPAT_BASES = 1, 2, 8
-INCOMPAT = INCOMPAT_LZ4 | INCOMPAT_ZSTD | INCOMPAT_BASES
+INCOMPAT = {LZ4: 1, ZSTD: 2, BF16: 4}
+INCOMPAT_BASES = 8
+INCOMPAT_ALL = sum(INCOMPAT.values()) | INCOMPAT_BASES
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -110,6 +114,8 @@ def decode_chunk(codec, stored, size):
             data = lz4.block.decompress(stored, uncompressed_size=size)
         except lz4.block.LZ4BlockError as e:
             raise Undecodable("lz4: %s" % e) from None
+    elif codec == BF16:
+        data = bf16_words(stored, size)
     else:
         data = zstd_frame(stored, size)
     if len(data) != size:
@@ -157,6 +163,38 @@ def base_path_ok(path):
         del names[0]
     return bool(names) and all(1 <= len(n) <= 255 and b"\0" not in n and n not in (b".", b"..")
                                for n in names)
+
+
+def bf16_planes(stored, size):
+    """The planes of section 4.2.1, decoded."""
+    if len(stored) < 8 or stored[0] not in (2, 4) or len(stored) < 8 + 8 * stored[0]:
+        raise Undecodable("bf16: bad head")
+    word_bytes, pos = stored[0], 8 + 8 * stored[0]
+    if any(stored[1:8]):
+        raise Undecodable("bf16: reserved bytes are not zero")
+    planes = []
+    for p in range(word_bytes):
+        length, codec, reserved = struct.unpack_from("<IB3s", stored, 8 + 8 * p)
+        data, nr_words = stored[pos:pos + length], size // word_bytes
+        if reserved.strip(b"\0") or len(data) != length or codec not in (RAW, ZSTD):
+            raise Undecodable("bf16: bad entry of plane %d" % p)
+        if codec == ZSTD and not 1 <= length < nr_words:
+            raise Undecodable("bf16: plane %d of %d bytes" % (p, length))
+        planes.append(decode_chunk(codec, data, nr_words))
+        pos += length
+    if pos != len(stored):
+        raise Undecodable("bf16: the planes end at %d of %d" % (pos, len(stored)))
+    return planes
+
+
+def bf16_words(stored, size):
+    planes = bf16_planes(stored, size)
+    width = len(planes)
+    mixed = bytearray(size)
+    for p, plane in enumerate(planes):
+        mixed[width - 1 - p::width] = plane
+    fmt, bits = "<%d%s" % (size // width, "H" if width == 2 else "I"), 8 * width
+    return struct.pack(fmt, *((v >> 1) | (v & 1) << (bits - 1) for v in struct.unpack(fmt, mixed)))
 
 
 def merge(runs):
@@ -264,9 +302,9 @@ class Image:
         self.raw_table = f.read(self.nr_sections * SECTION.size)
         if xxh64(raw[:120] + self.raw_table) != self.header_checksum:
             self.stop("header", 120, "R-checksum", "bad header checksum")
-        if self.incompat & ~INCOMPAT:
+        if self.incompat & ~INCOMPAT_ALL:
             self.stop("header", 24, "R-feature", "unknown incompat bits %#x"
-                      % (self.incompat & ~INCOMPAT), UNSUPPORTED)
+                      % (self.incompat & ~INCOMPAT_ALL), UNSUPPORTED)
         if page_bytes != PAGE:
             self.stop("header", 64, "R-header", "page_bytes %d" % page_bytes, UNSUPPORTED)
         if self.extent_bytes not in (4 << 20, 8 << 20, 16 << 20):
@@ -322,6 +360,8 @@ class Image:
                 self.bad(("sections", i), 128 + i * SECTION.size + 24, "R-checksum",
                          "bad section checksum")
                 continue
+            if kind == S_STORAGE:
+                self.check_storage(i, entry_bytes, offset, count, data)
             if kind not in SECTIONS:
                 continue
             name = SECTIONS[kind][0]
@@ -339,6 +379,19 @@ class Image:
         self.lanes = self.sections["lanes"][2]
         self.huge = self.sections["huge"][2]
         self.bases = self.sections["bases"][2] if "bases" in self.sections else []
+
+    def check_storage(self, i, entry_bytes, offset, count, data):
+        """Section 4.10."""
+        if entry_bytes != STORAGE.size:
+            self.stop(("sections", i), offset, "R-sections", "entry_bytes %d" % entry_bytes)
+        if count != 1:
+            self.stop(("sections", i), offset, "R-storage", "%d entries" % count)
+        speed, _, cores, measured, reserved = STORAGE.unpack(data)
+        if not speed or not cores or measured > 1:
+            self.bad(("storage", 0), offset, "R-storage", "%d bytes/s, %d cores, measured %d"
+                     % (speed, cores, measured))
+        if reserved:
+            self.bad(("storage", 0), offset, "R-reserved", "reserved byte is not zero")
 
     def check_padding(self):
         with open(os.path.join(self.path, IDX), "rb") as f:
@@ -398,7 +451,7 @@ class Image:
             def bad(reason, cls=CORRUPT, rule="R-chunk"):
                 self.bad_entry("chunks", i, rule, reason, cls)
 
-            if codec > ZSTD:
+            if codec > BF16:
                 bad("codec %d" % codec, UNSUPPORTED)
                 continue
             codecs.add(codec)
@@ -427,7 +480,7 @@ class Image:
                 last_base, end = base, PAGE
             if codec == RAW and stored != pages * PAGE:
                 bad("raw chunk of %d bytes, want %d" % (stored, pages * PAGE))
-            if codec in (LZ4, ZSTD) and not 1 <= stored < pages * PAGE:
+            if codec in INCOMPAT and not 1 <= stored < pages * PAGE:
                 bad("stored_bytes %d of %d" % (stored, pages * PAGE))
             if pack_off % PAGE or pack_off < PAGE:
                 bad("pack_off %d" % pack_off)
@@ -441,11 +494,12 @@ class Image:
             end = pack_off + stored
         if last_base < len(self.bases):
             self.bad_entry("bases", last_base, "R-base", "no chunk lies in it")
-        want = ((INCOMPAT_LZ4 if LZ4 in codecs else 0) | (INCOMPAT_ZSTD if ZSTD in codecs else 0)
-                | (INCOMPAT_BASES if self.bases else 0))
-        if self.incompat & INCOMPAT != want and not any(v[0] == UNSUPPORTED for v in self.violations):
+        want = sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
+        want |= INCOMPAT_BASES if self.bases else 0
+        have = self.incompat & INCOMPAT_ALL
+        if have != want and not any(v[0] == UNSUPPORTED for v in self.violations):
             self.bad("header", 24, "R-feature", "incompat %#x, the chunks need %#x"
-                     % (self.incompat & INCOMPAT, want))
+                     % (have, want))
 
     def check_refs(self):
         for i, chunk in enumerate(self.refs):

@@ -15,6 +15,7 @@ hooks of Layout. Model.load() takes an image from disk.
 import collections
 import os
 import random
+import struct
 import sys
 
 sys.dont_write_bytecode = True
@@ -25,7 +26,8 @@ import zstandard
 import ckread
 import criuimg
 from ckread import (BASE, CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE,
-                    REF, SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, round64, xxh64, xxh128)
+                    REF, SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, BF16, INCOMPAT, round64, xxh64,
+                    xxh128)
 
 
 class Row:
@@ -111,7 +113,7 @@ class Layout:
 
     def __init__(self, header, sections):
         self.header = dict.fromkeys(self.names)
-        self.header.update(magic=b"CKFASTIX", major=1, minor=0, header_bytes=128, compat=0,
+        self.header.update(magic=b"CKFASTIX", major=1, minor=1, header_bytes=128, compat=0,
                            page_bytes=PAGE, reserved=bytes(40))
         self.header.update(header)
         self.sections = sections
@@ -217,7 +219,7 @@ class Model:
 
     def layout(self):
         codecs = {c.codec for c in self.chunks}
-        header = {"incompat": (1 if LZ4 in codecs else 0) | (2 if ZSTD in codecs else 0)
+        header = {"incompat": sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
                   | (8 if self.bases else 0), "pack_bytes": len(self.pack)}
         header.update(self.header)
         sections = [Section(1, 1, bytes(self.strings))]
@@ -287,7 +289,27 @@ def zstd_run(byte, size, declare=None):
     return bytes(out)
 
 
+def float_planes(width, data):
+    """The planes of section 4.2.1 of data, which is words of width bytes."""
+    fmt, bits = "<%d%s" % (len(data) // width, "H" if width == 2 else "I"), 8 * width
+    mask = (1 << bits) - 1
+    mixed = struct.pack(fmt, *((v << 1) & mask | v >> (bits - 1)
+                               for v in struct.unpack(fmt, data)))
+    return [mixed[width - 1 - p::width] for p in range(width)]
+
+
+def join_planes(planes):
+    """Stored bytes of codec bf16 from (plane codec, stored plane) pairs."""
+    head = bytes([len(planes)]) + bytes(7)
+    for codec, stored in planes:
+        head += struct.pack("<IB3x", len(stored), codec)
+    return head + b"".join(stored for _, stored in planes)
+
+
 def compress(codec, data):
+    if codec == BF16:
+        planes = float_planes(2, data)
+        return join_planes([(ZSTD, compress(ZSTD, planes[0])), (RAW, planes[1])])
     if codec == LZ4:
         return lz4.block.compress(data, store_size=False)
     return zstandard.ZstdCompressor(level=3).compress(data)
@@ -441,9 +463,13 @@ def golden():
     raw = b.chunk(RAW, pattern(1, 3))
     packed_lz4 = b.chunk(LZ4, b"\x41" * (8 * PAGE), lz4_run(0x41, 8 * PAGE))
     packed_zstd = b.chunk(ZSTD, b"\x5a" * (256 * PAGE), zstd_run(0x5a, 256 * PAGE))
+    floats = b"".join((0xbf80 | i * 7 & 0x7f).to_bytes(2, "little") for i in range(4 * PAGE // 2))
+    packed_bf16 = b.chunk(BF16, floats, join_planes(
+        [(ZSTD, zstd_run(0x7f, 2 * PAGE)), (RAW, float_planes(2, floats)[1])]))
     raw2 = b.chunk(RAW, pattern(2, 1))
     base = 0x7f0000000000
     ops = [(0x10000, raw, 0, 3, 2), (0x13000, zero1, 0, 1, 2), (0x20000, packed_lz4, 0, 8, 0),
+           (0x28000, packed_bf16, 0, 4, 0),
            (base, packed_zstd, 0, 256, 0), (base + 0x100000, packed_zstd, 0, 256, 0),
            (base + 0x400000, zero512, 0, 512, 0),
            (base + 0x600000, packed_zstd, 0, 256, 0), (base + 0x700000, packed_zstd, 0, 256, 0)]
@@ -454,14 +480,14 @@ def golden():
     b.target(2, 77, [(0, raw2, 0, 1, 0), (0x5000, packed_lz4, 7, 1, 0)], pages_id=3)
     b.target(1, 9, [], pages_id=4)
     b.huge = [(base, 1, (1, 1)), (base + 0x400000, 2, (1, 1))]
-    b.file(b"pages-1.img", handles=[raw, zero1, packed_lz4, packed_zstd, packed_zstd, zero512,
+    b.file(b"pages-1.img", handles=[raw, zero1, packed_lz4, packed_bf16, packed_zstd, packed_zstd, zero512,
                                     packed_zstd, packed_zstd])
     b.file(b"pages-2.img", handles=[raw, raw2, packed_lz4])
     b.file(b"pages-3.img", handles=[raw2, packed_lz4])
     b.file(b"pages-4.img", handles=[])
     b.file(b"inventory.img", criuimg.image("inventory", [criuimg.encode([(1, 2), (2, 1)])]))
     b.file(b"pstree.img", pstree_file([(1, 0), (7, 1), (9, 1)]))
-    b.file(b"mm-1.img", mm_file([(0x10000, 0x14000), (0x20000, 0x28000), (base, base + 0x200000),
+    b.file(b"mm-1.img", mm_file([(0x10000, 0x14000), (0x20000, 0x2c000), (base, base + 0x200000),
                                  (base + 0x400000, base + 0x800000)]),
            mode=0o600, uid=1000, gid=100)
     b.file(b"mm-7.img", mm_file([(0x10000, 0x14000), (0x20000, 0x28000), (0x30000, 0x31000)]))
@@ -480,7 +506,7 @@ def random_image(seed):
     handles = [b.zero(n) for n in rng.sample(range(1, limit + 1), min(3, limit))]
     for _ in range(rng.randrange(1, 12)):
         nr = min(limit, rng.choice([1, 2, 5, 30, 300]))
-        codec = rng.choice([RAW, LZ4, ZSTD])
+        codec = rng.choice([RAW, LZ4, ZSTD, BF16])
         data = rng.randbytes(PAGE * nr) if codec == RAW else rng.randbytes(64) * (nr * 64)
         handles.append(b.chunk(codec, data))
     for ident in range(1, rng.randrange(2, 6)):

@@ -18,11 +18,12 @@ treated alike.
 
 Features (default: by the seed): tasks (0…), pages (budget), levels (1…3), form (4.1, 4.2, old),
 shmem (number of objects), hugetlb, guard, fragmented, cow, huge, unknown, meta (0 | 1 each),
-content (mix | random | text | zero | repeat).
+content (mix | random | text | zero | repeat | near-zero | bf16 | fp32).
 """
 import json
 import os
 import random
+import struct
 import sys
 
 sys.dont_write_bytecode = True
@@ -57,7 +58,8 @@ class Content:
         rng = self.rng
         kind = self.kind
         if kind == "mix":
-            kind = rng.choice(["zero", "zero", "random", "text", "repeat", "near-zero"])
+            kind = rng.choice(["zero", "zero", "random", "text", "repeat", "near-zero", "bf16",
+                               "fp32"])
         if kind == "repeat" and self.blocks:
             block = rng.choice(self.blocks)
             start = rng.randrange(len(block))
@@ -75,6 +77,10 @@ class Content:
                 page = bytearray(PAGE)
                 page[rng.choice([0, PAGE - 1, rng.randrange(PAGE)])] = rng.randrange(1, 256)
                 block.append(bytes(page))
+        elif kind in ("bf16", "fp32"):
+            skip = 2 if kind == "bf16" else 0
+            block = [b"".join(struct.pack("<f", rng.gauss(0, .02))[skip:]
+                              for _ in range(PAGE // (4 - skip))) for _ in range(nr)]
         else:
             block = [rng.randbytes(PAGE) for _ in range(nr)]
         self.blocks.append(block)

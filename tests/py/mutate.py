@@ -20,7 +20,7 @@ sys.dont_write_bytecode = True
 import ckread
 import ckwrite
 import criuimg
-from ckread import PAGE, ZERO, RAW, LZ4, ZSTD
+from ckread import PAGE, ZERO, RAW, LZ4, ZSTD, BF16
 from ckwrite import Chunk, Huge, Model, Section
 
 CORRUPT, UNSUPPORTED, ACCEPT, RESTORE = "corrupt", "unsupported", "accept", "restore"
@@ -111,7 +111,7 @@ HEADER_CASES = [
     ("header-major-0", "R-version", CORRUPT, header(major=0)),
     ("header-bytes-64", "R-header", CORRUPT, header(header_bytes=64)),
     ("header-bytes-192", "R-header", CORRUPT, header(header_bytes=192)),
-    ("header-incompat-2", "R-feature", UNSUPPORTED, None),
+    ("header-incompat-40", "R-feature", UNSUPPORTED, None),
     ("header-incompat-63", "R-feature", UNSUPPORTED, None),
     ("header-page-bytes", "R-header", UNSUPPORTED, header(page_bytes=16384)),
     ("header-page-bytes-0", "R-header", UNSUPPORTED, header(page_bytes=0)),
@@ -171,7 +171,7 @@ def _(m):
 
 
 def feature_bit(bit, on):
-    codec = {1: LZ4, 2: ZSTD}[bit]
+    codec = {1: LZ4, 2: ZSTD, 4: BF16}[bit]
 
     def change(m):
         if on == any(c.codec == codec for c in m.chunks):
@@ -183,7 +183,7 @@ def feature_bit(bit, on):
 def only_raw(m):
     """The same image without compressed chunks."""
     for c in m.chunks:
-        if c.codec in (LZ4, ZSTD):
+        if c.codec in (LZ4, ZSTD, BF16):
             data = m.chunk_data(c)
             off = len(m.pack)
             extent = m.header["extent_bytes"]
@@ -208,8 +208,10 @@ def only_raw(m):
 add("no-compression", "R-feature", ACCEPT, None, only_raw)
 add("feature-lz4-missing", "R-feature", CORRUPT, "header", feature_bit(1, False))
 add("feature-zstd-missing", "R-feature", CORRUPT, "header", feature_bit(2, False))
+add("feature-bf16-missing", "R-feature", CORRUPT, "header", feature_bit(4, False))
 add("feature-lz4-extra", "R-feature", CORRUPT, "header", both(only_raw, feature_bit(1, True)))
 add("feature-zstd-extra", "R-feature", CORRUPT, "header", both(only_raw, feature_bit(2, True)))
+add("feature-bf16-extra", "R-feature", CORRUPT, "header", both(only_raw, feature_bit(4, True)))
 add("minor-version", "R-version", ACCEPT, None, both(
     header(minor=7), lambda m: m.pack_header.update(minor=7)))
 add("compat-bits", "R-feature", ACCEPT, None, header(compat=M64))
@@ -249,6 +251,11 @@ def extra_section(kind, entry_bytes=4, data=b"12345678", **fields):
             setattr(s, key, value)
         m.extra.append(s)
     return change
+
+
+def storage(*values, entry_bytes=16, **fields):
+    """The optional section of 4.10; values: bytes_per_s, profile, nr_cores, measured, reserved."""
+    return extra_section(ckread.S_STORAGE, entry_bytes, ckread.STORAGE.pack(*values), **fields)
 
 
 def section_after(i, field, step):
@@ -341,6 +348,23 @@ def _(m):
     m.layout_hook = hook
 
 
+STORAGE_CASES = [
+    ("good", ACCEPT, "R-storage", storage(3000000000, 2, 2, 1, 0)),
+    ("unknown-profile", ACCEPT, "R-storage", storage((1 << 64) - 1, 77, 65535, 0, 0)),
+    ("no-speed", CORRUPT, "R-storage", storage(0, 2, 2, 1, 0)),
+    ("no-cores", CORRUPT, "R-storage", storage(1, 2, 0, 1, 0)),
+    ("measured-2", CORRUPT, "R-storage", storage(1, 2, 2, 2, 0)),
+    ("reserved", CORRUPT, "R-reserved", storage(1, 2, 2, 1, 1)),
+]
+for _name, _cls, _rule, _change in STORAGE_CASES:
+    add("storage-" + _name, _rule, _cls, "storage", _change)
+add("storage-two", "R-storage", CORRUPT, "sections", extra_section(
+    ckread.S_STORAGE, 16, 2 * ckread.STORAGE.pack(1, 2, 2, 1, 0)))
+add("storage-none", "R-storage", CORRUPT, "sections", extra_section(ckread.S_STORAGE, 16, b""))
+add("storage-entry-bytes", "R-sections", CORRUPT, "sections", extra_section(
+    ckread.S_STORAGE, 8, bytes(8)))
+
+
 # ---- chunks -------------------------------------------------------------------------------------
 
 def stored(row):
@@ -370,7 +394,7 @@ chunk_case("zero-base", assign("chunks", codec_is(ZERO), base=1))
 chunk_case("zero-pack-off", assign("chunks", codec_is(ZERO), pack_off=PAGE))
 chunk_case("zero-stored", assign("chunks", codec_is(ZERO), stored_bytes=PAGE))
 chunk_case("zero-checksum", assign("chunks", codec_is(ZERO), checksum=5))
-chunk_case("codec-4", assign("chunks", stored, codec=4), cls=UNSUPPORTED)
+chunk_case("codec-5", assign("chunks", stored, codec=5), cls=UNSUPPORTED)
 chunk_case("codec-255", assign("chunks", stored, codec=255), cls=UNSUPPORTED)
 chunk_case("off-unaligned", assign("chunks", codec_is(LZ4), pack_off=lambda v: v + 8))
 chunk_case("off-0", assign("chunks", stored, pack_off=0))
@@ -379,6 +403,8 @@ chunk_case("raw-stored-less", assign("chunks", codec_is(RAW), stored_bytes=lambd
 chunk_case("raw-stored-more", assign("chunks", codec_is(RAW), stored_bytes=lambda v: v + PAGE))
 chunk_case("lz4-stored-0", assign("chunks", codec_is(LZ4), stored_bytes=0))
 chunk_case("zstd-stored-0", assign("chunks", codec_is(ZSTD), stored_bytes=0))
+chunk_case("bf16-stored-0", assign("chunks", codec_is(BF16), stored_bytes=0))
+chunk_case("bf16-stored-all", assign("chunks", codec_is(BF16), stored_bytes=4 * PAGE))
 
 
 def reorder(m, order):
@@ -620,6 +646,54 @@ data_case("lz4-offset-0", LZ4, A8, b"\x1fA\0" + ckwrite.lz4_run(65, len(A8))[3:]
 data_case("zstd-frame-checksum", ZSTD, A8, RUN8[:4] + b"\xa4" + RUN8[5:] + b"abcd")
 data_case("zstd-reserved-bit", ZSTD, A8, RUN8[:4] + b"\xa8" + RUN8[5:])
 data_case("zstd-old-magic", ZSTD, A8, b"\x27" + RUN8[1:])
+
+
+# One plane of equal exponents, one of noise, as a chunk of 8 pages.
+F8 = b"".join((0xbf80 | i * 37 & 0x7f).to_bytes(2, "little") for i in range(4 * PAGE))
+EXP8, LOW8 = (ZSTD, ckwrite.zstd_run(0x7f, 4 * PAGE)), (RAW, ckwrite.float_planes(2, F8)[1])
+FLOATS8 = ckwrite.join_planes([EXP8, LOW8])
+WIDE8 = ckwrite.float_planes(4, F8)
+
+
+def bf16_case(name, *planes):
+    data_case("bf16-" + name, BF16, F8, ckwrite.join_planes(planes))
+
+
+def bf16_edit(name, off, value):
+    data_case("bf16-" + name, BF16, F8, FLOATS8[:off] + bytes([value]) + FLOATS8[off + 1:])
+
+
+for _i in (0, 1, 3, 8, 255):
+    bf16_edit("word-bytes-%d" % _i, 0, _i)
+bf16_edit("word-bytes-4-of-2", 0, 4)
+bf16_edit("reserved-first", 1, 1)
+bf16_edit("reserved-last", 7, 0x80)
+bf16_edit("plane-reserved", 13, 1)
+bf16_edit("plane-reserved-last", 23, 1)
+bf16_edit("plane-length-more", 8, FLOATS8[8] + 1)
+bf16_edit("plane-length-less", 8, FLOATS8[8] - 1)
+bf16_edit("plane-length-huge", 11, 0xff)
+for _i in (0, 2, 4, 255):
+    bf16_edit("plane-codec-%d" % _i, 12, _i)
+bf16_edit("other", len(FLOATS8) - 1, FLOATS8[-1] ^ 1)
+data_case("bf16-empty-head", BF16, F8, b"\2")
+data_case("bf16-cut-head", BF16, F8, FLOATS8[:23])
+data_case("bf16-head-alone", BF16, F8, FLOATS8[:24])
+data_case("bf16-cut", BF16, F8, FLOATS8[:-1])
+data_case("bf16-tail", BF16, F8, FLOATS8 + b"\0")
+bf16_case("swapped", LOW8, EXP8)
+bf16_case("plane-empty", (ZSTD, b""), LOW8)
+bf16_case("plane-raw-short", (RAW, bytes(4 * PAGE - 1)), EXP8)
+bf16_case("plane-zstd-long", (ZSTD, ckwrite.zstd_run(0x7f, 5 * PAGE)), LOW8)
+bf16_case("plane-zstd-short", (ZSTD, ckwrite.zstd_run(0x7f, 3 * PAGE)), LOW8)
+bf16_case("plane-bomb", (ZSTD, ckwrite.zstd_run(0x7f, 256 << 20)), LOW8)
+bf16_case("plane-two-frames", (ZSTD, ckwrite.zstd_run(0x7f, 2 * PAGE) * 2), LOW8)
+bf16_case("plane-not-smaller", (ZSTD, EXP8[1][:9] + bytes(3 * 4100) + EXP8[1][9:]), EXP8)
+bf16_case("one-plane", EXP8)
+add("data-bf16", "R-data", ACCEPT, None, lambda m: add_chunk(m, BF16, F8, FLOATS8))
+add("data-bf16-wide", "R-data", ACCEPT, None, lambda m: add_chunk(
+    m, BF16, F8, ckwrite.join_planes([(RAW, WIDE8[0]), (RAW, WIDE8[1]), (RAW, WIDE8[2]),
+                                      (ZSTD, ckwrite.compress(ZSTD, WIDE8[3]))])))
 add("data-zstd-unsized", "R-data", ACCEPT, None,
     lambda m: add_chunk(m, ZSTD, A8, UNSIZED8))
 add("data-zstd-empty-blocks", "R-data", ACCEPT, None,

@@ -100,6 +100,31 @@ static void test_codec(void **state)
 	assert_int_equal(cli_parse_codec("", &codec), -EINVAL);
 }
 
+static void test_profile(void **state)
+{
+	static const char *const bad[] = { "", "RAM", "number", "0", "-1", "disk", "1T", "nvme " };
+	char buf[CLI_PROFILE_LEN];
+	struct ckf_storage s;
+
+	(void)state;
+	assert_int_equal(cli_parse_profile("nvme", &s), 0);
+	assert_int_equal(s.profile, CKF_PROFILE_NVME);
+	assert_true(s.bytes_per_s == 2000000000 && s.nr_cores && !s.measured);
+	assert_string_equal(cli_profile(&s, buf), "nvme (2.000 GB/s)");
+	s.measured = true;
+	assert_string_equal(cli_profile(&s, buf), "nvme (2.000 GB/s), measured");
+	assert_int_equal(cli_parse_profile("1500K", &s), 0);
+	assert_int_equal(s.profile, CKF_PROFILE_NUMBER);
+	assert_true(s.bytes_per_s == 1536000 && s.nr_cores);
+	assert_string_equal(cli_profile(&s, buf), "0.002 GB/s");
+	s.profile = CKF_PROFILE_END;
+	s.bytes_per_s = UINT64_MAX;
+	assert_string_equal(cli_profile(&s, buf), "18446744073.710 GB/s");
+	for (size_t i = 0; i < LEN(bad); i++)
+		if (cli_parse_profile(bad[i], &s) != -EINVAL)
+			fail_msg("\"%s\" is taken", bad[i]);
+}
+
 static void test_print_bytes(void **state)
 {
 	char buf[CLI_BYTES_LEN];
@@ -290,11 +315,17 @@ static void test_places(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_bytes),	    cmocka_unit_test(test_int),
-		cmocka_unit_test(test_codec),	    cmocka_unit_test(test_print_bytes),
-		cmocka_unit_test(test_escape),	    cmocka_unit_test(test_json_string),
-		cmocka_unit_test(test_task_ranges), PLAN(test_pagemaps),
-		PLAN(test_pagemap_names),	    PLAN(test_places),
+		cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_int),
+		cmocka_unit_test(test_codec),
+		cmocka_unit_test(test_profile),
+		cmocka_unit_test(test_print_bytes),
+		cmocka_unit_test(test_escape),
+		cmocka_unit_test(test_json_string),
+		cmocka_unit_test(test_task_ranges),
+		PLAN(test_pagemaps),
+		PLAN(test_pagemap_names),
+		PLAN(test_places),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

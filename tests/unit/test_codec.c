@@ -152,6 +152,7 @@ static void test_caller_mistakes(void **state)
 	assert_string_equal(ckf_codec_name(CKF_CODEC_RAW), "raw");
 	assert_string_equal(ckf_codec_name(CKF_CODEC_LZ4), "lz4");
 	assert_string_equal(ckf_codec_name(CKF_CODEC_ZSTD), "zstd");
+	assert_string_equal(ckf_codec_name(CKF_CODEC_BF16), "bf16");
 	assert_string_equal(ckf_codec_name(CKF_CODEC_END), "?");
 }
 

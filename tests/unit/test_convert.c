@@ -362,7 +362,7 @@ static void test_random(void **state)
 		setup(state);
 		e = *state;
 		e->rand = seed + (uint64_t)round;
-		opts.codec = (int)(dm_rand(&e->rand) % 4);
+		opts.codec = (int)(dm_rand(&e->rand) % CKF_CODEC_END);
 		if (opts.codec == CKF_CODEC_ZERO)
 			opts.codec = CKF_CODEC_AUTO;
 		opts.threads = 1 + dm_rand(&e->rand) % 4;
@@ -399,6 +399,40 @@ static void test_deterministic(void **state)
 		free(a);
 		free(b);
 	}
+}
+
+/* The profile is written down where codecs were chosen, named or not. */
+static void test_storage(void **state)
+{
+	struct ckf_convert_opts opts = { .size = sizeof(opts), .codec = CKF_CODEC_AUTO };
+	struct ckf_convert_stats stats;
+	struct env *e = *state;
+
+	e->rand = dm_seed();
+	make_dump(e, 1);
+	for (int i = 0; i < 3; i++) {
+		struct ckf_image *img;
+		int dir;
+
+		if (i == 1)
+			opts.storage = (struct ckf_storage){ 12345, CKF_PROFILE_SSD, 3, true };
+		if (i == 2) {
+			opts.codec = CKF_CODEC_LZ4;
+			opts.storage = (struct ckf_storage){ 0 };
+		}
+		opts.force = true;
+		assert_int_equal(ckf_convert(e->dump, e->fast, &opts, &stats, NULL), 0);
+		dir = open(e->fast, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_int_equal(ckf_image_open(dir, &img, NULL), 0);
+		assert_int_equal(img->idx->storage.profile, stats.storage.profile);
+		if (i == 1)
+			assert_memory_equal(&stats.storage, &opts.storage, sizeof(opts.storage));
+		assert_int_equal(stats.storage.bytes_per_s > 0, i < 2);
+		ckf_image_close(img);
+		close(dir);
+	}
+	opts.storage.bytes_per_s = 1;
+	assert_int_equal(ckf_convert(e->dump, e->fast, &opts, &stats, NULL), -EINVAL);
 }
 
 static void test_no_pages(void **state)
@@ -657,6 +691,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_random, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deterministic, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_storage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dedup, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_dumps, setup, teardown),

@@ -107,10 +107,12 @@ static const struct corruption header_cases[] = {
 	{ { HEAD(header_bytes, 0) }, BAD(HEADER, -1, "R-header") },
 	{ { HEAD(idx_bytes, 0) }, BAD(HEADER, -1, "R-length: idx_bytes, got 0") },
 	{ { HEAD(idx_bytes, ALL_ONES) }, BAD(HEADER, -1, "R-length: idx_bytes, got 1844") },
-	{ { HEAD(incompat, 4 | 3) }, UNSUPPORTED(HEADER, -1, "R-feature: incompat, got 0x7") },
+	{ { HEAD(incompat, 1ull << 40 | 3) },
+	  UNSUPPORTED(HEADER, -1, "R-feature: incompat, got 0x10000000003") },
 	{ { HEAD(incompat, 1ull << 63 | 3) }, UNSUPPORTED(HEADER, -1, "R-feature: incompat") },
-	{ { HEAD(incompat, 4), HEAD(extent_bytes, 0), CHUNK(2, codec, 9) },
+	{ { HEAD(incompat, 1ull << 40), HEAD(extent_bytes, 0), CHUNK(2, codec, 9) },
 	  UNSUPPORTED(HEADER, -1, "R-feature: incompat") },
+	{ { HEAD(incompat, 4 | 3) }, BAD(HEADER, -1, "R-feature: incompat, got 0x7, want 0x3") },
 	{ { HEAD(incompat, 2) }, BAD(HEADER, -1, "R-feature: incompat, got 0x2, want 0x3") },
 	{ { HEAD(incompat, 1) }, BAD(HEADER, -1, "R-feature: incompat, got 0x1, want 0x3") },
 	{ { HEAD(incompat, 0) }, BAD(HEADER, -1, "R-feature: incompat, got 0x0, want 0x3") },
@@ -195,7 +197,7 @@ static const struct corruption table_cases[] = {
 };
 
 static const struct corruption chunk_cases[] = {
-	{ { CHUNK(2, codec, 4) }, UNSUPPORTED(CHUNKS, 2, "R-chunk: codec, got 4, want at most 3") },
+	{ { CHUNK(2, codec, 5) }, UNSUPPORTED(CHUNKS, 2, "R-chunk: codec, got 5, want at most 4") },
 	{ { CHUNK(0, codec, 255), CHUNK(0, nr_pages, 0), CHUNK(0, base, 1) },
 	  UNSUPPORTED(CHUNKS, 0, "R-chunk: codec") },
 	{ { CHUNK(2, base, 1) }, BAD(CHUNKS, 2, "R-chunk: base, got 1, want at most 0") },

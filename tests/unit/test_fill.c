@@ -59,8 +59,8 @@ static void random_pages(uint64_t *seed, char *p, unsigned int nr, bool compress
 static uint32_t random_chunk(struct world *w, uint16_t nr, char **pages)
 {
 	static const uint32_t codecs[] = { CKF_CODEC_RAW, CKF_CODEC_RAW, CKF_CODEC_LZ4,
-					   CKF_CODEC_ZSTD };
-	uint32_t codec = codecs[img_rand(&w->seed) % 4];
+					   CKF_CODEC_ZSTD, CKF_CODEC_BF16 };
+	uint32_t codec = codecs[img_rand(&w->seed) % 5];
 
 	*pages = malloc((size_t)nr * CKF_PAGE_BYTES);
 	assert_non_null(*pages);

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* How fast the storage of a directory reads. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <linux/magic.h>
+
+#include "../loader/io_util.h"
+#include "ckf_model.h"
+#include "files.h"
+
+#define PIECE_BYTES ((size_t)8 << 20)
+#define NR_PIECES 8
+
+bool ckf_storage_is_ram(int dir_fd)
+{
+	struct statfs st;
+
+	return !fstatfs(dir_fd, &st) && (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
+}
+
+/* Bytes that no file system stores as fewer: each piece has other ones. */
+static void make_noise(uint64_t *p, uint64_t seed)
+{
+	uint64_t v = seed * 0x9e3779b97f4a7c15 + 1;
+
+	for (size_t i = 0; i < PIECE_BYTES / sizeof(*p); i++) {
+		v ^= v << 13;
+		v ^= v >> 7;
+		v ^= v << 17;
+		p[i] = v;
+	}
+}
+
+/* An fd of the same file that reads past the page cache. */
+static int open_direct(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+}
+
+/* That of the fastest piece: what else is going on makes others slower. 0: cannot be measured. */
+static uint64_t read_speed(int fd, void *buf)
+{
+	uint64_t best_ns = UINT64_MAX;
+
+	for (uint64_t i = 0; i < NR_PIECES; i++) {
+		uint64_t start = ckf_now_ns(), ns;
+
+		if (ckf_pread_all(fd, buf, PIECE_BYTES, i * PIECE_BYTES))
+			return 0;
+		ns = ckf_now_ns() - start;
+		if (ns < best_ns)
+			best_ns = ns;
+	}
+	return PIECE_BYTES * 1000000000ull / (best_ns ? best_ns : 1);
+}
+
+bool ckf_storage_measure(int dir_fd, struct ckf_storage *out)
+{
+	void *buf = aligned_alloc(CKF_HUGE_BYTES, PIECE_BYTES);
+	int fd = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), direct = -1;
+	uint64_t speed = 0;
+	int ret = 0;
+
+	if (fd < 0 || !buf)
+		goto out;
+	for (uint64_t i = 0; i < NR_PIECES && !ret; i++) {
+		make_noise(buf, i + 1);
+		ret = ckf_write_full(fd, buf, PIECE_BYTES, i * PIECE_BYTES);
+	}
+	if (ret || fsync(fd))
+		goto out;
+	direct = open_direct(fd);
+	if (direct >= 0)
+		speed = read_speed(direct, buf);
+out:
+	if (direct >= 0)
+		close(direct);
+	if (fd >= 0)
+		close(fd);
+	free(buf);
+	ckf_profile_get(speed ? ckf_profile_of_disk(speed) : CKF_PROFILE_NVME, out);
+	out->measured = speed != 0;
+	return speed != 0;
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/* The model of a restore: ckf_model.h says what it rests on. */
+#include "ckf_model.h"
+
+#define PS_PER_S 1000000000000ull
+
+/*
+ * What criu restore takes besides filling memory: for a process of 5 MiB, and for each further one,
+ * on the machine of ckf_model_speeds.
+ */
+#define FIXED_S 0.08
+#define TASK_S 0.015
+
+/*
+ * ckfast calibrate on an AMD EPYC (family 26), Linux 6.18, zstd 1.5.4, lz4 1.9.4. lz4 and zstd
+ * decode text, bf16 decodes weights of 16 bits. fill is a third of what calibrate says there: a
+ * restore gets memory that nobody had just now, which takes a virtual machine longer.
+ */
+const struct ckf_speeds ckf_model_speeds = {
+	.decode = {
+		[CKF_CODEC_RAW] = 21000000000,
+		[CKF_CODEC_LZ4] = 3500000000,
+		[CKF_CODEC_ZSTD] = 1800000000,
+		[CKF_CODEC_BF16] = 4500000000,
+	},
+	.fill = 10000000000,
+};
+
+/*
+ * ram: what two cores copy out of the page cache. nvme: such a drive as clouds lend it; one of
+ * one's own reads two or three times as much. ssd: on SATA. network: 1 Gbit/s.
+ */
+static const struct {
+	const char *name;
+	uint64_t bytes_per_s;
+} profiles[CKF_PROFILE_END] = {
+	[CKF_PROFILE_NUMBER] = { "number", 0 },		  [CKF_PROFILE_RAM] = { "ram", 8000000000 },
+	[CKF_PROFILE_NVME] = { "nvme", 2000000000 },	  [CKF_PROFILE_SSD] = { "ssd", 500000000 },
+	[CKF_PROFILE_NETWORK] = { "network", 125000000 },
+};
+
+/* Where two profiles meet: the geometric mean of their speeds. */
+#define NVME_FROM 1000000000ull
+#define SSD_FROM 250000000ull
+
+const char *ckf_profile_name(uint32_t profile)
+{
+	return profiles[profile < CKF_PROFILE_END ? profile : CKF_PROFILE_NUMBER].name;
+}
+
+void ckf_profile_get(uint32_t profile, struct ckf_storage *out)
+{
+	*out = (struct ckf_storage){
+		.bytes_per_s = profiles[profile].bytes_per_s,
+		.profile = profile,
+		.nr_cores = CKF_MODEL_CORES,
+	};
+}
+
+uint32_t ckf_profile_of_disk(uint64_t bytes_per_s)
+{
+	if (bytes_per_s >= NVME_FROM)
+		return CKF_PROFILE_NVME;
+	return bytes_per_s >= SSD_FROM ? CKF_PROFILE_SSD : CKF_PROFILE_NETWORK;
+}
+
+/* Integers: the choice must not depend on how a machine rounds. */
+uint64_t ckf_model_chunk_ps(const struct ckf_storage *s, uint32_t codec, uint64_t stored_bytes,
+			    uint64_t decoded_bytes)
+{
+	const struct ckf_speeds *v = &ckf_model_speeds;
+	uint64_t read_ps = ckf_align_up(stored_bytes, CKF_PAGE_BYTES) * PS_PER_S / s->bytes_per_s;
+	uint64_t core_ps = decoded_bytes * PS_PER_S / v->fill;
+
+	if (v->decode[codec])
+		core_ps += decoded_bytes * PS_PER_S / v->decode[codec];
+	core_ps /= s->nr_cores;
+	return read_ps > core_ps ? read_ps : core_ps;
+}
+
+/* An op that takes a part of a chunk counts for that part. */
+void ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
+{
+	*out = (struct ckf_restore_work){ 0 };
+	for (uint64_t i = 0; i < idx->nr_ops; i++) {
+		const struct ckf_op *op = &idx->ops[i];
+		const struct ckf_chunk *c = &idx->chunks[op->chunk];
+
+		if (ckf_op_flags(op) & CKF_OP_INHERIT)
+			continue;
+		out->decoded_bytes[c->codec] += ckf_pages_to_bytes(op->nr_pages);
+		out->read_bytes += (uint64_t)c->stored_bytes * op->nr_pages / c->nr_pages;
+	}
+	for (uint64_t i = 0; i < idx->nr_targets; i++)
+		out->nr_tasks += idx->targets[i].kind == CKF_TARGET_TASK;
+}
+
+double ckf_model_restore_s(const struct ckf_restore_work *w, uint64_t bytes_per_s,
+			   unsigned int nr_cores)
+{
+	const struct ckf_speeds *v = &ckf_model_speeds;
+	double read_s = (double)w->read_bytes / (double)bytes_per_s;
+	double core_s = 0;
+
+	/* Zeros are not filled: fresh memory is zero. */
+	for (uint32_t c = CKF_CODEC_RAW; c < CKF_CODEC_END; c++)
+		core_s += (double)w->decoded_bytes[c] *
+			  (1 / (double)v->decode[c] + 1 / (double)v->fill);
+	core_s /= nr_cores;
+	return FIXED_S + TASK_S * (double)w->nr_tasks + (read_s > core_s ? read_s : core_s);
+}
