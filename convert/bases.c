@@ -16,6 +16,10 @@
 
 #include "../loader/ckf_image.h"
 #include "bases.h"
+#include "encode.h"
+
+static_assert(CKF_ENCODE_SCRATCH_BYTES >= 2 * CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES,
+	      "a chunk as it is stored, and decoded");
 
 struct pack {
 	struct ckf_base base; /* path: from the image being made, once that is known */

@@ -13,9 +13,6 @@
 #include "pool.h"
 #include "../format/ckf_index.h"
 
-/* What the scratch of a worker must hold: a chunk decoded, and as it is stored. */
-#define CKF_BASES_SCRATCH_BYTES (2ull * CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES)
-
 struct ckf_bases;
 
 /*

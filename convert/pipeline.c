@@ -32,9 +32,6 @@
 #define ZSTD_LEAN_LEVEL 6
 #define ZSTD_SLOW_THREADS 8
 
-/* A worker's scratch is for one or the other. */
-static_assert(CKF_BASES_SCRATCH_BYTES <= CKF_ENCODE_SCRATCH_BYTES, "scratch is too small");
-
 /* A chunk of a block. match and rec are records of the dedup table, or CKF_DEDUP_NONE. */
 struct part {
 	uint32_t first; /* page in the buffer */
