@@ -100,10 +100,14 @@ struct bucket {
 
 static int end_bucket(struct fill_huge *h, const struct bucket *b)
 {
-	struct ckf_huge *full;
+	struct ckf_huge *last = h->nr_full ? &h->full[h->nr_full - 1] : NULL, *full;
 
 	if (b->pages != HUGE_PAGES || !b->data)
 		return 0;
+	if (last && last->addr + (uint64_t)last->nr_huge * CKF_HUGE_BYTES == b->addr) {
+		last->nr_huge++;
+		return 0;
+	}
 	full = realloc(h->full, (h->nr_full + 1) * sizeof(*full));
 	if (!full)
 		return -ENOMEM;

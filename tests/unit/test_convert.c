@@ -181,6 +181,9 @@ static void check_target(const struct ckf_image *img, const struct ckf_target *t
 			assert_int_equal(!!(ckf_op_flags(op) & CKF_OP_DIRECT),
 					 t->kind == CKF_TARGET_TASK && page >= HUGETLB_PAGE &&
 						 page < HUGETLB_END);
+			/* CRIU's restorer decodes nothing, and knows of no zeros. */
+			assert_true(!(ckf_op_flags(op) & CKF_OP_DIRECT) ||
+				    img->idx->chunks[op->chunk].codec == CKF_CODEC_RAW);
 			pages++;
 		}
 	}
@@ -587,6 +590,52 @@ static void test_destinations(void **state)
 	assert_int_equal(count_entries(e->base), 3);
 }
 
+struct spoiler {
+	int old_fd; /* what is about to be replaced */
+	char told[512];
+};
+
+/* A directory in there cannot be removed. */
+static int spoil(void *arg)
+{
+	struct spoiler *s = arg;
+
+	(void)mkdirat(s->old_fd, "late", 0700);
+	return 0;
+}
+
+static void note(void *arg, const char *msg)
+{
+	struct spoiler *s = arg;
+
+	snprintf(s->told, sizeof(s->told), "%s", msg);
+}
+
+/* What was there before and cannot be removed is named; the new image is in its place. */
+static void test_left_behind(void **state)
+{
+	struct ckf_convert_opts opts = { .size = sizeof(opts), .codec = CKF_CODEC_AUTO };
+	struct spoiler s = { .told = "" };
+	struct env *e = *state;
+
+	e->rand = 4;
+	make_dump(e, 1);
+	opts.force = true;
+	opts.warn = note;
+	opts.arg = &s;
+	assert_int_equal(ckf_convert(e->dump, e->fast, &opts, NULL, NULL), 0);
+	assert_int_equal(ckf_convert(e->dump, e->fast, &opts, NULL, NULL), 0);
+	assert_string_equal(s.told, "");
+	s.old_fd = open(e->fast, O_RDONLY | O_DIRECTORY);
+	opts.stop = spoil;
+	assert_int_equal(ckf_convert(e->dump, e->fast, &opts, NULL, NULL), 0);
+	assert_non_null(strstr(s.told, "cannot remove what was there before"));
+	assert_int_equal(count_entries(e->base), 3);
+	assert_int_equal(unlinkat(s.old_fd, "late", AT_REMOVEDIR), 0);
+	close(s.old_fd);
+	check_image(e, 3);
+}
+
 static int stop_at(void *arg)
 {
 	int *left = arg;
@@ -696,6 +745,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dedup, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_dumps, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_destinations, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_left_behind, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_left_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kill, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
