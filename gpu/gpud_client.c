@@ -21,8 +21,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "scm.h"
+
 #define HELPER_FD 3    /* of the socket, in the helper; nothing above it is open there */
-#define MAX_FDS 8      /* room for what a peer sends against the rules, so that it is closed */
 #define MAX_ERRNO 4095 /* as in the kernel */
 
 extern char **environ;
@@ -151,70 +152,25 @@ int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err
 	return ckf_error_set(err, sock, "%s", first.msg);
 }
 
-/* The first descriptor of a message, or -1; any other is closed and counted. */
-static int take_fd(struct msghdr *msg, unsigned int *nr)
-{
-	int fds[MAX_FDS], first = -1;
-	struct cmsghdr *c;
-	size_t n;
-
-	*nr = 0;
-	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
-		for (size_t i = 0; i < n; i++) {
-			if ((*nr)++ == 0)
-				first = fds[i];
-			else
-				close(fds[i]);
-		}
-	}
-	return first;
-}
-
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err)
 {
-	union {
-		char buf[CMSG_SPACE(MAX_FDS * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { .iov_base = m, .iov_len = sizeof(*m) };
-	struct msghdr msg = { .msg_iov = &iov,
-			      .msg_iovlen = 1,
-			      .msg_control = control.buf,
-			      .msg_controllen = sizeof(control.buf) };
-	unsigned int nr, resets = 0;
-	ssize_t n;
-	int got;
+	int ret = ckf_scm_recv(sock, m, sizeof(*m), fd);
 
-	if (fd)
-		*fd = -1;
-	/* A peer that closed without having read all that it was sent may have left an answer. */
-	do {
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-	} while (n < 0 && (errno == EINTR || (errno == ECONNRESET && !resets++)));
-	if (n < 0)
-		return ckf_error_set(err, -errno, "cannot receive from gpud's socket: %s",
-				     strerror(errno));
-	got = take_fd(&msg, &nr);
-	if (n == sizeof(*m) && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && nr <= 1 &&
-	    (fd || got < 0)) {
+	if (ret == (int)sizeof(*m)) {
 		m->text[sizeof(m->text) - 1] = '\0';
-		if (fd)
-			*fd = got;
 		return 0;
 	}
-	if (got >= 0)
-		close(got);
-	if (!n)
+	if (fd && *fd >= 0) {
+		close(*fd);
+		*fd = -1;
+	}
+	if (!ret)
 		return ckf_error_set(err, -ECONNRESET, "gpud's socket was closed by the other end");
-	/* The kernel cuts off descriptors where the table of this process is full. */
-	if (n == sizeof(*m) && (msg.msg_flags & MSG_CTRUNC) && nr <= 1)
-		return ckf_error_set(err, -EMFILE, "no room for a descriptor from gpud's socket");
-	return ckf_error_set(err, -EBADMSG, "bad message from gpud's socket: %zd bytes, %u fds", n,
-			     nr);
+	if (ret == -EMFILE)
+		return ckf_error_set(err, ret, "no room for a descriptor from gpud's socket");
+	if (ret > 0 || ret == -EMSGSIZE || ret == -EBADMSG)
+		return ckf_error_set(err, -EBADMSG, "bad message from gpud's socket");
+	return ckf_error_set(err, ret, "cannot receive from gpud's socket: %s", strerror(-ret));
 }
 
 /* The error of an ERROR message. */
@@ -238,27 +194,9 @@ static int send_error(int sock, int ret, struct ckf_error *err)
 
 int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
 {
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)m, .iov_len = sizeof(*m) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	struct cmsghdr *c;
+	int ret = ckf_scm_send(sock, m, sizeof(*m), fd);
 
-	if (fd >= 0) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	}
-	while (sendmsg(sock, &msg, MSG_NOSIGNAL) < 0)
-		if (errno != EINTR)
-			return send_error(sock, -errno, err);
-	return 0;
+	return ret ? send_error(sock, ret, err) : 0;
 }
 
 int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, struct ckf_error *err)
