@@ -98,8 +98,7 @@ static int find_block(pid_t pid, int mem, struct ckf_agent_block *block, uint64_
 	return ret;
 }
 
-/* The last number of the NSpid line: the id in the innermost pid namespace. */
-static uint32_t inner_id(pid_t pid, pid_t tid)
+uint32_t ckf_inner_id(pid_t pid, pid_t tid)
 {
 	char path[80], line[256];
 	uint32_t id = 0;
@@ -113,6 +112,7 @@ static uint32_t inner_id(pid_t pid, pid_t tid)
 	while (fgets(line, sizeof(line), f)) {
 		if (strncmp(line, "NSpid:", 6) != 0)
 			continue;
+		/* The last number of the line is that of the innermost namespace. */
 		last = strrchr(line, '\t');
 		id = last ? (uint32_t)strtoul(last + 1, NULL, 10) : 0;
 		break;
@@ -132,7 +132,7 @@ static pid_t find_thread(pid_t pid, uint32_t inner)
 	dir = opendir(path);
 	while (dir && !found && (de = readdir(dir))) {
 		tid = (pid_t)atoi(de->d_name);
-		if (tid > 0 && inner_id(pid, tid) == inner)
+		if (tid > 0 && ckf_inner_id(pid, tid) == inner)
 			found = tid;
 	}
 	if (dir)

@@ -22,6 +22,9 @@ struct ckf_agent_call {
  */
 int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err);
 
+/* The id of a thread in its own pid namespace; 0: there is no such thread. */
+uint32_t ckf_inner_id(pid_t pid, pid_t tid);
+
 /* Lets its thread run, and gets its socket. */
 int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err);
 /* The agent sleeps again and its thread is stopped. Does nothing when there is no conversation. */

@@ -11,7 +11,6 @@
  * end, so a dump that fails gives it back as it was, without a copy.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -62,20 +61,7 @@ static int action(const struct ckf_gpu_process *p, int gpud, uint32_t what, uint
 
 int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err)
 {
-	char path[64], line[256];
-	char *last;
-	FILE *f;
-
-	*image_pid = 0;
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	f = fopen(path, "re");
-	while (f && !*image_pid && fgets(line, sizeof(line), f)) {
-		last = strncmp(line, "NSpid:", 6) ? NULL : strrchr(line, '\t');
-		if (last)
-			*image_pid = (uint32_t)strtoul(last + 1, NULL, 10);
-	}
-	if (f)
-		fclose(f);
+	*image_pid = ckf_inner_id(pid, pid);
 	return *image_pid ? 0 : ckf_error_set(err, -ESRCH, "there is no process %d", (int)pid);
 }
 
