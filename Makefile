@@ -93,9 +93,9 @@ AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
-	 build/progs/gpudtest build/bin/cuda-checkpoint
+	 build/progs/gpudtest
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
-STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi stub-ckpt cuapp cuapp-linked)
+STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked) build/bin/cuda-checkpoint
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 
 # Shows what is made, or with V=1 how.
@@ -213,8 +213,8 @@ build/stub/libcuda.so.1: $(STUB_OBJ)
 	$(Q)$(CC) -shared -Wl,-soname,libcuda.so.1 -Wl,-Bsymbolic -pthread -o $@ $^
 
 build/stub/stub-smi: build/obj/tests/stub/smi.o build/obj/tests/stub/scan.o
-build/stub/stub-ckpt: build/obj/tests/stub/ckpt_main.o
-build/stub/stub-smi build/stub/stub-ckpt:
+build/bin/cuda-checkpoint: build/obj/tests/stub/ckpt_main.o
+build/stub/stub-smi build/bin/cuda-checkpoint:
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) -o $@ $^
@@ -225,11 +225,6 @@ build/progs/cudaprog build/stub/cuapp:
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $<
-
-build/bin/cuda-checkpoint: tests/gpu/cuda_checkpoint.c build/libckfast.a
-	@mkdir -p $(@D)
-	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -o $@ $^
 
 build/stub/cuapp-linked: tests/stub/app/cuapp.c build/stub/libcuda.so.1
 	@mkdir -p $(@D)
@@ -273,7 +268,7 @@ bench: deps
 	@tests/bench/bench.sh
 	@tests/bench/codecs.sh
 
-bundle: all progs criu
+bundle: all progs stub criu
 	@scripts/bundle.sh
 
 fuzz: fuzz-build

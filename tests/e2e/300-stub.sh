@@ -11,7 +11,7 @@ export LD_LIBRARY_PATH=$STUB
 export CKF_STUB_GPUS=2
 
 act() {
-	"$STUB/stub-ckpt" --pid "$PID" --action "$@" 2>>"$D/acts"
+	"$BUILD/bin/cuda-checkpoint" --pid "$PID" --action "$@" 2>>"$D/acts"
 }
 
 # refused ERROR ACTION OPTIONS…

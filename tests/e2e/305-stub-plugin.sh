@@ -12,7 +12,7 @@ export LD_LIBRARY_PATH=$STUB
 # build_plugin SOURCE: CRIU's tree; the plugin and a cuda-checkpoint to call are in $W.
 build_plugin() {
 	local src=$1
-	ln -sf "$STUB/stub-ckpt" "$W/cuda-checkpoint"
+	ln -sf "$BUILD/bin/cuda-checkpoint" "$W/cuda-checkpoint"
 	mkdir -p "$W/plugins"
 	cc -g -shared -nostartfiles -fPIC $("$src/compel/compel-host" includes) \
 		-iquote "$src/include" -iquote "$src/criu/include" -iquote "$src" \

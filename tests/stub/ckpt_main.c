@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * stub-ckpt --pid PID --action lock|checkpoint|restore|unlock|state|tid [--timeout MS]
+ * cuda-checkpoint --pid PID --action lock|checkpoint|restore|unlock|state|tid [--timeout MS]
  *	[--device-map OLD=NEW[,…]]
  *
- * What NVIDIA's cuda-checkpoint does, with whatever libcuda.so.1 is found. Also understands its
- * --get-state and --get-restore-tid, so that CRIU's own plugin can run it. OLD and NEW are UUIDs of
- * 32 hexadecimal digits.
+ * What NVIDIA's program of that name does, with whatever libcuda.so.1 is found: for tests with the
+ * fake driver, and for comparing with the stock CRIU where that program is missing. CRIU's own
+ * plugin can run it: it understands --get-state and --get-restore-tid, too. OLD and NEW are UUIDs
+ * of 32 hexadecimal digits.
  */
 #include <dlfcn.h>
 #include <getopt.h>
@@ -120,6 +121,7 @@ int main(int argc, char **argv)
 		{ 0 },
 	};
 	CUresult (*error_name)(CUresult, const char **) = entry("cuGetErrorName");
+	CUresult (*init)(unsigned int) = entry("cuInit");
 	const char *action = NULL, *text = "?";
 	unsigned int timeout_ms = 0;
 	int pid = 0, c;
@@ -144,11 +146,13 @@ int main(int argc, char **argv)
 			break;
 	}
 	if (!action) {
-		printf("usage: stub-ckpt --pid PID --action "
+		printf("usage: cuda-checkpoint --pid PID --action "
 		       "lock|checkpoint|restore|unlock|state|tid\n");
 		return c == 'h' ? 0 : 2;
 	}
-	res = act(pid, action, timeout_ms);
+	res = init(0);
+	if (!res)
+		res = act(pid, action, timeout_ms);
 	if (res) {
 		error_name(res, &text);
 		fprintf(stderr, "%s of process %d: %s (%d)\n", action, pid, text, res);
