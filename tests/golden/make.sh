@@ -7,8 +7,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-if [ -e v1.0 ]; then
-	echo "v1.0 is there already: it is not made again" >&2
-else
-	/usr/bin/python3 v1_0.py v1.0
-fi
+for version in 1.0 1.1; do
+	if [ -e "v$version" ]; then
+		echo "v$version is there already: it is not made again" >&2
+	else
+		/usr/bin/python3 "v${version/./_}.py" "v$version"
+	fi
+done

@@ -38,6 +38,7 @@ def records(word, period, nr_pages):
 
 def golden():
     b = Builder(max_chunk_pages=512)
+    b.model.header["minor"] = b.model.pack_header["minor"] = 0
     zero1, zero512 = b.zero(1), b.zero(512)
     raw = b.chunk(RAW, pattern(1, 3))
     lz4 = b.chunk(LZ4, records(b"lz4", 64, 8))
@@ -96,23 +97,30 @@ def area(image, kind, ident, start, pages):
     return xxh64(data)
 
 
-def main(argv):
-    if len(argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    model = golden()
-    model.save(argv[1])
+def report(model, path, areas):
+    """Prints what is in the image that was made of the model."""
     for name in ("ckfast.idx", "ckfast.pack"):
-        with open(os.path.join(argv[1], name), "rb") as f:
+        with open(os.path.join(path, name), "rb") as f:
             print("%-11s 0x%016x" % (name, xxh64(f.read())))
-    image = ckread.opened(argv[1])
-    for kind, ident, start, pages in AREAS:
+    print("pages of all chunks but zeros: %d"
+          % sum(c.nr_pages for c in model.chunks if c.codec != ckread.ZERO))
+    image = ckread.opened(path)
+    for kind, ident, start, pages in areas:
         print("target %d %d, %d pages at 0x%x: 0x%016x"
               % (kind, ident, pages, start, area(image, kind, ident, start, pages)))
     image.close()
     for f in model.files:
         print("kind %d, %s: %d bytes, 0x%016x" % (f.kind, model.name(f).decode(), f.size_bytes,
                                                 f.checksum))
+
+
+def main(argv):
+    if len(argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    model = golden()
+    model.save(argv[1])
+    report(model, argv[1], AREAS)
     return 0
 
 

@@ -31,6 +31,12 @@ def reader_accepts(work, model):
     expect(not violations, "; ".join(map(ckread.message, violations[:3])))
 
 
+def reader_accepts_golden(_, name):
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", name)
+    violations = ckread.check(path)
+    expect(not violations, "; ".join(map(ckread.message, violations[:3])))
+
+
 def reader_refuses(work, fast, name):
     """The reader holds each rule: the mutator's class, section and rule, exactly."""
     m = mutate.MUTATORS[name]
@@ -296,6 +302,8 @@ def image_for(cases, fast, name):
 
 def run_reader(cases, fast):
     cases.case("reader golden", reader_accepts, ckwrite.golden())
+    for name in ("v1.0", "v1.1/fast", "v1.1/base"):
+        cases.case("reader of " + name, reader_accepts_golden, name)
     cases.case("reader device", reader_accepts, ckwrite.with_device())
     for seed in range(20):
         cases.case("reader random %d" % seed, reader_accepts, ckwrite.random_image(seed))

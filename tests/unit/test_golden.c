@@ -2,7 +2,7 @@
 /*
  * The golden images: one of each version of the format, made once by tests/golden/make.sh and never
  * again. Every later reader has to read them, with these results, and to write the newest of them
- * byte for byte as it is.
+ * byte for byte as it is, and older ones but for their number.
  *
  * A test that fails here is right: it is the code that broke the format.
  */
@@ -22,37 +22,26 @@
 
 #include "../../convert/ckf_convert.h"
 #include "../../format/ckf_codec.h"
-#include "../../loader/ckf_fill.h"
+#include "../../loader/ckf_fill_sink.h"
 #include "../../loader/ckf_verify.h"
 #include "dump_maker.h"
 #include "img_fix.h"
+#include "mem_sink.h"
 
-#define GOLDEN "tests/golden/v1.0" /* from where the tests are run */
 #define BACKGROUND 0xa5
+#define MAX_AREAS 6
 
 /* What make.sh has printed. */
-#define IDX_HASH 0x4a9f4f8a6f852423ull
-#define PACK_HASH 0x51f80f7445eb8d2aull
-
-static const struct area {
+struct area {
 	uint32_t kind;
 	uint32_t flags; /* of its dest */
 	uint64_t id;
 	uint64_t start;
 	uint64_t nr_pages;
 	uint64_t hash; /* of all its pages; those that no op fills are zeros */
-} areas[] = {
-	{ CKF_TARGET_TASK, 0, 1, 0x10000, 4, 0x6bd4e7e1de546e66 },
-	{ CKF_TARGET_TASK, 0, 1, 0x20000, 16, 0x89380e6acca83f52 },
-	{ CKF_TARGET_TASK, CKF_DEST_HUGE, 1, 0x7f0000000000, 2048, 0x471c1831c1afae6c },
-	{ CKF_TARGET_TASK, 0, 7, 0x10000, 4, 0xcac1ccec10b288e3 },
-	{ CKF_TARGET_TASK, 0, 7, 0x20000, 17, 0x7973560f9e2ba2a0 },
-	{ CKF_TARGET_SHMEM, 0, 77, 0, 13, 0xd88b107aa6573285 },
 };
 
-#define NR_AREAS (sizeof(areas) / sizeof(areas[0]))
-
-static const struct entry {
+struct entry {
 	const char *name;
 	uint8_t kind;
 	uint64_t size_bytes;
@@ -62,7 +51,18 @@ static const struct entry {
 	uint32_t gid;
 	int64_t mtime_sec;
 	uint32_t mtime_nsec;
-} entries[] = {
+};
+
+static const struct area areas_0[] = {
+	{ CKF_TARGET_TASK, 0, 1, 0x10000, 4, 0x6bd4e7e1de546e66 },
+	{ CKF_TARGET_TASK, 0, 1, 0x20000, 16, 0x89380e6acca83f52 },
+	{ CKF_TARGET_TASK, CKF_DEST_HUGE, 1, 0x7f0000000000, 2048, 0x471c1831c1afae6c },
+	{ CKF_TARGET_TASK, 0, 7, 0x10000, 4, 0xcac1ccec10b288e3 },
+	{ CKF_TARGET_TASK, 0, 7, 0x20000, 17, 0x7973560f9e2ba2a0 },
+	{ CKF_TARGET_SHMEM, 0, 77, 0, 13, 0xd88b107aa6573285 },
+};
+
+static const struct entry entries_0[] = {
 	{ "empty", 1, 0, 0x2d06800538d394c2, 0644, 0, 0, -5, 123456789 },
 	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789 },
 	{ "mm-1.img", 1, 113, 0xa15f63568a2ded57, 0600, 1000, 100, 1700000000, 123456789 },
@@ -81,9 +81,45 @@ static const struct entry {
 	{ "pstree.img", 1, 50, 0xab884da0b2f31b17, 0644, 0, 0, 1700000000, 123456789 },
 };
 
-#define NR_ENTRIES (sizeof(entries) / sizeof(entries[0]))
+static const struct area areas_1[] = {
+	{ CKF_TARGET_TASK, 0, 5, 0x10000, 24, 0x7b61b83be81e2436 },
+	{ CKF_TARGET_TASK, 0, 5, 0x40000, 34, 0xd960f6dd9da8decd },
+	{ CKF_TARGET_DEVICE, 0, 5, 0x7f0000000000, 1024, 0x093116441764007f },
+	{ CKF_TARGET_DEVICE, 0, 5, 0x7f0001000000, 512, 0xffbf243dbce6d9aa },
+};
+
+static const struct entry entries_1[] = {
+	{ "ckfast-gpu-5.img", 1, 320, 0xa0a71630c33aa9ea, 0644, 0, 0, 1700000000, 123456789 },
+	{ "ckfast-gpu-pages-5.img", 2, 6291456, 0x3aaf2a1963a2ec9b, 0644, 0, 0, 1700000000,
+	  123456789 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789 },
+	{ "mm-5.img", 1, 82, 0x730c0fb19f4b26af, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pagemap-5.img", 1, 70, 0xe675db0c2e2dab11, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pages-1.img", 2, 651264, 0xa6c1082aa042d034, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789 },
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static struct version {
+	const char *path; /* from where the tests are run */
+	uint16_t minor;
+	uint64_t idx_hash;
+	uint64_t pack_hash;
+	uint64_t decoded_pages;
+	const struct area *areas;
+	size_t nr_areas;
+	const struct entry *entries;
+	size_t nr_entries;
+} versions[] = {
+	{ "tests/golden/v1.0", 0, 0x4a9f4f8a6f852423, 0x51f80f7445eb8d2a, 268, areas_0,
+	  COUNT(areas_0), entries_0, COUNT(entries_0) },
+	{ "tests/golden/v1.1/fast", 1, 0x1de86260bafa9d40, 0x3273aad07ca20b9c, 351, areas_1,
+	  COUNT(areas_1), entries_1, COUNT(entries_1) },
+};
 
 struct golden {
+	const struct version *v;
 	int dir_fd;
 	struct ckf_image *img;
 };
@@ -99,9 +135,10 @@ static int setup(void **state)
 	static struct golden g;
 	struct ckf_error err = { 0 };
 
-	g.dir_fd = open(GOLDEN, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	g.v = *state;
+	g.dir_fd = open(g.v->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (g.dir_fd < 0)
-		fail_msg("no " GOLDEN ": run from the root of the repository");
+		fail_msg("no %s: run from the root of the repository", g.v->path);
 	expect_ok(ckf_image_open(g.dir_fd, &g.img, &err), &err);
 	*state = &g;
 	return 0;
@@ -147,8 +184,8 @@ static void test_unchanged(void **state)
 {
 	const struct golden *g = *state;
 
-	assert_int_equal(file_hash(g->dir_fd, CKF_IDX_NAME), IDX_HASH);
-	assert_int_equal(file_hash(g->dir_fd, CKF_PACK_NAME), PACK_HASH);
+	assert_int_equal(file_hash(g->dir_fd, CKF_IDX_NAME), g->v->idx_hash);
+	assert_int_equal(file_hash(g->dir_fd, CKF_PACK_NAME), g->v->pack_hash);
 }
 
 static void test_verify(void **state)
@@ -159,7 +196,7 @@ static void test_verify(void **state)
 
 	for (unsigned int threads = 1; threads <= 2; threads++) {
 		expect_ok(ckf_verify(g->img, threads, NULL, NULL, &stats, &err), &err);
-		assert_int_equal(stats.decoded_bytes, (3 + 8 + 256 + 1) * CKF_PAGE_BYTES);
+		assert_int_equal(stats.decoded_bytes, ckf_pages_to_bytes(g->v->decoded_pages));
 	}
 }
 
@@ -167,10 +204,10 @@ static void test_entries(void **state)
 {
 	const struct golden *g = *state;
 
-	assert_int_equal(g->img->idx->nr_files, NR_ENTRIES);
-	for (size_t i = 0; i < NR_ENTRIES; i++) {
+	assert_int_equal(g->img->idx->nr_files, g->v->nr_entries);
+	for (size_t i = 0; i < g->v->nr_entries; i++) {
 		const struct ckf_file *f = &g->img->idx->files[i];
-		const struct entry *e = &entries[i];
+		const struct entry *e = &g->v->entries[i];
 
 		assert_string_equal(f->name, e->name);
 		assert_int_equal(f->kind, e->kind);
@@ -205,7 +242,7 @@ static void fill(const struct golden *g, const struct area *first, size_t nr, ch
 	int64_t t = ckf_index_find_target(g->img->idx, first->kind, first->id);
 	struct ckf_fill_opts opts = { .size = sizeof(opts), .dir_fd = -1, .threads = 2 };
 	struct ckf_error err = { 0 };
-	struct ckf_dest dests[NR_AREAS];
+	struct ckf_dest dests[MAX_AREAS];
 
 	assert_true(t >= 0);
 	for (size_t i = 0; i < nr; i++)
@@ -219,21 +256,59 @@ static void fill(const struct golden *g, const struct area *first, size_t nr, ch
 	expect_ok(ckf_fill(g->img, &g->img->idx->targets[t], dests, nr, &opts, NULL, &err), &err);
 }
 
+/* The same for device memory: addrs get the bytes. */
+static void fill_device(const struct golden *g, const struct area *first, size_t nr, char **addrs)
+{
+	int64_t t = ckf_index_find_target(g->img->idx, first->kind, first->id);
+	struct ckf_fill_opts opts = { .size = sizeof(opts), .dir_fd = -1, .threads = 2 };
+	struct ckf_sink_opts sink_opts = {
+		.size = sizeof(sink_opts), .slot_bytes = 4u << 20, .nr_slots = 2, .nr_streams = 1
+	};
+	struct ckf_sink_dest dests[MAX_AREAS];
+	struct ckf_error err = { 0 };
+	struct ckf_sink *sink;
+
+	assert_true(t >= 0);
+	expect_ok(mem_sink_ops.open(&sink_opts, &sink, &err), &err);
+	for (size_t i = 0; i < nr; i++) {
+		uint64_t bytes = ckf_pages_to_bytes(first[i].nr_pages);
+
+		dests[i] = (struct ckf_sink_dest){ first[i].start, first[i].start + bytes, sink,
+						   NULL };
+		expect_ok(mem_sink_ops.alloc(sink, bytes, &dests[i].mem, &err), &err);
+	}
+	expect_ok(ckf_fill_sink(g->img, &g->img->idx->targets[t], &mem_sink_ops, dests, nr, &opts,
+				NULL, &err),
+		  &err);
+	for (size_t i = 0; i < nr; i++) {
+		memcpy(addrs[i], mem_sink_bytes(dests[i].mem), dests[i].end - dests[i].start);
+		mem_sink_ops.free(dests[i].mem);
+	}
+	mem_sink_ops.close(sink);
+}
+
 static void test_fill(void **state)
 {
 	const struct golden *g = *state;
-	void *mapped[NR_AREAS];
-	char *addrs[NR_AREAS];
+	const struct area *areas = g->v->areas;
+	void *mapped[MAX_AREAS];
+	char *addrs[MAX_AREAS];
 	size_t n;
 
-	for (size_t i = 0; i < NR_AREAS; i++)
+	assert_true(g->v->nr_areas <= MAX_AREAS);
+	for (size_t i = 0; i < g->v->nr_areas; i++)
 		addrs[i] = map_area(&areas[i], &mapped[i]);
-	for (size_t i = 0; i < NR_AREAS; i += n) {
-		for (n = 1; i + n < NR_AREAS && areas[i + n].id == areas[i].id; n++)
+	for (size_t i = 0; i < g->v->nr_areas; i += n) {
+		for (n = 1; i + n < g->v->nr_areas && areas[i + n].kind == areas[i].kind &&
+			    areas[i + n].id == areas[i].id;
+		     n++)
 			;
-		fill(g, &areas[i], n, &addrs[i], CKF_DEST_FRESH);
+		if (areas[i].kind == CKF_TARGET_DEVICE)
+			fill_device(g, &areas[i], n, &addrs[i]);
+		else
+			fill(g, &areas[i], n, &addrs[i], CKF_DEST_FRESH);
 	}
-	for (size_t i = 0; i < NR_AREAS; i++) {
+	for (size_t i = 0; i < g->v->nr_areas; i++) {
 		uint64_t bytes = ckf_pages_to_bytes(areas[i].nr_pages);
 
 		if (ckf_hash64(addrs[i], bytes) != areas[i].hash)
@@ -246,7 +321,7 @@ static void test_fill(void **state)
 static void test_inherit(void **state)
 {
 	const struct golden *g = *state;
-	const struct area *child = &areas[3];
+	const struct area *child = &areas_0[3];
 	void *mapped[2];
 	char *addrs[2];
 
@@ -278,9 +353,23 @@ static void same_but_minor(const void *now, const void *old, size_t minor_off, s
 	assert_memory_equal(a + sum_end, b + sum_end, bytes - sum_end);
 }
 
+/* The newest version: all of it. */
+static void same_but_older(const struct golden *g, const void *now, const void *old,
+			   const size_t offs[2], size_t bytes)
+{
+	if (g->v->minor == CKF_VERSION_MINOR)
+		assert_memory_equal(now, old, bytes);
+	else
+		same_but_minor(now, old, offs[0], offs[1], bytes);
+}
+
 /* The version that is written now, from the decoded index. */
 static void test_encode(void **state)
 {
+	static const size_t idx_offs[] = { offsetof(struct ckf_disk_header, version_minor),
+					   offsetof(struct ckf_disk_header, checksum) };
+	static const size_t pack_offs[] = { offsetof(struct ckf_disk_pack_header, version_minor),
+					    offsetof(struct ckf_disk_pack_header, checksum) };
 	const struct golden *g = *state;
 	struct ckf_disk_pack_header h;
 	size_t idx_bytes, want_bytes;
@@ -288,34 +377,32 @@ static void test_encode(void **state)
 	void *idx;
 
 	assert_int_equal(g->img->idx->version_major, CKF_VERSION_MAJOR);
-	assert_int_equal(g->img->idx->version_minor, 0);
+	assert_int_equal(g->img->idx->version_minor, g->v->minor);
 	assert_int_equal(ckf_index_encode(g->img->idx, &idx, &idx_bytes, NULL), 0);
 	assert_int_equal(idx_bytes, want_bytes);
-	same_but_minor(idx, want, offsetof(struct ckf_disk_header, version_minor),
-		       offsetof(struct ckf_disk_header, checksum), want_bytes);
+	same_but_older(g, idx, want, idx_offs, want_bytes);
 	free(idx);
 	free(want);
 	ckf_pack_header_encode(g->img->idx, &h);
 	want = read_file(g->dir_fd, CKF_PACK_NAME, &want_bytes);
-	same_but_minor(&h, want, offsetof(struct ckf_disk_pack_header, version_minor),
-		       offsetof(struct ckf_disk_pack_header, checksum), sizeof(h));
+	same_but_older(g, &h, want, pack_offs, sizeof(h));
 	free(want);
 }
 
 static void test_extract(void **state)
 {
+	const struct golden *g = *state;
 	struct ckf_error err = { 0 };
 	char base[64], out[128];
 	int dir;
 
-	(void)state;
 	dm_tempdir(base);
 	snprintf(out, sizeof(out), "%s/dump", base);
-	expect_ok(ckf_extract(GOLDEN, out, NULL, &err), &err);
+	expect_ok(ckf_extract(g->v->path, out, NULL, &err), &err);
 	dir = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_true(dir >= 0);
-	for (size_t i = 0; i < NR_ENTRIES; i++) {
-		const struct entry *e = &entries[i];
+	for (size_t i = 0; i < g->v->nr_entries; i++) {
+		const struct entry *e = &g->v->entries[i];
 		struct stat st;
 
 		assert_int_equal(fstatat(dir, e->name, &st, AT_SYMLINK_NOFOLLOW), 0);
@@ -329,16 +416,14 @@ static void test_extract(void **state)
 	dm_remove(base);
 }
 
+#define OF(test, i) cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, &versions[i])
+#define BOTH(test) OF(test, 0), OF(test, 1)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_unchanged, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_verify, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_entries, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fill, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_inherit, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_encode, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_extract, setup, teardown),
+		BOTH(test_unchanged), BOTH(test_verify), BOTH(test_entries), BOTH(test_fill),
+		OF(test_inherit, 0),  BOTH(test_encode), BOTH(test_extract),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
