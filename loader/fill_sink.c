@@ -16,9 +16,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "../format/ckf_codec.h"
+#include "../format/ckf_sum.h"
 #include "io.h"
 #include "io_util.h"
 #include "packs.h"
@@ -69,7 +69,7 @@ struct reader {
 	struct ckf_packs packs;
 	struct ckf_io *io; /* NULL: the packs are in memory */
 	struct ckf_codec_ctx *codec;
-	XXH3_state_t *hash;
+	struct ckf_sum *hash;
 	char *scratch; /* stored bytes of chunks that are not raw */
 	size_t scratch_bytes;
 
@@ -306,17 +306,17 @@ static int read_long(struct reader *r, const struct pack_read *rd, int fd)
 	size_t at = 0, n;
 	int ret;
 
-	XXH3_64bits_reset(r->hash);
+	ckf_sum_reset(r->hash);
 	for (; at < rd->iov.iov_len; at += n) {
 		n = rd->iov.iov_len - at < READ_BYTES ? rd->iov.iov_len - at : READ_BYTES;
 		ret = ckf_pread_all(fd, (char *)rd->iov.iov_base + at, n, rd->pack_off + at);
 		if (ret)
 			return read_error(r, rd, ret);
-		XXH3_64bits_update(r->hash, (char *)rd->iov.iov_base + at, n);
+		ckf_sum_update(r->hash, (char *)rd->iov.iov_base + at, n);
 	}
 	r->w->stats.read_bytes += rd->iov.iov_len;
 	atomic_fetch_add(&r->w->job->progress, 1);
-	return check_hash(r, r->places[rd->first].chunk, XXH3_64bits_digest(r->hash));
+	return check_hash(r, r->places[rd->first].chunk, ckf_sum_value(r->hash));
 }
 
 static int read_cached(struct reader *r)
@@ -418,7 +418,7 @@ static int reader_init(struct reader *r)
 	int ret;
 
 	ret = ckf_packs_init(&r->packs, src->img, src->dir_fd, &src->io);
-	r->hash = XXH3_createState();
+	r->hash = ckf_sum_new();
 	if (!r->hash || ckf_codec_ctx_new(&r->codec))
 		ret = -ENOMEM;
 	if (!ret && (src->io.any_direct || src->io.uring))
@@ -436,7 +436,7 @@ static void reader_free(struct reader *r)
 	if (r->scratch)
 		munmap(r->scratch, r->scratch_bytes);
 	free(r->pieces);
-	XXH3_freeState(r->hash);
+	ckf_sum_free(r->hash);
 	ckf_codec_ctx_free(r->codec);
 	r->w->stats.direct = r->packs.direct;
 	ckf_packs_fini(&r->packs);
