@@ -63,6 +63,11 @@ struct cli_bases {
 int cli_add_bases(const char *s, struct cli_bases *b);
 void cli_free_bases(struct cli_bases *b);
 
+/* The values of --threads, --base and --profile, from optarg: an exit code. */
+int cli_take_threads(const struct cli_verb *verb, unsigned int *threads);
+int cli_take_bases(const struct cli_verb *verb, struct cli_bases *b);
+int cli_take_profile(const struct cli_verb *verb, struct ckf_storage *storage);
+
 /* rewrite.c: what extract and flatten have in common, an image as the source and a directory made.
  */
 

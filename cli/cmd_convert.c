@@ -68,8 +68,6 @@ static int set_extent_bytes(const struct cli_verb *verb, const char *s, uint32_t
 
 static int set_option(const struct cli_verb *verb, int opt, struct convert_args *args)
 {
-	int threads;
-
 	switch (opt) {
 	case OPT_CODEC:
 		if (cli_parse_codec(optarg, &args->opts.codec))
@@ -84,25 +82,15 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 	case OPT_EXTENT_SIZE:
 		return set_extent_bytes(verb, optarg, &args->opts.extent_bytes);
 	case OPT_THREADS:
-		if (cli_parse_int(optarg, 1, CLI_MAX_THREADS, &threads))
-			return cli_usage(verb, "--threads %s: want 1 to %d", optarg,
-					 CLI_MAX_THREADS);
-		args->opts.threads = (unsigned int)threads;
-		break;
+		return cli_take_threads(verb, &args->opts.threads);
 	case OPT_PROFILE:
-		if (cli_parse_profile(optarg, &args->opts.storage))
-			return cli_usage(verb,
-					 "--profile %s: want ram, nvme, ssd, network or bytes/s",
-					 optarg);
-		break;
+		return cli_take_profile(verb, &args->opts.storage);
 	case OPT_NICE:
 		if (cli_parse_int(optarg, 0, CLI_MAX_NICE, &args->nice))
 			return cli_usage(verb, "--nice %s: want 0 to %d", optarg, CLI_MAX_NICE);
 		break;
 	case OPT_BASE:
-		if (cli_add_bases(optarg, &args->bases))
-			return cli_usage(verb, "--base %s: want directories", optarg);
-		break;
+		return cli_take_bases(verb, &args->bases);
 	case OPT_FORCE:
 		args->opts.force = true;
 		break;

@@ -34,13 +34,12 @@ static const struct option long_opts[] = {
 
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct inspect_args *args)
 {
-	int opt;
+	int opt, rc = CKF_EXIT_OK;
 
-	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
+	while (!rc && (opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
 		switch (opt) {
 		case OPT_BASE:
-			if (cli_add_bases(optarg, &args->bases))
-				return cli_usage(verb, "--base %s: want directories", optarg);
+			rc = cli_take_bases(verb, &args->bases);
 			break;
 		case OPT_JSON:
 			args->json = true;
@@ -52,11 +51,7 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			args->chunks = true;
 			break;
 		case OPT_PROFILE:
-			if (cli_parse_profile(optarg, &args->storage))
-				return cli_usage(verb,
-						 "--profile %s: want ram, nvme, ssd, network or "
-						 "bytes/s",
-						 optarg);
+			rc = cli_take_profile(verb, &args->storage);
 			break;
 		case 'h':
 			args->help = true;
@@ -65,6 +60,8 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			return cli_usage(verb, "wrong options");
 		}
 	}
+	if (rc)
+		return rc;
 	if (!args->help && argc - optind != 1)
 		return cli_usage(verb, "want one directory: %s", verb->args);
 	return CKF_EXIT_OK;

@@ -11,7 +11,7 @@
 struct verify_args {
 	const char *fast;
 	struct cli_bases bases;
-	int threads;
+	unsigned int threads;
 	bool json;
 	bool quiet;
 	bool help;
@@ -45,18 +45,15 @@ static const struct option long_opts[] = {
 
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct verify_args *args)
 {
-	int opt;
+	int opt, rc = CKF_EXIT_OK;
 
-	while ((opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
+	while (!rc && (opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
 		switch (opt) {
 		case OPT_THREADS:
-			if (cli_parse_int(optarg, 1, CLI_MAX_THREADS, &args->threads))
-				return cli_usage(verb, "--threads %s: want 1 to %d", optarg,
-						 CLI_MAX_THREADS);
+			rc = cli_take_threads(verb, &args->threads);
 			break;
 		case OPT_BASE:
-			if (cli_add_bases(optarg, &args->bases))
-				return cli_usage(verb, "--base %s: want directories", optarg);
+			rc = cli_take_bases(verb, &args->bases);
 			break;
 		case OPT_JSON:
 			args->json = true;
@@ -71,6 +68,8 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			return cli_usage(verb, "wrong options");
 		}
 	}
+	if (rc)
+		return rc;
 	if (!args->help && argc - optind != 1)
 		return cli_usage(verb, "want one directory: %s", verb->args);
 	args->fast = argv[optind];
@@ -116,7 +115,7 @@ static int check_bytes(struct verify_run *run, struct ckf_error *err)
 	int rc;
 
 	cli_progress_start(&run->progress, run->args.quiet);
-	rc = ckf_verify(run->img, (unsigned int)run->args.threads, on_done, run, &run->stats, err);
+	rc = ckf_verify(run->img, run->args.threads, on_done, run, &run->stats, err);
 	cli_progress_clear(&run->progress);
 	if (rc || !run->lines)
 		return rc;

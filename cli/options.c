@@ -2,6 +2,7 @@
 /* Values of command line options. */
 #include <ctype.h>
 #include <errno.h>
+#include <getopt.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,4 +124,29 @@ void cli_free_bases(struct cli_bases *b)
 		free(b->copies[i]);
 	free(b->copies);
 	free(b->dirs);
+}
+
+int cli_take_threads(const struct cli_verb *verb, unsigned int *threads)
+{
+	int n;
+
+	if (cli_parse_int(optarg, 1, CLI_MAX_THREADS, &n))
+		return cli_usage(verb, "--threads %s: want 1 to %d", optarg, CLI_MAX_THREADS);
+	*threads = (unsigned int)n;
+	return CKF_EXIT_OK;
+}
+
+int cli_take_bases(const struct cli_verb *verb, struct cli_bases *b)
+{
+	if (cli_add_bases(optarg, b))
+		return cli_usage(verb, "--base %s: want directories", optarg);
+	return CKF_EXIT_OK;
+}
+
+int cli_take_profile(const struct cli_verb *verb, struct ckf_storage *storage)
+{
+	if (cli_parse_profile(optarg, storage))
+		return cli_usage(verb, "--profile %s: want ram, nvme, ssd, network or bytes/s",
+				 optarg);
+	return CKF_EXIT_OK;
 }

@@ -38,22 +38,18 @@ static const struct option long_opts[] = {
 
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct rewrite_args *args)
 {
-	int opt, threads;
+	int opt, rc = CKF_EXIT_OK;
 
-	while ((opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
+	while (!rc && (opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
 		switch (opt) {
 		case OPT_THREADS:
-			if (cli_parse_int(optarg, 1, CLI_MAX_THREADS, &threads))
-				return cli_usage(verb, "--threads %s: want 1 to %d", optarg,
-						 CLI_MAX_THREADS);
-			args->opts.threads = (unsigned int)threads;
+			rc = cli_take_threads(verb, &args->opts.threads);
 			break;
 		case OPT_FORCE:
 			args->opts.force = true;
 			break;
 		case OPT_BASE:
-			if (cli_add_bases(optarg, &args->bases))
-				return cli_usage(verb, "--base %s: want directories", optarg);
+			rc = cli_take_bases(verb, &args->bases);
 			break;
 		case 'q':
 			args->quiet = true;
@@ -65,6 +61,8 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			return cli_usage(verb, "wrong options");
 		}
 	}
+	if (rc)
+		return rc;
 	if (!args->help && argc - optind != 2)
 		return cli_usage(verb, "want two directories: %s", verb->args);
 	args->fast = argv[optind];
