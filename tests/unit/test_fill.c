@@ -5,7 +5,6 @@
  *
  * The model is made beside the image: for each page of the target, the bytes that must be there.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -21,9 +20,9 @@
 #include <unistd.h>
 #include <linux/userfaultfd.h>
 #include <cmocka.h>
-#include <liburing.h>
 
 #include "../../loader/ckf_fill.h"
+#include "around.h"
 #include "img_builder.h"
 
 #define BASE 0x40000000ull /* a multiple of 2 MiB */
@@ -212,18 +211,6 @@ static char *map_area(void)
 	return aligned;
 }
 
-static unsigned int count_entries(const char *path)
-{
-	DIR *d = opendir(path);
-	unsigned int n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 static int fill(struct world *w, const struct ckf_dest *dests, size_t nr, uint32_t flags,
 		unsigned int threads, struct ckf_fill_stats *stats, struct ckf_error *err)
 {
@@ -232,17 +219,6 @@ static int fill(struct world *w, const struct ckf_dest *dests, size_t nr, uint32
 	};
 
 	return ckf_fill(w->img, &w->img->idx->targets[0], dests, nr, &o, stats, err);
-}
-
-static void drop_cache(int dir_fd)
-{
-	int fd = openat(dir_fd, CKF_PACK_NAME, O_RDONLY);
-
-	if (fd < 0)
-		return;
-	fdatasync(fd);
-	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	close(fd);
 }
 
 /* Compares the area with the model; uncovered pages must hold background. */
@@ -257,16 +233,6 @@ static void assert_area(struct world *w, const char *area, int background)
 		if (memcmp(area + i * CKF_PAGE_BYTES, want, CKF_PAGE_BYTES))
 			fail_msg("page %llu differs", (unsigned long long)i);
 	}
-}
-
-static bool have_uring(void)
-{
-	struct io_uring ring;
-
-	if (io_uring_queue_init(1, &ring, 0))
-		return false;
-	io_uring_queue_exit(&ring);
-	return true;
 }
 
 static void run_all_roads(bool dense, bool based, uint64_t seed)

@@ -3,7 +3,6 @@
  * Device memory: every byte of a plan, or of a plain dump, arrives on the device that it belongs
  * to, by every road; nothing else is touched; nothing is left behind, whatever fails and when.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -17,7 +16,7 @@
 
 #include "../../loader/ckf_fill_sink.h"
 #include "../../loader/ckf_gpu_read.h"
-#include "../../loader/io.h"
+#include "around.h"
 #include "img_builder.h"
 #include "mem_sink.h"
 
@@ -132,18 +131,6 @@ static void make_model(struct world *w)
 	ckf_image_close_packs(w->img, fds);
 }
 
-static unsigned int count_entries(const char *path)
-{
-	DIR *d = opendir(path);
-	unsigned int n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 static void add_dest(struct world *w, unsigned int i, uint64_t start, uint64_t bytes, int sink)
 {
 	w->dests[i] = (struct ckf_sink_dest){
@@ -255,32 +242,10 @@ static int fill(struct world *w, uint32_t flags, unsigned int threads, struct ck
 			     &o, stats, err);
 }
 
-static void drop_cache(int dir_fd)
-{
-	int fd = openat(dir_fd, CKF_PACK_NAME, O_RDONLY);
-
-	if (fd < 0)
-		return;
-	fdatasync(fd);
-	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	close(fd);
-}
-
 static void drop_caches(struct world *w)
 {
 	drop_cache(w->dir_fd);
 	drop_cache(w->base_fd);
-}
-
-static bool have_uring(void)
-{
-	struct ckf_io *io;
-	bool yes;
-
-	assert_int_equal(ckf_io_new(1, true, &io), 0);
-	yes = ckf_io_is_uring(io);
-	ckf_io_free(io);
-	return yes;
 }
 
 static void count_all(struct world *w)
