@@ -4,18 +4,6 @@
 # still restores afterwards.
 . "$(dirname "$0")/lib.sh"
 
-# flip FILE OFFSET: turns all bits of one byte.
-flip() {
-	"$PYTHON" - "$1" "$2" <<-'END'
-		import sys
-		with open(sys.argv[1], "r+b") as f:
-		    f.seek(int(sys.argv[2]))
-		    byte = f.read(1)
-		    f.seek(int(sys.argv[2]))
-		    f.write(bytes([byte[0] ^ 255]))
-	END
-}
-
 fresh() {
 	rm -rf "$D/bad"
 	cp -a "$D/fast" "$D/bad"
@@ -23,16 +11,7 @@ fresh() {
 
 # refused WHAT PATTERN: restoring $D/bad fails, saying PATTERN.
 refused() {
-	local what=$1 pattern=$2 p
-	if restore "$CRIU" "$D/bad" --fast-image; then
-		stop "$PID"
-		fail "$what: was restored"
-	fi
-	for p in $TREE; do
-		wait_for 5 is_gone "$p" || fail "$what: process $p is left behind"
-	done
-	grep -aE "Error.*fast-image: .*($pattern)" "$D/restore.log" >/dev/null ||
-		fail "$what: no clear error: $(log_errors "$D/restore.log")"
+	restore_refused "$D/bad" "$@"
 }
 
 # The pack offset of a stored chunk, PERCENT of the way through the pack.

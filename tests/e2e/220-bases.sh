@@ -17,30 +17,9 @@ based() {
 	"$CKFAST" verify "$2" >"$D/verify.out" 2>&1 || fail "verify: $(cat "$D/verify.out")"
 }
 
-# refused WHAT PATTERN: restoring $D/fast fails, saying PATTERN, and no process is left.
+# refused WHAT PATTERN: restoring $D/fast fails, saying PATTERN.
 refused() {
-	local p
-	if restore "$CRIU" "$D/fast" --fast-image; then
-		stop "$PID"
-		fail "$1: was restored"
-	fi
-	for p in $TREE; do
-		wait_for 5 is_gone "$p" || fail "$1: process $p is left behind"
-	done
-	grep -aE "Error.*fast-image: .*($2)" "$D/restore.log" >/dev/null ||
-		fail "$1: no clear error: $(log_errors "$D/restore.log")"
-}
-
-# flip FILE OFFSET: turns all bits of one byte.
-flip() {
-	"$PYTHON" - "$1" "$2" <<-'END'
-		import sys
-		with open(sys.argv[1], "r+b") as f:
-		    f.seek(int(sys.argv[2]))
-		    byte = f.read(1)
-		    f.seek(int(sys.argv[2]))
-		    f.write(bytes([byte[0] ^ 255]))
-	END
+	restore_refused "$D/fast" "$@"
 }
 
 # The place in the pack of the base of a chunk that $D/fast has there.

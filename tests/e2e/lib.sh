@@ -125,6 +125,33 @@ compare_memory() {
 		"$D/dump" "$D/fast" >"$D/memcmp.out" 2>&1 || fail "$(cat "$D/memcmp.out")"
 }
 
+# restore_refused FAST WHAT PATTERN: restoring FAST, which WHAT is wrong with, fails, saying PATTERN,
+# and no process of $TREE is left.
+restore_refused() {
+	local p
+	if restore "$CRIU" "$1" --fast-image; then
+		stop "$PID"
+		fail "$2: was restored"
+	fi
+	for p in $TREE; do
+		wait_for 5 is_gone "$p" || fail "$2: process $p is left behind"
+	done
+	grep -aE "Error.*fast-image: .*($3)" "$D/restore.log" >/dev/null ||
+		fail "$2: no clear error: $(log_errors "$D/restore.log")"
+}
+
+# flip FILE OFFSET: turns all bits of one byte.
+flip() {
+	"$PYTHON" - "$1" "$2" <<-'END'
+		import sys
+		with open(sys.argv[1], "r+b") as f:
+		    f.seek(int(sys.argv[2]))
+		    byte = f.read(1)
+		    f.seek(int(sys.argv[2]))
+		    f.write(bytes([byte[0] ^ 255]))
+	END
+}
+
 # roundtrip PROG ARGS…: start, dump, restore with the stock CRIU, convert, extract, restore fast; the
 # process is checked and compared each time. Leaves $D/dump and $D/fast. DUMPER may name the CRIU to
 # dump with.
