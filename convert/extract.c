@@ -151,7 +151,7 @@ static void run_batch(struct ckf_job *job, struct ckf_worker *w)
 					      w->codec, w->scratch, b->data + at, &b->err);
 		/* Zero chunks stay holes: an index of zeros alone cannot fill the disk. */
 		if (!b->ret && idx->chunks[chunk].codec != CKF_CODEC_ZERO)
-			b->ret = ckf_write_full(x->file_fd, b->data + at, bytes, b->off + at);
+			b->ret = ckf_pwrite_all(x->file_fd, b->data + at, bytes, b->off + at);
 		at += bytes;
 	}
 }

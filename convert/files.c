@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "../format/ckf_sum.h"
+#include "../loader/io_util.h"
 #include "files.h"
 #include "img.h"
 
@@ -22,24 +23,6 @@ int ckf_opts_get(const struct ckf_convert_opts *user, struct ckf_convert_opts *o
 	if (user->size != sizeof(*user))
 		return ckf_error_set(err, -EINVAL, "options of another version");
 	*out = *user;
-	return 0;
-}
-
-int ckf_write_full(int fd, const void *buf, size_t bytes, uint64_t off)
-{
-	const uint8_t *p = buf;
-	ssize_t n;
-
-	while (bytes) {
-		n = pwrite(fd, p, bytes, (off_t)off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) /* 0: some file systems in user space */
-			return n ? -errno : -EIO;
-		p += n;
-		off += (uint64_t)n;
-		bytes -= (size_t)n;
-	}
 	return 0;
 }
 
@@ -205,7 +188,7 @@ static int copy_data(const struct ckf_copy *c, const struct ckf_convert_opts *op
 		if (!n || off + (uint64_t)n > c->want_bytes)
 			break;
 		ckf_sum_update(sum, buf, (size_t)n);
-		ret = ckf_write_full(c->dst_fd, buf, (size_t)n, off);
+		ret = ckf_pwrite_all(c->dst_fd, buf, (size_t)n, off);
 		if (ret)
 			return ckf_error_set(err, ret, "cannot write %s: %s", c->name,
 					     strerror(-ret));
@@ -243,7 +226,7 @@ static int write_idx_file(const struct ckf_output *o, const void *buf, size_t by
 	fd = ckf_output_create(o, CKF_IDX_PARTIAL_NAME, err);
 	if (fd < 0)
 		return fd;
-	ret = ckf_write_full(fd, buf, bytes, 0);
+	ret = ckf_pwrite_all(fd, buf, bytes, 0);
 	if (ret) {
 		close(fd);
 		return ckf_error_set(err, ret, "cannot write %s: %s", CKF_IDX_NAME, strerror(-ret));
@@ -267,7 +250,7 @@ int ckf_write_index(const struct ckf_output *o, struct ckf_index *idx, int pack_
 		return ret;
 	*idx_bytes = bytes;
 	ckf_pack_header_encode(idx, &h);
-	ret = ckf_write_full(pack_fd, &h, sizeof(h), 0);
+	ret = ckf_pwrite_all(pack_fd, &h, sizeof(h), 0);
 	if (!ret && ftruncate(pack_fd, (off_t)idx->pack_bytes))
 		ret = -errno;
 	if (ret)

@@ -64,9 +64,6 @@ int ckf_finish_image_file(int fd, const struct ckf_file *f, struct ckf_error *er
 int ckf_write_index(const struct ckf_output *o, struct ckf_index *idx, int pack_fd,
 		    uint64_t *idx_bytes, struct ckf_error *err);
 
-/* write() of all of it, at the given offset. 0 or -errno. */
-int ckf_write_full(int fd, const void *buf, size_t bytes, uint64_t off);
-
 /* Checks the size of an options struct and fills in the defaults of one that is NULL. */
 int ckf_opts_get(const struct ckf_convert_opts *user, struct ckf_convert_opts *out,
 		 struct ckf_error *err);

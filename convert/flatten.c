@@ -95,7 +95,7 @@ static void run_batch(struct ckf_job *job, struct ckf_worker *w)
 					      data, &b->err);
 		if (b->ret)
 			return;
-		b->ret = ckf_write_full(f->pack_fd, from->codec == CKF_CODEC_RAW ? data : stored,
+		b->ret = ckf_pwrite_all(f->pack_fd, from->codec == CKF_CODEC_RAW ? data : stored,
 					from->stored_bytes, f->idx.chunks[i].pack_off);
 		if (b->ret)
 			ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,

@@ -10,7 +10,6 @@
 
 #include "../loader/io_util.h"
 #include "ckf_model.h"
-#include "files.h"
 
 #define PIECE_BYTES ((size_t)8 << 20)
 #define NR_PIECES 4
@@ -72,7 +71,7 @@ bool ckf_storage_measure(int dir_fd, struct ckf_storage *out)
 		goto out;
 	for (uint64_t i = 0; i < NR_PIECES && !ret; i++) {
 		make_noise(buf, i + 1);
-		ret = ckf_write_full(fd, buf, PIECE_BYTES, i * PIECE_BYTES);
+		ret = ckf_pwrite_all(fd, buf, PIECE_BYTES, i * PIECE_BYTES);
 	}
 	if (ret || fsync(fd))
 		goto out;

@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include <linux/magic.h>
 
+#include "../loader/io_util.h"
 #include "gpud_pages.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -36,24 +37,6 @@ struct gpud_pages {
 	atomic_bool map; /* write through mappings */
 	char name[64];
 };
-
-int ckf_pwrite_all(int fd, const void *buf, size_t bytes, uint64_t off)
-{
-	const char *p = buf;
-	ssize_t n;
-
-	while (bytes) {
-		n = pwrite(fd, p, bytes, (off_t)off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EIO;
-		p += n;
-		off += (uint64_t)n;
-		bytes -= (size_t)n;
-	}
-	return 0;
-}
 
 static int fail(const char *name, int ret, struct ckf_error *err)
 {

@@ -16,7 +16,4 @@ int gpud_pages_write(struct gpud_pages *p, const void *buf, size_t bytes, uint64
 		     struct ckf_error *err);
 int gpud_pages_close(struct gpud_pages *p, struct ckf_error *err);
 
-/* Writes exactly bytes: 0 or -errno. */
-int ckf_pwrite_all(int fd, const void *buf, size_t bytes, uint64_t off);
-
 #endif

@@ -32,6 +32,24 @@ int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off)
 	return 0;
 }
 
+int ckf_pwrite_all(int fd, const void *buf, size_t bytes, uint64_t off)
+{
+	const char *p = buf;
+
+	while (bytes) {
+		ssize_t n = pwrite(fd, p, bytes, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) /* 0: some file systems in user space */
+			return n ? -errno : -EIO;
+		p += n;
+		off += (uint64_t)n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
 /* How messages call the pack that a chunk lies in. */
 static const char *pack_name(const struct ckf_index *idx, const struct ckf_chunk *c, char *buf,
 			     size_t buf_bytes)

@@ -7,6 +7,8 @@
 
 /* Reads exactly bytes at off: 0, -errno, or -EBADMSG when the file ends before. */
 int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off);
+/* Writes exactly that: 0 or -errno. */
+int ckf_pwrite_all(int fd, const void *buf, size_t bytes, uint64_t off);
 
 /* True when the file has that part, and nothing was ever written there: it reads as zeros. */
 bool ckf_is_hole(int fd, uint64_t off, uint64_t bytes);
