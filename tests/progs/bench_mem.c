@@ -141,19 +141,6 @@ static void fill(struct memory *m, const char *data, uint64_t seed)
 	m->sum = checksum(m);
 }
 
-static unsigned int fork_ranks(unsigned int procs)
-{
-	for (unsigned int rank = 1; rank < procs; rank++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			die("fork");
-		if (pid == 0)
-			return rank;
-	}
-	return 0;
-}
-
 static void serve(const char *dir, unsigned int rank, const struct memory *m)
 {
 	char name[32];
@@ -210,7 +197,7 @@ int main(int argc, char **argv)
 	if (!strcmp(kind, "tasks") || !strcmp(kind, "equal") || !strcmp(kind, "forked")) {
 		uint64_t apart;
 
-		rank = fork_ranks(procs);
+		rank = fork_procs(procs);
 		apart = strcmp(kind, "forked") ? (rank + 1) * APART_BYTES : 0;
 		map(&m, (void *)(uintptr_t)apart, MAP_PRIVATE);
 		/* No page alike, or all of them. */
@@ -218,7 +205,7 @@ int main(int argc, char **argv)
 	} else {
 		map(&m, NULL, strcmp(kind, "shm") ? MAP_PRIVATE : MAP_SHARED);
 		fill(&m, data, 1);
-		rank = strcmp(kind, "shm") ? 0 : fork_ranks(procs);
+		rank = strcmp(kind, "shm") ? 0 : fork_procs(procs);
 	}
 	serve(argv[1], rank, &m);
 	return 0;

@@ -38,6 +38,20 @@ static inline __attribute__((format(printf, 1, 2), noreturn)) void die(const cha
 	exit(1);
 }
 
+/* Makes procs processes of this one; the rank of each, 0 for this one. */
+static inline unsigned int fork_procs(unsigned int procs)
+{
+	for (unsigned int rank = 1; rank < procs; rank++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0)
+			return rank;
+	}
+	return 0;
+}
+
 static inline uint64_t mix(uint64_t x)
 {
 	x += 0x9e3779b97f4a7c15u;

@@ -143,19 +143,6 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static unsigned int fork_ranks(unsigned int procs)
-{
-	for (unsigned int rank = 1; rank < procs; rank++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			die("fork");
-		if (pid == 0)
-			return rank;
-	}
-	return 0;
-}
-
 static void serve(const char *dir, unsigned int rank, const struct memory *m, unsigned int nr)
 {
 	char name[32];
@@ -197,7 +184,7 @@ int main(int argc, char **argv)
 	}
 	trigger_init();
 	table_init();
-	rank = fork_ranks(procs);
+	rank = fork_procs(procs);
 	m[nr++] = weights_new(mib, tune, private, -1);
 	m[nr++] = heap_new();
 	if (argc > 5 && !rank) {
