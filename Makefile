@@ -184,21 +184,6 @@ $(B)/fault/fault: $(FAULT_OBJ) $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(WRAPPED) -o $@ $^ $(FAULT_LIBS)
 
-build/progs/%: tests/progs/%.c
-	@mkdir -p $(@D)
-	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $< -lm
-
-build/progs/bare: tests/bench/bare.c
-	@mkdir -p $(@D)
-	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $< -luring
-
-build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
-	@mkdir -p $(@D)
-	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $(filter %.c %.a,$^) $(LIB_LIBS)
-
 # Never with sanitizers: it is loaded into programs that have none.
 build/obj/tests/stub/%.o: tests/stub/%.c
 	@mkdir -p $(@D)
@@ -219,17 +204,21 @@ build/stub/stub-smi build/bin/cuda-checkpoint:
 	$(call say,LINK)
 	$(Q)$(CC) -o $@ $^
 
+# Programs of one file each, never with sanitizers.
+$(PROG_SRC:tests/progs/%.c=build/progs/%): build/progs/%: tests/progs/%.c
+build/progs/weights: PROG_FLAGS := -lm
+build/progs/bare: tests/bench/bare.c
+build/progs/bare: PROG_FLAGS := -luring
 build/progs/cudaprog: tests/gpu/cudaprog.c
-build/stub/cuapp: tests/stub/app/cuapp.c
-build/progs/cudaprog build/stub/cuapp:
+build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
+build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)
+build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
+build/stub/cuapp-linked: build/stub/libcuda.so.1
+build/stub/cuapp-linked: PROG_FLAGS := -DLINKED
+$(PROGS) build/stub/cuapp build/stub/cuapp-linked:
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $<
-
-build/stub/cuapp-linked: tests/stub/app/cuapp.c build/stub/libcuda.so.1
-	@mkdir -p $(@D)
-	$(call say,CC)
-	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -DLINKED -MMD -MP -o $@ $^
+	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $(filter %.c %.a %.so.1,$^) $(PROG_FLAGS)
 
 # Fuzz targets are compiled with the sources, by the compiler that has the fuzzer.
 build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(CONVERT_SRC) $(PROTO_OBJ)
