@@ -119,6 +119,16 @@ log_errors() {
 
 # restore CRIU DIR OPTIONS…: the log becomes $D/restore.log. Returns what CRIU returned.
 restore() {
+	local tries=5
+	until restore_once "$@"; do
+		# A process is gone from /proc a moment before its id can be had again.
+		grep -aq "Can't fork for .*: File exists" "$D/restore.log" || return 1
+		[ $((tries--)) -gt 0 ] || return 1
+		sleep 0.1
+	done
+}
+
+restore_once() {
 	local criu=$1 dir=$2
 	shift 2
 	rm -f "$D/restore.log"
