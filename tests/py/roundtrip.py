@@ -163,6 +163,7 @@ CORNERS = {
     "cow-huge": {"cow": 1, "huge": 1, "tasks": 5, "levels": 1, "content": "mix"},
     "gpu": {"gpu": 2, "tasks": 3, "levels": 1, "pages": 400, "content": "mix"},
     "gpu-meta": {"gpu": 1, "tasks": 1, "levels": 2, "pages": 40, "meta": 1, "content": "repeat"},
+    "gpu-weights": {"gpu": 2, "tasks": 2, "levels": 1, "pages": 200, "content": "bf16"},
     "gpu-zero": {"gpu": 2, "tasks": 2, "levels": 1, "pages": 40, "content": "zero"},
     "unknown-meta": {"unknown": 1, "meta": 1, "tasks": 1, "pages": 40},
 }

@@ -207,6 +207,83 @@ static void test_empty(void **state)
 	world_fini(&w);
 }
 
+/* The first of the pages that only the device has become bf16 numbers of one exponent. */
+static void write_weights(struct world *w)
+{
+	int fd = openat(w->dir, "ckfast-gpu-pages-5.img", O_RDWR);
+	uint16_t page[CKF_PAGE_BYTES / sizeof(uint16_t)];
+	uint64_t seed = 1;
+
+	assert_true(fd >= 0);
+	for (uint64_t i = 0; i < OWN_PAGES; i++) {
+		for (size_t k = 0; k < CKF_PAGE_BYTES / sizeof(uint16_t); k++) {
+			seed = seed * 6364136223846793005u + 1442695040888963407u;
+			page[k] = (uint16_t)(0x3c00 | (seed >> 40 & 0x807f));
+		}
+		assert_int_equal(
+			pwrite(fd, page, sizeof(page), (off_t)(OWN_1 + i * CKF_PAGE_BYTES)),
+			sizeof(page));
+	}
+	close(fd);
+}
+
+/* How many pages of device memory in the image have this codec and lie in this base. */
+static uint64_t device_pages(const char *fast, uint8_t codec, uint8_t base)
+{
+	int fd = open(fast, O_RDONLY | O_DIRECTORY);
+	struct ckf_error err = { 0 };
+	const struct ckf_target *t;
+	struct ckf_image *img;
+	uint64_t pages = 0;
+
+	assert_true(fd >= 0);
+	if (ckf_image_open(fd, &img, &err) || ckf_verify(img, 2, NULL, NULL, NULL, &err))
+		fail_msg("%s", err.msg);
+	t = &img->idx->targets[img->idx->nr_targets - 1];
+	assert_int_equal(t->kind, CKF_TARGET_DEVICE);
+	for (uint64_t i = t->first_op; i < t->first_op + t->nr_ops; i++) {
+		const struct ckf_chunk *c = &img->idx->chunks[img->idx->ops[i].chunk];
+
+		if (c->codec == codec && c->base == base)
+			pages += img->idx->ops[i].nr_pages;
+	}
+	ckf_image_close(img);
+	close(fd);
+	return pages;
+}
+
+/* Codecs are chosen for device memory, too, and a base may hold it. */
+static void test_weights(void **state)
+{
+	const char *bases[1];
+	struct ckf_convert_opts opts = { .size = sizeof(opts),
+					 .codec = CKF_CODEC_AUTO,
+					 .storage = { .bytes_per_s = 100 * MIB, .nr_cores = 2 } };
+	struct ckf_error err = { 0 };
+	struct world w;
+	char top[128];
+
+	(void)state;
+	world_init(&w);
+	write_weights(&w);
+	snprintf(top, sizeof(top), "%s/top", w.base);
+	if (ckf_convert(w.dump, w.fast, &opts, NULL, &err))
+		fail_msg("%s", err.msg);
+	assert_true(device_pages(w.fast, CKF_CODEC_BF16, 0) > OWN_PAGES / 2);
+	bases[0] = w.fast;
+	opts.bases = bases;
+	opts.nr_bases = 1;
+	if (ckf_convert(w.dump, top, &opts, NULL, &err))
+		fail_msg("%s", err.msg);
+	assert_int_equal(device_pages(top, CKF_CODEC_BF16, 0), 0);
+	assert_int_equal(device_pages(top, CKF_CODEC_BF16, 1),
+			 device_pages(w.fast, CKF_CODEC_BF16, 0));
+	if (ckf_extract(top, w.back, NULL, &err))
+		fail_msg("%s", err.msg);
+	assert_same_file(&w, "ckfast-gpu-pages-5.img");
+	world_fini(&w);
+}
+
 static void expect(struct world *w, int want, const char *words)
 {
 	struct ckf_error err = { 0 };
@@ -249,6 +326,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_there_and_back),
 		cmocka_unit_test(test_empty),
+		cmocka_unit_test(test_weights),
 		cmocka_unit_test(test_errors),
 	};
 
