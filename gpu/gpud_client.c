@@ -23,8 +23,9 @@
 
 #include "scm.h"
 
-#define HELPER_FD 3    /* of the socket, in the helper; nothing above it is open there */
-#define MAX_ERRNO 4095 /* as in the kernel */
+#define ANSWER_TIMEOUT_S 300 /* the driver alone may take a minute for a full GPU */
+#define HELPER_FD 3	     /* of the socket, in the helper; nothing above it is open there */
+#define MAX_ERRNO 4095	     /* as in the kernel */
 
 extern char **environ;
 
@@ -135,6 +136,15 @@ static int start_helper(const char *helper, struct ckf_error *err)
 	return sv[0];
 }
 
+/* A call of the driver that hangs must not hang CRIU for ever. */
+static int limit_wait(int sock)
+{
+	const struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_S };
+
+	(void)setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	return sock;
+}
+
 int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err)
 {
 	struct ckf_error first = { 0 };
@@ -146,10 +156,12 @@ int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err
 		path = CKF_GPUD_SOCKET;
 	sock = connect_daemon(path, &first);
 	if (sock >= 0)
-		return sock;
+		return limit_wait(sock);
 	if (helper && (sock == -ENOENT || sock == -ECONNREFUSED))
-		return start_helper(helper, err);
-	return ckf_error_set(err, sock, "%s", first.msg);
+		sock = start_helper(helper, err);
+	else
+		return ckf_error_set(err, sock, "%s", first.msg);
+	return sock < 0 ? sock : limit_wait(sock);
 }
 
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err)
@@ -164,6 +176,9 @@ int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *e
 		close(*fd);
 		*fd = -1;
 	}
+	if (ret == -EAGAIN)
+		return ckf_error_set(err, -ETIMEDOUT, "gpud has not answered for %d s",
+				     ANSWER_TIMEOUT_S);
 	if (!ret)
 		return ckf_error_set(err, -ECONNRESET, "gpud's socket was closed by the other end");
 	if (ret == -EMFILE)

@@ -382,6 +382,26 @@ static int with_restorer(struct ckf_gpu_process *p, int gpud,
 	return ret ? ret : end;
 }
 
+static int adopt_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	uint64_t state = CU_PROCESS_STATE_FAILED;
+	int ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
+
+	if (ret)
+		return ret;
+	p->suspended = state == CU_PROCESS_STATE_CHECKPOINTED;
+	p->locked = p->suspended || state == CU_PROCESS_STATE_LOCKED;
+	if (p->locked)
+		return 0;
+	return ckf_error_set(err, -EINVAL, "CUDA of process %d is not suspended", (int)p->pid);
+}
+
+int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	/* The driver's thread answers this, too. */
+	return with_restorer(p, gpud, adopt_running, err);
+}
+
 int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
 {
 	int ret, end;
@@ -401,20 +421,6 @@ int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, str
 		drop_memory(p);
 	end = ckf_tracee_stop(&p->restorer, ret ? NULL : err);
 	return ret ? ret : end;
-}
-
-int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
-{
-	uint64_t state = CU_PROCESS_STATE_FAILED;
-	int ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
-
-	if (ret)
-		return ret;
-	p->suspended = state == CU_PROCESS_STATE_CHECKPOINTED;
-	p->locked = p->suspended || state == CU_PROCESS_STATE_LOCKED;
-	if (p->locked)
-		return 0;
-	return ckf_error_set(err, -EINVAL, "CUDA of process %d is not suspended", (int)p->pid);
 }
 
 int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)

@@ -22,6 +22,7 @@ import harness  # noqa: E402
 
 MIB = 1 << 20
 GIB = 1 << 30
+CRIU_SECONDS = 70  # a dump of 31 GiB by the stock CRIU takes 40
 
 
 class GpuTools(harness.Tools):
@@ -131,8 +132,11 @@ class Roads:
             action, "-D", images, "-v4", "-o", log, "--libdir",
             self.tools.stock_plugin if stock else self.tools.plugin, *more]
         start = time.monotonic()
-        got = subprocess.run(argv, env=self.environment(daemon), stdin=subprocess.DEVNULL,
-                             capture_output=True, text=True, timeout=300, check=False)
+        try:
+            got = subprocess.run(argv, env=self.environment(daemon), stdin=subprocess.DEVNULL,
+                                 capture_output=True, text=True, timeout=CRIU_SECONDS, check=False)
+        except subprocess.TimeoutExpired as e:
+            raise harness.Failure(f"criu {action} does not end: {harness.tail(log)}") from e
         seconds = time.monotonic() - start
         if got.returncode:
             raise harness.Failure(f"criu {action}: {got.returncode}: {errors_of(log)} "

@@ -241,6 +241,14 @@ def disk_mib(directory):
     return sum(os.lstat(os.path.join(directory, n)).st_blocks for n in os.listdir(directory)) >> 11
 
 
+def disk_speed(path):
+    """GB/s of plain reads that pass the page cache by."""
+    harness.drop_caches()
+    start = time.monotonic()
+    harness.output(["dd", "if=" + path, "of=/dev/null", "bs=16M", "iflag=direct"])
+    return os.path.getsize(path) / 1e9 / (time.monotonic() - start)
+
+
 def model_restores(run, model):
     for rep in range(REPS):
         for way in WAYS:
@@ -274,6 +282,8 @@ def model_step(run):
         run.check("model with agent: dump", False, str(e))
         run.keep_logs(model.roads["gpud"], "model-agent")
         model.agent.stop()
+    if COLD and "gpud" in model.images:
+        run.result["steps"]["disk_gb_s"] = disk_speed(os.path.join(model.images["gpud"], "ckfast.pack"))
     for way, images in model.images.items():
         run.result["steps"][way + "_image_mib"] = disk_mib(images)
     model_restores(run, model)

@@ -248,6 +248,8 @@ static CUresult serve(void)
 {
 	CUresult res = CUDA_SUCCESS;
 
+	if (block.op == STUB_OP_STATE)
+		return CUDA_SUCCESS;
 	if (block.op < STUB_OP_LOCK || block.op > STUB_OP_UNLOCK)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (block.state != transitions[block.op].from)

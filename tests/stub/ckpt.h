@@ -17,6 +17,7 @@ enum stub_op {
 	STUB_OP_CHECKPOINT,
 	STUB_OP_RESTORE,
 	STUB_OP_UNLOCK,
+	STUB_OP_STATE, /* changes nothing, but wants the thread, too */
 };
 
 struct stub_block {

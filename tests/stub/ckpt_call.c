@@ -170,11 +170,16 @@ STUB_EXPORT CUresult cuCheckpointProcessUnlock(int pid, const void *args)
 	return STUB_CALL(cuCheckpointProcessUnlock, ask(pid, STUB_OP_UNLOCK, 0, NULL));
 }
 
+/* Answered by the restore thread, as with the real driver: without it, it does not come back. */
 static CUresult get_state(int pid, int *state)
 {
 	struct target t;
 	CUresult res = open_target(pid, &t);
 
+	if (res)
+		return res;
+	t.block.op = STUB_OP_STATE;
+	res = call(&t);
 	if (!res)
 		*state = (int)t.block.state;
 	return res;
