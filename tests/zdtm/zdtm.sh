@@ -100,7 +100,7 @@ suite() {
 	mkdir -p "$CKZ_RESULTS"
 	mapfile -t args < <(tests "$flavour")
 	run_tests "$flavour" "${args[@]}" || status=$?
-	for tries in 1 2; do
+	for tries in 1 2 3 4 5 6; do
 		args=()
 		for t in $("$here/compare.py" --undumped "$CKZ_RESULTS"); do
 			args+=(-t "$t")
