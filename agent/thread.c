@@ -4,7 +4,9 @@
  * takes the device memory away or puts it back.
  *
  * The other threads may have been stopped anywhere outside of the driver, in malloc() too: here
- * nothing is allocated, and no lock is taken but with a try.
+ * nothing is allocated, and no lock is taken but with a try. The driver allocates when it is
+ * called, so this thread makes sure that it has an arena of its own, which no stopped thread has
+ * locked.
  */
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -12,6 +14,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -265,7 +268,10 @@ static void one_call(void)
 
 static void *agent_main(void *arg)
 {
+	void *volatile first = malloc(1); /* the C library gives a thread its arena at this */
+
 	(void)arg;
+	free(first);
 	prctl(PR_SET_NAME, "ckfast-agent");
 	__atomic_store_n(&agent_block.tid, (uint32_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
 	for (;;) {

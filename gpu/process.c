@@ -246,9 +246,10 @@ static int park(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_erro
 	ret = ckf_agent_begin(&p->agent, err);
 	if (!ret)
 		ret = take_memory(p, err);
-	if (!ret)
+	/* A program may have freed all that it had. */
+	if (!ret && p->nr_mem)
 		ret = save_memory(p, gpud, dir_fd, err);
-	if (!ret)
+	if (!ret && p->nr_mem)
 		ret = release_memory(p, err);
 	end = ckf_agent_end(&p->agent, ret ? NULL : err);
 	return ret ? ret : end;
