@@ -40,16 +40,6 @@ static struct agent_alloc *find_locked(CUdeviceptr addr)
 	return &agent_table.allocs[i];
 }
 
-static void count_locked(void)
-{
-	uint64_t bytes = 0;
-
-	for (size_t i = 0; i < agent_table.nr; i++)
-		bytes += agent_table.allocs[i].bytes;
-	agent_block.nr_allocs = agent_table.nr;
-	agent_block.alloc_bytes = bytes;
-}
-
 static bool make_room(void)
 {
 	struct agent_alloc *more;
@@ -78,7 +68,6 @@ static bool insert(const struct agent_alloc *a)
 			(agent_table.nr - i) * sizeof(*a));
 		agent_table.allocs[i] = *a;
 		agent_table.nr++;
-		count_locked();
 	}
 	pthread_mutex_unlock(&agent_table.lock);
 	return ok;
@@ -90,7 +79,6 @@ static void remove_locked(struct agent_alloc *a)
 
 	memmove(a, a + 1, (agent_table.nr - i - 1) * sizeof(*a));
 	agent_table.nr--;
-	count_locked();
 }
 
 CUresult agent_map(const struct ckf_cuda *cu, struct agent_alloc *a)

@@ -59,7 +59,7 @@ static int say_error(int sock, const struct ckf_cuda *cu, CUresult res, const ch
 
 static int say_done(int sock)
 {
-	struct ckf_agent_msg m = { .op = CKF_AGENT_DONE, .count = agent_table.nr };
+	struct ckf_agent_msg m = { .op = CKF_AGENT_DONE };
 
 	return send_msg(sock, &m, -1);
 }
@@ -286,8 +286,6 @@ static void *agent_main(void *arg)
 static void after_fork(void)
 {
 	agent_block.tid = 0;
-	agent_block.nr_allocs = 0;
-	agent_block.alloc_bytes = 0;
 	agent_table.nr = 0;
 	pthread_mutex_init(&agent_table.lock, NULL);
 }

@@ -27,11 +27,9 @@
 struct ckf_agent_block {
 	char magic[16];
 	uint32_t version;
-	uint32_t tid;	    /* of the agent's thread in its own pid namespace; 0: there is none */
-	uint32_t wake;	    /* futex: the caller writes 1 and lets the thread run */
-	int32_t peer_fd;    /* the caller's end of the socketpair; -1: not there yet */
-	uint64_t nr_allocs; /* that the agent has made, and their bytes: for display only */
-	uint64_t alloc_bytes;
+	uint32_t tid;	 /* of the agent's thread in its own pid namespace; 0: there is none */
+	uint32_t wake;	 /* futex: the caller writes 1 and lets the thread run */
+	int32_t peer_fd; /* the caller's end of the socketpair; -1: not there yet */
 	uint32_t parked; /* 1: the memory is away */
 	uint32_t reserved[3];
 };
@@ -60,7 +58,6 @@ struct ckf_agent_msg {
 	uint32_t flags;	 /* ALLOC: CKF_GPU_ALLOC_ of the image */
 	uint64_t addr;	 /* ALLOC, MAP: device address */
 	uint64_t bytes;	 /* ALLOC, MAP: length of the memory, a multiple of 2 MiB */
-	uint64_t count;	 /* DONE: allocations */
 	uint32_t device; /* ALLOC: ordinal in the process */
 	uint32_t reserved;
 	uint8_t uuid[16]; /* ALLOC: of the device */
