@@ -272,14 +272,14 @@ int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
 		return ckf_error_set(err, -ETIMEDOUT, "the agent of process %d does not answer",
 				     (int)c->pid);
 	ret = ckf_scm_recv(c->sock, m, sizeof(*m), fd);
-	if (ret < 0 || ret != (int)sizeof(*m))
-		return ckf_error_set(err, -EPROTO, "the agent of process %d broke off",
-				     (int)c->pid);
 	m->text[sizeof(m->text) - 1] = 0;
-	if (m->op != CKF_AGENT_ERROR)
+	if (ret == (int)sizeof(*m) && m->op != CKF_AGENT_ERROR)
 		return 0;
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
+	if (ret != (int)sizeof(*m))
+		return ckf_error_set(err, -EPROTO, "the agent of process %d broke off",
+				     (int)c->pid);
 	return ckf_error_set(err, -EIO, "the agent of process %d: %s", (int)c->pid, m->text);
 }
