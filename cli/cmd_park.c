@@ -93,17 +93,12 @@ static int parse_args(struct park *p, int argc, char **argv)
 	return CKF_EXIT_OK;
 }
 
-static const char *find_helper(struct park *p)
-{
-	return ckf_gpu_find_own("bin/ckfast", p->helper, sizeof(p->helper), NULL) ? NULL
-										  : p->helper;
-}
-
 static int open_process(struct park *p)
 {
 	int ret;
 
-	p->gpud = ret = ckf_gpud_connect(p->socket, find_helper(p), &p->err);
+	p->gpud = ret = ckf_gpud_connect(
+		p->socket, ckf_gpu_find_helper(p->helper, sizeof(p->helper)), &p->err);
 	if (ret >= 0)
 		ret = ckf_gpu_process_open(p->pid, p->gpud, &p->gpu, &p->err);
 	return ret;
@@ -191,7 +186,9 @@ static int unpark(struct park *p)
 	if (!ret)
 		ret = ckf_gpu_image_pid(p->pid, &image_pid, &p->err);
 	if (!ret && ckf_gpu_images_probe(p->dir_fd))
-		ret = ckf_gpu_fill_start(p->socket, find_helper(p), p->dir_fd, &fill, &p->err);
+		ret = ckf_gpu_fill_start(p->socket,
+					 ckf_gpu_find_helper(p->helper, sizeof(p->helper)),
+					 p->dir_fd, &fill, &p->err);
 	if (!ret && fill)
 		ret = ckf_gpu_fill_accepted(fill, p->gpu, &p->err);
 	if (!ret && fill)

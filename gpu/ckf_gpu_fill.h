@@ -50,4 +50,7 @@ void ckf_gpu_fill_close(struct ckf_gpu_fill *f);
  */
 int ckf_gpu_find_own(const char *name, char *buf, size_t bytes, struct ckf_error *err);
 
+/* The helper for ckf_gpud_connect(): $CKFAST_GPUD_HELPER, or our own program in buf, or NULL. */
+const char *ckf_gpu_find_helper(char *buf, size_t bytes);
+
 #endif

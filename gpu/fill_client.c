@@ -226,3 +226,12 @@ int ckf_gpu_find_own(const char *name, char *buf, size_t bytes, struct ckf_error
 		return ckf_error_set(err, -ENOENT, "cannot find %s beside %s", name, exe);
 	return 0;
 }
+
+const char *ckf_gpu_find_helper(char *buf, size_t bytes)
+{
+	const char *env = getenv("CKFAST_GPUD_HELPER");
+
+	if (env)
+		return env;
+	return ckf_gpu_find_own("bin/ckfast", buf, bytes, NULL) ? NULL : buf;
+}

@@ -47,19 +47,10 @@ static int gpud = -1;
 static char helper[PATH_MAX];
 static struct ckf_gpu_fill *fill;
 
-static const char *find_helper(void)
-{
-	const char *env = getenv("CKFAST_GPUD_HELPER");
-
-	if (env)
-		return env;
-	return ckf_gpu_find_own("bin/ckfast", helper, sizeof(helper), NULL) ? NULL : helper;
-}
-
 static int connect_gpud(struct ckf_error *err)
 {
 	if (gpud < 0)
-		gpud = ckf_gpud_connect(NULL, find_helper(), err);
+		gpud = ckf_gpud_connect(NULL, ckf_gpu_find_helper(helper, sizeof(helper)), err);
 	return gpud < 0 ? gpud : 0;
 }
 
@@ -212,7 +203,7 @@ static int start_restore(void)
 		return 0;
 	}
 	if (ckf_gpu_images_probe(criu_get_image_dir()) &&
-	    ckf_gpu_fill_start(NULL, find_helper(), criu_get_image_dir(), &fill, &err)) {
+	    ckf_gpu_fill_start(NULL, ckf_gpu_find_helper(helper, sizeof(helper)), criu_get_image_dir(), &fill, &err)) {
 		pr_err("Can't restore the device memory: %s\n", err.msg);
 		return -1;
 	}
