@@ -29,17 +29,24 @@ struct ckf_gpu_fill_stats {
 };
 
 /*
- * Waits until gpud has found that the images fit this machine and has made all memory, and tells p
- * which devices take the place of others.
+ * Waits until gpud has found that the images fit this machine, and tells p which devices take the
+ * place of others.
  */
 int ckf_gpu_fill_accepted(struct ckf_gpu_fill *f, struct ckf_gpu_process *p, struct ckf_error *err);
 
 /*
- * Waits for the memory of the process image_pid and gives it to p. 0 also when there is none. stats
- * may be NULL.
+ * Waits until gpud has made all memory and gives that of the process image_pid to p, which may map
+ * it; but it must not run before ckf_gpu_fill_wait(). 0 also when there is none.
  */
-int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
-		      struct ckf_gpu_fill_stats *stats, struct ckf_error *err);
+int ckf_gpu_fill_memory(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
+			struct ckf_error *err);
+
+/*
+ * Waits until the memory of the process image_pid is filled and checked. 0 also when there is none.
+ * stats may be NULL.
+ */
+int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_fill_stats *stats,
+		      struct ckf_error *err);
 
 /* Ends it; memory that nobody got is freed. Takes NULL. */
 void ckf_gpu_fill_close(struct ckf_gpu_fill *f);

@@ -19,7 +19,7 @@
 #include "../format/ckf_error.h"
 
 #define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock" /* mode 0600; peers of another uid are refused */
-#define CKF_GPUD_VERSION 1
+#define CKF_GPUD_VERSION 2
 
 enum ckf_gpud_op {
 	/* Requests. */
@@ -31,11 +31,12 @@ enum ckf_gpud_op {
 	 * Beside it a descriptor of an image directory: a fast image, or a dump. Fills memory for
 	 * each device target of it; ERROR ENOENT: it has none. Answers: where a device of the image
 	 * is not in this machine and another one takes its place, a PAIR for each device of the
-	 * image; ACCEPTED when the image fits this machine and all memory is made; then per process
-	 * when its memory is filled and checked: MEMORY per allocation with pid, addr, bytes, the
-	 * uuid of the device that it is on now and a descriptor, then READY with pid, arg: bytes,
-	 * arg2: ns since the request. After all of them DONE with arg: bytes filled, arg2: ns; or
-	 * ERROR at any time.
+	 * image; ACCEPTED, after milliseconds where the driver is open: the devices are there and
+	 * have room; when all memory is made, MEMORY per allocation with pid, addr, bytes, the uuid
+	 * of the device that it is on now and a descriptor, and MADE after the last one; per
+	 * process, when its memory is filled and checked, READY with pid, arg: bytes, arg2: ns
+	 * since the request, before or after MADE. Before READY the memory has any part of its
+	 * contents. After all of them DONE with arg: bytes filled, arg2: ns; or ERROR at any time.
 	 */
 	CKF_GPUD_FILL = 4,
 	/*
@@ -59,6 +60,7 @@ enum ckf_gpud_op {
 	CKF_GPUD_ERROR = 18, /* arg: errno, text: what */
 	CKF_GPUD_TEXT = 19,
 	CKF_GPUD_ACCEPTED = 20,
+	CKF_GPUD_MADE = 21,
 };
 
 enum ckf_gpud_action {

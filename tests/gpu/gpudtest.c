@@ -227,6 +227,7 @@ static int cmd_fill(char **argv)
 			nr_ready++;
 			break;
 		case CKF_GPUD_ACCEPTED:
+		case CKF_GPUD_MADE:
 			break;
 		case CKF_GPUD_PAIR:
 			printf("pair %02x %02x\n", m.uuid[15], m.uuid2[15]);
