@@ -4,13 +4,14 @@
  *
  * All memory is made first, so that what does not fit is known before anything was read; the plan,
  * which takes about as long to read and check, is opened meanwhile. Processes are filled side by
- * side, and so are the devices of each. Descriptors are sent by a thread of their own: the client
- * may be busy with other parts of a restore, and a socket does not hold many.
+ * side, and so are the devices of each. Descriptors are sent beside it: the client may be busy with
+ * other parts of a restore, and a socket does not hold many.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "../loader/ckf_fill_sink.h"
@@ -23,6 +24,8 @@
 #define SPARE_BYTES (64ull << 20) /* of a device: for what the driver needs beside memory */
 #define STREAMS 4		  /* more do not copy faster */
 #define IN_FLIGHT_PAUSE_MS 1
+#define FILL_NICE \
+	10 /* what is restored meanwhile has few threads, and all of the rest waits for it */
 
 struct fill {
 	struct gpud_conn *c;
@@ -230,7 +233,8 @@ static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 	if (fd < 0)
 		return fd;
 	memcpy(m.uuid, f->pool->devs[gpud_map_ordinal(&f->map, d, a->device)].uuid, sizeof(m.uuid));
-	/* A user may have so many descriptors in flight, and the client reads when it gets to it. */
+	/* A user may have so many descriptors in flight, and the client reads when it gets to it.
+	 */
 	while ((ret = gpud_send(f->c, &m, fd, err)) == -ETOOMANYREFS && !gpud_cancelled(f->c))
 		poll(NULL, 0, IN_FLIGHT_PAUSE_MS);
 	close(fd);
@@ -339,9 +343,16 @@ static int look(struct fill *f, struct ckf_error *err)
 	return ret ? ret : accept_job(f, err);
 }
 
+/* In a thread of its own, which those that it starts take after. */
+static int fill_all(struct fill *f, struct ckf_error *err)
+{
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FILL_NICE);
+	return for_each(f, f->src.nr, fill_part, err);
+}
+
 static int make_and_fill(struct fill *f, struct aside *contents, struct ckf_error *err)
 {
-	struct aside handing = { .f = f, .work = hand_over_all };
+	struct aside filling = { .f = f, .work = fill_all };
 	int ret, end;
 
 	ret = open_sinks(f, err);
@@ -351,10 +362,10 @@ static int make_and_fill(struct fill *f, struct aside *contents, struct ckf_erro
 		ret = aside_join(contents, err);
 	if (ret)
 		return ret;
-	aside_start(&handing);
-	ret = for_each(f, f->src.nr, fill_part, err);
-	end = aside_join(&handing, ret ? NULL : err);
-	return ret ? ret : end;
+	aside_start(&filling);
+	ret = hand_over_all(f, err);
+	end = aside_join(&filling, err);
+	return end ? end : ret;
 }
 
 static int run(struct fill *f, struct ckf_error *err)
