@@ -205,9 +205,7 @@ static int unpark(struct park *p)
 	if (!ret)
 		ret = ckf_gpu_image_pid(p->pid, &image_pid, &p->err);
 	if (!ret && ckf_gpu_images_probe(p->dir_fd))
-		ret = ckf_gpu_fill_start(p->socket,
-					 ckf_gpu_find_helper(p->helper, sizeof(p->helper)),
-					 p->dir_fd, &fill, &p->err);
+		ret = ckf_gpu_fill_start(p->gpud, p->dir_fd, &fill, &p->err);
 	if (!ret && fill)
 		ret = ckf_gpu_fill_accepted(fill, p->gpu, &p->err);
 	if (!ret)

@@ -16,12 +16,11 @@ struct ckf_gpu_fill;
 bool ckf_gpu_images_probe(int dir_fd);
 
 /*
- * Asks gpud (socket and helper as for ckf_gpud_connect()) to fill memory for all images of device
- * memory in dir_fd, and returns while it works; what it refuses within a moment is returned at
- * once.
+ * Asks gpud (a socket of ckf_gpud_connect(), which may be used for other requests meanwhile) to
+ * fill memory for all images of device memory in dir_fd, and returns while it works; what it
+ * refuses within a moment is returned at once.
  */
-int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
-		       struct ckf_gpu_fill **out, struct ckf_error *err);
+int ckf_gpu_fill_start(int gpud, int dir_fd, struct ckf_gpu_fill **out, struct ckf_error *err);
 
 struct ckf_gpu_fill_stats {
 	uint64_t bytes;

@@ -4,12 +4,12 @@
  * makes all CUDA calls on behalf of CRIU's plugin and of `ckfast park`: neither has the driver
  * loaded.
  *
- * The same program serves one connection when it is started for one restore (--fd). Messages go
- * over a unix SOCK_SEQPACKET socket; descriptors come beside them. One connection has one job at a
- * time, answered in order; memory that was made for a connection and not fetched is freed when
- * the connection ends, however it ends. A client that closes its end stops its job. A request that
- * cannot be done is answered by ERROR; after one that breaks these rules the connection is closed,
- * too.
+ * The same program serves one client when it is started for one restore (--fd). Messages go over a
+ * unix SOCK_SEQPACKET socket; descriptors come beside them. One connection has one job at a time,
+ * answered in order; a client that has more to do at once opens more of them (JOIN). Memory that
+ * was made for a connection and not fetched is freed when the connection ends, however it ends. A
+ * client that closes its end stops its job. A request that cannot be done is answered by ERROR;
+ * after one that breaks these rules the connection is closed, too.
  */
 #ifndef CKF_GPUD_H
 #define CKF_GPUD_H
@@ -54,6 +54,8 @@ enum ckf_gpud_op {
 	 * no answer of its own.
 	 */
 	CKF_GPUD_PAIR = 8,
+	/* Beside it one end of a socketpair: another connection, to the same process. No answer. */
+	CKF_GPUD_JOIN = 9,
 	/* Answers. */
 	CKF_GPUD_DONE = 16,
 	CKF_GPUD_READY = 17,
@@ -94,6 +96,9 @@ struct ckf_gpud_msg {
  * at helper (NULL: never), with "gpud --fd N". A socket, or -errno.
  */
 int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err);
+
+/* Another connection to the process at the other end of sock. A socket, or -errno. */
+int ckf_gpud_join(int sock, struct ckf_error *err);
 
 /* Send and receive one message; *fd is -1 or a descriptor, which is the receiver's to close. */
 int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);

@@ -135,8 +135,7 @@ static const struct ready *find_ready(const struct ckf_gpu_fill *f, uint32_t pid
 	return NULL;
 }
 
-int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
-		       struct ckf_gpu_fill **out, struct ckf_error *err)
+int ckf_gpu_fill_start(int gpud, int dir_fd, struct ckf_gpu_fill **out, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_FILL };
 	struct ckf_gpu_fill *f = calloc(1, sizeof(*f));
@@ -145,7 +144,7 @@ int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
 
 	if (!f)
 		return ckf_error_set(err, -ENOMEM, "no memory for a fill");
-	f->sock = ret = ckf_gpud_connect(socket, helper, err);
+	f->sock = ret = ckf_gpud_join(gpud, err);
 	if (ret >= 0)
 		ret = ckf_gpud_send(f->sock, &m, dir_fd, err);
 	p.fd = f->sock;

@@ -223,14 +223,14 @@ static int start_restore(void)
 		disabled = true;
 		return 0;
 	}
-	if (ckf_gpu_images_probe(criu_get_image_dir()) &&
-	    ckf_gpu_fill_start(NULL, ckf_gpu_find_helper(helper, sizeof(helper)), criu_get_image_dir(), &fill, &err)) {
-		pr_err("Can't restore the device memory: %s\n", err.msg);
-		return -1;
-	}
-	/* For the driver's calls: it gets ready while CRIU restores. */
+	/* It gets ready while CRIU restores. */
 	if (connect_gpud(&err)) {
 		pr_err("Can't use the GPU: %s\n", err.msg);
+		return -1;
+	}
+	if (ckf_gpu_images_probe(criu_get_image_dir()) &&
+	    ckf_gpu_fill_start(gpud, criu_get_image_dir(), &fill, &err)) {
+		pr_err("Can't restore the device memory: %s\n", err.msg);
 		return -1;
 	}
 	return 0;
