@@ -40,10 +40,10 @@ struct part {
 	bool direct;
 	struct ckf_encoded stored;
 	uint64_t checksum;
-	uint64_t pack_off; /* 0: nothing to write */
-	uint32_t match;	   /* record that it may be equal to, until encode finds that it is not */
-	uint32_t rec;	   /* its own record */
-	int64_t base;	   /* position in the bases where its bytes are; below 0: nowhere */
+	uint32_t chunk; /* its number, once it is placed, if it is stored by this block */
+	uint32_t match; /* record that it may be equal to, until encode finds that it is not */
+	uint32_t rec;	/* its own record */
+	int64_t base;	/* position in the bases where its bytes are; below 0: nowhere */
 };
 
 struct block {
@@ -59,6 +59,8 @@ struct block {
 	bool *zero;
 	struct part *parts;
 	uint32_t nr_parts;
+	struct ckf_new_chunk *fresh; /* once placed, in the order of the pack; tag is the part */
+	uint32_t nr_fresh;
 	int ret; /* of the job, with err */
 	struct ckf_error err;
 };
@@ -289,26 +291,23 @@ static void run_write(struct ckf_job *job, struct ckf_worker *w)
 	int nr = 0;
 
 	(void)w;
-	for (uint32_t i = 0; i <= b->nr_parts && !b->ret; i++) {
-		const struct part *part = i < b->nr_parts ? &b->parts[i] : NULL;
-		size_t bytes;
+	for (uint32_t i = 0; i <= b->nr_fresh && !b->ret; i++) {
+		const struct ckf_chunk *c = i < b->nr_fresh ? &b->fresh[i].chunk : NULL;
 
-		if (part && !part->pack_off)
-			continue;
-		if (nr && (!part || part->pack_off != end)) {
+		if (nr && (!c || c->pack_off != end)) {
 			b->ret = write_iov(b->p->opts->pack_fd, iov, nr, off);
 			/* To the disk now, so that the end has little left to wait for. */
 			sync_file_range(b->p->opts->pack_fd, (off_t)off, (off_t)(end - off),
 					SYNC_FILE_RANGE_WRITE);
 			nr = 0;
 		}
-		if (!part)
+		if (!c)
 			break;
 		if (!nr)
-			off = part->pack_off;
-		bytes = (size_t)ckf_align_up(part->stored.stored_bytes, CKF_PAGE_BYTES);
-		iov[nr++] = (struct iovec){ page_at(b, part->first), bytes };
-		end = part->pack_off + bytes;
+			off = c->pack_off;
+		iov[nr++] = (struct iovec){ page_at(b, b->parts[b->fresh[i].tag].first),
+					    c->stored_bytes };
+		end = c->pack_off + c->stored_bytes;
 	}
 	if (b->ret)
 		ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
@@ -495,16 +494,36 @@ static int64_t place_base_chunk(struct pipeline *p, const struct part *part, str
 	return n;
 }
 
-static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, struct ckf_error *err)
+/* Places the chunks that the block stores. */
+static int place_fresh(struct pipeline *p, struct block *b, struct ckf_error *err)
 {
-	struct ckf_chunk c = {
-		.checksum = part->checksum,
-		.stored_bytes = part->stored.stored_bytes,
-		.nr_pages = part->nr_pages,
-		.codec = part->stored.codec,
-	};
+	int ret;
+
+	b->nr_fresh = 0;
+	for (uint32_t i = 0; i < b->nr_parts; i++) {
+		const struct part *part = &b->parts[i];
+
+		if (part->zero || part->match != CKF_DEDUP_NONE || part->base >= 0)
+			continue;
+		b->fresh[b->nr_fresh++] = (struct ckf_new_chunk){
+			.chunk.checksum = part->checksum,
+			.chunk.stored_bytes = part->stored.stored_bytes,
+			.chunk.nr_pages = part->nr_pages,
+			.chunk.codec = part->stored.codec,
+			.tag = i,
+		};
+	}
+	ret = ckf_build_chunks(p->build, b->fresh, b->nr_fresh, err);
+	for (uint32_t i = 0; i < b->nr_fresh && !ret; i++)
+		b->parts[b->fresh[i].tag].chunk = b->fresh[i].number;
+	return ret;
+}
+
+static int place_part(struct pipeline *p, const struct part *part, uint32_t *chunk,
+		      struct ckf_error *err)
+{
 	uint64_t bytes = ckf_pages_to_bytes(part->nr_pages);
-	int64_t n;
+	int64_t n = part->chunk;
 
 	if (part->zero) {
 		p->build->zero_bytes += bytes;
@@ -518,12 +537,9 @@ static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, st
 	}
 	if (part->base >= 0)
 		n = place_base_chunk(p, part, err);
-	else
-		n = ckf_build_chunk(p->build, &c, err);
 	if (n < 0)
 		return (int)n;
 	*chunk = (uint32_t)n;
-	part->pack_off = c.pack_off;
 	if (part->rec != CKF_DEDUP_NONE)
 		ckf_dedup_set_chunk(p->dedup, part->rec, *chunk);
 	return 0;
@@ -540,7 +556,7 @@ static void end_stream(struct pipeline *p, struct block *b)
 static int place_block(struct pipeline *p, struct block *b, struct ckf_error *err)
 {
 	uint32_t chunk = 0;
-	int ret = 0;
+	int ret;
 
 	if (!p->place_open) {
 		p->place_open = true;
@@ -550,6 +566,7 @@ static int place_block(struct pipeline *p, struct block *b, struct ckf_error *er
 		p->target_open = true;
 		p->target = b->stream->target;
 	}
+	ret = place_fresh(p, b, err);
 	for (uint32_t i = 0; i < b->nr_parts && !ret; i++) {
 		ret = place_part(p, &b->parts[i], &chunk, err);
 		if (!ret)
@@ -653,7 +670,8 @@ static int alloc_block(struct pipeline *p, unsigned int i)
 	b->hash = calloc(BUF_PAGES, sizeof(*b->hash));
 	b->zero = calloc(BUF_PAGES, sizeof(*b->zero));
 	b->parts = calloc(BUF_PAGES, sizeof(*b->parts));
-	return b->hash && b->zero && b->parts ? 0 : -ENOMEM;
+	b->fresh = calloc(BUF_PAGES, sizeof(*b->fresh));
+	return b->hash && b->zero && b->parts && b->fresh ? 0 : -ENOMEM;
 }
 
 static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error *err)
@@ -698,6 +716,7 @@ static void free_all(struct pipeline *p)
 		free(p->blocks[i].hash);
 		free(p->blocks[i].zero);
 		free(p->blocks[i].parts);
+		free(p->blocks[i].fresh);
 	}
 	if (p->data)
 		munmap(p->data, p->data_bytes);

@@ -514,8 +514,7 @@ int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chun
 	int ret;
 
 	if (c->codec != CKF_CODEC_ZERO) {
-		ret = ckf_pread_all(pack_fd, src, ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES),
-				    c->pack_off);
+		ret = ckf_pread_all(pack_fd, src, c->stored_bytes, c->pack_off);
 		if (ret)
 			return ckf_error_set(err, ret, "cannot read " CKF_PACK_NAME " at %llu: %s",
 					     (unsigned long long)c->pack_off, strerror(-ret));
