@@ -15,6 +15,7 @@
 
 #include "../format/ckf_codec.h"
 #include "../format/ckf_sum.h"
+#include "../format/table.h"
 #include "ckf_image.h"
 #include "io_util.h"
 
@@ -78,7 +79,7 @@ static int read_index(int dir_fd, struct ckf_index **out, struct ckf_error *err)
 				     (unsigned long long)size, sizeof(struct ckf_disk_header));
 		goto out;
 	}
-	buf = malloc(size);
+	buf = ckf_table_alloc(size);
 	if (!buf) {
 		ret = ckf_error_set(err, -ENOMEM, "no memory for %s of %llu bytes", CKF_IDX_NAME,
 				    (unsigned long long)size);
