@@ -19,10 +19,11 @@
 
 /* What one read brings at most, unless one chunk is larger. */
 #define FILL_REQUEST_BYTES (1u << 20)
-#define FILL_REQUEST_IOVS 512	 /* below IOV_MAX */
-#define FILL_REQUEST_PIECES 1024 /* one for each page of the largest chunk */
-#define FILL_DEPTH 8		 /* reads in flight per worker */
-#define FILL_COPY_IOVS 512	 /* copies that go into one system call */
+#define FILL_FRUGAL_BYTES (64u << 10) /* the same where memory is short */
+#define FILL_REQUEST_IOVS 512	      /* below IOV_MAX */
+#define FILL_REQUEST_PIECES 1024      /* one for each page of the largest chunk */
+#define FILL_DEPTH 8		      /* reads in flight per worker */
+#define FILL_COPY_IOVS 512	      /* copies that go into one system call */
 
 struct fill_piece {
 	char *dst; /* NULL: only check the chunk */
@@ -125,6 +126,24 @@ struct fill_job {
 	struct ckf_fill_stats stats;
 };
 
+static inline bool fill_is_frugal(const struct fill_job *job)
+{
+	return job->opts->flags & CKF_FILL_FRUGAL;
+}
+
+/*
+ * Whether a chunk may come straight to a destination with these flags, which touches it. That is
+ * quick in huge pages only, but where memory is short there is none for a large buffer.
+ */
+static inline bool fill_may_touch(const struct fill_job *job, const struct ckf_chunk *c,
+				  uint32_t flags)
+{
+	if (flags & FILL_SEG)
+		return true;
+	return fill_is_frugal(job) && ckf_pages_to_bytes(c->nr_pages) > FILL_FRUGAL_BYTES &&
+	       !(flags & (CKF_DEST_SKIP | CKF_DEST_SHARED));
+}
+
 /* Adds bytes at base to v[0..*n): to the last one where they go on from it, which needs no room. */
 static inline void fill_add_iov(struct iovec *v, unsigned int *n, char *base, uint64_t bytes)
 {
@@ -136,6 +155,8 @@ static inline void fill_add_iov(struct iovec *v, unsigned int *n, char *base, ui
 	v[(*n)++].iov_len = bytes;
 }
 
+/* fill.c: the buffer of one read. */
+size_t fill_slot_bytes(const struct ckf_image *img);
 /* fill.c: adds what s counts to sum. */
 void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
 

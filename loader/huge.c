@@ -317,7 +317,7 @@ static int register_maps(struct fill_huge *h)
 
 static bool wants_huge(const struct fill_job *job)
 {
-	if (job->opts->flags & CKF_FILL_NO_HUGE)
+	if (job->opts->flags & (CKF_FILL_NO_HUGE | CKF_FILL_FRUGAL))
 		return false;
 	for (size_t i = 0; i < job->nr_dests; i++)
 		if (job->dests[i].d.flags & CKF_DEST_HUGE)

@@ -171,17 +171,18 @@ int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_l
 
 /*
  * Raw data whose pieces are the whole chunk, each page once, can be read to where it belongs: the
- * checksum then is taken over the destinations. Only in huge pages: touching small ones for the
+ * checksum then is taken over the destinations. Mostly in huge pages: touching small ones for the
  * checksum costs more than a copy that does not (see copy.c).
  */
-static bool fits_in_place(const struct ckf_chunk *c, const struct fill_piece *p, size_t n)
+static bool fits_in_place(const struct fill_job *job, const struct ckf_chunk *c,
+			  const struct fill_piece *p, size_t n)
 {
 	uint32_t page = 0;
 
 	if (c->codec != CKF_CODEC_RAW || n > FILL_REQUEST_IOVS)
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		if (p[i].first_page != page || !(p[i].flags & FILL_SEG))
+		if (p[i].first_page != page || !fill_may_touch(job, c, p[i].flags))
 			return false;
 		page += p[i].nr_pages;
 	}
@@ -223,7 +224,7 @@ static bool wanted_again(const struct fill_job *job, uint32_t chunk)
  */
 bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req)
 {
-	size_t limit = FILL_REQUEST_BYTES < job->slot_bytes ? FILL_REQUEST_BYTES : job->slot_bytes;
+	size_t limit = fill_is_frugal(job) ? FILL_FRUGAL_BYTES : FILL_REQUEST_BYTES;
 
 	req->bytes = 0;
 	req->nr_iovs = 0;
@@ -238,7 +239,7 @@ bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct f
 		while (lane->pos + n < lane->nr_pieces && p[n].chunk == p->chunk &&
 		       n < FILL_REQUEST_PIECES)
 			n++;
-		in_place = fits_in_place(c, p, n);
+		in_place = fits_in_place(job, c, p, n);
 		if (!req->bytes) {
 			req->pack_off = c->pack_off;
 			req->base = c->base;
