@@ -38,7 +38,7 @@ struct fill_piece {
 #define FILL_IN_PLACE (1u << 31)
 /* Leads to a segment of huge.c: to its scratch memory, or to huge pages that are in place. */
 #define FILL_SEG (1u << 30)
-/* In a mapping that huge pages are moved into: only fill_huge_copy() may write to it. */
+/* Registered with the userfaultfd: only fill_huge_copy() may write to it. */
 #define FILL_REGISTERED (1u << 29)
 
 /* A dest of the caller, or a part of it. */
@@ -93,8 +93,8 @@ struct fill_huge {
 	size_t nr_full;
 	struct fill_huge_seg *segs;
 	size_t nr_segs;
-	struct fill_huge_map { /* one for each dest that has segments */
-		char *map;     /* what mmap() gave */
+	struct fill_huge_map { /* one for each dest that is registered */
+		char *map;     /* scratch memory, as mmap() gave it; NULL without segments */
 		uint64_t map_bytes;
 		char *dst;
 		uint64_t dst_bytes;
