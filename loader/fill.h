@@ -163,7 +163,7 @@ void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
 /* lane.c */
 int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,
 		   struct ckf_fill_stats *stats, struct ckf_error *err);
-bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req);
+bool fill_lane_next(struct fill_job *job, struct fill_lane *lane, struct fill_request *req);
 
 /* huge.c */
 

@@ -172,6 +172,8 @@ static int collect_dest(struct fill_huge *h, const struct ckf_dest *d, const str
 			const struct ckf_huge *end)
 {
 	const uint64_t mask = CKF_HUGE_BYTES - 1;
+	/* Where they are made in place, one at a time: see make_ready() in lane.c. */
+	const uint64_t max = h->uffd >= 0 ? SEG_MAX_BYTES : CKF_HUGE_BYTES;
 	uint64_t a, b, range_end, bytes;
 	int ret;
 
@@ -185,7 +187,7 @@ static int collect_dest(struct fill_huge *h, const struct ckf_dest *d, const str
 			a = (d->start + mask) & ~mask;
 		if (d->flags & CKF_DEST_HUGE && (((uintptr_t)d->addr ^ d->start) & mask) == 0) {
 			for (; a < b; a += bytes) {
-				bytes = b - a < SEG_MAX_BYTES ? b - a : SEG_MAX_BYTES;
+				bytes = b - a < max ? b - a : max;
 				ret = add_seg(h, a, bytes, d->addr + (a - d->start));
 				if (ret)
 					return ret;

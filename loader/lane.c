@@ -98,8 +98,6 @@ static int load_part(struct fill_job *job, struct fill_lane *lane, const struct 
 		stats->shared_bytes += part->bytes;
 		return 0;
 	}
-	if (flags & FILL_SEG && !fill_huge_ready(&job->huge, part->dest->seg))
-		flags &= ~FILL_SEG;
 	if (job->img->idx->chunks[part->op->chunk].codec != CKF_CODEC_ZERO)
 		return add_piece(lane, part, flags)
 			       ? ckf_error_set(err, -ENOMEM, "no memory for the plan")
@@ -209,6 +207,14 @@ static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
 	req->bytes += bytes;
 }
 
+/* Right before the read, while the new huge pages are in the CPU's cache. */
+static void make_ready(struct fill_job *job, struct fill_piece *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i].flags & FILL_SEG && !fill_huge_ready(&job->huge, p[i].seg))
+			p[i].flags &= ~FILL_SEG;
+}
+
 /* Only direct reads pass by the page cache. */
 static bool wanted_again(const struct fill_job *job, uint32_t chunk)
 {
@@ -222,7 +228,7 @@ static bool wanted_again(const struct fill_job *job, uint32_t chunk)
  * Fills req with the next read: the pieces of neighbouring chunks of the pack. A chunk with more
  * pieces than a request holds is read more than once. False when the lane has nothing left.
  */
-bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req)
+bool fill_lane_next(struct fill_job *job, struct fill_lane *lane, struct fill_request *req)
 {
 	size_t limit = fill_is_frugal(job) ? FILL_FRUGAL_BYTES : FILL_REQUEST_BYTES;
 
@@ -230,7 +236,7 @@ bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct f
 	req->nr_iovs = 0;
 	req->nr_pieces = 0;
 	while (lane->pos < lane->nr_pieces) {
-		const struct fill_piece *p = &lane->pieces[lane->pos];
+		struct fill_piece *p = &lane->pieces[lane->pos];
 		const struct ckf_chunk *c = &job->img->idx->chunks[p->chunk];
 		const bool cached = wanted_again(job, p->chunk);
 		size_t n = 1, bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
@@ -239,6 +245,7 @@ bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct f
 		while (lane->pos + n < lane->nr_pieces && p[n].chunk == p->chunk &&
 		       n < FILL_REQUEST_PIECES)
 			n++;
+		make_ready(job, p, n);
 		in_place = fits_in_place(job, c, p, n);
 		if (!req->bytes) {
 			req->pack_off = c->pack_off;
