@@ -40,6 +40,9 @@ struct ckf_dest {
 #define CKF_FILL_NO_DIRECT (1u << 1)
 #define CKF_FILL_NO_HUGE (1u << 2)
 #define CKF_FILL_NO_MOVE (1u << 3) /* huge pages as without UFFDIO_MOVE */
+/* With as little memory beside that of the dests as can be: one worker, one read at a time, small
+ * buffers, and no huge pages. See ckf_room.h. */
+#define CKF_FILL_FRUGAL (1u << 4)
 
 struct ckf_fill_opts {
 	size_t size;	      /* sizeof(struct ckf_fill_opts) */

@@ -58,14 +58,20 @@ static int wait_single_threaded(struct ckf_error *err)
 	return 0;
 }
 
-static int job_init(struct fill_job *job, const struct ckf_image *img, const struct ckf_dest *dests,
-		    size_t nr_dests, struct ckf_error *err)
+size_t fill_slot_bytes(const struct ckf_image *img)
 {
 	/* A chunk that is not raw may begin and end within a page. */
 	size_t chunk_bytes = ckf_pages_to_bytes(img->idx->max_chunk_pages + 1ull);
+
+	return chunk_bytes > FILL_REQUEST_BYTES ? chunk_bytes : FILL_REQUEST_BYTES;
+}
+
+static int job_init(struct fill_job *job, const struct ckf_image *img, const struct ckf_dest *dests,
+		    size_t nr_dests, struct ckf_error *err)
+{
 	int ret;
 
-	job->slot_bytes = chunk_bytes > FILL_REQUEST_BYTES ? chunk_bytes : FILL_REQUEST_BYTES;
+	job->slot_bytes = fill_slot_bytes(img);
 	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : img->dir_fd;
 	for (size_t i = 0; i < nr_dests; i++)
 		if (dests[i].start >= dests[i].end || (i && dests[i].start < dests[i - 1].end))
@@ -226,6 +232,8 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 		n = ckf_fill_default_threads(ckf_pages_to_bytes(t->nr_pages));
 	if (n > t->nr_lanes)
 		n = t->nr_lanes;
+	if (opts->flags & CKF_FILL_FRUGAL)
+		n = 1;
 	ret = run_workers(&job, n, err);
 	if (job.ret)
 		ret = ckf_error_set(err, job.ret, "%s", job.err.msg);

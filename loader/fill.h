@@ -19,10 +19,11 @@
 
 /* What one read brings at most, unless one chunk is larger. */
 #define FILL_REQUEST_BYTES (1u << 20)
-#define FILL_REQUEST_IOVS 512	 /* below IOV_MAX */
-#define FILL_REQUEST_PIECES 1024 /* one for each page of the largest chunk */
-#define FILL_DEPTH 8		 /* reads in flight per worker */
-#define FILL_COPY_IOVS 512	 /* copies that go into one system call */
+#define FILL_FRUGAL_BYTES (64u << 10) /* the same where memory is short */
+#define FILL_REQUEST_IOVS 512	      /* below IOV_MAX */
+#define FILL_REQUEST_PIECES 1024      /* one for each page of the largest chunk */
+#define FILL_DEPTH 8		      /* reads in flight per worker */
+#define FILL_COPY_IOVS 512	      /* copies that go into one system call */
 
 struct fill_piece {
 	char *dst; /* NULL: only check the chunk */
@@ -37,7 +38,7 @@ struct fill_piece {
 #define FILL_IN_PLACE (1u << 31)
 /* Leads to a segment of huge.c: to its scratch memory, or to huge pages that are in place. */
 #define FILL_SEG (1u << 30)
-/* In a mapping that huge pages are moved into: only fill_huge_copy() may write to it. */
+/* Registered with the userfaultfd: only fill_huge_copy() may write to it. */
 #define FILL_REGISTERED (1u << 29)
 
 /* A dest of the caller, or a part of it. */
@@ -92,8 +93,8 @@ struct fill_huge {
 	size_t nr_full;
 	struct fill_huge_seg *segs;
 	size_t nr_segs;
-	struct fill_huge_map { /* one for each dest that has segments */
-		char *map;     /* what mmap() gave */
+	struct fill_huge_map { /* one for each dest that is registered */
+		char *map;     /* scratch memory, as mmap() gave it; NULL without segments */
 		uint64_t map_bytes;
 		char *dst;
 		uint64_t dst_bytes;
@@ -125,6 +126,24 @@ struct fill_job {
 	struct ckf_fill_stats stats;
 };
 
+static inline bool fill_is_frugal(const struct fill_job *job)
+{
+	return job->opts->flags & CKF_FILL_FRUGAL;
+}
+
+/*
+ * Whether a chunk may come straight to a destination with these flags, which touches it. That is
+ * quick in huge pages only, but where memory is short there is none for a large buffer.
+ */
+static inline bool fill_may_touch(const struct fill_job *job, const struct ckf_chunk *c,
+				  uint32_t flags)
+{
+	if (flags & FILL_SEG)
+		return true;
+	return fill_is_frugal(job) && ckf_pages_to_bytes(c->nr_pages) > FILL_FRUGAL_BYTES &&
+	       !(flags & (CKF_DEST_SKIP | CKF_DEST_SHARED));
+}
+
 /* Adds bytes at base to v[0..*n): to the last one where they go on from it, which needs no room. */
 static inline void fill_add_iov(struct iovec *v, unsigned int *n, char *base, uint64_t bytes)
 {
@@ -136,13 +155,15 @@ static inline void fill_add_iov(struct iovec *v, unsigned int *n, char *base, ui
 	v[(*n)++].iov_len = bytes;
 }
 
+/* fill.c: the buffer of one read. */
+size_t fill_slot_bytes(const struct ckf_image *img);
 /* fill.c: adds what s counts to sum. */
 void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
 
 /* lane.c */
 int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,
 		   struct ckf_fill_stats *stats, struct ckf_error *err);
-bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req);
+bool fill_lane_next(struct fill_job *job, struct fill_lane *lane, struct fill_request *req);
 
 /* huge.c */
 

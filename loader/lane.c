@@ -99,8 +99,6 @@ static int load_part(struct fill_job *job, struct fill_lane *lane, const struct 
 		stats->shared_bytes += part->bytes;
 		return 0;
 	}
-	if (flags & FILL_SEG && !fill_huge_ready(&job->huge, part->dest->seg))
-		flags &= ~FILL_SEG;
 	if (job->img->idx->chunks[part->op->chunk].codec != CKF_CODEC_ZERO)
 		return add_piece(lane, part, flags)
 			       ? ckf_error_set(err, -ENOMEM, "no memory for the plan")
@@ -172,17 +170,18 @@ int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_l
 
 /*
  * Raw data whose pieces are the whole chunk, each page once, can be read to where it belongs: the
- * checksum then is taken over the destinations. Only in huge pages: touching small ones for the
+ * checksum then is taken over the destinations. Mostly in huge pages: touching small ones for the
  * checksum costs more than a copy that does not (see copy.c).
  */
-static bool fits_in_place(const struct ckf_chunk *c, const struct fill_piece *p, size_t n)
+static bool fits_in_place(const struct fill_job *job, const struct ckf_chunk *c,
+			  const struct fill_piece *p, size_t n)
 {
 	uint32_t page = 0;
 
 	if (c->codec != CKF_CODEC_RAW || n > FILL_REQUEST_IOVS)
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		if (p[i].first_page != page || !(p[i].flags & FILL_SEG))
+		if (p[i].first_page != page || !fill_may_touch(job, c, p[i].flags))
 			return false;
 		page += p[i].nr_pages;
 	}
@@ -210,6 +209,14 @@ static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
 	req->bytes += bytes;
 }
 
+/* Right before the read, while the new huge pages are in the CPU's cache. */
+static void make_ready(struct fill_job *job, struct fill_piece *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i].flags & FILL_SEG && !fill_huge_ready(&job->huge, p[i].seg))
+			p[i].flags &= ~FILL_SEG;
+}
+
 /* Only direct reads pass by the page cache. */
 static bool wanted_again(const struct fill_job *job, uint32_t chunk)
 {
@@ -232,15 +239,15 @@ static bool follows(const struct fill_request *req, const struct ckf_chunk *c)
  * Fills req with the next read: the pieces of neighbouring chunks of the pack. A chunk with more
  * pieces than a request holds is read more than once. False when the lane has nothing left.
  */
-bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct fill_request *req)
+bool fill_lane_next(struct fill_job *job, struct fill_lane *lane, struct fill_request *req)
 {
-	size_t limit = FILL_REQUEST_BYTES < job->slot_bytes ? FILL_REQUEST_BYTES : job->slot_bytes;
+	size_t limit = fill_is_frugal(job) ? FILL_FRUGAL_BYTES : FILL_REQUEST_BYTES;
 
 	req->bytes = 0;
 	req->nr_iovs = 0;
 	req->nr_pieces = 0;
 	while (lane->pos < lane->nr_pieces) {
-		const struct fill_piece *p = &lane->pieces[lane->pos];
+		struct fill_piece *p = &lane->pieces[lane->pos];
 		const struct ckf_chunk *c = &job->img->idx->chunks[p->chunk];
 		const bool cached = wanted_again(job, p->chunk);
 		bool in_place;
@@ -249,7 +256,8 @@ bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct f
 		while (lane->pos + n < lane->nr_pieces && p[n].chunk == p->chunk &&
 		       n < FILL_REQUEST_PIECES)
 			n++;
-		in_place = fits_in_place(c, p, n);
+		make_ready(job, p, n);
+		in_place = fits_in_place(job, c, p, n);
 		if (!req->bytes) {
 			req->pack_off = ckf_chunk_first(c);
 			req->base = c->base;

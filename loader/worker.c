@@ -54,7 +54,8 @@ static int alloc_buffers(struct worker *w)
 	}
 	slots = (char *)ckf_align_up((uintptr_t)w->map, CKF_HUGE_BYTES);
 	/* A few large faults in place of many small ones; only what is used is ever there. */
-	(void)madvise(slots, w->map_bytes - CKF_HUGE_BYTES, MADV_HUGEPAGE);
+	if (!fill_is_frugal(job))
+		(void)madvise(slots, w->map_bytes - CKF_HUGE_BYTES, MADV_HUGEPAGE);
 	w->decoded = slots + w->depth * job->slot_bytes;
 	for (unsigned int i = 0; i < w->depth; i++) {
 		w->requests[i].slot = slots + i * job->slot_bytes;
@@ -70,7 +71,7 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 	memset(w, 0, sizeof(*w));
 	w->job = job;
 	w->stats.uring = may_uring && job->packs_io.uring;
-	w->depth = w->stats.uring ? FILL_DEPTH : 1;
+	w->depth = w->stats.uring && !fill_is_frugal(job) ? FILL_DEPTH : 1;
 	ret = ckf_packs_init(&w->packs, job->img, job->dir_fd, &job->packs_io);
 	if (!ret)
 		ret = alloc_buffers(w);
@@ -129,6 +130,8 @@ static int read_rest(struct worker *w, struct fill_request *req, size_t got)
 
 static int huge_done(struct worker *w, const struct fill_piece *p)
 {
+	if (!(p->flags & FILL_SEG))
+		return 0;
 	return fill_huge_done(&w->job->huge, p->seg, ckf_pages_to_bytes(p->nr_pages), &w->stats,
 			      &w->err);
 }
@@ -200,7 +203,7 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 {
 	const struct ckf_chunk *c = &w->job->img->idx->chunks[p->chunk];
 	size_t bytes = ckf_pages_to_bytes(c->nr_pages);
-	bool whole = n == 1 && p->nr_pages == c->nr_pages && (p->flags & FILL_SEG);
+	bool whole = n == 1 && p->nr_pages == c->nr_pages && fill_may_touch(w->job, c, p->flags);
 	const char *data = src;
 	char *dst = whole ? p->dst : w->decoded;
 	int ret;

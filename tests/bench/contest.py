@@ -98,15 +98,17 @@ class Contest:
         return ns, self.stats
 
     def bare(self, state, threads=0):
-        """After a fast restore: the same bytes, with as many threads."""
+        """After a fast restore: the same bytes, with as many threads, into memory of its kind."""
         if not self.stats:
             raise Failure("no fast restore yet to compare with")
         if not threads:
             threads = min(self.stats["workers"], len(os.sched_getaffinity(0)))
         self.bench.prepare(state, self.fast_dir, self.touch_mib)
         nr_bytes = self.stats["read_bytes"]
-        return (self.bench.bare(self.fast_dir, state, nr_bytes, threads),
-                {"bytes": nr_bytes, "threads": threads})
+        memory = [{"shm": "shared", "frag": "every2nd"}.get(
+            self.kind, "pages" if self.data == "mixed" else "huge"), str(self.stats["filled_bytes"])]
+        return (self.bench.bare(self.fast_dir, state, nr_bytes, threads, memory),
+                {"bytes": nr_bytes, "threads": threads, "memory": memory[0]})
 
 
 class TarPeer:

@@ -335,8 +335,9 @@ class Bench:
         with open(stats, encoding="utf-8") as f:
             return ns, json.load(f)
 
-    def bare(self, fast, state, nr_bytes, threads):
-        """Nanoseconds that a program with nothing else to do takes for the same bytes."""
+    def bare(self, fast, state, nr_bytes, threads, memory=()):
+        """Nanoseconds that a program with nothing else to do takes for the same bytes, into memory of
+        that kind: see bare.c."""
         return int(output([self.tools.prog("bare"), os.path.join(fast, "ckfast.pack"),
                            str(nr_bytes), str(threads),
-                           "direct" if state == "cold" else "buffered"]))
+                           "direct" if state == "cold" else "buffered", *memory]))

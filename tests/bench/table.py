@@ -141,7 +141,7 @@ def text_fill(result):
                          cell(c["fill_gb_per_s"], 2), cell(c["bare_ms"], 1),
                          times(c["fill_to_bare"]), f"<= {BARE_TARGET}x"))
     return ("the fill, from its first begin to its last end and summed over all tasks, and a bare\n"
-            "program that reads the same bytes into huge pages with as many threads"), rows
+            "program that reads the same bytes into pages of the same kind with as many threads"), rows
 
 
 def text_touch(result):

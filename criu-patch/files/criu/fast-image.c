@@ -30,6 +30,7 @@
 #include "kerndat.h"
 #include "log.h"
 #include "mem.h"
+#include "namespaces.h"
 #include "page.h"
 #include "pagemap.h"
 #include "pstree.h"
@@ -45,9 +46,13 @@
 #include "format/ckf_codec.h"
 #include "loader/ckf_fill.h"
 #include "loader/ckf_image.h"
+#include "loader/ckf_room.h"
 
 #undef LOG_PREFIX
 #define LOG_PREFIX "fast-image: "
+
+/* What CRIU itself takes beside the memory of the tasks. */
+#define ROOM_FOR_CRIU (4u << 20)
 
 /* What all tasks have done together. In shared memory. */
 struct fast_shared {
@@ -64,6 +69,8 @@ struct fast_shared {
 	atomic_uint uring;
 	atomic_uint direct;
 	atomic_uint busy;	   /* workers that run now, in all tasks */
+	atomic_bool judged;	   /* the cgroup of the tasks was looked at */
+	atomic_bool frugal;	   /* memory is short */
 };
 
 static struct ckf_image *img;
@@ -137,10 +144,44 @@ static bool huge_pages_off(void)
 	return strstr(buf, "[never]") != NULL;
 }
 
+/* Near the limit of a memory cgroup the fills do with little. All tasks may be filled at the same time. */
+static void judge_room(uint64_t room)
+{
+	uint64_t need = ROOM_FOR_CRIU + ckf_room_needed(img) +
+			ckf_room_for_workers(img, ckf_fill_default_threads(UINT64_MAX));
+
+	if (room >= need || atomic_exchange(&shared->frugal, true))
+		return;
+	pr_info("Memory is short: there is room for %" PRIu64 " bytes, wanted are %" PRIu64 "\n", room, need);
+}
+
+/*
+ * The criu process has judged its own cgroup. CRIU may have moved the task to another one; the first to fill
+ * anything judges that for all, as long as the names of cgroups are the same for it as for the criu process.
+ */
+static void judge_cgroup_of_task(void)
+{
+	int yard = get_service_fd(CGROUP_YARD), proc, fd;
+	char path[PATH_MAX], full[PATH_MAX + 16];
+	bool unified;
+
+	if (atomic_exchange(&shared->judged, true) || yard < 0 || root_ns_mask & CLONE_NEWCGROUP)
+		return;
+	proc = open_pid_proc(PROC_SELF);
+	if (proc < 0 || ckf_room_path(proc, path, sizeof(path), &unified))
+		return;
+	snprintf(full, sizeof(full), "%s%s", unified ? "unified" : "memory", path);
+	fd = openat(yard, full, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	judge_room(ckf_room_of_dir(fd));
+	close(fd);
+}
+
 int fast_image_open(void)
 {
 	struct ckf_error err = {};
-	int dir = get_service_fd(IMG_FD_OFF);
+	int dir = get_service_fd(IMG_FD_OFF), proc;
 
 	if (opts.stream && !opts.fast_image)
 		return 0;
@@ -166,6 +207,9 @@ int fast_image_open(void)
 		return -1;
 	}
 	huge_off = huge_pages_off();
+	proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	judge_room(ckf_room_self(proc));
+	close_safe(&proc);
 	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed, %u bases\n",
 		img->idx->nr_targets, img->idx->nr_chunks, img->idx->pack_bytes, img->idx->nr_bases);
 	return 0;
@@ -312,6 +356,8 @@ static uint32_t switches(void)
 		flags |= CKF_FILL_NO_HUGE;
 	if (getenv("CKF_NO_MOVE"))
 		flags |= CKF_FILL_NO_MOVE;
+	if (atomic_load(&shared->frugal))
+		flags |= CKF_FILL_FRUGAL;
 	return flags;
 }
 
@@ -364,7 +410,6 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	struct ckf_fill_opts o = {
 		.size = sizeof(o),
 		.dir_fd = get_service_fd(IMG_FD_OFF),
-		.flags = switches(),
 		.worker_ok = worker_ok,
 		.before_workers = before_workers,
 		.after_workers = after_workers,
@@ -377,6 +422,8 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	struct ckf_error err = {};
 	int ret;
 
+	judge_cgroup_of_task();
+	o.flags = switches();
 	o.threads = take_workers(t);
 	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);
 	atomic_fetch_sub(&shared->busy, o.threads);
