@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * bare FILE BYTES THREADS buffered|direct [huge|shared|pages|every2nd [FILLED]]: how fast this
- *machine can read so many bytes of FILE into fresh memory of a kind, with nothing else to do: the
- *limit that the fill of a restore is held against. Prints nanoseconds.
+ * bare FILE BYTES THREADS buffered|direct [KIND [FILLED]]: how fast this machine can read so
+ * many bytes of FILE into fresh memory of a kind, with nothing else to do: the limit that the
+ * fill of a restore is held against. Prints nanoseconds.
  *
- *	huge	  private memory in huge pages
- *	shared	  shared memory in huge pages, which MADV_COLLAPSE makes of it before it is read to:
- *the quickest way to come by them
- *	pages	  private memory in small pages, FILLED bytes in all, which are more than are read
- *where the data was compressed or is there several times. Nothing is decoded every2nd  the same,
- *but only every other page of the range
+ *	huge		private memory in huge pages
+ *	shared		shared memory in huge pages; MADV_COLLAPSE makes them right before
+ *			they are read to
+ *	pages		private memory in small pages, FILLED bytes in all: more than are
+ *			read where data was compressed or repeats. Nothing is decoded
+ *	every2nd	the same, but only every other page of the range
  *
- * Small pages are filled by UFFDIO_COPY out of a buffer that stays in the CPU's cache. Of the ways
- *to fill single pages that is the quickest: preadv() straight to them and process_vm_writev() take
- *a quarter longer, and so does touching them first.
+ * Small pages are filled by UFFDIO_COPY out of a buffer that stays in the CPU's cache. Of the
+ * ways to fill single pages that is the quickest: docs/PERFORMANCE.md has them all.
  *
  * direct is O_DIRECT through io_uring, as it is fastest from a disk; buffered is pread, as it is
  * fastest from the page cache. Threads take the next piece of the file until none is left.
