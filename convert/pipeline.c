@@ -21,6 +21,7 @@
 
 #include "../format/ckf_sum.h"
 #include "../loader/io_util.h"
+#include "../loader/out_file.h"
 #include "encode.h"
 #include "pipeline.h"
 
@@ -70,6 +71,7 @@ struct pipeline {
 	struct ckf_pool *pool;
 	struct ckf_dedup *dedup;
 	struct ckf_sum *sum;
+	struct ckf_out_file pack;
 
 	struct block blocks[MAX_BLOCKS];
 	unsigned int nr_blocks;
@@ -256,37 +258,13 @@ static void run_encode(struct ckf_job *job, struct ckf_worker *w)
 		b->ret = encode_part(b, &b->parts[i], w);
 }
 
-static int write_iov(int fd, struct iovec *iov, int nr, uint64_t off)
-{
-	ssize_t n;
-
-	while (nr) {
-		n = pwritev(fd, iov, nr, (off_t)off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) /* 0: some file systems in user space */
-			return n ? -errno : -EIO;
-		off += (uint64_t)n;
-		while (nr && (size_t)n >= iov->iov_len) {
-			n -= (ssize_t)iov->iov_len;
-			iov++;
-			nr--;
-		}
-		if (nr) {
-			iov->iov_base = (uint8_t *)iov->iov_base + n;
-			iov->iov_len -= (size_t)n;
-		}
-	}
-	return 0;
-}
-
 /* Writes the new chunks of a block, those that follow each other in the pack at once. */
 static void run_write(struct ckf_job *job, struct ckf_worker *w)
 {
 	struct block *b = (struct block *)job;
 	struct iovec iov[BUF_PAGES];
 	uint64_t off = 0, end = 0;
-	int nr = 0;
+	unsigned int nr = 0;
 
 	(void)w;
 	for (uint32_t i = 0; i <= b->nr_parts && !b->ret; i++) {
@@ -296,9 +274,9 @@ static void run_write(struct ckf_job *job, struct ckf_worker *w)
 		if (part && !part->pack_off)
 			continue;
 		if (nr && (!part || part->pack_off != end)) {
-			b->ret = write_iov(b->p->opts->pack_fd, iov, nr, off);
+			b->ret = ckf_out_file_writev(&b->p->pack, iov, nr, off);
 			/* To the disk now, so that the end has little left to wait for. */
-			sync_file_range(b->p->opts->pack_fd, (off_t)off, (off_t)(end - off),
+			sync_file_range(b->p->pack.fd, (off_t)off, (off_t)(end - off),
 					SYNC_FILE_RANGE_WRITE);
 			nr = 0;
 		}
@@ -704,6 +682,7 @@ static void free_all(struct pipeline *p)
 	free(p->carry);
 	ckf_sum_free(p->sum);
 	ckf_dedup_free(p->dedup);
+	ckf_out_file_fini(&p->pack);
 	free(p);
 }
 
@@ -731,6 +710,7 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->encode.level = opts->user->level;
 	p->encode.storage = opts->user->storage;
 	p->build = b;
+	ckf_out_file_init(&p->pack, opts->pack_fd, true);
 	ret = alloc_all(p, threads, err);
 	if (!ret)
 		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
