@@ -3,15 +3,20 @@
  * Blocks of pages go round a ring of buffers. Each passes, in order:
  *
  *	read	(thread)  its pages are read and hashed
+ *	sum	(another) the checksum of the file goes on, which can only be made in order
  *	cut	(caller)  chunks are cut off; pages of an unfinished one go to the next block
  *	encode	(thread)  chunks that look like earlier ones are compared, others encoded in place
  *	place	(caller)  chunks get numbers and places, the tables grow
  *	write	(thread)  new chunks are written to the pack
  *
+ * What lies on a disk and not in the page cache is read before by a thread that has several blocks
+ * in flight (reader.h).
+ *
  * A buffer holds either the pages of a block or what they became, never both.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,11 +29,13 @@
 #include "../loader/out_file.h"
 #include "encode.h"
 #include "pipeline.h"
+#include "reader.h"
+#include "source.h"
 
 #define BLOCK_PAGES 512u
 #define CARRY_PAGES CKF_CUT_MAX_PAGES /* room in front, for what the block before left over */
 #define BUF_PAGES (CARRY_PAGES + BLOCK_PAGES)
-#define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 2)
+#define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 4)
 #define PROGRESS_NS 200000000ull
 #define ZSTD_LEAN_LEVEL 6
 #define ZSTD_SLOW_THREADS 8
@@ -60,6 +67,8 @@ struct block {
 	bool *zero;
 	struct part *parts;
 	uint32_t nr_parts;
+	uint64_t checksum; /* of the file, when the block is the last of it */
+	struct ckf_read read;
 	int ret; /* of the job, with err */
 	struct ckf_error err;
 };
@@ -77,8 +86,9 @@ struct pipeline {
 	unsigned int nr_blocks;
 	uint8_t *data;
 	size_t data_bytes;
-	/* Blocks ever begun, cut, placed and finished, each at most the one before. */
+	/* Blocks ever begun, summed up, cut, placed and finished, each at most the one before. */
 	uint64_t begun;
+	uint64_t summed;
 	uint64_t cut;
 	uint64_t placed;
 	uint64_t finished;
@@ -86,6 +96,9 @@ struct pipeline {
 	/* Where reading is. */
 	struct ckf_stream *read_stream;
 	struct ckf_cursor read_cursor;
+	struct ckf_reader *reader; /* NULL until a stream is read directly */
+	bool no_reader;
+	bool direct_read; /* the stream is */
 	bool no_more;
 
 	/* Where cutting is: reset with each stream. */
@@ -107,101 +120,78 @@ struct pipeline {
 	uint64_t progress_ns;
 };
 
-/* Where the pages of a block or of an earlier chunk are. */
-struct place {
-	struct ckf_origin origin;
-	struct ckf_extent extents[BLOCK_PAGES];
-	uint32_t nr;
-};
+static struct block *block_of(struct ckf_read *rd)
+{
+	return (struct block *)((char *)rd - offsetof(struct block, read));
+}
 
 static uint8_t *page_at(const struct block *b, uint32_t page)
 {
 	return b->data + (size_t)page * CKF_PAGE_BYTES;
 }
 
-static int read_extent(const struct ckf_origin *o, int fd, uint8_t *dst, const struct ckf_extent *x,
-		       struct ckf_error *err)
+static void hash_pages(struct block *b)
 {
-	uint64_t off = ckf_pages_to_bytes(x->page), bytes = ckf_pages_to_bytes(x->nr_pages);
-	char name[CKF_ORIGIN_NAME_BYTES];
-	int ret;
-
-	/* Large parts of device memory were never written. */
-	if (o->device && ckf_is_hole(fd, off, bytes)) {
-		memset(dst, 0, (size_t)bytes);
-		return 0;
-	}
-	ret = ckf_pread_all(fd, dst, (size_t)bytes, off);
-	if (!ret)
-		return 0;
-	ckf_origin_name(o, name);
-	if (ret == -EBADMSG)
-		return ckf_error_rule(err, -EBADMSG, name, -1, off,
-				      "the file ends before the pages of its pagemap do");
-	return ckf_error_set(err, ret, "cannot read %s: %s", name, strerror(-ret));
-}
-
-/* The extents of the next nr_pages pages; what lies together in the file is one. */
-static uint32_t get_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ckf_extent *x)
-{
-	struct ckf_span span;
-	uint32_t nr = 0;
-
-	while (nr_pages) {
-		ckf_cursor_next(cur, nr_pages, &span);
-		nr_pages -= (uint32_t)span.nr_pages;
-		if (nr && x[nr - 1].page + x[nr - 1].nr_pages == span.file_page)
-			x[nr - 1].nr_pages += span.nr_pages;
-		else
-			x[nr++] = (struct ckf_extent){ .page = span.file_page,
-						       .nr_pages = span.nr_pages };
-	}
-	return nr;
-}
-
-static int read_place(const struct pipeline *p, const struct place *at, uint8_t *dst,
-		      struct ckf_error *err)
-{
-	int fd, ret = 0;
-
-	if (!at->nr)
-		return 0;
-	fd = ckf_chain_open_pages(p->opts->chain, &at->origin, err);
-	if (fd < 0)
-		return fd;
-	for (uint32_t i = 0; i < at->nr && !ret; i++) {
-		ret = read_extent(&at->origin, fd, dst, &at->extents[i], err);
-		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);
-	}
-	close(fd);
-	return ret;
-}
-
-static void run_read(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-	struct place at = { .origin = b->stream->origin };
-	struct ckf_cursor cur = b->from;
-
-	(void)w;
-	at.nr = get_extents(&cur, b->nr_pages, at.extents);
-	b->ret = read_place(b->p, &at, page_at(b, CARRY_PAGES), &b->err);
-	if (b->ret)
-		return;
 	for (uint32_t i = CARRY_PAGES; i < CARRY_PAGES + b->nr_pages; i++) {
 		b->zero[i] = ckf_is_zero(page_at(b, i), CKF_PAGE_BYTES);
 		b->hash[i] = b->zero[i] ? 0 : ckf_hash64(page_at(b, i), CKF_PAGE_BYTES);
 	}
 }
 
+static void run_read(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct block *b = (struct block *)job;
+	struct ckf_place at = { .origin = b->stream->origin };
+	struct ckf_cursor cur = b->from;
+
+	(void)w;
+	at.nr = ckf_cursor_extents(&cur, b->nr_pages, at.extents);
+	b->ret = ckf_place_read(b->p->opts->chain, &at, page_at(b, CARRY_PAGES), &b->err);
+	if (!b->ret)
+		hash_pages(b);
+}
+
+/* The reader has read it, or could not. */
+static void run_hash(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct block *b = (struct block *)job;
+
+	(void)w;
+	b->ret = b->read.ret;
+	if (b->ret)
+		ckf_origin_read_error(&b->stream->origin, b->ret, b->read.off, &b->err);
+	else
+		hash_pages(b);
+}
+
+static void read_done(struct ckf_read *rd)
+{
+	struct block *b = block_of(rd);
+
+	ckf_pool_submit(b->p->pool, &b->job);
+}
+
+static void run_sum(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct block *b = (struct block *)job;
+	struct ckf_sum *sum = b->p->sum;
+
+	(void)w;
+	if (!b->from.page)
+		ckf_sum_reset(sum);
+	ckf_sum_update(sum, page_at(b, CARRY_PAGES), (size_t)ckf_pages_to_bytes(b->nr_pages));
+	if (b->last)
+		b->checksum = ckf_sum_value(sum);
+}
+
 /* 1 when the part's pages are those of the record that it matches, 0 when not, -errno. */
 static int compare_match(struct block *b, const struct part *part, struct ckf_worker *w)
 {
 	uint64_t pages = 0;
-	struct place at;
+	struct ckf_place at;
 	int nr, ret;
 
-	nr = ckf_dedup_origin(b->p->dedup, part->match, &at.origin, at.extents, BLOCK_PAGES);
+	nr = ckf_dedup_origin(b->p->dedup, part->match, &at.origin, at.extents, CKF_PLACE_EXTENTS);
 	if (nr < 0)
 		return nr;
 	at.nr = (uint32_t)nr;
@@ -209,7 +199,7 @@ static int compare_match(struct block *b, const struct part *part, struct ckf_wo
 		pages += at.extents[i].nr_pages;
 	if (pages != part->nr_pages)
 		return 0;
-	ret = read_place(b->p, &at, w->scratch, &b->err);
+	ret = ckf_place_read(b->p->opts->chain, &at, w->scratch, &b->err);
 	if (ret)
 		return ret;
 	return !memcmp(w->scratch, page_at(b, part->first), (size_t)ckf_pages_to_bytes(pages));
@@ -300,6 +290,56 @@ static void submit(struct pipeline *p, struct block *b,
 	ckf_pool_submit(p->pool, &b->job);
 }
 
+/*
+ * Decides how a stream is read. Pages of parents lie all over their files, and most device memory
+ * is holes.
+ */
+static int choose_read(struct pipeline *p, struct ckf_error *err)
+{
+	const struct ckf_stream *s = p->read_stream;
+	int fd;
+
+	p->direct_read = false;
+	if (p->no_reader || s->origin.level || s->origin.device || !s->nr_pages)
+		return 0;
+	fd = ckf_chain_open_pages(p->opts->chain, &s->origin, err);
+	if (fd < 0)
+		return fd;
+	p->direct_read = !ckf_fd_is_cached(fd, ckf_pages_to_bytes(s->nr_pages)) &&
+			 !fcntl(fd, F_SETFL, O_DIRECT);
+	close(fd);
+	if (!p->direct_read || p->reader)
+		return 0;
+	p->no_reader = ckf_reader_start(&p->reader) != 0;
+	p->direct_read = !p->no_reader;
+	return 0;
+}
+
+static int start_read(struct pipeline *p, struct block *b, struct ckf_error *err)
+{
+	int fd;
+
+	if (!p->direct_read) {
+		submit(p, b, run_read);
+		return 0;
+	}
+	fd = ckf_chain_open_pages(p->opts->chain, &b->stream->origin, err);
+	if (fd < 0)
+		return fd;
+	/* It could be done before; if not, the read is an indirect one. */
+	(void)fcntl(fd, F_SETFL, O_DIRECT);
+	b->job.run = run_hash;
+	ckf_pool_announce(p->pool, &b->job);
+	b->read = (struct ckf_read){
+		.fd = fd,
+		.iov = { page_at(b, CARRY_PAGES), (size_t)ckf_pages_to_bytes(b->nr_pages) },
+		.off = ckf_pages_to_bytes(b->from.page),
+		.done = read_done,
+	};
+	ckf_reader_submit(p->reader, &b->read);
+	return 0;
+}
+
 /* 1 when a block was begun, 0 when there is no more to read, -errno. */
 static int begin_block(struct pipeline *p, struct ckf_error *err)
 {
@@ -315,6 +355,9 @@ static int begin_block(struct pipeline *p, struct ckf_error *err)
 			return ret;
 		}
 		ckf_cursor_init(&p->read_cursor, p->read_stream);
+		ret = choose_read(p, err);
+		if (ret)
+			return ret;
 	}
 	n = p->read_stream->nr_pages - p->read_cursor.page;
 	b->stream = p->read_stream;
@@ -329,8 +372,8 @@ static int begin_block(struct pipeline *p, struct ckf_error *err)
 	if (b->last)
 		p->read_stream = NULL;
 	p->begun++;
-	submit(p, b, run_read);
-	return 1;
+	ret = start_read(p, b, err);
+	return ret ? ret : 1;
 }
 
 /* A chunk is complete: looks for an equal one, and remembers it if there is none. */
@@ -339,7 +382,7 @@ static int add_part(struct pipeline *p, struct block *b, const struct ckf_cut_pi
 {
 	struct ckf_extent x[CKF_CUT_MAX_PAGES];
 	struct part *part = &b->parts[b->nr_parts];
-	uint32_t nr = get_extents(&p->chunk_cursor, piece->nr_pages, x);
+	uint32_t nr = ckf_cursor_extents(&p->chunk_cursor, piece->nr_pages, x);
 	uint64_t key;
 	int64_t rec;
 
@@ -426,13 +469,10 @@ static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
 		ckf_cut_init(&p->cutter);
 		ckf_cursor_init(&p->direct_cursor, b->stream);
 		ckf_cursor_init(&p->chunk_cursor, b->stream);
-		ckf_sum_reset(p->sum);
 		p->direct = false;
 		p->nr_carry = 0;
 	}
 	take_carry(p, b);
-	if (!b->stream->origin.level)
-		ckf_sum_update(p->sum, page_at(b, page), (size_t)ckf_pages_to_bytes(b->nr_pages));
 	while (!ret && page < end) {
 		ckf_cursor_next(&p->direct_cursor, end - page, &span);
 		if (span.direct != p->direct)
@@ -450,7 +490,7 @@ static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
 	if (b->last) {
 		p->cut_open = false;
 		if (!b->stream->origin.level)
-			pages->checksum = ckf_sum_value(p->sum);
+			pages->checksum = b->checksum;
 	}
 	p->cut++;
 	submit(p, b, run_encode);
@@ -543,6 +583,16 @@ static int place_block(struct pipeline *p, struct block *b, struct ckf_error *er
 	return 0;
 }
 
+/* Pages from parents are in no file of this dump. */
+static void sum_block(struct pipeline *p, struct block *b)
+{
+	p->summed++;
+	if (b->stream->origin.level)
+		return;
+	b->job.run = run_sum;
+	ckf_pool_submit_serial(p->pool, &b->job);
+}
+
 static int take_error(const struct block *b, struct ckf_error *err)
 {
 	if (b->ret && b->err.code)
@@ -578,10 +628,16 @@ static int step(struct pipeline *p, struct ckf_error *err)
 			ret = place_block(p, b, err);
 		return ret ? ret : 1;
 	}
-	b = ready_block(p, p->cut, p->begun, &ret, err);
+	b = ready_block(p, p->cut, p->summed, &ret, err);
 	if (b) {
 		if (!ret)
 			ret = cut_block(p, b, err);
+		return ret ? ret : 1;
+	}
+	b = ready_block(p, p->summed, p->begun, &ret, err);
+	if (b) {
+		if (!ret)
+			sum_block(p, b);
 		return ret ? ret : 1;
 	}
 	if (!p->no_more && p->begun - p->finished < p->nr_blocks)
@@ -639,7 +695,7 @@ static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error 
 	uint64_t blocks = p->opts->total_bytes / (BLOCK_PAGES * CKF_PAGE_BYTES) + 2;
 	int ret;
 
-	p->nr_blocks = 2 * threads + 2;
+	p->nr_blocks = 2 * threads + 4;
 	if (p->nr_blocks > blocks)
 		p->nr_blocks = (unsigned int)blocks;
 	p->data_bytes = (size_t)p->nr_blocks * BUF_PAGES * CKF_PAGE_BYTES;
@@ -710,12 +766,15 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->encode.level = opts->user->level;
 	p->encode.storage = opts->user->storage;
 	p->build = b;
+	p->no_reader = opts->user->no_uring;
 	ckf_out_file_init(&p->pack, opts->pack_fd, true);
 	ret = alloc_all(p, threads, err);
 	if (!ret)
 		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
 	if (!ret)
 		ret = run_all(p, err);
+	/* First the reader, which gives the pool jobs. */
+	ckf_reader_stop(p->reader);
 	ckf_pool_stop(p->pool);
 	free_all(p);
 	return ret;
