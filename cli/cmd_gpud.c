@@ -161,7 +161,7 @@ static int new_gpud(const struct cli_verb *verb, const struct gpud_args *args, s
 }
 
 /*
- * One connection. The first process ends at once, so that whoever started it has no child that ends
+ * One client. The first process ends at once, so that whoever started it has no child that ends
  * at a time of its own.
  */
 static int run_helper(const struct cli_verb *verb, const struct gpud_args *args)
@@ -365,7 +365,7 @@ const struct cli_verb cli_verb_gpud = {
 		"  --slots N            pinned buffers of 4 MiB; default: 2 for each CPU, 8 to 64\n"
 		"  --threads N          of one job at most; default: the CPUs\n"
 		"  --device N           make a context on this GPU only; may be repeated\n"
-		"  --fd N               serve the one connection that is descriptor N\n"
+		"  --fd N               serve the one client at descriptor N\n"
 		"  -q, --quiet          no line for each job\n"
 		"  --status             show contexts, slots and transfers of the running one\n"
 		"  --json               with --status: as JSON\n",

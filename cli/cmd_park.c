@@ -171,6 +171,25 @@ static int park(struct park *p)
 	return ret;
 }
 
+/* Wakes the driver while memory is filled. A process that cannot have its memory stays parked. */
+static int wake(struct park *p, struct ckf_gpu_fill *fill, uint32_t image_pid)
+{
+	int ret = ckf_gpu_process_wake(p->gpu, p->gpud, &p->err);
+
+	if (ret)
+		return ret;
+	if (fill)
+		ret = ckf_gpu_fill_memory(fill, image_pid, p->gpu, &p->err);
+	if (!ret && fill)
+		ret = ckf_gpu_fill_wait(fill, image_pid, NULL, &p->err);
+	if (!ret) {
+		p->bytes = ckf_gpu_process_bytes(p->gpu);
+		return ckf_gpu_process_resume(p->gpu, p->gpud, &p->err);
+	}
+	ckf_gpu_process_sleep(p->gpu, p->gpud, NULL);
+	return ret;
+}
+
 static int unpark(struct park *p)
 {
 	struct ckf_frozen *frozen = NULL;
@@ -186,19 +205,13 @@ static int unpark(struct park *p)
 	if (!ret)
 		ret = ckf_gpu_image_pid(p->pid, &image_pid, &p->err);
 	if (!ret && ckf_gpu_images_probe(p->dir_fd))
-		ret = ckf_gpu_fill_start(p->socket,
-					 ckf_gpu_find_helper(p->helper, sizeof(p->helper)),
-					 p->dir_fd, &fill, &p->err);
+		ret = ckf_gpu_fill_start(p->gpud, p->dir_fd, &fill, &p->err);
 	if (!ret && fill)
 		ret = ckf_gpu_fill_accepted(fill, p->gpu, &p->err);
-	if (!ret && fill)
-		ret = ckf_gpu_fill_wait(fill, image_pid, p->gpu, NULL, &p->err);
 	if (!ret)
 		ret = ckf_freeze(p->pid, &frozen, &p->err);
-	if (!ret) {
-		p->bytes = ckf_gpu_process_bytes(p->gpu);
-		ret = ckf_gpu_process_resume(p->gpu, p->gpud, &p->err);
-	}
+	if (!ret)
+		ret = wake(p, fill, image_pid);
 	ckf_thaw(frozen);
 	ckf_gpu_fill_close(fill);
 	if (!ret)

@@ -85,18 +85,13 @@ static json_t *json_shmem(const struct insp *insp)
 
 static json_t *json_features(const struct ckf_index *idx)
 {
+	/* By number of the bit. */
+	static const char *const names[] = { "lz4", "zstd", "bf16", "bases", "devices", "packed" };
 	json_t *list = json_array();
 
-	if (idx->incompat & CKF_INCOMPAT_LZ4)
-		json_array_append_new(list, json_string("lz4"));
-	if (idx->incompat & CKF_INCOMPAT_ZSTD)
-		json_array_append_new(list, json_string("zstd"));
-	if (idx->incompat & CKF_INCOMPAT_BF16)
-		json_array_append_new(list, json_string("bf16"));
-	if (idx->incompat & CKF_INCOMPAT_BASES)
-		json_array_append_new(list, json_string("bases"));
-	if (idx->incompat & CKF_INCOMPAT_DEVICES)
-		json_array_append_new(list, json_string("devices"));
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (idx->incompat & 1ull << i)
+			json_array_append_new(list, json_string(names[i]));
 	return list;
 }
 

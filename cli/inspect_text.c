@@ -70,12 +70,14 @@ static void print_head(const struct insp *insp)
 	idx = insp->img->idx;
 	printf("%s: fast image, format %u.%u, id %s\n", insp->path, idx->version_major,
 	       idx->version_minor, ckf_id_hex(idx->image_id, id));
-	printf("  features   %s%s%s%s%s%s\n", idx->incompat ? "needed to read it:" : "none needed",
+	printf("  features   %s%s%s%s%s%s%s\n",
+	       idx->incompat ? "needed to read it:" : "none needed",
 	       idx->incompat & CKF_INCOMPAT_LZ4 ? " lz4" : "",
 	       idx->incompat & CKF_INCOMPAT_ZSTD ? " zstd" : "",
 	       idx->incompat & CKF_INCOMPAT_BF16 ? " bf16" : "",
 	       idx->incompat & CKF_INCOMPAT_BASES ? " bases" : "",
-	       idx->incompat & CKF_INCOMPAT_DEVICES ? " devices" : "");
+	       idx->incompat & CKF_INCOMPAT_DEVICES ? " devices" : "",
+	       idx->incompat & CKF_INCOMPAT_PACKED ? " packed" : "");
 	printf("  pack       %s, extents of %u MiB: %" PRIu64 ", filled %.1f %%\n",
 	       cli_bytes(idx->pack_bytes, a), idx->extent_bytes >> 20, insp->nr_extents,
 	       percent(insp->stored_bytes, idx->pack_bytes));

@@ -61,20 +61,71 @@ static int grow_chunks(struct ckf_build *b, struct ckf_error *err)
 	return 0;
 }
 
-int64_t ckf_build_chunk(struct ckf_build *b, struct ckf_chunk *c, struct ckf_error *err)
+uint64_t ckf_build_place(uint64_t end, uint32_t extent_bytes, const struct ckf_chunk *c)
 {
-	uint64_t room = b->extent_bytes - b->pack_bytes % b->extent_bytes;
-	int ret = grow_chunks(b, err);
+	if (c->codec == CKF_CODEC_RAW)
+		end = ckf_align_up(end, CKF_PAGE_BYTES);
+	if (end % extent_bytes + c->stored_bytes > extent_bytes)
+		end = ckf_align_up(end, extent_bytes);
+	return end;
+}
 
-	if (ret)
-		return ret;
-	c->pack_off = b->pack_bytes;
-	if (c->stored_bytes > room)
-		c->pack_off += room;
-	b->pack_bytes = c->pack_off + ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
-	b->stored_bytes += c->stored_bytes;
-	b->chunks[b->nr_chunks] = *c;
-	return (int64_t)b->nr_chunks++;
+/* How well a chunk goes behind the last one: best in its extent, then if it is of its kind. */
+static unsigned int fitness(const struct ckf_build *b, const struct ckf_chunk *c)
+{
+	uint64_t off = ckf_build_place(b->pack_bytes, b->extent_bytes, c);
+	bool fits = off / b->extent_bytes == b->pack_bytes / b->extent_bytes;
+
+	return 2u * fits + ((c->codec == CKF_CODEC_RAW) == b->last_raw);
+}
+
+/* Brings the chunk that is to come next to the front: of those that fit equally well, the first. */
+static void choose_next(const struct ckf_build *b, struct ckf_new_chunk *fresh, uint32_t nr)
+{
+	unsigned int best = fitness(b, &fresh[0].chunk);
+	struct ckf_new_chunk chosen;
+	uint32_t at = 0;
+
+	for (uint32_t i = 1; i < nr && best < 3; i++) {
+		unsigned int fit = fitness(b, &fresh[i].chunk);
+
+		if (fit > best) {
+			best = fit;
+			at = i;
+		}
+	}
+	if (!at)
+		return;
+	chosen = fresh[at];
+	memmove(fresh + 1, fresh, at * sizeof(*fresh));
+	fresh[0] = chosen;
+}
+
+/*
+ * Raw chunks begin on a page: what is between a compressed one and them is lost, and so is the end
+ * of an extent that the next chunk does not fit into. So the chunks of a block are taken kind by
+ * kind, and at the end of an extent any that fits.
+ */
+int ckf_build_chunks(struct ckf_build *b, struct ckf_new_chunk *fresh, uint32_t nr,
+		     struct ckf_error *err)
+{
+	int ret;
+
+	for (; nr; nr--, fresh++) {
+		struct ckf_chunk *c = &fresh->chunk;
+
+		ret = grow_chunks(b, err);
+		if (ret)
+			return ret;
+		choose_next(b, fresh, nr);
+		c->pack_off = ckf_build_place(b->pack_bytes, b->extent_bytes, c);
+		b->pack_bytes = c->pack_off + c->stored_bytes;
+		b->stored_bytes += c->stored_bytes;
+		b->last_raw = c->codec == CKF_CODEC_RAW;
+		fresh->number = (uint32_t)b->nr_chunks;
+		b->chunks[b->nr_chunks++] = *c;
+	}
+	return 0;
 }
 
 int64_t ckf_build_base_chunk(struct ckf_build *b, const struct ckf_chunk *c, struct ckf_error *err)
@@ -295,6 +346,7 @@ int ckf_build_finish(struct ckf_build *b, struct ckf_error *err)
 	for (uint64_t i = 0; i < b->nr_refs; i++)
 		b->refs[i] = final_number(&num, b->refs[i]);
 	sort_ops(b);
+	b->pack_bytes = ckf_align_up(b->pack_bytes, CKF_PAGE_BYTES);
 out:
 	free(num.stored);
 	return ret ? ckf_error_set(err, ret, "no memory for the index") : 0;

@@ -23,7 +23,8 @@ struct ckf_build_pages {
 
 struct ckf_build {
 	uint32_t extent_bytes;
-	uint64_t pack_bytes; /* so far */
+	uint64_t pack_bytes; /* so far; whole pages only after ckf_build_finish() */
+	bool last_raw;	     /* the last chunk in the pack is */
 	struct ckf_chunk *chunks;
 	uint64_t nr_chunks;
 	uint64_t cap_chunks;
@@ -54,11 +55,22 @@ void ckf_build_begin(struct ckf_build *b, uint64_t target);
 /* The number of a zero chunk of nr_pages. */
 uint32_t ckf_build_zero(struct ckf_build *b, uint16_t nr_pages);
 
+/* Where a chunk goes in a pack whose chunks so far end at end: SPEC.md 4.2, rule 3. */
+uint64_t ckf_build_place(uint64_t end, uint32_t extent_bytes, const struct ckf_chunk *c);
+
+/* A chunk that is to be stored. The caller fills in the chunk but for its place. */
+struct ckf_new_chunk {
+	struct ckf_chunk chunk;
+	uint32_t number; /* set with the place */
+	uint32_t tag;	 /* the caller's */
+};
+
 /*
- * Gives a chunk its number and its place in the pack: c->pack_off is set, the rest filled in by
- * the caller. The number, or -errno.
+ * Gives the chunks of a block of pages, in the order of its contents, their numbers and places in
+ * the pack, and brings them into the order of these. 0 or -errno.
  */
-int64_t ckf_build_chunk(struct ckf_build *b, struct ckf_chunk *c, struct ckf_error *err);
+int ckf_build_chunks(struct ckf_build *b, struct ckf_new_chunk *fresh, uint32_t nr,
+		     struct ckf_error *err);
 
 /*
  * Gives a chunk that lies in the pack of a base its number; c->base has an order and no meaning

@@ -10,9 +10,9 @@
 
 #include "../format/ckf_types.h"
 
-#define CKF_CUT_MIN_PAGES 12  /* a chunk with data does not end before, unless it must */
+#define CKF_CUT_MIN_PAGES 8   /* a chunk with data does not end before, unless it must */
 #define CKF_CUT_MAX_PAGES 256 /* max_chunk_pages of the images written here */
-#define CKF_CUT_MASK 15	      /* ends after one page of 16 on average */
+#define CKF_CUT_MASK 7	      /* ends after one page of 8 on average */
 #define CKF_CUT_ZERO_PAGES 8  /* this many zero pages are cut out as a zero chunk */
 
 struct ckf_cut_piece {

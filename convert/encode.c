@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The choice of a codec per chunk: by the time that a restore takes, as ckf_model.h has it.
- *
- * Chunks are placed on page borders: what counts is the stored size rounded up to pages, and a
- * codec that does not save a page costs time and gives nothing.
+ * The choice of a codec per chunk: by the time that a restore takes, as ckf_model.h has it. A codec
+ * that saves next to nothing is not chosen: it would cost time, and raw chunks are read straight
+ * into place.
  */
 #include <string.h>
 
@@ -11,6 +10,8 @@
 #include "ckf_convert.h"
 #include "encode.h"
 
+/* What a codec must save at least: one byte of so many. */
+#define SAVE_ONE_OF 32
 /* A sample that gets no smaller than this says that the chunk will not either. */
 #define SAMPLE_PERCENT 75
 /* By how many bits for each byte planes must be better for a chunk to look like floats. */
@@ -25,6 +26,7 @@ struct choice {
 	const struct ckf_encode_opts *opts;
 	const uint8_t *data;
 	uint32_t nr_pages;
+	size_t max_bytes; /* that a codec may need */
 	uint8_t codec;
 	size_t stored_bytes;
 	uint64_t cost_ps;
@@ -44,7 +46,7 @@ static int try_codec(struct choice *c, uint8_t codec, int level)
 	/* Not even nothing to read would make up for decoding. */
 	if (ckf_model_chunk_ps(s, codec, 0, bytes) > c->cost_ps)
 		return 0;
-	n = ckf_encode(c->w->codec, codec, level, c->data, bytes, room, bytes - CKF_PAGE_BYTES);
+	n = ckf_encode(c->w->codec, codec, level, c->data, bytes, room, c->max_bytes);
 	if (n <= 0)
 		return (int)n;
 	cost = ckf_model_chunk_ps(s, codec, (uint64_t)n, bytes);
@@ -109,12 +111,12 @@ static int choose(struct choice *c)
 	size_t bytes = (size_t)c->nr_pages * CKF_PAGE_BYTES;
 	int64_t n;
 
-	if (c->nr_pages < 2 || c->opts->codec == CKF_CODEC_RAW)
+	if (c->opts->codec == CKF_CODEC_RAW)
 		return 0;
 	if (c->opts->codec == CKF_CODEC_AUTO)
 		return choose_auto(c);
 	n = ckf_encode(c->w->codec, (uint32_t)c->opts->codec, c->opts->level, c->data, bytes,
-		       c->room, bytes - CKF_PAGE_BYTES);
+		       c->room, c->max_bytes);
 	if (n <= 0)
 		return (int)n;
 	c->codec = (uint8_t)c->opts->codec;
@@ -132,6 +134,7 @@ int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, u
 		.opts = opts,
 		.data = data,
 		.nr_pages = nr_pages,
+		.max_bytes = bytes - bytes / SAVE_ONE_OF,
 		.codec = CKF_CODEC_RAW,
 		.stored_bytes = bytes,
 		.stored = w->scratch,
@@ -149,7 +152,5 @@ int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, u
 	if (c.codec == CKF_CODEC_RAW)
 		return 0;
 	memcpy(data, c.stored, c.stored_bytes);
-	memset(data + c.stored_bytes, 0,
-	       ckf_align_up(c.stored_bytes, CKF_PAGE_BYTES) - c.stored_bytes);
 	return 0;
 }

@@ -24,9 +24,8 @@ struct ckf_encoded {
 };
 
 /*
- * Encodes the chunk at data in its place: data then holds stored_bytes bytes, and zeros up to the
- * next page. Chunks have at most CKF_CUT_MAX_PAGES. Says raw where nothing else is worth it. 0 or
- * -errno.
+ * Encodes the chunk at data in its place: data then begins with its stored_bytes bytes. Chunks have
+ * at most CKF_CUT_MAX_PAGES. Says raw where nothing else is worth it. 0 or -errno.
  */
 int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, uint8_t *data,
 		     uint32_t nr_pages, struct ckf_encoded *out);

@@ -15,6 +15,7 @@
 
 #include "../loader/io_util.h"
 #include "../loader/out_file.h"
+#include "build.h"
 #include "files.h"
 #include "pool.h"
 
@@ -48,7 +49,7 @@ struct flatten {
 	struct ckf_progress progress;
 };
 
-/* Chunks of bases get places behind the image's own pack, none over the border of an extent. */
+/* Chunks of bases get places behind the image's own pack. */
 static int place_chunks(struct flatten *f)
 {
 	const struct ckf_index *idx = f->img->idx;
@@ -68,12 +69,10 @@ static int place_chunks(struct flatten *f)
 		if (!c->base)
 			continue;
 		c->base = 0;
-		c->pack_off = end;
-		if (end % idx->extent_bytes + c->stored_bytes > idx->extent_bytes)
-			c->pack_off = ckf_align_up(end, idx->extent_bytes);
-		end = c->pack_off + ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
+		c->pack_off = ckf_build_place(end, idx->extent_bytes, c);
+		end = c->pack_off + c->stored_bytes;
 	}
-	f->idx.pack_bytes = end;
+	f->idx.pack_bytes = ckf_align_up(end, CKF_PAGE_BYTES);
 	return 0;
 }
 

@@ -69,7 +69,7 @@ uint64_t ckf_model_chunk_ps(const struct ckf_storage *s, uint32_t codec, uint64_
 			    uint64_t decoded_bytes)
 {
 	const struct ckf_speeds *v = &ckf_model_speeds;
-	uint64_t read_ps = ckf_align_up(stored_bytes, CKF_PAGE_BYTES) * PS_PER_S / s->bytes_per_s;
+	uint64_t read_ps = stored_bytes * PS_PER_S / s->bytes_per_s;
 	uint64_t core_ps = decoded_bytes * PS_PER_S / v->fill;
 
 	if (v->decode[codec])

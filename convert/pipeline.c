@@ -16,73 +16,26 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "../format/ckf_sum.h"
 #include "../loader/io_util.h"
-#include "../loader/out_file.h"
-#include "encode.h"
-#include "pipeline.h"
-#include "reader.h"
-#include "source.h"
+#include "block.h"
 
-#define BLOCK_PAGES 512u
-#define CARRY_PAGES CKF_CUT_MAX_PAGES /* room in front, for what the block before left over */
-#define BUF_PAGES (CARRY_PAGES + BLOCK_PAGES)
 #define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 4)
 #define PROGRESS_NS 200000000ull
 #define ZSTD_LEAN_LEVEL 6
 #define ZSTD_SLOW_THREADS 8
 
-/* A chunk of a block. match and rec are records of the dedup table, or CKF_DEDUP_NONE. */
-struct part {
-	uint32_t first; /* page in the buffer */
-	uint16_t nr_pages;
-	bool zero;
-	bool direct;
-	struct ckf_encoded stored;
-	uint64_t checksum;
-	uint64_t pack_off; /* 0: nothing to write */
-	uint32_t match;	   /* record that it may be equal to, until encode finds that it is not */
-	uint32_t rec;	   /* its own record */
-	int64_t base;	   /* position in the bases where its bytes are; below 0: nowhere */
-};
-
-struct block {
-	struct ckf_job job; /* first: the job is the block */
-	struct pipeline *p;
-	struct ckf_stream *stream;
-	bool last; /* of its stream */
-	struct ckf_cursor from;
-	uint32_t nr_pages;
-	uint32_t first; /* page in the buffer, after the cut */
-	uint8_t *data;	/* BUF_PAGES pages */
-	uint64_t *hash; /* per page; 0 for a zero page */
-	bool *zero;
-	struct part *parts;
-	uint32_t nr_parts;
-	uint64_t checksum; /* of the file, when the block is the last of it */
-	struct ckf_read read;
-	int ret; /* of the job, with err */
-	struct ckf_error err;
-};
-
 struct pipeline {
-	const struct ckf_pipeline_opts *opts;
-	struct ckf_encode_opts encode;
+	struct ckf_shared s;
 	struct ckf_build *build;
-	struct ckf_pool *pool;
-	struct ckf_dedup *dedup;
-	struct ckf_sum *sum;
-	struct ckf_out_file pack;
 
-	struct block blocks[MAX_BLOCKS];
+	struct ckf_block blocks[MAX_BLOCKS];
 	unsigned int nr_blocks;
 	uint8_t *data;
 	size_t data_bytes;
@@ -107,8 +60,8 @@ struct pipeline {
 	struct ckf_cursor direct_cursor; /* of the pages that go into the cutter */
 	struct ckf_cursor chunk_cursor;	 /* of the chunks that come out of it */
 	bool direct;			 /* the open chunk is */
-	uint8_t *carry;			 /* CARRY_PAGES pages: an unfinished chunk */
-	uint64_t carry_hash[CARRY_PAGES];
+	uint8_t *carry;			 /* CKF_CARRY_PAGES pages: an unfinished chunk */
+	uint64_t carry_hash[CKF_CARRY_PAGES];
 	uint32_t nr_carry;
 
 	/* Where placing is. */
@@ -120,174 +73,11 @@ struct pipeline {
 	uint64_t progress_ns;
 };
 
-static struct block *block_of(struct ckf_read *rd)
-{
-	return (struct block *)((char *)rd - offsetof(struct block, read));
-}
-
-static uint8_t *page_at(const struct block *b, uint32_t page)
-{
-	return b->data + (size_t)page * CKF_PAGE_BYTES;
-}
-
-static void hash_pages(struct block *b)
-{
-	for (uint32_t i = CARRY_PAGES; i < CARRY_PAGES + b->nr_pages; i++) {
-		b->zero[i] = ckf_is_zero(page_at(b, i), CKF_PAGE_BYTES);
-		b->hash[i] = b->zero[i] ? 0 : ckf_hash64(page_at(b, i), CKF_PAGE_BYTES);
-	}
-}
-
-static void run_read(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-	struct ckf_place at = { .origin = b->stream->origin };
-	struct ckf_cursor cur = b->from;
-
-	(void)w;
-	at.nr = ckf_cursor_extents(&cur, b->nr_pages, at.extents);
-	b->ret = ckf_place_read(b->p->opts->chain, &at, page_at(b, CARRY_PAGES), &b->err);
-	if (!b->ret)
-		hash_pages(b);
-}
-
-/* The reader has read it, or could not. */
-static void run_hash(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-
-	(void)w;
-	b->ret = b->read.ret;
-	if (b->ret)
-		ckf_origin_read_error(&b->stream->origin, b->ret, b->read.off, &b->err);
-	else
-		hash_pages(b);
-}
-
-static void read_done(struct ckf_read *rd)
-{
-	struct block *b = block_of(rd);
-
-	ckf_pool_submit(b->p->pool, &b->job);
-}
-
-static void run_sum(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-	struct ckf_sum *sum = b->p->sum;
-
-	(void)w;
-	if (!b->from.page)
-		ckf_sum_reset(sum);
-	ckf_sum_update(sum, page_at(b, CARRY_PAGES), (size_t)ckf_pages_to_bytes(b->nr_pages));
-	if (b->last)
-		b->checksum = ckf_sum_value(sum);
-}
-
-/* 1 when the part's pages are those of the record that it matches, 0 when not, -errno. */
-static int compare_match(struct block *b, const struct part *part, struct ckf_worker *w)
-{
-	uint64_t pages = 0;
-	struct ckf_place at;
-	int nr, ret;
-
-	nr = ckf_dedup_origin(b->p->dedup, part->match, &at.origin, at.extents, CKF_PLACE_EXTENTS);
-	if (nr < 0)
-		return nr;
-	at.nr = (uint32_t)nr;
-	for (uint32_t i = 0; i < at.nr; i++)
-		pages += at.extents[i].nr_pages;
-	if (pages != part->nr_pages)
-		return 0;
-	ret = ckf_place_read(b->p->opts->chain, &at, w->scratch, &b->err);
-	if (ret)
-		return ret;
-	return !memcmp(w->scratch, page_at(b, part->first), (size_t)ckf_pages_to_bytes(pages));
-}
-
-static int64_t find_in_bases(struct block *b, const struct part *part, struct ckf_worker *w)
-{
-	const struct ckf_chunk want = { .checksum = part->checksum, .nr_pages = part->nr_pages };
-
-	return ckf_bases_find(b->p->opts->bases, &want, page_at(b, part->first), w, &b->err);
-}
-
-static int encode_part(struct block *b, struct part *part, struct ckf_worker *w)
-{
-	uint8_t *data = page_at(b, part->first);
-	struct ckf_encode_opts opts = b->p->encode;
-	int ret;
-
-	if (part->zero)
-		return 0;
-	if (part->match != CKF_DEDUP_NONE) {
-		ret = compare_match(b, part, w);
-		if (ret)
-			return ret < 0 ? ret : 0;
-		part->match = CKF_DEDUP_NONE;
-	}
-	if (part->direct)
-		opts.codec = CKF_CODEC_RAW;
-	part->checksum = ckf_hash64(data, (size_t)ckf_pages_to_bytes(part->nr_pages));
-	if (b->p->opts->bases && !part->direct) {
-		part->base = find_in_bases(b, part, w);
-		if (part->base != -ENOENT)
-			return part->base < 0 ? (int)part->base : 0;
-	}
-	ret = ckf_encode_chunk(w, &opts, data, part->nr_pages, &part->stored);
-	if (ret)
-		ckf_error_set(&b->err, ret, "cannot compress: %s", strerror(-ret));
-	return ret;
-}
-
-static void run_encode(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-
-	for (uint32_t i = 0; i < b->nr_parts && !b->ret; i++)
-		b->ret = encode_part(b, &b->parts[i], w);
-}
-
-/* Writes the new chunks of a block, those that follow each other in the pack at once. */
-static void run_write(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-	struct iovec iov[BUF_PAGES];
-	uint64_t off = 0, end = 0;
-	unsigned int nr = 0;
-
-	(void)w;
-	for (uint32_t i = 0; i <= b->nr_parts && !b->ret; i++) {
-		const struct part *part = i < b->nr_parts ? &b->parts[i] : NULL;
-		size_t bytes;
-
-		if (part && !part->pack_off)
-			continue;
-		if (nr && (!part || part->pack_off != end)) {
-			b->ret = ckf_out_file_writev(&b->p->pack, iov, nr, off);
-			/* To the disk now, so that the end has little left to wait for. */
-			sync_file_range(b->p->pack.fd, (off_t)off, (off_t)(end - off),
-					SYNC_FILE_RANGE_WRITE);
-			nr = 0;
-		}
-		if (!part)
-			break;
-		if (!nr)
-			off = part->pack_off;
-		bytes = (size_t)ckf_align_up(part->stored.stored_bytes, CKF_PAGE_BYTES);
-		iov[nr++] = (struct iovec){ page_at(b, part->first), bytes };
-		end = part->pack_off + bytes;
-	}
-	if (b->ret)
-		ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
-			      strerror(-b->ret));
-}
-
-static void submit(struct pipeline *p, struct block *b,
+static void submit(struct pipeline *p, struct ckf_block *b,
 		   void (*run)(struct ckf_job *, struct ckf_worker *))
 {
 	b->job.run = run;
-	ckf_pool_submit(p->pool, &b->job);
+	ckf_pool_submit(p->s.pool, &b->job);
 }
 
 /*
@@ -302,7 +92,7 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 	p->direct_read = false;
 	if (p->no_reader || s->origin.level || s->origin.device || !s->nr_pages)
 		return 0;
-	fd = ckf_chain_open_pages(p->opts->chain, &s->origin, err);
+	fd = ckf_chain_open_pages(p->s.opts->chain, &s->origin, err);
 	if (fd < 0)
 		return fd;
 	p->direct_read = !ckf_fd_is_cached(fd, ckf_pages_to_bytes(s->nr_pages)) &&
@@ -315,26 +105,27 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 	return 0;
 }
 
-static int start_read(struct pipeline *p, struct block *b, struct ckf_error *err)
+static int start_read(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
 	int fd;
 
 	if (!p->direct_read) {
-		submit(p, b, run_read);
+		submit(p, b, ckf_block_read);
 		return 0;
 	}
-	fd = ckf_chain_open_pages(p->opts->chain, &b->stream->origin, err);
+	fd = ckf_chain_open_pages(p->s.opts->chain, &b->stream->origin, err);
 	if (fd < 0)
 		return fd;
 	/* It could be done before; if not, the read is an indirect one. */
 	(void)fcntl(fd, F_SETFL, O_DIRECT);
-	b->job.run = run_hash;
-	ckf_pool_announce(p->pool, &b->job);
+	b->job.run = ckf_block_hash;
+	ckf_pool_announce(p->s.pool, &b->job);
 	b->read = (struct ckf_read){
 		.fd = fd,
-		.iov = { page_at(b, CARRY_PAGES), (size_t)ckf_pages_to_bytes(b->nr_pages) },
+		.iov = { ckf_block_page(b, CKF_CARRY_PAGES),
+			 (size_t)ckf_pages_to_bytes(b->nr_pages) },
 		.off = ckf_pages_to_bytes(b->from.page),
-		.done = read_done,
+		.done = ckf_block_read_done,
 	};
 	ckf_reader_submit(p->reader, &b->read);
 	return 0;
@@ -343,13 +134,13 @@ static int start_read(struct pipeline *p, struct block *b, struct ckf_error *err
 /* 1 when a block was begun, 0 when there is no more to read, -errno. */
 static int begin_block(struct pipeline *p, struct ckf_error *err)
 {
-	struct block *b = &p->blocks[p->begun % p->nr_blocks];
+	struct ckf_block *b = &p->blocks[p->begun % p->nr_blocks];
 	struct ckf_span span;
 	uint64_t n;
 	int ret;
 
 	if (!p->read_stream) {
-		ret = p->opts->next_stream(p->opts->arg, &p->read_stream, err);
+		ret = p->s.opts->next_stream(p->s.opts->arg, &p->read_stream, err);
 		if (ret <= 0) {
 			p->no_more = true;
 			return ret;
@@ -362,7 +153,7 @@ static int begin_block(struct pipeline *p, struct ckf_error *err)
 	n = p->read_stream->nr_pages - p->read_cursor.page;
 	b->stream = p->read_stream;
 	b->from = p->read_cursor;
-	b->nr_pages = (uint32_t)(n < BLOCK_PAGES ? n : BLOCK_PAGES);
+	b->nr_pages = (uint32_t)(n < CKF_BLOCK_PAGES ? n : CKF_BLOCK_PAGES);
 	b->last = n == b->nr_pages;
 	b->nr_parts = 0;
 	b->ret = 0;
@@ -377,16 +168,16 @@ static int begin_block(struct pipeline *p, struct ckf_error *err)
 }
 
 /* A chunk is complete: looks for an equal one, and remembers it if there is none. */
-static int add_part(struct pipeline *p, struct block *b, const struct ckf_cut_piece *piece,
+static int add_part(struct pipeline *p, struct ckf_block *b, const struct ckf_cut_piece *piece,
 		    struct ckf_error *err)
 {
 	struct ckf_extent x[CKF_CUT_MAX_PAGES];
-	struct part *part = &b->parts[b->nr_parts];
+	struct ckf_part *part = &b->parts[b->nr_parts];
 	uint32_t nr = ckf_cursor_extents(&p->chunk_cursor, piece->nr_pages, x);
 	uint64_t key;
 	int64_t rec;
 
-	*part = (struct part){
+	*part = (struct ckf_part){
 		.first = b->nr_parts ? part[-1].first + part[-1].nr_pages : b->first,
 		.nr_pages = piece->nr_pages,
 		.zero = piece->zero,
@@ -399,17 +190,17 @@ static int add_part(struct pipeline *p, struct block *b, const struct ckf_cut_pi
 	if (piece->zero)
 		return 0;
 	key = ckf_sum_key(b->hash + part->first, part->nr_pages, part->direct);
-	part->match = ckf_dedup_find(p->dedup, key);
+	part->match = ckf_dedup_find(p->s.dedup, key);
 	if (part->match != CKF_DEDUP_NONE)
 		return 0;
-	rec = ckf_dedup_add(p->dedup, key, &b->stream->origin, x, nr);
+	rec = ckf_dedup_add(p->s.dedup, key, &b->stream->origin, x, nr);
 	if (rec < 0)
 		return ckf_error_set(err, (int)rec, "no memory for the table of chunks");
 	part->rec = (uint32_t)rec;
 	return 0;
 }
 
-static int flush_cutter(struct pipeline *p, struct block *b, struct ckf_error *err)
+static int flush_cutter(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
 	struct ckf_cut_piece pieces[2];
 	unsigned int n = ckf_cut_flush(&p->cutter, pieces);
@@ -421,7 +212,7 @@ static int flush_cutter(struct pipeline *p, struct block *b, struct ckf_error *e
 }
 
 /* Feeds the pages of one span, none of which borders on another kind of memory. */
-static int cut_span(struct pipeline *p, struct block *b, uint32_t page, uint32_t nr_pages,
+static int cut_span(struct pipeline *p, struct ckf_block *b, uint32_t page, uint32_t nr_pages,
 		    struct ckf_error *err)
 {
 	struct ckf_cut_piece piece;
@@ -440,27 +231,27 @@ static int cut_span(struct pipeline *p, struct block *b, uint32_t page, uint32_t
 }
 
 /* The buffer begins with what the block before left over, and ends with what the next one gets. */
-static void take_carry(struct pipeline *p, struct block *b)
+static void take_carry(struct pipeline *p, struct ckf_block *b)
 {
-	b->first = CARRY_PAGES - p->nr_carry;
-	memcpy(page_at(b, b->first), p->carry, (size_t)ckf_pages_to_bytes(p->nr_carry));
+	b->first = CKF_CARRY_PAGES - p->nr_carry;
+	memcpy(ckf_block_page(b, b->first), p->carry, (size_t)ckf_pages_to_bytes(p->nr_carry));
 	memcpy(b->hash + b->first, p->carry_hash, p->nr_carry * sizeof(*b->hash));
 }
 
-static void give_carry(struct pipeline *p, const struct block *b)
+static void give_carry(struct pipeline *p, const struct ckf_block *b)
 {
 	uint32_t first;
 
 	p->nr_carry = ckf_cut_pending(&p->cutter);
-	first = CARRY_PAGES + b->nr_pages - p->nr_carry;
-	memcpy(p->carry, page_at(b, first), (size_t)ckf_pages_to_bytes(p->nr_carry));
+	first = CKF_CARRY_PAGES + b->nr_pages - p->nr_carry;
+	memcpy(p->carry, ckf_block_page(b, first), (size_t)ckf_pages_to_bytes(p->nr_carry));
 	memcpy(p->carry_hash, b->hash + first, p->nr_carry * sizeof(*b->hash));
 }
 
-static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
+static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
 	struct ckf_build_pages *pages = &p->build->pages[b->stream->target];
-	uint32_t page = CARRY_PAGES, end = CARRY_PAGES + b->nr_pages;
+	uint32_t page = CKF_CARRY_PAGES, end = CKF_CARRY_PAGES + b->nr_pages;
 	struct ckf_span span;
 	int ret = 0;
 
@@ -493,14 +284,15 @@ static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
 			pages->checksum = b->checksum;
 	}
 	p->cut++;
-	submit(p, b, run_encode);
+	submit(p, b, ckf_block_encode);
 	return 0;
 }
 
 /* The number of a chunk that lies in a base: a new one, or the one that it has got before. */
-static int64_t place_base_chunk(struct pipeline *p, const struct part *part, struct ckf_error *err)
+static int64_t place_base_chunk(struct pipeline *p, const struct ckf_part *part,
+				struct ckf_error *err)
 {
-	struct ckf_bases *bases = p->opts->bases;
+	struct ckf_bases *bases = p->s.opts->bases;
 	uint32_t *number = ckf_bases_number(bases, (uint64_t)part->base);
 	int64_t n;
 
@@ -513,16 +305,36 @@ static int64_t place_base_chunk(struct pipeline *p, const struct part *part, str
 	return n;
 }
 
-static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, struct ckf_error *err)
+/* Places the chunks that the block stores. */
+static int place_fresh(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
-	struct ckf_chunk c = {
-		.checksum = part->checksum,
-		.stored_bytes = part->stored.stored_bytes,
-		.nr_pages = part->nr_pages,
-		.codec = part->stored.codec,
-	};
+	int ret;
+
+	b->nr_fresh = 0;
+	for (uint32_t i = 0; i < b->nr_parts; i++) {
+		const struct ckf_part *part = &b->parts[i];
+
+		if (part->zero || part->match != CKF_DEDUP_NONE || part->base >= 0)
+			continue;
+		b->fresh[b->nr_fresh++] = (struct ckf_new_chunk){
+			.chunk.checksum = part->checksum,
+			.chunk.stored_bytes = part->stored.stored_bytes,
+			.chunk.nr_pages = part->nr_pages,
+			.chunk.codec = part->stored.codec,
+			.tag = i,
+		};
+	}
+	ret = ckf_build_chunks(p->build, b->fresh, b->nr_fresh, err);
+	for (uint32_t i = 0; i < b->nr_fresh && !ret; i++)
+		b->parts[b->fresh[i].tag].chunk = b->fresh[i].number;
+	return ret;
+}
+
+static int place_part(struct pipeline *p, const struct ckf_part *part, uint32_t *chunk,
+		      struct ckf_error *err)
+{
 	uint64_t bytes = ckf_pages_to_bytes(part->nr_pages);
-	int64_t n;
+	int64_t n = part->chunk;
 
 	if (part->zero) {
 		p->build->zero_bytes += bytes;
@@ -531,34 +343,31 @@ static int place_part(struct pipeline *p, struct part *part, uint32_t *chunk, st
 	}
 	if (part->match != CKF_DEDUP_NONE) {
 		p->build->dup_bytes += bytes;
-		*chunk = ckf_dedup_chunk(p->dedup, part->match);
+		*chunk = ckf_dedup_chunk(p->s.dedup, part->match);
 		return 0;
 	}
 	if (part->base >= 0)
 		n = place_base_chunk(p, part, err);
-	else
-		n = ckf_build_chunk(p->build, &c, err);
 	if (n < 0)
 		return (int)n;
 	*chunk = (uint32_t)n;
-	part->pack_off = c.pack_off;
 	if (part->rec != CKF_DEDUP_NONE)
-		ckf_dedup_set_chunk(p->dedup, part->rec, *chunk);
+		ckf_dedup_set_chunk(p->s.dedup, part->rec, *chunk);
 	return 0;
 }
 
-static void end_stream(struct pipeline *p, struct block *b)
+static void end_stream(struct pipeline *p, struct ckf_block *b)
 {
-	p->opts->stream_done(p->opts->arg, b->stream);
+	p->s.opts->stream_done(p->s.opts->arg, b->stream);
 	ckf_stream_free(b->stream);
 	b->stream = NULL;
 	p->place_open = false;
 }
 
-static int place_block(struct pipeline *p, struct block *b, struct ckf_error *err)
+static int place_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
 	uint32_t chunk = 0;
-	int ret = 0;
+	int ret;
 
 	if (!p->place_open) {
 		p->place_open = true;
@@ -568,6 +377,7 @@ static int place_block(struct pipeline *p, struct block *b, struct ckf_error *er
 		p->target_open = true;
 		p->target = b->stream->target;
 	}
+	ret = place_fresh(p, b, err);
 	for (uint32_t i = 0; i < b->nr_parts && !ret; i++) {
 		ret = place_part(p, &b->parts[i], &chunk, err);
 		if (!ret)
@@ -579,21 +389,21 @@ static int place_block(struct pipeline *p, struct block *b, struct ckf_error *er
 	if (b->last)
 		end_stream(p, b);
 	p->placed++;
-	submit(p, b, run_write);
+	submit(p, b, ckf_block_write);
 	return 0;
 }
 
 /* Pages from parents are in no file of this dump. */
-static void sum_block(struct pipeline *p, struct block *b)
+static void sum_block(struct pipeline *p, struct ckf_block *b)
 {
 	p->summed++;
 	if (b->stream->origin.level)
 		return;
-	b->job.run = run_sum;
-	ckf_pool_submit_serial(p->pool, &b->job);
+	b->job.run = ckf_block_sum;
+	ckf_pool_submit_serial(p->s.pool, &b->job);
 }
 
-static int take_error(const struct block *b, struct ckf_error *err)
+static int take_error(const struct ckf_block *b, struct ckf_error *err)
 {
 	if (b->ret && b->err.code)
 		return ckf_error_set(err, b->ret, "%s", b->err.msg);
@@ -601,12 +411,12 @@ static int take_error(const struct block *b, struct ckf_error *err)
 }
 
 /* The block at a place of the ring, if its job has ended; *ret is then that of the job. */
-static struct block *ready_block(struct pipeline *p, uint64_t at, uint64_t before, int *ret,
-				 struct ckf_error *err)
+static struct ckf_block *ready_block(struct pipeline *p, uint64_t at, uint64_t before, int *ret,
+				     struct ckf_error *err)
 {
-	struct block *b = &p->blocks[at % p->nr_blocks];
+	struct ckf_block *b = &p->blocks[at % p->nr_blocks];
 
-	if (at == before || !ckf_pool_done(p->pool, &b->job))
+	if (at == before || !ckf_pool_done(p->s.pool, &b->job))
 		return NULL;
 	*ret = take_error(b, err);
 	return b;
@@ -615,7 +425,7 @@ static struct block *ready_block(struct pipeline *p, uint64_t at, uint64_t befor
 /* Does one thing that can be done now. 1, 0 when there is none, -errno. */
 static int step(struct pipeline *p, struct ckf_error *err)
 {
-	struct block *b;
+	struct ckf_block *b;
 	int ret = 0;
 
 	if (ready_block(p, p->finished, p->placed, &ret, err)) {
@@ -647,7 +457,7 @@ static int step(struct pipeline *p, struct ckf_error *err)
 
 static int check_user(struct pipeline *p, struct ckf_error *err)
 {
-	const struct ckf_convert_opts *u = p->opts->user;
+	const struct ckf_convert_opts *u = p->s.opts->user;
 	struct ckf_progress progress;
 
 	if (u->stop && u->stop(u->arg))
@@ -657,7 +467,7 @@ static int check_user(struct pipeline *p, struct ckf_error *err)
 	p->progress_ns = ckf_now_ns();
 	progress = (struct ckf_progress){
 		.done_bytes = p->build->done_bytes,
-		.total_bytes = p->opts->total_bytes,
+		.total_bytes = p->s.opts->total_bytes,
 		.stored_bytes = p->build->stored_bytes,
 	};
 	u->progress(u->arg, &progress);
@@ -673,32 +483,33 @@ static int run_all(struct pipeline *p, struct ckf_error *err)
 		if (!ret)
 			ret = step(p, err);
 		if (!ret && p->finished != p->begun)
-			ckf_pool_wait(p->pool, PROGRESS_NS / 1000000);
+			ckf_pool_wait(p->s.pool, PROGRESS_NS / 1000000);
 	}
 	return ret < 0 ? ret : 0;
 }
 
 static int alloc_block(struct pipeline *p, unsigned int i)
 {
-	struct block *b = &p->blocks[i];
+	struct ckf_block *b = &p->blocks[i];
 
-	b->p = p;
-	b->data = p->data + (size_t)i * BUF_PAGES * CKF_PAGE_BYTES;
-	b->hash = calloc(BUF_PAGES, sizeof(*b->hash));
-	b->zero = calloc(BUF_PAGES, sizeof(*b->zero));
-	b->parts = calloc(BUF_PAGES, sizeof(*b->parts));
-	return b->hash && b->zero && b->parts ? 0 : -ENOMEM;
+	b->s = &p->s;
+	b->data = p->data + (size_t)i * CKF_BUF_PAGES * CKF_PAGE_BYTES;
+	b->hash = calloc(CKF_BUF_PAGES, sizeof(*b->hash));
+	b->zero = calloc(CKF_BUF_PAGES, sizeof(*b->zero));
+	b->parts = calloc(CKF_BUF_PAGES, sizeof(*b->parts));
+	b->fresh = calloc(CKF_BUF_PAGES, sizeof(*b->fresh));
+	return b->hash && b->zero && b->parts && b->fresh ? 0 : -ENOMEM;
 }
 
 static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error *err)
 {
-	uint64_t blocks = p->opts->total_bytes / (BLOCK_PAGES * CKF_PAGE_BYTES) + 2;
+	uint64_t blocks = p->s.opts->total_bytes / (CKF_BLOCK_PAGES * CKF_PAGE_BYTES) + 2;
 	int ret;
 
 	p->nr_blocks = 2 * threads + 4;
 	if (p->nr_blocks > blocks)
 		p->nr_blocks = (unsigned int)blocks;
-	p->data_bytes = (size_t)p->nr_blocks * BUF_PAGES * CKF_PAGE_BYTES;
+	p->data_bytes = (size_t)p->nr_blocks * CKF_BUF_PAGES * CKF_PAGE_BYTES;
 	p->data = mmap(NULL, p->data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		       0);
 	if (p->data == MAP_FAILED) {
@@ -707,9 +518,9 @@ static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error 
 	}
 	/* Only to be faster: the buffers are used over and over. */
 	madvise(p->data, p->data_bytes, MADV_HUGEPAGE);
-	p->carry = aligned_alloc(CKF_PAGE_BYTES, (size_t)CARRY_PAGES * CKF_PAGE_BYTES);
-	p->sum = ckf_sum_new();
-	ret = p->carry && p->sum ? ckf_dedup_new(&p->dedup) : -ENOMEM;
+	p->carry = aligned_alloc(CKF_PAGE_BYTES, (size_t)CKF_CARRY_PAGES * CKF_PAGE_BYTES);
+	p->s.sum = ckf_sum_new();
+	ret = p->carry && p->s.sum ? ckf_dedup_new(&p->s.dedup) : -ENOMEM;
 	for (unsigned int i = 0; i < p->nr_blocks && !ret; i++)
 		ret = alloc_block(p, i);
 	if (!ret)
@@ -722,7 +533,7 @@ static void free_all(struct pipeline *p)
 {
 	/* A stream that failed half-way belongs to its blocks, the last of which frees it. */
 	for (uint64_t i = p->placed; i < p->begun; i++) {
-		struct block *b = &p->blocks[i % p->nr_blocks];
+		struct ckf_block *b = &p->blocks[i % p->nr_blocks];
 
 		if (b->last)
 			ckf_stream_free(b->stream);
@@ -732,13 +543,14 @@ static void free_all(struct pipeline *p)
 		free(p->blocks[i].hash);
 		free(p->blocks[i].zero);
 		free(p->blocks[i].parts);
+		free(p->blocks[i].fresh);
 	}
 	if (p->data)
 		munmap(p->data, p->data_bytes);
 	free(p->carry);
-	ckf_sum_free(p->sum);
-	ckf_dedup_free(p->dedup);
-	ckf_out_file_fini(&p->pack);
+	ckf_sum_free(p->s.sum);
+	ckf_dedup_free(p->s.dedup);
+	ckf_out_file_fini(&p->s.pack);
 	free(p);
 }
 
@@ -761,21 +573,21 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for buffers");
-	p->opts = opts;
-	p->encode.codec = opts->user->codec;
-	p->encode.level = opts->user->level;
-	p->encode.storage = opts->user->storage;
+	p->s.opts = opts;
+	p->s.encode.codec = opts->user->codec;
+	p->s.encode.level = opts->user->level;
+	p->s.encode.storage = opts->user->storage;
 	p->build = b;
 	p->no_reader = opts->user->no_uring;
-	ckf_out_file_init(&p->pack, opts->pack_fd, true);
+	ckf_out_file_init(&p->s.pack, opts->pack_fd, true);
 	ret = alloc_all(p, threads, err);
 	if (!ret)
-		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
+		ret = ckf_pool_start(&p->s.pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
 	if (!ret)
 		ret = run_all(p, err);
 	/* First the reader, which gives the pool jobs. */
 	ckf_reader_stop(p->reader);
-	ckf_pool_stop(p->pool);
+	ckf_pool_stop(p->s.pool);
 	free_all(p);
 	return ret;
 }

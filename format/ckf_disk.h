@@ -12,16 +12,17 @@
 #define CKF_IDX_MAGIC "CKFASTIX"
 #define CKF_PACK_MAGIC "CKFASTPK"
 #define CKF_VERSION_MAJOR 1
-#define CKF_VERSION_MINOR 1
+#define CKF_VERSION_MINOR 2
 
 #define CKF_INCOMPAT_LZ4 (1ull << 0)
 #define CKF_INCOMPAT_ZSTD (1ull << 1)
 #define CKF_INCOMPAT_BF16 (1ull << 2)
 #define CKF_INCOMPAT_BASES (1ull << 3)
 #define CKF_INCOMPAT_DEVICES (1ull << 4)
+#define CKF_INCOMPAT_PACKED (1ull << 5)
 #define CKF_INCOMPAT_ALL                                                                 \
 	(CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_BF16 | CKF_INCOMPAT_BASES | \
-	 CKF_INCOMPAT_DEVICES)
+	 CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PACKED)
 
 #define CKF_ID_BYTES 16
 #define CKF_MAX_SECTIONS 64

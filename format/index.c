@@ -133,17 +133,19 @@ uint64_t ckf_header_hash(const struct ckf_disk_header *h, uint32_t nr_sections)
 	return ckf_hash64(hashed, head_bytes + table_bytes);
 }
 
-uint64_t ckf_codec_feature(uint8_t codec)
+uint64_t ckf_chunk_features(const struct ckf_chunk *c)
 {
-	switch (codec) {
+	const uint64_t packed = c->pack_off % CKF_PAGE_BYTES ? CKF_INCOMPAT_PACKED : 0;
+
+	switch (c->codec) {
 	case CKF_CODEC_LZ4:
-		return CKF_INCOMPAT_LZ4;
+		return packed | CKF_INCOMPAT_LZ4;
 	case CKF_CODEC_ZSTD:
-		return CKF_INCOMPAT_ZSTD;
+		return packed | CKF_INCOMPAT_ZSTD;
 	case CKF_CODEC_BF16:
-		return CKF_INCOMPAT_BF16;
+		return packed | CKF_INCOMPAT_BF16;
 	default:
-		return 0;
+		return packed;
 	}
 }
 

@@ -94,9 +94,10 @@ static int check_stored_chunk(const struct ckf_decoder *d, uint64_t i, struct ch
 	if (c->codec != CKF_CODEC_RAW && (!c->stored_bytes || c->stored_bytes >= bytes))
 		return chunk_bad(d, i, "R-chunk: stored_bytes, got %u, want 1 to %" PRIu64,
 				 c->stored_bytes, bytes - 1);
-	if (c->pack_off % CKF_PAGE_BYTES)
+	if (c->codec == CKF_CODEC_RAW && c->pack_off % CKF_PAGE_BYTES)
 		return chunk_bad(d, i,
-				 "R-chunk: pack_off, got %" PRIu64 ", want a multiple of 4096",
+				 "R-chunk: pack_off of a raw chunk, got %" PRIu64
+				 ", want a multiple of 4096",
 				 c->pack_off);
 	if (c->pack_off < w->pack_end)
 		return chunk_bad(d, i, "R-chunk: pack_off, got %" PRIu64 ", want at least %" PRIu64,
@@ -113,7 +114,7 @@ static int check_stored_chunk(const struct ckf_decoder *d, uint64_t i, struct ch
 				 c->stored_bytes, c->pack_off);
 	w->pack_end = end;
 	w->stored = true;
-	w->features |= ckf_codec_feature(c->codec);
+	w->features |= ckf_chunk_features(c);
 	return 0;
 }
 

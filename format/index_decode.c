@@ -14,6 +14,7 @@
 #include "ckf_codec.h"
 #include "hash.h"
 #include "index.h"
+#include "table.h"
 
 #define TABLE_OFF sizeof(struct ckf_disk_header)
 
@@ -31,7 +32,7 @@ void *ckf_decoder_alloc(struct ckf_decoder *d, enum ckf_section s, size_t elem_b
 	void *p = NULL;
 
 	if (!ckf_mul_overflow(count, elem_bytes, &bytes))
-		p = malloc(bytes);
+		p = ckf_table_alloc(bytes);
 	if (!p)
 		ckf_error_set(d->err, -ENOMEM, "no memory for %" PRIu64 " %s", count,
 			      ckf_section_types[s].name);

@@ -292,7 +292,7 @@ static uint64_t used_features(const struct ckf_index *idx)
 	uint64_t features = idx->nr_bases ? CKF_INCOMPAT_BASES : 0;
 
 	for (uint64_t i = 0; i < idx->nr_chunks; i++)
-		features |= ckf_codec_feature(idx->chunks[i].codec);
+		features |= ckf_chunk_features(&idx->chunks[i]);
 	for (uint64_t i = 0; i < idx->nr_targets; i++)
 		if (idx->targets[i].kind == CKF_TARGET_DEVICE)
 			features |= CKF_INCOMPAT_DEVICES;

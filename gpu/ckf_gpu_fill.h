@@ -16,12 +16,11 @@ struct ckf_gpu_fill;
 bool ckf_gpu_images_probe(int dir_fd);
 
 /*
- * Asks gpud (socket and helper as for ckf_gpud_connect()) to fill memory for all images of device
- * memory in dir_fd, and returns while it works; what it refuses within a moment is returned at
- * once.
+ * Asks gpud (a socket of ckf_gpud_connect(), which may be used for other requests meanwhile) to
+ * fill memory for all images of device memory in dir_fd, and returns while it works; what it
+ * refuses within a moment is returned at once.
  */
-int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
-		       struct ckf_gpu_fill **out, struct ckf_error *err);
+int ckf_gpu_fill_start(int gpud, int dir_fd, struct ckf_gpu_fill **out, struct ckf_error *err);
 
 struct ckf_gpu_fill_stats {
 	uint64_t bytes;
@@ -29,17 +28,24 @@ struct ckf_gpu_fill_stats {
 };
 
 /*
- * Waits until gpud has found that the images fit this machine and has made all memory, and tells p
- * which devices take the place of others.
+ * Waits until gpud has found that the images fit this machine, and tells p which devices take the
+ * place of others.
  */
 int ckf_gpu_fill_accepted(struct ckf_gpu_fill *f, struct ckf_gpu_process *p, struct ckf_error *err);
 
 /*
- * Waits for the memory of the process image_pid and gives it to p. 0 also when there is none. stats
- * may be NULL.
+ * Waits until gpud has made all memory and gives that of the process image_pid to p, which may map
+ * it; but it must not run before ckf_gpu_fill_wait(). 0 also when there is none.
  */
-int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
-		      struct ckf_gpu_fill_stats *stats, struct ckf_error *err);
+int ckf_gpu_fill_memory(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
+			struct ckf_error *err);
+
+/*
+ * Waits until the memory of the process image_pid is filled and checked. 0 also when there is none.
+ * stats may be NULL.
+ */
+int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_fill_stats *stats,
+		      struct ckf_error *err);
 
 /* Ends it; memory that nobody got is freed. Takes NULL. */
 void ckf_gpu_fill_close(struct ckf_gpu_fill *f);

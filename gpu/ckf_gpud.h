@@ -4,12 +4,12 @@
  * makes all CUDA calls on behalf of CRIU's plugin and of `ckfast park`: neither has the driver
  * loaded.
  *
- * The same program serves one connection when it is started for one restore (--fd). Messages go
- * over a unix SOCK_SEQPACKET socket; descriptors come beside them. One connection has one job at a
- * time, answered in order; memory that was made for a connection and not fetched is freed when
- * the connection ends, however it ends. A client that closes its end stops its job. A request that
- * cannot be done is answered by ERROR; after one that breaks these rules the connection is closed,
- * too.
+ * The same program serves one client when it is started for one restore (--fd). Messages go over a
+ * unix SOCK_SEQPACKET socket; descriptors come beside them. One connection has one job at a time,
+ * answered in order; a client that has more to do at once opens more of them (JOIN). Memory that
+ * was made for a connection and not fetched is freed when the connection ends, however it ends. A
+ * client that closes its end stops its job. A request that cannot be done is answered by ERROR;
+ * after one that breaks these rules the connection is closed, too.
  */
 #ifndef CKF_GPUD_H
 #define CKF_GPUD_H
@@ -19,7 +19,7 @@
 #include "../format/ckf_error.h"
 
 #define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock" /* mode 0600; peers of another uid are refused */
-#define CKF_GPUD_VERSION 1
+#define CKF_GPUD_VERSION 2
 
 enum ckf_gpud_op {
 	/* Requests. */
@@ -31,11 +31,12 @@ enum ckf_gpud_op {
 	 * Beside it a descriptor of an image directory: a fast image, or a dump. Fills memory for
 	 * each device target of it; ERROR ENOENT: it has none. Answers: where a device of the image
 	 * is not in this machine and another one takes its place, a PAIR for each device of the
-	 * image; ACCEPTED when the image fits this machine and all memory is made; then per process
-	 * when its memory is filled and checked: MEMORY per allocation with pid, addr, bytes, the
-	 * uuid of the device that it is on now and a descriptor, then READY with pid, arg: bytes,
-	 * arg2: ns since the request. After all of them DONE with arg: bytes filled, arg2: ns; or
-	 * ERROR at any time.
+	 * image; ACCEPTED, after milliseconds where the driver is open: the devices are there and
+	 * have room; when all memory is made, MEMORY per allocation with pid, addr, bytes, the uuid
+	 * of the device that it is on now and a descriptor, and MADE after the last one; per
+	 * process, when its memory is filled and checked, READY with pid, arg: bytes, arg2: ns
+	 * since the request, before or after MADE. Before READY the memory has any part of its
+	 * contents. After all of them DONE with arg: bytes filled, arg2: ns; or ERROR at any time.
 	 */
 	CKF_GPUD_FILL = 4,
 	/*
@@ -53,12 +54,15 @@ enum ckf_gpud_op {
 	 * no answer of its own.
 	 */
 	CKF_GPUD_PAIR = 8,
+	/* Beside it one end of a socketpair: another connection, to the same process. No answer. */
+	CKF_GPUD_JOIN = 9,
 	/* Answers. */
 	CKF_GPUD_DONE = 16,
 	CKF_GPUD_READY = 17,
 	CKF_GPUD_ERROR = 18, /* arg: errno, text: what */
 	CKF_GPUD_TEXT = 19,
 	CKF_GPUD_ACCEPTED = 20,
+	CKF_GPUD_MADE = 21,
 };
 
 enum ckf_gpud_action {
@@ -92,6 +96,9 @@ struct ckf_gpud_msg {
  * at helper (NULL: never), with "gpud --fd N". A socket, or -errno.
  */
 int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err);
+
+/* Another connection to the process at the other end of sock. A socket, or -errno. */
+int ckf_gpud_join(int sock, struct ckf_error *err);
 
 /* Send and receive one message; *fd is -1 or a descriptor, which is the receiver's to close. */
 int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);

@@ -46,7 +46,7 @@ int ckf_gpud_listen(const char *path, struct ckf_error *err);
  */
 int ckf_gpud_run(struct ckf_gpud *g, int listen_fd, int stop_fd, struct ckf_error *err);
 
-/* Serves one connection in the calling thread, and closes it. */
+/* Serves one connection in the calling thread, and closes it; then waits for those that joined. */
 int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err);
 
 #endif

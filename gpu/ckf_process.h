@@ -58,6 +58,9 @@ int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, str
  */
 int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
 
+/* The opposite of wake: the process is locked, and suspended by the driver, as it was before. */
+int ckf_gpu_process_sleep(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
+
 /*
  * The opposite of suspend and lock, whichever of them happened: with the memory that was taken, or
  * with what ckf_gpu_process_give() brought. When memory could not be given back the process is

@@ -14,7 +14,7 @@
 #include "ckf_gpu_fill.h"
 #include "ckf_gpud.h"
 
-#define REFUSAL_MS 50 /* a running daemon has looked at GPU and image by then */
+#define REFUSAL_MS 50 /* a running daemon has said by then whether GPU and image fit */
 
 struct item {
 	uint32_t pid;
@@ -36,6 +36,7 @@ struct ckf_gpu_fill {
 	struct ckf_gpud_msg pairs[CKF_GPU_MAX_DEVICES];
 	unsigned int nr_pairs;
 	bool accepted;
+	bool made;
 	bool done;
 	int ret; /* of the whole, once it has failed */
 	struct ckf_error err;
@@ -109,6 +110,8 @@ static void take_message(struct ckf_gpu_fill *f)
 		f->pairs[f->nr_pairs++] = m;
 	} else if (!ret && m.op == CKF_GPUD_ACCEPTED) {
 		f->accepted = true;
+	} else if (!ret && m.op == CKF_GPUD_MADE) {
+		f->made = true;
 	} else if (!ret && m.op == CKF_GPUD_DONE) {
 		f->done = true;
 	} else if (!ret && m.op == CKF_GPUD_ERROR) {
@@ -132,8 +135,7 @@ static const struct ready *find_ready(const struct ckf_gpu_fill *f, uint32_t pid
 	return NULL;
 }
 
-int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
-		       struct ckf_gpu_fill **out, struct ckf_error *err)
+int ckf_gpu_fill_start(int gpud, int dir_fd, struct ckf_gpu_fill **out, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_FILL };
 	struct ckf_gpu_fill *f = calloc(1, sizeof(*f));
@@ -142,7 +144,7 @@ int ckf_gpu_fill_start(const char *socket, const char *helper, int dir_fd,
 
 	if (!f)
 		return ckf_error_set(err, -ENOMEM, "no memory for a fill");
-	f->sock = ret = ckf_gpud_connect(socket, helper, err);
+	f->sock = ret = ckf_gpud_join(gpud, err);
 	if (ret >= 0)
 		ret = ckf_gpud_send(f->sock, &m, dir_fd, err);
 	p.fd = f->sock;
@@ -173,13 +175,12 @@ int ckf_gpu_fill_accepted(struct ckf_gpu_fill *f, struct ckf_gpu_process *p, str
 	return ret;
 }
 
-int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
-		      struct ckf_gpu_fill_stats *stats, struct ckf_error *err)
+int ckf_gpu_fill_memory(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
+			struct ckf_error *err)
 {
-	const struct ready *ready;
 	int ret = 0;
 
-	while (!(ready = find_ready(f, image_pid)) && !f->done && !f->ret)
+	while (!f->made && !f->ret)
 		take_message(f);
 	if (f->ret)
 		return ckf_error_set(err, f->ret, "%s", f->err.msg);
@@ -190,9 +191,21 @@ int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu
 		if (!ret)
 			f->items[i].mem.fd = -1;
 	}
+	return ret;
+}
+
+int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_fill_stats *stats,
+		      struct ckf_error *err)
+{
+	const struct ready *ready;
+
+	while (!(ready = find_ready(f, image_pid)) && !f->done && !f->ret)
+		take_message(f);
+	if (!ready && f->ret)
+		return ckf_error_set(err, f->ret, "%s", f->err.msg);
 	if (ready && stats)
 		*stats = ready->stats;
-	return ret;
+	return 0;
 }
 
 void ckf_gpu_fill_close(struct ckf_gpu_fill *f)

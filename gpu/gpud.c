@@ -9,6 +9,7 @@
 #include "gpud.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -212,68 +213,6 @@ static int hello(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_e
 	return gpud_send(c, &answer, -1, err);
 }
 
-static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
-{
-	bool wants_fd = m->op == CKF_GPUD_FILL || m->op == CKF_GPUD_SAVE;
-
-	if (wants_fd != (fd >= 0))
-		return gpud_bad(c, fd >= 0 ? "an fd came along" : "no fd came along", err);
-	switch (m->op) {
-	case CKF_GPUD_HELLO:
-		return hello(c, m, err);
-	case CKF_GPUD_STATUS:
-		return gpud_status(c, err);
-	case CKF_GPUD_CHECKPOINT:
-		return gpud_checkpoint(c, m, err);
-	case CKF_GPUD_PAIR:
-		return gpud_pair(c, m, err);
-	case CKF_GPUD_FILL:
-		return gpud_fill(c, fd, err);
-	case CKF_GPUD_SAVE:
-		return gpud_save(c, m, fd, err);
-	default:
-		return gpud_bad(c, "there is no such request", err);
-	}
-}
-
-static void answer_error(struct gpud_conn *c, int ret, const struct ckf_error *err)
-{
-	struct ckf_gpud_msg m = { .op = CKF_GPUD_ERROR, .arg = (uint64_t)-ret };
-	const char *text = err->code ? err->msg : strerror(-ret);
-
-	if (ret == -ECANCELED)
-		text = "gpud was stopped";
-	snprintf(m.text, sizeof(m.text), "%.*s", (int)sizeof(m.text) - 1, text);
-	/* A peer that is gone needs no answer. */
-	gpud_send(c, &m, -1, NULL);
-}
-
-/* Until the peer closes its end. */
-static int converse(struct gpud_conn *c, struct ckf_error *err)
-{
-	struct ckf_gpud_msg m;
-	int fd, ret;
-
-	while (!c->bad && !atomic_load(&c->g->stopping)) {
-		struct ckf_error job_err = { 0 };
-
-		ret = ckf_gpud_recv(c->sock, &m, &fd, &job_err);
-		if (ret == -ECONNRESET)
-			return 0;
-		if (ret == -EBADMSG || ret == -EMFILE)
-			c->bad = true;
-		else if (ret)
-			return ckf_error_set(err, ret, "%s", job_err.msg);
-		if (!ret)
-			ret = request(c, &m, fd, &job_err);
-		if (fd >= 0)
-			close(fd);
-		if (ret)
-			answer_error(c, ret, &job_err);
-	}
-	return 0;
-}
-
 static struct gpud_conn *conn_new(struct ckf_gpud *g, int sock)
 {
 	struct gpud_conn *c = calloc(1, sizeof(*c));
@@ -315,18 +254,110 @@ static void conn_free(struct gpud_conn *c)
 	free(c);
 }
 
-int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err)
+static void *conn_main(void *arg);
+
+static void answer_error(struct gpud_conn *c, int ret, const struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_ERROR, .arg = (uint64_t)-ret };
+	const char *text = err->code ? err->msg : strerror(-ret);
+
+	if (ret == -ECANCELED)
+		text = "gpud was stopped";
+	snprintf(m.text, sizeof(m.text), "%.*s", (int)sizeof(m.text) - 1, text);
+	/* A peer that is gone needs no answer. */
+	gpud_send(c, &m, -1, NULL);
+}
+
+static void refuse(int sock, int code, const char *text)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_ERROR, .arg = (uint64_t)code };
+
+	snprintf(m.text, sizeof(m.text), "%s", text);
+	ckf_gpud_send(sock, &m, -1, NULL);
+	close(sock);
+}
+
+/* Serves it in a thread. Where that is not possible its peer is told, and it is closed. */
+static void conn_start(struct ckf_gpud *g, int sock)
 {
 	struct gpud_conn *c = conn_new(g, sock);
-	int ret;
 
 	if (!c) {
-		close(sock);
-		return ckf_error_set(err, -ENOMEM, "no memory");
+		refuse(sock, ENOMEM, "no memory");
+		return;
 	}
-	ret = converse(c, err);
-	conn_free(c);
-	return ret;
+	if (pthread_create(&c->thread, NULL, conn_main, c)) {
+		answer_error(c, -EAGAIN, &(struct ckf_error){ 0 });
+		conn_free(c);
+	}
+}
+
+static int join_conn(struct gpud_conn *c, int fd, struct ckf_error *err)
+{
+	socklen_t len = sizeof(int);
+	int type = 0, domain = 0, sock;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) ||
+	    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) || type != SOCK_SEQPACKET ||
+	    domain != AF_UNIX)
+		return gpud_bad(c, "not a socket to join with", err);
+	sock = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (sock < 0)
+		return ckf_error_set(err, -errno, "no room for another connection");
+	conn_start(c->g, sock);
+	return 0;
+}
+
+static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
+{
+	bool wants_fd = m->op == CKF_GPUD_FILL || m->op == CKF_GPUD_SAVE || m->op == CKF_GPUD_JOIN;
+
+	if (wants_fd != (fd >= 0))
+		return gpud_bad(c, fd >= 0 ? "an fd came along" : "no fd came along", err);
+	switch (m->op) {
+	case CKF_GPUD_HELLO:
+		return hello(c, m, err);
+	case CKF_GPUD_STATUS:
+		return gpud_status(c, err);
+	case CKF_GPUD_CHECKPOINT:
+		return gpud_checkpoint(c, m, err);
+	case CKF_GPUD_PAIR:
+		return gpud_pair(c, m, err);
+	case CKF_GPUD_FILL:
+		return gpud_fill(c, fd, err);
+	case CKF_GPUD_SAVE:
+		return gpud_save(c, m, fd, err);
+	case CKF_GPUD_JOIN:
+		return join_conn(c, fd, err);
+	default:
+		return gpud_bad(c, "there is no such request", err);
+	}
+}
+
+/* Until the peer closes its end. */
+static int converse(struct gpud_conn *c, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m;
+	int fd, ret;
+
+	while (!c->bad && !atomic_load(&c->g->stopping)) {
+		struct ckf_error job_err = { 0 };
+
+		ret = ckf_gpud_recv(c->sock, &m, &fd, &job_err);
+		if (ret == -ECONNRESET)
+			return 0;
+		if (ret == -EBADMSG || ret == -EMFILE)
+			c->bad = true;
+		else if (ret)
+			return ckf_error_set(err, ret, "%s", job_err.msg);
+		if (!ret)
+			ret = request(c, &m, fd, &job_err);
+		if (fd >= 0)
+			close(fd);
+		if (ret)
+			answer_error(c, ret, &job_err);
+	}
+	return 0;
 }
 
 static void *conn_main(void *arg)
@@ -339,6 +370,25 @@ static void *conn_main(void *arg)
 	return NULL;
 }
 
+int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err)
+{
+	struct gpud_conn *c = conn_new(g, sock);
+	int ret;
+
+	if (!c) {
+		close(sock);
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	}
+	ret = converse(c, err);
+	conn_free(c);
+	/* Those that joined. */
+	pthread_mutex_lock(&g->lock);
+	while (g->conns)
+		pthread_cond_wait(&g->cond, &g->lock);
+	pthread_mutex_unlock(&g->lock);
+	return ret;
+}
+
 static bool peer_allowed(int sock)
 {
 	struct ucred cred;
@@ -348,19 +398,9 @@ static bool peer_allowed(int sock)
 	       (cred.uid == geteuid() || cred.uid == 0);
 }
 
-static void refuse(int sock, int code, const char *text)
-{
-	struct ckf_gpud_msg m = { .op = CKF_GPUD_ERROR, .arg = (uint64_t)code };
-
-	snprintf(m.text, sizeof(m.text), "%s", text);
-	ckf_gpud_send(sock, &m, -1, NULL);
-	close(sock);
-}
-
 static void accept_one(struct ckf_gpud *g, int listen_fd)
 {
 	int sock = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	struct gpud_conn *c;
 
 	if (sock < 0) {
 		/* No descriptor or memory left: until there is, the client waits. */
@@ -371,15 +411,7 @@ static void accept_one(struct ckf_gpud *g, int listen_fd)
 		refuse(sock, EPERM, "gpud serves only the user that started it, and root");
 		return;
 	}
-	c = conn_new(g, sock);
-	if (!c) {
-		refuse(sock, ENOMEM, "no memory");
-		return;
-	}
-	if (pthread_create(&c->thread, NULL, conn_main, c)) {
-		answer_error(c, -EAGAIN, &(struct ckf_error){ 0 });
-		conn_free(c);
-	}
+	conn_start(g, sock);
 }
 
 static void shutdown_all(struct ckf_gpud *g, int how)

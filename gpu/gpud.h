@@ -125,8 +125,13 @@ struct gpud_source {
 	unsigned int nr;
 };
 
-/* The caller keeps dir_fd. gpud_source_close() also after an error. */
-int gpud_source_open(int dir_fd, struct gpud_source *src, struct ckf_error *err);
+/*
+ * First the tables of all processes, which takes no time and says how much memory is needed where;
+ * then what it takes to read their contents. The caller keeps dir_fd. gpud_source_close() also
+ * after an error.
+ */
+int gpud_source_tables(int dir_fd, struct gpud_source *src, struct ckf_error *err);
+int gpud_source_contents(int dir_fd, struct gpud_source *src, struct ckf_error *err);
 void gpud_source_close(struct gpud_source *src);
 
 #endif

@@ -164,6 +164,21 @@ int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err
 	return sock < 0 ? sock : limit_wait(sock);
 }
 
+int ckf_gpud_join(int sock, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_JOIN };
+	int sv[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
+		return ckf_error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
+	ret = ckf_gpud_send(sock, &m, sv[1], err);
+	close(sv[1]);
+	if (!ret)
+		return limit_wait(sv[0]);
+	close(sv[0]);
+	return ret;
+}
+
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err)
 {
 	int ret = ckf_scm_recv(sock, m, sizeof(*m), fd);

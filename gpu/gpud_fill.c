@@ -2,13 +2,16 @@
 /*
  * FILL: makes the device memory of an image, hands it over, and fills it.
  *
- * All memory is made first, so that what does not fit is known before anything was read. Processes
- * are filled side by side, and so are the devices of each. A process's descriptors are sent when
- * its memory is filled: the client may be busy until then, and a socket does not hold many.
+ * All memory is made first, so that what does not fit is known before anything was read; the plan,
+ * which takes about as long to read and check, is opened meanwhile. Processes are filled side by
+ * side, and so are the devices of each. Descriptors are sent beside it: the client may be busy with
+ * other parts of a restore, and a socket does not hold many.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "../loader/ckf_fill_sink.h"
@@ -20,9 +23,13 @@
 #define MAX_PARALLEL 16		  /* processes filled, or devices warmed, at once */
 #define SPARE_BYTES (64ull << 20) /* of a device: for what the driver needs beside memory */
 #define STREAMS 4		  /* more do not copy faster */
+#define IN_FLIGHT_PAUSE_MS 1
+#define FILL_NICE \
+	10 /* what is restored meanwhile has few threads, and all of the rest waits for it */
 
 struct fill {
 	struct gpud_conn *c;
+	int dir_fd;
 	uint64_t start_ns;
 	struct gpud_source src;
 	struct gpud_map map;
@@ -41,6 +48,40 @@ struct fill {
 	int ret;
 	struct ckf_error err;
 };
+
+/* Something that is done beside the rest. */
+struct aside {
+	pthread_t thread;
+	bool started;
+	struct fill *f;
+	int (*work)(struct fill *f, struct ckf_error *err);
+	int ret;
+	struct ckf_error err;
+};
+
+static void *aside_main(void *arg)
+{
+	struct aside *a = arg;
+
+	a->ret = a->work(a->f, &a->err);
+	return NULL;
+}
+
+/* Without a thread it is done at once. */
+static void aside_start(struct aside *a)
+{
+	a->started = !pthread_create(&a->thread, NULL, aside_main, a);
+	if (!a->started)
+		aside_main(a);
+}
+
+static int aside_join(struct aside *a, struct ckf_error *err)
+{
+	if (a->started)
+		pthread_join(a->thread, NULL);
+	a->started = false;
+	return a->ret ? ckf_error_set(err, a->ret, "%s", a->err.msg) : 0;
+}
 
 static void take_items(void *arg, unsigned int nr)
 {
@@ -192,9 +233,30 @@ static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 	if (fd < 0)
 		return fd;
 	memcpy(m.uuid, f->pool->devs[gpud_map_ordinal(&f->map, d, a->device)].uuid, sizeof(m.uuid));
-	ret = gpud_send(f->c, &m, fd, err);
+	/* A user may have so many descriptors in flight, and the client reads when it gets to it.
+	 */
+	while ((ret = gpud_send(f->c, &m, fd, err)) == -ETOOMANYREFS && !gpud_cancelled(f->c))
+		poll(NULL, 0, IN_FLIGHT_PAUSE_MS);
 	close(fd);
 	return ret;
+}
+
+static int hand_over_all(struct fill *f, struct ckf_error *err)
+{
+	struct ckf_gpud_msg made = { .op = CKF_GPUD_MADE };
+	int ret = 0;
+
+	for (unsigned int i = 0; i < f->src.nr; i++) {
+		const struct ckf_gpu_dump *d = f->src.parts[i].dump;
+
+		for (uint32_t k = 0; k < d->nr_allocs && !ret; k++) {
+			/* There is an error to be said. */
+			if (atomic_load(&f->failed))
+				return 0;
+			ret = hand_over(f, d, k, &f->dests[i][k], err);
+		}
+	}
+	return ret ? ret : gpud_send(f->c, &made, -1, err);
 }
 
 static int make_all(struct fill *f, struct ckf_error *err)
@@ -213,7 +275,7 @@ static int make_all(struct fill *f, struct ckf_error *err)
 	return ret;
 }
 
-/* Fills the memory of one process and hands it to the client. */
+/* Fills the memory of one process. */
 static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 {
 	struct gpud_part *p = &f->src.parts[i];
@@ -237,9 +299,7 @@ static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 	atomic_fetch_add(&f->bytes, p->dump->bytes);
 	ready.arg = p->dump->bytes;
 	ready.arg2 = ckf_now_ns() - f->start_ns;
-	for (uint32_t k = 0; k < p->dump->nr_allocs && !ret; k++)
-		ret = hand_over(f, p->dump, k, &f->dests[i][k], err);
-	return ret ? ret : gpud_send(f->c, &ready, -1, err);
+	return gpud_send(f->c, &ready, -1, err);
 }
 
 static void fill_fini(struct fill *f)
@@ -265,38 +325,76 @@ static uint64_t total_bytes(const struct gpud_source *src)
 	return sum;
 }
 
-static int run(struct fill *f, int dir_fd, struct ckf_error *err)
+static int open_contents(struct fill *f, struct ckf_error *err)
+{
+	return gpud_source_contents(f->dir_fd, &f->src, err);
+}
+
+/* What can be said before anything is made. */
+static int look(struct fill *f, struct ckf_error *err)
 {
 	int ret;
 
-	/* While the driver is still being opened. */
-	ret = gpud_source_open(dir_fd, &f->src, err);
-	if (ret)
-		return ret;
-	atomic_store(&f->c->total_bytes, total_bytes(&f->src));
 	ret = gpud_pool(f->c->g, &f->pool, err);
 	if (!ret)
 		ret = make_map(f, err);
 	if (!ret)
 		ret = for_each(f, f->map.nr, check_room, err);
-	if (!ret)
-		ret = open_sinks(f, err);
+	return ret ? ret : accept_job(f, err);
+}
+
+/* In a thread of its own, which those that it starts take after. */
+static int fill_all(struct fill *f, struct ckf_error *err)
+{
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FILL_NICE);
+	return for_each(f, f->src.nr, fill_part, err);
+}
+
+static int make_and_fill(struct fill *f, struct aside *contents, struct ckf_error *err)
+{
+	struct aside filling = { .f = f, .work = fill_all };
+	int ret, end;
+
+	ret = open_sinks(f, err);
 	if (!ret)
 		ret = make_all(f, err);
 	if (!ret)
-		ret = accept_job(f, err);
-	return ret ? ret : for_each(f, f->src.nr, fill_part, err);
+		ret = aside_join(contents, err);
+	if (ret)
+		return ret;
+	aside_start(&filling);
+	ret = hand_over_all(f, err);
+	end = aside_join(&filling, err);
+	return end ? end : ret;
+}
+
+static int run(struct fill *f, struct ckf_error *err)
+{
+	struct aside contents = { .f = f, .work = open_contents };
+	int ret;
+
+	ret = gpud_source_tables(f->dir_fd, &f->src, err);
+	if (ret)
+		return ret;
+	atomic_store(&f->c->total_bytes, total_bytes(&f->src));
+	/* Also while the driver is still being opened. */
+	aside_start(&contents);
+	ret = look(f, err);
+	if (!ret)
+		ret = make_and_fill(f, &contents, err);
+	aside_join(&contents, NULL);
+	return ret;
 }
 
 int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
 {
-	struct fill f = { .c = c, .start_ns = ckf_now_ns() };
+	struct fill f = { .c = c, .dir_fd = fd, .start_ns = ckf_now_ns() };
 	struct ckf_gpud_msg done = { .op = CKF_GPUD_DONE };
 	int ret;
 
 	pthread_mutex_init(&f.lock, NULL);
 	gpud_job_start(c, GPUD_FILLING, 0);
-	ret = run(&f, fd, err);
+	ret = run(&f, err);
 	fill_fini(&f);
 	done.arg = atomic_load(&f.bytes);
 	done.arg2 = ckf_now_ns() - f.start_ns;

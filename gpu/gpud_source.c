@@ -39,40 +39,6 @@ static int add_part(struct gpud_source *src, int dir_fd, uint32_t pid, struct ck
 	return ret;
 }
 
-/* With as many pages as the table has, none overlapping and all in it, the plan leaves nothing out.
- */
-static int check_target(struct gpud_part *p, const struct ckf_target *t, struct ckf_error *err)
-{
-	p->target = t;
-	if (ckf_pages_to_bytes(t->nr_pages) == p->dump->bytes)
-		return 0;
-	return ckf_error_set(err, -EBADMSG,
-			     "the plan for GPU memory of process %u has %llu bytes, its table %llu",
-			     p->dump->pid, (unsigned long long)ckf_pages_to_bytes(t->nr_pages),
-			     (unsigned long long)p->dump->bytes);
-}
-
-static int open_fast(int dir_fd, struct gpud_source *src, struct ckf_error *err)
-{
-	const struct ckf_index *idx;
-	int ret;
-
-	ret = ckf_image_open(dir_fd, &src->img, err);
-	if (ret)
-		return ret;
-	idx = src->img->idx;
-	for (uint64_t i = 0; i < idx->nr_targets && !ret; i++) {
-		if (idx->targets[i].kind != CKF_TARGET_DEVICE)
-			continue;
-		if (idx->targets[i].id > UINT32_MAX)
-			return ckf_error_set(err, -EBADMSG, "the id of a device target is no pid");
-		ret = add_part(src, dir_fd, (uint32_t)idx->targets[i].id, err);
-		if (!ret)
-			ret = check_target(&src->parts[src->nr - 1], &idx->targets[i], err);
-	}
-	return ret;
-}
-
 /* "ckfast-gpu-PID.img" and nothing else. */
 static bool parse_name(const char *name, uint32_t *pid)
 {
@@ -88,6 +54,84 @@ static bool parse_name(const char *name, uint32_t *pid)
 	return !strcmp(name, ckf_gpu_name(*pid, again));
 }
 
+int gpud_source_tables(int dir_fd, struct gpud_source *src, struct ckf_error *err)
+{
+	struct dirent *e;
+	uint32_t pid;
+	DIR *dir;
+	int fd, ret = 0;
+
+	memset(src, 0, sizeof(*src));
+	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		ret = -errno;
+		if (fd >= 0)
+			close(fd);
+		return ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
+	}
+	while (!ret && (errno = 0, e = readdir(dir))) {
+		if (parse_name(e->d_name, &pid))
+			ret = add_part(src, dir_fd, pid, err);
+	}
+	if (!ret && errno)
+		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
+	closedir(dir);
+	if (!ret && !src->nr)
+		ret = ckf_error_set(err, -ENOENT, "there is no GPU memory in this image");
+	return ret;
+}
+
+static struct gpud_part *find_part(struct gpud_source *src, uint64_t pid)
+{
+	for (unsigned int i = 0; i < src->nr; i++) {
+		if (src->parts[i].dump->pid == pid)
+			return &src->parts[i];
+	}
+	return NULL;
+}
+
+/* With as many pages as the table has, none overlapping and all in it, the plan leaves nothing out.
+ */
+static int match_target(struct gpud_source *src, const struct ckf_target *t, struct ckf_error *err)
+{
+	struct gpud_part *p = find_part(src, t->id);
+
+	if (!p)
+		return ckf_error_set(err, -EBADMSG, CKF_GPU_PREFIX "%llu.img is missing",
+				     (unsigned long long)t->id);
+	p->target = t;
+	if (ckf_pages_to_bytes(t->nr_pages) == p->dump->bytes)
+		return 0;
+	return ckf_error_set(err, -EBADMSG,
+			     "the plan for GPU memory of process %u has %llu bytes, its table %llu",
+			     p->dump->pid, (unsigned long long)ckf_pages_to_bytes(t->nr_pages),
+			     (unsigned long long)p->dump->bytes);
+}
+
+static int open_plan(int dir_fd, struct gpud_source *src, struct ckf_error *err)
+{
+	const struct ckf_index *idx;
+	int ret;
+
+	ret = ckf_image_open(dir_fd, &src->img, err);
+	if (ret)
+		return ret;
+	idx = src->img->idx;
+	for (uint64_t i = 0; i < idx->nr_targets && !ret; i++) {
+		if (idx->targets[i].kind == CKF_TARGET_DEVICE)
+			ret = match_target(src, &idx->targets[i], err);
+	}
+	for (unsigned int i = 0; i < src->nr && !ret; i++) {
+		if (!src->parts[i].target)
+			ret = ckf_error_set(err, -EBADMSG,
+					    "the plan has no GPU memory of process %u, the image "
+					    "has a table of it",
+					    src->parts[i].dump->pid);
+	}
+	return ret;
+}
+
 static int open_pages(int dir_fd, struct gpud_part *p, struct ckf_error *err)
 {
 	char name[CKF_GPU_NAME_BYTES];
@@ -100,42 +144,14 @@ static int open_pages(int dir_fd, struct gpud_part *p, struct ckf_error *err)
 	return p->pages_fd < 0 ? p->pages_fd : 0;
 }
 
-static int open_dump(int dir_fd, struct gpud_source *src, struct ckf_error *err)
+int gpud_source_contents(int dir_fd, struct gpud_source *src, struct ckf_error *err)
 {
-	struct dirent *e;
-	uint32_t pid;
-	DIR *dir;
-	int fd, ret = 0;
+	int ret = 0;
 
-	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (!dir) {
-		ret = -errno;
-		if (fd >= 0)
-			close(fd);
-		return ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
-	}
-	while (!ret && (errno = 0, e = readdir(dir))) {
-		if (!parse_name(e->d_name, &pid))
-			continue;
-		ret = add_part(src, dir_fd, pid, err);
-		if (!ret)
-			ret = open_pages(dir_fd, &src->parts[src->nr - 1], err);
-	}
-	if (!ret && errno)
-		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
-	closedir(dir);
-	return ret;
-}
-
-int gpud_source_open(int dir_fd, struct gpud_source *src, struct ckf_error *err)
-{
-	int ret;
-
-	memset(src, 0, sizeof(*src));
-	ret = ckf_image_probe(dir_fd) ? open_fast(dir_fd, src, err) : open_dump(dir_fd, src, err);
-	if (!ret && !src->nr)
-		ret = ckf_error_set(err, -ENOENT, "there is no GPU memory in this image");
+	if (ckf_image_probe(dir_fd))
+		return open_plan(dir_fd, src, err);
+	for (unsigned int i = 0; i < src->nr && !ret; i++)
+		ret = open_pages(dir_fd, &src->parts[i], err);
 	return ret;
 }
 

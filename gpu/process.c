@@ -292,6 +292,18 @@ static int find_agent(struct ckf_gpu_process *p, struct ckf_error *err)
 	return ret == -ENOENT ? 0 : ret;
 }
 
+/* The driver's part, with its thread running. */
+static int sleep_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = set_lock(p, gpud, true, err);
+
+	if (!ret && !p->suspended)
+		ret = action(p, gpud, CKF_GPUD_SUSPEND, 0, NULL, err);
+	if (!ret)
+		p->suspended = true;
+	return ret;
+}
+
 /* With the driver's thread running. */
 static int suspend_running(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
 {
@@ -301,14 +313,8 @@ static int suspend_running(struct ckf_gpu_process *p, int gpud, int dir_fd, stru
 		ret = set_lock(p, gpud, false, err);
 		if (!ret)
 			ret = park(p, gpud, dir_fd, err);
-		if (!ret)
-			ret = set_lock(p, gpud, true, err);
 	}
-	if (!ret)
-		ret = action(p, gpud, CKF_GPUD_SUSPEND, 0, NULL, err);
-	if (!ret)
-		p->suspended = true;
-	return ret;
+	return ret ? ret : sleep_running(p, gpud, err);
 }
 
 int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
@@ -427,6 +433,11 @@ int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, str
 int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	return with_restorer(p, gpud, wake_running, err);
+}
+
+int ckf_gpu_process_sleep(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	return with_restorer(p, gpud, sleep_running, err);
 }
 
 int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)

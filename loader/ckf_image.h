@@ -79,9 +79,9 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err);
 
 /*
- * Reads one chunk through pack_fd (buffered or direct, of the pack that it lies in), decodes it
- * into dst (nr_pages pages) and checks it. stored is scratch of at least ckf_align_up(stored_bytes,
- * 4096) bytes, page-aligned; may be NULL for zero and raw.
+ * Reads one chunk through pack_fd (buffered, of the pack that it lies in), decodes it into dst
+ * (nr_pages pages) and checks it. stored is scratch of at least stored_bytes bytes; may be NULL for
+ * zero and raw.
  */
 struct ckf_codec_ctx;
 int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chunk,

@@ -61,7 +61,8 @@ static int wait_single_threaded(struct ckf_error *err)
 static int job_init(struct fill_job *job, const struct ckf_image *img, const struct ckf_dest *dests,
 		    size_t nr_dests, struct ckf_error *err)
 {
-	size_t chunk_bytes = ckf_pages_to_bytes(img->idx->max_chunk_pages);
+	/* A chunk that is not raw may begin and end within a page. */
+	size_t chunk_bytes = ckf_pages_to_bytes(img->idx->max_chunk_pages + 1ull);
 	int ret;
 
 	job->slot_bytes = chunk_bytes > FILL_REQUEST_BYTES ? chunk_bytes : FILL_REQUEST_BYTES;

@@ -49,7 +49,7 @@ struct fill_dest {
 struct fill_request {
 	char *slot; /* stored bytes that do not go straight to a destination, at their offset in the
 		   read */
-	uint64_t pack_off;
+	uint64_t pack_off; /* whole pages, and so is bytes */
 	size_t bytes;
 	uint8_t base; /* whose pack it reads; 0: the image's own */
 	bool cached;  /* to be read through the page cache */

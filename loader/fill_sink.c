@@ -52,7 +52,7 @@ struct place {
 	const char *stored; /* not raw: what is to be decoded */
 };
 
-/* Chunks that follow each other in the pack, all raw or none. */
+/* Whole pages, with chunks that follow each other in the pack, all raw or none. */
 struct pack_read {
 	uint64_t pack_off;
 	uint8_t base; /* whose pack it is; 0: the image's own */
@@ -160,9 +160,10 @@ static int load_lane(struct reader *r, const struct ckf_lane *l)
 	return ret;
 }
 
+/* Room for the pages of any chunk that fits into a slot: it may begin and end within a page. */
 static int need_scratch(struct reader *r)
 {
-	size_t bytes = r->w->slot.bytes;
+	size_t bytes = r->w->slot.bytes + CKF_PAGE_BYTES;
 	char *p;
 
 	if (r->scratch_bytes >= bytes)
@@ -178,36 +179,43 @@ static int need_scratch(struct reader *r)
 	return 0;
 }
 
-/* Stored bytes never take more pages than decoded ones, so that scratch memory is never short. */
+/* The last read, if it can go on to the end of the chunk. */
+static struct pack_read *find_read(struct reader *r, const struct ckf_chunk *c)
+{
+	struct pack_read *last = r->nr_reads ? &r->reads[r->nr_reads - 1] : NULL;
+
+	if (last && last->raw == (c->codec == CKF_CODEC_RAW) && last->base == c->base &&
+	    ckf_chunk_first(c) <= last->pack_off + last->iov.iov_len &&
+	    ckf_chunk_end(c) - last->pack_off <= READ_BYTES)
+		return last;
+	return NULL;
+}
+
+/* The pages of the chunk; one that it shares with the chunk before is read once. */
 static void add_read(struct reader *r, const struct ckf_chunk *c, struct place *place)
 {
 	const bool raw = c->codec == CKF_CODEC_RAW;
-	size_t bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
-	struct pack_read *last = r->nr_reads ? &r->reads[r->nr_reads - 1] : NULL;
-	char *dst;
+	struct pack_read *rd = find_read(r, c);
+	size_t bytes;
 
-	if (raw) {
-		dst = (char *)r->w->slot.addr + place->slot_off;
-	} else {
-		dst = r->scratch + r->scratch_used;
-		place->stored = dst;
-		r->scratch_used += bytes;
+	if (!rd) {
+		rd = &r->reads[r->nr_reads++];
+		*rd = (struct pack_read){
+			.pack_off = ckf_chunk_first(c),
+			.base = c->base,
+			.iov.iov_base = raw ? (char *)r->w->slot.addr + place->slot_off
+					    : r->scratch + r->scratch_used,
+			.first = r->nr_places,
+			.raw = raw,
+		};
 	}
-	if (last && last->raw == raw && last->base == c->base &&
-	    last->pack_off + last->iov.iov_len == c->pack_off &&
-	    last->iov.iov_len + bytes <= READ_BYTES) {
-		last->iov.iov_len += bytes;
-		last->nr++;
+	bytes = ckf_chunk_end(c) - rd->pack_off - rd->iov.iov_len;
+	rd->iov.iov_len += bytes;
+	rd->nr++;
+	if (raw)
 		return;
-	}
-	r->reads[r->nr_reads++] = (struct pack_read){
-		.pack_off = c->pack_off,
-		.base = c->base,
-		.iov = { dst, bytes },
-		.first = r->nr_places,
-		.nr = 1,
-		.raw = raw,
-	};
+	r->scratch_used += bytes;
+	place->stored = (const char *)rd->iov.iov_base + (c->pack_off - rd->pack_off);
 }
 
 /* Copies for all pieces of the next chunk. */
@@ -229,6 +237,19 @@ static int add_copies(struct reader *r, uint32_t slot_off)
 	return ret;
 }
 
+/* Whether the chunk's pages fit into scratch memory; those of the first one do. -ENOMEM. */
+static int has_scratch(struct reader *r, const struct ckf_chunk *c)
+{
+	int ret;
+
+	if (c->codec == CKF_CODEC_RAW)
+		return 1;
+	ret = need_scratch(r);
+	if (ret)
+		return ret;
+	return ckf_chunk_end(c) - ckf_chunk_first(c) <= r->scratch_bytes - r->scratch_used;
+}
+
 /* Takes a slot and says what goes into it: the next chunks of one sink, as many as fit. */
 static int plan_slot(struct reader *r)
 {
@@ -248,9 +269,8 @@ static int plan_slot(struct reader *r)
 		bytes = c->nr_pages * CKF_PAGE_BYTES;
 		if (p->sink != sink || bytes > r->w->slot.bytes - used)
 			break;
-		if (c->codec != CKF_CODEC_RAW)
-			ret = need_scratch(r);
-		if (ret)
+		ret = has_scratch(r, c);
+		if (ret <= 0)
 			break;
 		*place = (struct place){ .chunk = p->chunk, .slot_off = used };
 		add_read(r, c, place);

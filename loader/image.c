@@ -15,6 +15,7 @@
 
 #include "../format/ckf_codec.h"
 #include "../format/ckf_sum.h"
+#include "../format/table.h"
 #include "ckf_image.h"
 #include "io_util.h"
 
@@ -78,7 +79,7 @@ static int read_index(int dir_fd, struct ckf_index **out, struct ckf_error *err)
 				     (unsigned long long)size, sizeof(struct ckf_disk_header));
 		goto out;
 	}
-	buf = malloc(size);
+	buf = ckf_table_alloc(size);
 	if (!buf) {
 		ret = ckf_error_set(err, -ENOMEM, "no memory for %s of %llu bytes", CKF_IDX_NAME,
 				    (unsigned long long)size);
@@ -514,8 +515,7 @@ int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chun
 	int ret;
 
 	if (c->codec != CKF_CODEC_ZERO) {
-		ret = ckf_pread_all(pack_fd, src, ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES),
-				    c->pack_off);
+		ret = ckf_pread_all(pack_fd, src, c->stored_bytes, c->pack_off);
 		if (ret)
 			return ckf_error_set(err, ret, "cannot read " CKF_PACK_NAME " at %llu: %s",
 					     (unsigned long long)c->pack_off, strerror(-ret));

@@ -10,6 +10,17 @@ int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off);
 /* Writes exactly that: 0 or -errno. */
 int ckf_pwrite_all(int fd, const void *buf, size_t bytes, uint64_t off);
 
+/* The pages of a pack that a stored chunk lies on: where they begin, and where they end. */
+static inline uint64_t ckf_chunk_first(const struct ckf_chunk *c)
+{
+	return c->pack_off - c->pack_off % CKF_PAGE_BYTES;
+}
+
+static inline uint64_t ckf_chunk_end(const struct ckf_chunk *c)
+{
+	return ckf_align_up(c->pack_off + c->stored_bytes, CKF_PAGE_BYTES);
+}
+
 /* True when the file has that part, and nothing was ever written there: it reads as zeros. */
 bool ckf_is_hole(int fd, uint64_t off, uint64_t bytes);
 

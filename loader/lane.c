@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fill.h"
+#include "io_util.h"
 
 static const struct fill_dest *find_dest(const struct fill_job *job, uint64_t addr)
 {
@@ -188,10 +189,11 @@ static bool fits_in_place(const struct ckf_chunk *c, const struct fill_piece *p,
 	return page == c->nr_pages;
 }
 
+/* Reads the pages of the chunk that the request does not have yet. */
 static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
 		     const struct fill_piece *p, size_t n, bool in_place)
 {
-	size_t bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
+	size_t bytes = ckf_chunk_end(c) - req->pack_off - req->bytes;
 
 	for (size_t i = 0; i < n; i++) {
 		struct fill_piece *q = &req->pieces[req->nr_pieces++];
@@ -218,6 +220,15 @@ static bool wanted_again(const struct fill_job *job, uint32_t chunk)
 }
 
 /*
+ * True when the pages of the chunk begin in the request or where it ends: in it with the one page
+ * that two chunks share. The pages of raw chunks are theirs alone, and so are those in place.
+ */
+static bool follows(const struct fill_request *req, const struct ckf_chunk *c)
+{
+	return c->base == req->base && ckf_chunk_first(c) <= req->pack_off + req->bytes;
+}
+
+/*
  * Fills req with the next read: the pieces of neighbouring chunks of the pack. A chunk with more
  * pieces than a request holds is read more than once. False when the lane has nothing left.
  */
@@ -232,20 +243,19 @@ bool fill_lane_next(const struct fill_job *job, struct fill_lane *lane, struct f
 		const struct fill_piece *p = &lane->pieces[lane->pos];
 		const struct ckf_chunk *c = &job->img->idx->chunks[p->chunk];
 		const bool cached = wanted_again(job, p->chunk);
-		size_t n = 1, bytes = ckf_align_up(c->stored_bytes, CKF_PAGE_BYTES);
 		bool in_place;
+		size_t n = 1;
 
 		while (lane->pos + n < lane->nr_pieces && p[n].chunk == p->chunk &&
 		       n < FILL_REQUEST_PIECES)
 			n++;
 		in_place = fits_in_place(c, p, n);
 		if (!req->bytes) {
-			req->pack_off = c->pack_off;
+			req->pack_off = ckf_chunk_first(c);
 			req->base = c->base;
 			req->cached = cached;
-		} else if (c->base != req->base || c->pack_off != req->pack_off + req->bytes ||
-			   req->bytes + bytes > limit || req->cached != cached ||
-			   req->nr_pieces + n > FILL_REQUEST_PIECES ||
+		} else if (!follows(req, c) || ckf_chunk_end(c) - req->pack_off > limit ||
+			   req->cached != cached || req->nr_pieces + n > FILL_REQUEST_PIECES ||
 			   req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS) {
 			break;
 		}

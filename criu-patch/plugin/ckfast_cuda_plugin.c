@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "criu-log.h"
@@ -145,10 +146,23 @@ static int cuda_checkpoint(int pid)
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, cuda_checkpoint)
 
+static unsigned long long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
+}
+
+/*
+ * The driver's restore and the mapping go on beside the fill. The process does not run before
+ * every byte is there and was found to be right.
+ */
 static int give_back(int pid, struct ckf_error *err)
 {
 	struct ckf_gpu_process *gpu = NULL;
 	struct ckf_gpu_fill_stats stats = {};
+	unsigned long long t[3] = { now_ms() };
 	uint32_t image_pid;
 	int ret;
 
@@ -165,13 +179,20 @@ static int give_back(int pid, struct ckf_error *err)
 		ret = ckf_gpu_process_adopt(gpu, gpud, err);
 	if (!ret)
 		ret = ckf_gpu_process_wake(gpu, gpud, err);
+	t[1] = now_ms();
 	if (!ret && fill)
-		ret = ckf_gpu_fill_wait(fill, image_pid, gpu, &stats, err);
+		ret = ckf_gpu_fill_memory(fill, image_pid, gpu, err);
 	if (!ret)
 		ret = ckf_gpu_process_resume(gpu, gpud, err);
+	t[2] = now_ms();
+	/* Mapped, but all of its threads are still stopped. */
+	if (!ret && fill)
+		ret = ckf_gpu_fill_wait(fill, image_pid, &stats, err);
 	if (!ret)
-		pr_info("Process %d has its device memory: %llu bytes in %llu ms\n", pid,
-			(unsigned long long)stats.bytes, (unsigned long long)stats.ns / 1000000);
+		pr_info("Process %d has its device memory: %llu bytes in %llu ms; the driver took %llu ms, "
+			"mapping %llu ms, then waited %llu ms\n",
+			pid, (unsigned long long)stats.bytes, (unsigned long long)stats.ns / 1000000, t[1] - t[0],
+			t[2] - t[1], now_ms() - t[2]);
 	ckf_gpu_process_close(gpu);
 	return ret;
 }
@@ -202,14 +223,14 @@ static int start_restore(void)
 		disabled = true;
 		return 0;
 	}
-	if (ckf_gpu_images_probe(criu_get_image_dir()) &&
-	    ckf_gpu_fill_start(NULL, ckf_gpu_find_helper(helper, sizeof(helper)), criu_get_image_dir(), &fill, &err)) {
-		pr_err("Can't restore the device memory: %s\n", err.msg);
-		return -1;
-	}
-	/* For the driver's calls: it gets ready while CRIU restores. */
+	/* It gets ready while CRIU restores. */
 	if (connect_gpud(&err)) {
 		pr_err("Can't use the GPU: %s\n", err.msg);
+		return -1;
+	}
+	if (ckf_gpu_images_probe(criu_get_image_dir()) &&
+	    ckf_gpu_fill_start(gpud, criu_get_image_dir(), &fill, &err)) {
+		pr_err("Can't restore the device memory: %s\n", err.msg);
 		return -1;
 	}
 	return 0;

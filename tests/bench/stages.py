@@ -8,8 +8,9 @@
     STAGES_PLACES=WORDS     only these of: tmpfs disk (dump and image; the disk with a cold page cache)
     STAGES_SECONDS=900      no round starts after that
 
-Writes build/stages.txt. All figures are GB of the dump's pages per second. `CPUs` is what there would
-be if the CPUs did nothing but the stages and were never idle: CPU time of all stages, over the threads.
+Writes build/stages.txt. All figures are GB of the dump's pages per second. `shared` is what there
+would be at most, since stages share what they need: their CPU time, over the CPUs that there are, and
+reads and writes of one disk one after the other.
 """
 
 import json
@@ -97,15 +98,18 @@ class Case:
             name, ns, cpu_ns = line.split()
             self.took[name].append(max(int(ns), 1))
             cpu += int(cpu_ns)
-        self.took["cpu"].append(cpu / self.threads)
+        self.took["cpu"].append(cpu / len(os.sched_getaffinity(0)))
 
     def row(self):
         speed = {n: self.bytes / statistics.median(t) for n, t in self.took.items()}
         slowest = min(STAGES, key=lambda n: speed[n])
+        shared = min(speed["cpu"], speed[slowest])
+        if self.cold:
+            shared = min(shared, 1 / (1 / speed["read"] + 1 / speed["write"]))
         cells = [f"{speed[n]:7.2f}" if speed[n] < 100 else "      -" for n in STAGES]
-        cells += [f"{speed['cpu']:7.2f}", f"{speed['convert']:8.2f}",
-                  f"{100 * speed['convert'] / speed[slowest]:5.0f} % of {slowest:7}",
-                  f"{100 * speed['convert'] / min(speed[slowest], speed['cpu']):5.0f} %"]
+        cells += [f"{shared:7.2f}", f"{speed['convert']:8.2f}",
+                  f"{100 * speed['convert'] / speed[slowest]:4.0f} % of {slowest:6}",
+                  f"{100 * speed['convert'] / shared:5.0f} %"]
         return f"{self.label} " + " ".join(cells)
 
 
@@ -114,7 +118,7 @@ def main():
     places = {"tmpfs": "/dev/shm/ckfast-stages", "disk": os.path.join(root, "build", "stages")}
     end = time.monotonic() + int(os.environ.get("STAGES_SECONDS", "900"))
     head = (f"{'place':6} {'dump':7} {'codec':5} jobs " + " ".join(f"{n:>7}" for n in STAGES)
-            + f" {'CPUs':>7} {'convert':>8} {'of the slowest':>18} {'of both':>8}")
+            + f" {'shared':>7} {'convert':>8} {'of the slowest':>16} {'of shared':>9}")
     lines = []
     for place in words("STAGES_PLACES", "tmpfs disk"):
         bench = Bench(places[place], os.path.join(root, "build", "stages.jsonl"), end)

@@ -8,6 +8,7 @@
  *	3	sections: 9 counts of two bytes, then the bytes of all; the header is put before
  *		them, and says whether there is a ninth
  *	4	edits, as above, of the sample with a base
+ *	5	the same, of the sample with two chunks on one page
  *
  * What is accepted has to encode again to something that is accepted, and to be safe to search.
  */
@@ -24,7 +25,7 @@ static const uint32_t entry_bytes[NR_SECTIONS] = { 1, 24, 4, 88, 56, 16, 40, 16,
 static struct {
 	uint8_t *buf;
 	size_t bytes;
-} sample, based;
+} sample, based, packed;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
@@ -39,6 +40,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	sample.buf = img_encode(&b, &sample.bytes);
 	img_to_base(&b, -1, "../base");
 	based.buf = img_encode(&b, &based.bytes);
+	img_fini(&b);
+	img_sample(&b);
+	b.idx.chunks[4].pack_off = b.idx.chunks[3].pack_off + b.idx.chunks[3].stored_bytes;
+	packed.buf = img_encode(&b, &packed.bytes);
 	img_fini(&b);
 	return 0;
 }
@@ -113,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 	if (!bytes)
 		return 0;
-	mode = *data++ % 5;
+	mode = *data++ % 6;
 	idx_bytes = --bytes;
 	if (mode == 2) {
 		buf = edited(sample.buf, sample.bytes, data, bytes);
@@ -121,6 +126,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	} else if (mode == 4) {
 		buf = edited(based.buf, based.bytes, data, bytes);
 		idx_bytes = based.bytes;
+	} else if (mode == 5) {
+		buf = edited(packed.buf, packed.bytes, data, bytes);
+		idx_bytes = packed.bytes;
 	} else if (mode == 3) {
 		buf = joined_sections(data, bytes, &idx_bytes);
 	} else {

@@ -227,6 +227,7 @@ static int cmd_fill(char **argv)
 			nr_ready++;
 			break;
 		case CKF_GPUD_ACCEPTED:
+		case CKF_GPUD_MADE:
 			break;
 		case CKF_GPUD_PAIR:
 			printf("pair %02x %02x\n", m.uuid[15], m.uuid2[15]);
@@ -391,6 +392,8 @@ static const struct {
 	{ "fill-without-fd", { .op = CKF_GPUD_FILL }, false, false },
 	{ "action", { .op = CKF_GPUD_CHECKPOINT, .pid = 1, .arg = 7 }, false, false },
 	{ "no-process", { .op = CKF_GPUD_CHECKPOINT, .arg = CKF_GPUD_STATE }, false, false },
+	{ "join-without-fd", { .op = CKF_GPUD_JOIN }, false, false },
+	{ "join-no-socket", { .op = CKF_GPUD_JOIN }, true, false },
 	{ "save-hello", { .op = CKF_GPUD_HELLO, .arg = 1 }, false, true },
 	{ "save-without-fd", { .op = CKF_GPUD_MEMORY, .bytes = ALIGN }, false, true },
 	{ "save-unaligned", { .op = CKF_GPUD_MEMORY, .addr = 4096, .bytes = ALIGN }, true, true },

@@ -61,8 +61,9 @@ F_REGULAR, F_PAGES, F_LINK = 1, 2, 3
 T_TASK, T_SHMEM, T_DEVICE = 1, 2, 3
 OP_INHERIT, OP_DIRECT = 1, 2
 INCOMPAT = {LZ4: 1, ZSTD: 2, BF16: 4}
-INCOMPAT_BASES, INCOMPAT_DEVICES = 8, 16
-KNOWN_INCOMPAT = sum(INCOMPAT.values()) | INCOMPAT_BASES | INCOMPAT_DEVICES
+INCOMPAT_BASES, INCOMPAT_DEVICES, INCOMPAT_PACKED = 8, 16, 32
+KNOWN_INCOMPAT = (sum(INCOMPAT.values()) | INCOMPAT_BASES | INCOMPAT_DEVICES
+                  | INCOMPAT_PACKED)
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -484,7 +485,7 @@ class Image:
                 bad("raw chunk of %d bytes, want %d" % (stored, pages * PAGE))
             if codec in INCOMPAT and not 1 <= stored < pages * PAGE:
                 bad("stored_bytes %d of %d" % (stored, pages * PAGE))
-            if pack_off % PAGE or pack_off < PAGE:
+            if pack_off < PAGE or codec == RAW and pack_off % PAGE:
                 bad("pack_off %d" % pack_off)
             elif pack_off < end:
                 bad("pack_off %d, the chunk before ends at %d" % (pack_off, end))
@@ -496,9 +497,10 @@ class Image:
             end = pack_off + stored
         if last_base < len(self.bases):
             self.bad_entry("bases", last_base, "R-base", "no chunk lies in it")
-        mask = sum(INCOMPAT.values()) | INCOMPAT_BASES
+        mask = sum(INCOMPAT.values()) | INCOMPAT_BASES | INCOMPAT_PACKED
         want = sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
         want |= INCOMPAT_BASES if self.bases else 0
+        want |= INCOMPAT_PACKED if any(c[0] % PAGE for c in self.chunks) else 0
         if self.incompat & mask != want and not any(v[0] == UNSUPPORTED for v in self.violations):
             self.bad("header", 24, "R-feature", "incompat %#x, the chunks need %#x"
                      % (self.incompat & mask, want))

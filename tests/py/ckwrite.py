@@ -28,7 +28,7 @@ import criuimg
 import gpuimg
 from ckread import (BASE, CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE,
                     REF, SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, BF16, INCOMPAT, INCOMPAT_BASES,
-                    INCOMPAT_DEVICES, round64, xxh64, xxh128)
+                    INCOMPAT_DEVICES, INCOMPAT_PACKED, round64, xxh64, xxh128)
 
 
 class Row:
@@ -221,9 +221,11 @@ class Model:
     def layout(self):
         codecs = {c.codec for c in self.chunks}
         devices = any(t.kind == ckread.T_DEVICE for t in self.targets)
+        packed = any(c.pack_off % PAGE for c in self.chunks)
         header = {"incompat": sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
                               | (INCOMPAT_BASES if self.bases else 0)
-                              | (INCOMPAT_DEVICES if devices else 0),
+                              | (INCOMPAT_DEVICES if devices else 0)
+                              | (INCOMPAT_PACKED if packed else 0),
                   "pack_bytes": len(self.pack)}
         header.update(self.header)
         sections = [Section(1, 1, bytes(self.strings))]
@@ -327,8 +329,11 @@ class Builder:
     zero() return, until finish() puts them in the order of the format.
     """
 
-    def __init__(self, extent_bytes=4 << 20, max_chunk_pages=1024):
+    def __init__(self, extent_bytes=4 << 20, max_chunk_pages=1024, packed=False):
         self.model = Model()
+        self.packed = packed  # chunks that are not raw follow without a gap
+        if packed:
+            self.model.header["minor"] = self.model.pack_header["minor"] = 2
         self.model.header.update(extent_bytes=extent_bytes, max_chunk_pages=max_chunk_pages)
         self.rows, self.files, self.targets, self.huge = [], [], [], []
         self.zeros = {}
@@ -344,10 +349,12 @@ class Builder:
         if stored is None:
             stored = data if codec == RAW else compress(codec, data)
         pack, extent = self.model.pack, self.model.header["extent_bytes"]
+        if codec == RAW or not self.packed:
+            pack += bytes(-len(pack) % PAGE)
         if len(pack) // extent != (len(pack) + len(stored) - 1) // extent:
             pack += bytes(-len(pack) % extent)
         self.rows.append(Chunk(len(pack), len(stored), len(data) // PAGE, codec, 0, xxh64(data)))
-        pack += stored + bytes(-len(stored) % PAGE)
+        pack += stored
         return len(self.rows) - 1
 
     def base(self, model, path):
@@ -390,7 +397,8 @@ class Builder:
         Device memory of a task: allocs (addr, bytes), on two devices in turn; ops as in target(),
         which have to fill all of them. Table and pages file are made here.
         """
-        self.model.header["minor"] = self.model.pack_header["minor"] = 1
+        if not self.packed:
+            self.model.header["minor"] = self.model.pack_header["minor"] = 1
         table = gpuimg.pack(pid, [gpuimg.device(1), gpuimg.device(0, b"another")],
                             [(a, n, i % 2, 0, 0) for i, (a, n) in enumerate(allocs)])
         self.file(gpuimg.table_name(pid), table)
@@ -399,6 +407,7 @@ class Builder:
 
     def finish(self):
         m = self.model
+        m.pack += bytes(-len(m.pack) % PAGE)
         order = sorted(range(len(self.rows)),
                        key=lambda i: (self.rows[i].codec != ZERO, self.rows[i].base,
                                       self.rows[i].pack_off, self.rows[i].nr_pages))
@@ -514,6 +523,39 @@ def golden():
     return b.finish()
 
 
+def packed():
+    """
+    Chunks that begin and end within pages: several on one page, one of a page and a byte that lies
+    on three, raw ones between them, and one that ends where an extent does.
+    """
+    b = Builder(max_chunk_pages=1024, packed=True)
+    letters = b"abcdefgh"
+    small = [b.chunk(ZSTD, bytes([c]) * (4 * PAGE), zstd_run(c, 4 * PAGE)) for c in letters]
+    noise = random.Random(5).randbytes(3 * PAGE)
+    raw1 = b.chunk(RAW, pattern(21, 3))
+    lz4 = b.chunk(LZ4, b"\x42" * (8 * PAGE), lz4_run(0x42, 8 * PAGE))
+    long = b.chunk(LZ4, noise[:PAGE] + bytes(7 * PAGE))
+    floats = struct.pack("<%df" % PAGE, *((i % 251) / 256 for i in range(PAGE)))
+    bf16 = b.chunk(BF16, floats, join_planes([(RAW, p) for p in float_planes(4, floats)[:3]]
+                                             + [(ZSTD, zstd_run(0, PAGE))]))
+    raw2 = b.chunk(RAW, pattern(22, 1000))
+    tail = noise + bytes(PAGE)
+    stored = compress(ZSTD, tail)
+    b.model.pack += bytes(-(len(b.model.pack) + len(stored)) % (4 << 20))
+    last = b.chunk(ZSTD, tail, stored)
+    after = [b.chunk(ZSTD, bytes([c]) * (2 * PAGE), zstd_run(c, 2 * PAGE)) for c in b"yz"]
+    handles = [*small, raw1, lz4, long, bf16, raw2, last, *after]
+    addr, ops = 0x10000, []
+    for h in handles:
+        ops.append((addr, h, 0, b.rows[h].nr_pages, 0))
+        addr += b.rows[h].nr_pages * PAGE
+    b.target(1, 5, ops, cuts=(3, 9))
+    b.file(b"pages-1.img", handles=handles)
+    b.file(b"mm-5.img", mm_file([(0x10000, addr)]))
+    b.file(b"pstree.img", pstree_file([(5, 0)]))
+    return b.finish()
+
+
 def with_device():
     """A task and its device memory: three allocations, of which two touch."""
     b = Builder(max_chunk_pages=512)
@@ -534,7 +576,7 @@ def with_device():
 def random_image(seed):
     """A small valid image; every part of the format that the seed picks."""
     rng = random.Random(seed)
-    b = Builder(rng.choice([4, 8, 16]) << 20, rng.choice([8, 64, 1024]))
+    b = Builder(rng.choice([4, 8, 16]) << 20, rng.choice([8, 64, 1024]), packed=seed % 2)
     limit = b.model.header["max_chunk_pages"]
     handles = [b.zero(n) for n in rng.sample(range(1, limit + 1), min(3, limit))]
     for _ in range(rng.randrange(1, 12)):
@@ -563,8 +605,7 @@ def based():
     from both, of every codec, and has some of its own. Each path is seen from the image.
     """
     one, two = golden(), random_image(7)
-    b = Builder(8 << 20)
-    b.model.header["minor"] = 1
+    b = Builder(8 << 20, packed=True)
     paths = (b"../one", b"../two")
     n1, n2 = b.base(one, paths[0]), b.base(two, paths[1])
     zero = b.zero(3)

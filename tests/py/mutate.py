@@ -397,7 +397,8 @@ chunk_case("zero-stored", assign("chunks", codec_is(ZERO), stored_bytes=PAGE))
 chunk_case("zero-checksum", assign("chunks", codec_is(ZERO), checksum=5))
 chunk_case("codec-5", assign("chunks", stored, codec=5), cls=UNSUPPORTED)
 chunk_case("codec-255", assign("chunks", stored, codec=255), cls=UNSUPPORTED)
-chunk_case("off-unaligned", assign("chunks", codec_is(LZ4), pack_off=lambda v: v + 8))
+chunk_case("off-unaligned", assign("chunks", codec_is(RAW), pack_off=lambda v: v + 8))
+chunk_case("off-header", assign("chunks", stored, pack_off=PAGE - 1))
 chunk_case("off-0", assign("chunks", stored, pack_off=0))
 chunk_case("off-max", assign("chunks", stored, pack_off=M64 & ~4095))
 chunk_case("raw-stored-less", assign("chunks", codec_is(RAW), stored_bytes=lambda v: v - 1))
@@ -1466,10 +1467,14 @@ def pack_byte(where):
     return change
 
 
-def after_chunk(m):
-    """The first byte after a chunk that does not fill its last page."""
-    c = pick(m.chunks, lambda c: c.stored_bytes % PAGE)
+def chunk_end(c):
     return c.pack_off + c.stored_bytes
+
+
+def after_chunk(m):
+    """The first byte after a chunk that does not fill its last page, and that none follows on."""
+    starts = {c.pack_off for c in m.chunks if not c.base}
+    return chunk_end(pick(m.chunks, lambda c: chunk_end(c) % PAGE and chunk_end(c) not in starts))
 
 
 add("pack-header-padding", "R-padding", CORRUPT, "pack", pack_byte(lambda m: 64))
@@ -1487,6 +1492,108 @@ def _(out):
     _, pack = other.build()
     with open(os.path.join(out, ckread.PACK), "wb") as f:
         f.write(pack)
+
+
+# ---- chunks that begin within a page -------------------------------------------------------------
+
+def within_page(c):
+    return c.pack_off % PAGE
+
+
+def packed_only(change):
+    def changed(m):
+        pick(m.chunks, within_page)
+        change(m)
+    return changed
+
+
+def packed_pair(m):
+    """The first two chunks of which one begins within a page, where the other one ends."""
+    for a, b in zip(m.chunks, m.chunks[1:]):
+        if within_page(b) and a.base == b.base and chunk_end(a) == b.pack_off:
+            return a, b
+    raise Skip()
+
+
+def shift(m, chunk, by):
+    """The chunk at another place, its bytes with it."""
+    old, size = chunk.pack_off, chunk.stored_bytes
+    data = bytes(m.pack[old:old + size])
+    m.pack[old:old + size] = bytes(size)
+    chunk.pack_off += by
+    m.pack[chunk.pack_off:chunk.pack_off + size] = data
+
+
+add("packed-feature-missing", "R-feature", CORRUPT, "header", packed_only(incompat_flip(32)))
+add("feature-packed-extra", "R-feature", CORRUPT, "header", both(only_raw, incompat_flip(32)))
+
+
+@mutator("packed-overlap-byte", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    packed_pair(m)[1].pack_off -= 1
+
+
+@mutator("packed-overlap-page", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    """a raw chunk on the page on which the one before it ends"""
+    for a, b in zip(m.chunks, m.chunks[1:]):
+        if b.codec == RAW and a.base == b.base and chunk_end(a) % PAGE and a.codec != ZERO:
+            b.pack_off = chunk_end(a) // PAGE * PAGE
+            return
+    raise Skip()
+
+
+@mutator("packed-raw", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    """a raw chunk that begins within a page"""
+    off = len(m.pack) + 5
+    m.pack += bytes(2 * PAGE)
+    m.pack[off:off + PAGE] = data = ckwrite.pattern(95, 1)
+    m.chunks.append(Chunk(off, PAGE, 1, RAW, 0, ckread.xxh64(data)))
+
+
+@mutator("packed-crosses-extent", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    """a byte of a compressed chunk lies in the next extent"""
+    data, raw = b"\x43" * (2 * PAGE), ckwrite.lz4_run(0x43, 2 * PAGE)
+    extent = m.header["extent_bytes"]
+    end = (len(m.pack) + len(raw) + extent) // extent * extent
+    add_chunk(m, LZ4, data, raw, off=end - len(raw) + 1)
+    m.pack += bytes(-len(m.pack) % PAGE)
+
+
+@mutator("packed-ends-at-extent", "R-chunk", ACCEPT)
+def _(m):
+    data, raw = b"\x43" * (2 * PAGE), ckwrite.lz4_run(0x43, 2 * PAGE)
+    extent = m.header["extent_bytes"]
+    end = (len(m.pack) + len(raw) + extent) // extent * extent
+    add_chunk(m, LZ4, data, raw, off=end - len(raw))
+    del m.pack[end:]
+
+
+@mutator("packed-past-end", "R-chunk", CORRUPT, "chunks")
+def _(m):
+    data, raw = b"\x43" * (2 * PAGE), ckwrite.lz4_run(0x43, 2 * PAGE)
+    end = len(m.pack) + PAGE
+    add_chunk(m, LZ4, data, raw, off=end - len(raw) + 1)
+    del m.pack[end:]
+
+
+@mutator("packed-gap", "R-padding", ACCEPT)
+def _(m):
+    """zeros between two packed chunks"""
+    last = pick(m.chunks[::-1], lambda c: within_page(c) and not c.base)
+    if any(c.pack_off > last.pack_off for c in m.chunks) or (chunk_end(last) + 3) // PAGE != (
+            chunk_end(last) // PAGE):
+        raise Skip()
+    shift(m, last, 3)
+
+
+@mutator("packed-gap-byte", "R-padding", CORRUPT, "pack")
+def _(m):
+    """the gap of packed-gap is not zero"""
+    MUTATORS["packed-gap"].change(m)
+    m.pack[pick(m.chunks[::-1], within_page).pack_off - 1] = 1
 
 
 def pack_file(name, change, rule="R-pack"):

@@ -290,21 +290,26 @@ UNBASED = [name for name in mutate.MUTATORS if not name.startswith("base-")]
 BASED = [name for name in mutate.MUTATORS if name.startswith("base-")]
 
 
+MADE_FOR = {"gpu": ckwrite.with_device, "packed": ckwrite.packed}
+
+
 def image_for(cases, fast, name):
-    """The image that a mutator is tried with: another one for device memory."""
-    if not name.startswith("gpu-"):
+    """The image that a mutator is tried with: others for device memory and for packed chunks."""
+    kind = name.split("-")[0]
+    if kind not in MADE_FOR:
         return fast
-    path = os.path.join(cases.tmp, "device")
+    path = os.path.join(cases.tmp, kind)
     if not os.path.exists(path):
-        ckwrite.with_device().save(path)
+        MADE_FOR[kind]().save(path)
     return path
 
 
 def run_reader(cases, fast):
     cases.case("reader golden", reader_accepts, ckwrite.golden())
-    for name in ("v1.0", "v1.1/fast", "v1.1/base"):
+    for name in ("v1.0", "v1.1/fast", "v1.1/base", "v1.2/fast", "v1.2/base"):
         cases.case("reader of " + name, reader_accepts_golden, name)
     cases.case("reader device", reader_accepts, ckwrite.with_device())
+    cases.case("reader packed", reader_accepts, ckwrite.packed())
     for seed in range(20):
         cases.case("reader random %d" % seed, reader_accepts, ckwrite.random_image(seed))
     for name in UNBASED:
@@ -314,6 +319,7 @@ def run_reader(cases, fast):
 def run_broken(cases, fast, long):
     cases.case("both golden", both_accept, ckwrite.golden())
     cases.case("both device", both_accept, ckwrite.with_device())
+    cases.case("both packed", both_accept, ckwrite.packed())
     for seed in range(60 if long else 12):
         cases.case("both random %d" % seed, both_accept, ckwrite.random_image(seed))
     for name in UNBASED:

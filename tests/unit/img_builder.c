@@ -44,6 +44,7 @@ void img_init(struct img_builder *b)
 {
 	memset(b, 0, sizeof(*b));
 	b->idx.pack_bytes = CKF_PAGE_BYTES;
+	b->end = CKF_PAGE_BYTES;
 	b->idx.extent_bytes = CKF_MIN_EXTENT_BYTES;
 	b->idx.max_chunk_pages = 512;
 	b->pack = calloc(1, CKF_PAGE_BYTES);
@@ -71,11 +72,12 @@ void img_fini(struct img_builder *b)
 	memset(b, 0, sizeof(*b));
 }
 
-/* Where the next chunk goes: a page border, not over the border of an extent. */
-static uint64_t next_pack_off(const struct img_builder *b, uint32_t stored_bytes)
+/* Where the next chunk goes: not over the border of an extent, and raw ones on the border of a
+ * page. */
+static uint64_t next_pack_off(const struct img_builder *b, uint32_t codec, uint32_t stored_bytes)
 {
 	const uint64_t extent = b->idx.extent_bytes;
-	const uint64_t off = b->idx.pack_bytes;
+	const uint64_t off = b->packed && codec != CKF_CODEC_RAW ? b->end : b->idx.pack_bytes;
 
 	if (stored_bytes && off / extent != (off + stored_bytes - 1) / extent)
 		return ckf_align_up(off, extent);
@@ -96,8 +98,9 @@ uint32_t img_chunk_bare(struct img_builder *b, uint32_t codec, uint16_t nr_pages
 		return (uint32_t)b->idx.nr_chunks++;
 	}
 	c->stored_bytes = stored_bytes;
-	c->pack_off = next_pack_off(b, stored_bytes);
-	b->idx.pack_bytes = ckf_align_up(c->pack_off + stored_bytes, CKF_PAGE_BYTES);
+	c->pack_off = next_pack_off(b, codec, stored_bytes);
+	b->end = c->pack_off + stored_bytes;
+	b->idx.pack_bytes = ckf_align_up(b->end, CKF_PAGE_BYTES);
 	return (uint32_t)b->idx.nr_chunks++;
 }
 
@@ -123,6 +126,28 @@ uint32_t img_chunk(struct img_builder *b, uint32_t codec, const void *pages, uin
 	memcpy(b->pack + b->idx.chunks[i].pack_off, stored, (size_t)stored_bytes);
 	free(stored);
 	return i;
+}
+
+uint32_t img_tight_chunk(struct img_builder *b, unsigned int i, uint8_t *pages, uint16_t *nr_pages)
+{
+	const uint16_t nr = i == IMG_TIGHT_LONGEST ? (uint16_t)b->idx.max_chunk_pages : 2;
+	const size_t bytes = ckf_pages_to_bytes(nr), part = 3000;
+	const bool raw = i == 7;
+	uint64_t seed = i;
+
+	for (size_t at = 0; at < bytes; at += 8) {
+		uint64_t word = img_rand(&seed);
+
+		memcpy(pages + at, &word, sizeof(word));
+	}
+	/* What is random is stored as it is: a part of a page, or all but a part. */
+	if (i == IMG_TIGHT_LONGEST)
+		memset(pages + bytes - part, 0, part);
+	else if (!raw)
+		memset(pages + part, 0, bytes - part);
+	b->packed = true;
+	*nr_pages = nr;
+	return img_chunk(b, raw ? CKF_CODEC_RAW : CKF_CODEC_ZSTD, pages, nr);
 }
 
 /* A file entry with its name and some plausible metadata. */
@@ -578,6 +603,7 @@ void img_random(struct img_builder *b, uint64_t seed)
 	uint64_t nr_shmem;
 
 	img_init(b);
+	b->packed = seed % 2;
 	random_chunks(b, &s);
 	random_files(b, &s);
 	nr_tasks = rand_below(&s, 5);

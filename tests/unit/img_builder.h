@@ -29,6 +29,8 @@ struct img_builder {
 	uint8_t *pack;	      /* idx.pack_bytes of them, header included once encoded */
 	void **contents;      /* of each verbatim file */
 	struct ckf_codec_ctx *codecs;
+	uint64_t end; /* of the last chunk in the pack */
+	bool packed;  /* chunks that are not raw follow it without a gap; else on a page */
 };
 
 /* 4 MiB extents, chunks of up to 512 pages. */
@@ -44,6 +46,15 @@ uint32_t img_chunk(struct img_builder *b, uint32_t codec, const void *pages, uin
 /* The same without contents in the pack, for tests that need nothing but an index. */
 uint32_t img_chunk_bare(struct img_builder *b, uint32_t codec, uint16_t nr_pages,
 			uint32_t stored_bytes);
+
+/*
+ * Adds chunk i of those that share pages: several on one page, a raw one between them, and one that
+ * is as long as a chunk may be and begins and ends within a page, so that it lies on a page more
+ * than it decodes to. *nr_pages: its length; pages must have room for the longest, and gets it.
+ */
+#define IMG_TIGHT_CHUNKS 11
+#define IMG_TIGHT_LONGEST 9
+uint32_t img_tight_chunk(struct img_builder *b, unsigned int i, uint8_t *pages, uint16_t *nr_pages);
 
 /* Adds a verbatim file, a file of chunks, a symbolic link; returns its position. */
 uint32_t img_file(struct img_builder *b, const char *name, const void *contents, size_t bytes);

@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "../../loader/ckf_fill.h"
+#include "../../loader/io_util.h"
 #include "around.h"
 #include "img_builder.h"
 
@@ -142,10 +143,8 @@ static void make_base(struct world *w)
 	img_to_base(&w->b, w->base_fd, "base");
 }
 
-static void world_make(struct world *w, uint64_t seed, bool dense, bool based, uint32_t kind)
+static void world_begin(struct world *w, uint64_t seed)
 {
-	uint32_t zero, file;
-
 	memset(w, 0, sizeof(*w));
 	w->seed = seed;
 	w->base_fd = -1;
@@ -160,17 +159,30 @@ static void world_make(struct world *w, uint64_t seed, bool dense, bool based, u
 	assert_non_null(w->covered);
 	memset(w->model, BACKGROUND, AREA_BYTES);
 	img_init(&w->b);
-	zero = img_chunk(&w->b, CKF_CODEC_ZERO, NULL, 64);
-	file = img_file(&w->b, "pagemap-1.img", "x", 1);
-	img_target(&w->b, kind, 1, file, 0);
-	random_plan(w, zero, dense);
-	img_lanes(&w->b, LANE_OPS);
-	if (dense && kind == CKF_TARGET_TASK)
-		img_huge(&w->b, 0, BASE, 6);
+	w->b.packed = seed % 2;
+	img_file(&w->b, "pagemap-1.img", "x", 1);
+}
+
+static void world_end(struct world *w, bool based)
+{
 	if (based)
 		make_base(w);
 	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
 	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
+}
+
+static void world_make(struct world *w, uint64_t seed, bool dense, bool based, uint32_t kind)
+{
+	uint32_t zero;
+
+	world_begin(w, seed);
+	zero = img_chunk(&w->b, CKF_CODEC_ZERO, NULL, 64);
+	img_target(&w->b, kind, 1, 0, 0);
+	random_plan(w, zero, dense);
+	img_lanes(&w->b, LANE_OPS);
+	if (dense && kind == CKF_TARGET_TASK)
+		img_huge(&w->b, 0, BASE, 6);
+	world_end(w, based);
 }
 
 static void world_init(struct world *w, uint64_t seed, bool dense)
@@ -578,31 +590,23 @@ static uint64_t disk_bytes(void)
 static void twice_init(struct world *w)
 {
 	char *pages = malloc(TWICE_PAGES * (size_t)CKF_PAGE_BYTES);
-	uint32_t file, chunks[TWICE_CHUNKS];
+	uint32_t chunks[TWICE_CHUNKS];
 
-	memset(w, 0, sizeof(*w));
-	w->base_fd = -1;
 	assert_non_null(pages);
-	snprintf(w->dir, sizeof(w->dir), "/var/tmp/ckf-fill-XXXXXX");
-	assert_non_null(mkdtemp(w->dir));
-	w->dir_fd = open(w->dir, O_RDONLY | O_DIRECTORY);
-	assert_true(w->dir_fd >= 0);
-	img_init(&w->b);
+	world_begin(w, 0);
 	for (unsigned int i = 0; i < TWICE_CHUNKS; i++) {
 		random_pages(&w->seed, pages, TWICE_PAGES, false);
 		chunks[i] = img_chunk(&w->b, CKF_CODEC_RAW, pages, TWICE_PAGES);
 	}
 	free(pages);
-	file = img_file(&w->b, "pagemap-1.img", "x", 1);
 	for (uint32_t t = 0; t < 2; t++) {
-		img_target(&w->b, CKF_TARGET_TASK, t + 1, file, 0);
+		img_target(&w->b, CKF_TARGET_TASK, t + 1, 0, 0);
 		for (uint64_t i = 0; i < TWICE_CHUNKS - 1; i++)
 			img_op(&w->b, BASE + i * TWICE_PAGES * CKF_PAGE_BYTES,
 			       chunks[i || !t ? i : TWICE_CHUNKS - 1], 0, TWICE_PAGES);
 		img_lanes(&w->b, LANE_OPS);
 	}
-	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
-	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
+	world_end(w, false);
 }
 
 /* Both tasks, one after the other; what the disk brought for the second one. */
@@ -696,6 +700,57 @@ static void test_stalled(void **state)
 	world_fini(&w);
 }
 
+static void tight_plan(struct world *w)
+{
+	uint8_t *pages = malloc(ckf_pages_to_bytes(w->b.idx.max_chunk_pages));
+	uint64_t page = 0;
+	uint32_t chunk;
+	uint16_t nr;
+
+	assert_non_null(pages);
+	for (unsigned int i = 0; i < IMG_TIGHT_CHUNKS; i++, page += nr) {
+		chunk = img_tight_chunk(&w->b, i, pages, &nr);
+		put(w, page, chunk, 0, nr, (char *)pages, 0);
+	}
+	free(pages);
+}
+
+/* Pages that chunks share are read with the first of them, and not once more for each. */
+static void test_tight(void **state)
+{
+	static const uint32_t flags[] = { 0, CKF_FILL_NO_DIRECT, CKF_FILL_NO_HUGE };
+	struct world w;
+
+	(void)state;
+	world_begin(&w, 31);
+	img_target(&w.b, CKF_TARGET_TASK, 1, 0, 0);
+	tight_plan(&w);
+	img_lanes(&w.b, LANE_OPS);
+	world_end(&w, false);
+	for (unsigned int i = 0; i < 2 * 3; i++) {
+		const struct ckf_chunk *c = w.img->idx->chunks;
+		struct ckf_fill_stats stats = { 0 };
+		struct ckf_error err = { 0 };
+		char *area = map_area();
+		struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+
+		assert_true(c[1].pack_off % CKF_PAGE_BYTES);
+		c += IMG_TIGHT_LONGEST;
+		assert_int_equal(ckf_chunk_end(c) - ckf_chunk_first(c),
+				 ckf_pages_to_bytes(w.img->idx->max_chunk_pages + 1u));
+		drop_cache(w.dir_fd);
+		if (fill(&w, &d, 1, flags[i / 2], 1 + i % 2, &stats, &err))
+			fail_msg("road %u: %s", i, err.msg);
+		assert_area(&w, area, 0);
+		/* Three lanes, and a read of its own for the longest: each may begin on a page
+		 * again. */
+		assert_in_range(stats.read_bytes, w.b.idx.pack_bytes - CKF_PAGE_BYTES,
+				w.b.idx.pack_bytes + 3 * CKF_PAGE_BYTES);
+		munmap(area, AREA_BYTES);
+	}
+	world_fini(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -705,7 +760,7 @@ int main(void)
 		cmocka_unit_test(test_flip),	      cmocka_unit_test(test_no_trace),
 		cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_wanted_again),
 		cmocka_unit_test(test_stalled),	      cmocka_unit_test(test_bases),
-		cmocka_unit_test(test_base_broken),
+		cmocka_unit_test(test_base_broken),   cmocka_unit_test(test_tight),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

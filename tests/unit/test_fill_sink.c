@@ -173,10 +173,8 @@ static void close_sinks(struct world *w)
 		mem_sink_ops.close(w->sinks[i]);
 }
 
-static void world_init(struct world *w, uint64_t seed)
+static void world_begin(struct world *w, uint64_t seed)
 {
-	uint32_t file;
-
 	memset(w, 0, sizeof(*w));
 	w->base_fd = -1;
 	print_message("seed %llu\n", (unsigned long long)seed);
@@ -184,11 +182,15 @@ static void world_init(struct world *w, uint64_t seed)
 	assert_non_null(mkdtemp(w->dir));
 	w->dir_fd = open(w->dir, O_RDONLY | O_DIRECTORY);
 	img_init(&w->b);
-	file = img_file(&w->b, "ckfast-gpu-1.img", "x", 1);
-	img_target(&w->b, CKF_TARGET_DEVICE, 1, file, 0);
-	random_plan(w, seed);
+	w->b.packed = seed % 3 < 2;
+	img_file(&w->b, "ckfast-gpu-1.img", "x", 1);
+	img_target(&w->b, CKF_TARGET_DEVICE, 1, 0, 0);
+}
+
+static void world_end(struct world *w, bool based)
+{
 	img_lanes(&w->b, LANE_OPS);
-	if (seed % 2 == 0) {
+	if (based) {
 		assert_int_equal(mkdirat(w->dir_fd, "base", 0700), 0);
 		w->base_fd = openat(w->dir_fd, "base", O_RDONLY | O_DIRECTORY);
 		img_to_base(&w->b, w->base_fd, "base");
@@ -197,6 +199,13 @@ static void world_init(struct world *w, uint64_t seed)
 	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
 	make_model(w);
 	mem_sink_fail(MEM_SINK_ANY, 0);
+}
+
+static void world_init(struct world *w, uint64_t seed)
+{
+	world_begin(w, seed);
+	random_plan(w, seed);
+	world_end(w, seed % 2 == 0);
 }
 
 static void world_fini(struct world *w)
@@ -303,6 +312,51 @@ static void test_roads(void **state)
 		close_sinks(&w);
 		world_fini(&w);
 	}
+}
+
+/* Pages that chunks share are read with the first of them; a slot takes the longest chunk whole. */
+static void test_tight(void **state)
+{
+	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING, CKF_FILL_NO_DIRECT };
+	struct world w;
+	uint8_t *pages = malloc(SLOT_BYTES);
+	uint64_t addr = BASE;
+	uint32_t chunk, zero;
+	uint16_t nr;
+
+	(void)state;
+	assert_non_null(pages);
+	world_begin(&w, 31);
+	zero = img_chunk(&w.b, CKF_CODEC_ZERO, NULL, 1);
+	assert_int_equal(ckf_pages_to_bytes(w.b.idx.max_chunk_pages), SLOT_BYTES);
+	for (unsigned int i = 0; i < IMG_TIGHT_CHUNKS; i++, addr += ckf_pages_to_bytes(nr)) {
+		chunk = img_tight_chunk(&w.b, i, pages, &nr);
+		img_op(&w.b, addr, chunk, 0, nr);
+	}
+	for (; addr < BASE + AREA_BYTES; addr += CKF_PAGE_BYTES)
+		img_op(&w.b, addr, zero, 0, 1);
+	world_end(&w, false);
+	open_sinks(&w, 4);
+	for (unsigned int i = 0; i < 2 * 3; i++) {
+		struct ckf_fill_stats stats = { 0 };
+		struct ckf_error err = { 0 };
+
+		add_dests(&w);
+		if (i < 3)
+			drop_caches(&w);
+		count_all(&w);
+		if (fill(&w, flags[i % 3], 1, &stats, &err))
+			fail_msg("road %u: %s", i, err.msg);
+		assert_clean(&w);
+		assert_dests(&w);
+		/* The longest has a slot and a read of its own. */
+		assert_in_range(stats.read_bytes, w.b.idx.pack_bytes - CKF_PAGE_BYTES,
+				w.b.idx.pack_bytes + CKF_PAGE_BYTES);
+		free_dests(&w);
+	}
+	close_sinks(&w);
+	world_fini(&w);
+	free(pages);
 }
 
 /* A byte of the pack that changed is told, on all roads, and before the fill says that all is well.
@@ -559,6 +613,7 @@ int main(void)
 		cmocka_unit_test(test_roads),	 cmocka_unit_test(test_bad_checksum),
 		cmocka_unit_test(test_failures), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_file),	 cmocka_unit_test(test_stalled),
+		cmocka_unit_test(test_tight),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,19 @@ static const struct entry entries_1[] = {
 	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789 },
 };
 
+static const struct area areas_2[] = {
+	{ CKF_TARGET_TASK, 0, 5, 0x10000, 41, 0x2f7cab982eb76470 },
+	{ CKF_TARGET_TASK, 0, 5, 0x40000, 96, 0x3bc68548e08300c1 },
+};
+
+static const struct entry entries_2[] = {
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789 },
+	{ "mm-5.img", 1, 82, 0x28d57ff9a8f39a70, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pagemap-5.img", 1, 98, 0xfac62f276c6176ab, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pages-1.img", 2, 675840, 0x74cbcd818b844cb9, 0644, 0, 0, 1700000000, 123456789 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789 },
+};
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static struct version {
@@ -116,6 +129,8 @@ static struct version {
 	  COUNT(areas_0), entries_0, COUNT(entries_0) },
 	{ "tests/golden/v1.1/fast", 1, 0x1de86260bafa9d40, 0x3273aad07ca20b9c, 351, areas_1,
 	  COUNT(areas_1), entries_1, COUNT(entries_1) },
+	{ "tests/golden/v1.2/fast", 2, 0xdecf43f91706280a, 0xe8cb61d0742f8817, 93, areas_2,
+	  COUNT(areas_2), entries_2, COUNT(entries_2) },
 };
 
 struct golden {
@@ -417,13 +432,13 @@ static void test_extract(void **state)
 }
 
 #define OF(test, i) cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, &versions[i])
-#define BOTH(test) OF(test, 0), OF(test, 1)
+#define EACH(test) OF(test, 0), OF(test, 1), OF(test, 2)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BOTH(test_unchanged), BOTH(test_verify), BOTH(test_entries), BOTH(test_fill),
-		OF(test_inherit, 0),  BOTH(test_encode), BOTH(test_extract),
+		EACH(test_unchanged), EACH(test_verify), EACH(test_entries), EACH(test_fill),
+		OF(test_inherit, 0),  EACH(test_encode), EACH(test_extract),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

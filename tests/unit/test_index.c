@@ -149,6 +149,10 @@ static void test_sample(void **state)
 	img_sample(&b);
 	check_round_trip(&b);
 	assert_true(b.idx.incompat == (CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD));
+	/* One chunk follows the other without a gap. */
+	b.idx.chunks[4].pack_off = b.idx.chunks[3].pack_off + b.idx.chunks[3].stored_bytes;
+	check_round_trip(&b);
+	assert_true(b.idx.incompat == (CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_PACKED));
 	img_fini(&b);
 }
 

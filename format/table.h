@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory for tables that may be large. */
+#ifndef CKF_TABLE_H
+#define CKF_TABLE_H
+
+#include <stddef.h>
+
+/*
+ * As malloc(), and for free(). 2 MiB and more lie in huge pages where the kernel gives them: the
+ * index of an image of 16 GiB takes 20 MiB, and most of the time to read it would go into page
+ * faults. A process that is forked has less to copy, too.
+ */
+void *ckf_table_alloc(size_t bytes);
+
+#endif
