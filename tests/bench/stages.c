@@ -8,7 +8,7 @@
  *	hash	the test for zeros, and the checksums of pages and of chunks
  *	sum	the checksum of the files, which can only be made by one thread
  *	again	AGAIN bytes read once more and compared: what was found to be equal
- *	encode	ENCODED bytes that are not zero, in chunks of 28 pages
+ *	encode	ENCODED bytes that are not zero, in chunks of 16 pages
  *	write	WRITTEN bytes to OUT, and until they are on the disk
  */
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 #include "../progs/prog.h"
 
 #define PIECE_BYTES ((size_t)2 << 20)
-#define CHUNK_PAGES 28u
+#define CHUNK_PAGES 16u
 #define CHUNK_BYTES ((size_t)CHUNK_PAGES * CKF_PAGE_BYTES)
 #define DEPTH 8
 #define MAX_THREADS 64
