@@ -93,7 +93,7 @@ AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
-	 build/progs/gpudtest
+	 build/progs/gpudtest build/progs/stages
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked) build/bin/cuda-checkpoint
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
@@ -212,6 +212,8 @@ build/progs/bare: PROG_FLAGS := -luring
 build/progs/cudaprog: tests/gpu/cudaprog.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)
+build/progs/stages: tests/bench/stages.c convert/encode.c convert/model.c build/libckfast.a
+build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/cuapp-linked: build/stub/libcuda.so.1
 build/stub/cuapp-linked: PROG_FLAGS := -DLINKED

@@ -11,6 +11,7 @@
 #include "../format/ckf_sum.h"
 #include "../loader/ckf_image.h"
 #include "../loader/io_util.h"
+#include "../loader/out_file.h"
 #include "ckf_convert.h"
 #include "files.h"
 #include "output.h"
@@ -47,8 +48,8 @@ struct extract {
 	/* For pages files. */
 	struct ckf_pool *pool;
 	struct ckf_sum *sum;
-	int *pack_fds; /* by base of the chunks */
-	int file_fd;   /* the one being written */
+	int *pack_fds;		  /* by base of the chunks */
+	struct ckf_out_file file; /* the one being written */
 	struct batch batches[MAX_BATCHES];
 	unsigned int nr_batches;
 	uint8_t *data;
@@ -151,7 +152,7 @@ static void run_batch(struct ckf_job *job, struct ckf_worker *w)
 					      w->codec, w->scratch, b->data + at, &b->err);
 		/* Zero chunks stay holes: an index of zeros alone cannot fill the disk. */
 		if (!b->ret && idx->chunks[chunk].codec != CKF_CODEC_ZERO)
-			b->ret = ckf_pwrite_all(x->file_fd, b->data + at, bytes, b->off + at);
+			b->ret = ckf_out_file_write(&x->file, b->data + at, bytes, b->off + at);
 		at += bytes;
 	}
 }
@@ -237,21 +238,23 @@ static int write_batches(struct extract *x, const struct ckf_file *f)
 
 static int extract_pages(struct extract *x, const struct ckf_file *f)
 {
-	int ret;
+	int fd, ret;
 
-	x->file_fd = ckf_output_create(&x->out, f->name, x->err);
-	if (x->file_fd < 0)
-		return x->file_fd;
-	if (ftruncate(x->file_fd, (off_t)f->size_bytes))
+	fd = ckf_output_create(&x->out, f->name, x->err);
+	if (fd < 0)
+		return fd;
+	ckf_out_file_init(&x->file, fd, false);
+	if (ftruncate(fd, (off_t)f->size_bytes))
 		ret = ckf_error_set(x->err, -errno, "cannot write %s: %s", f->name,
 				    strerror(errno));
 	else
 		ret = write_batches(x, f);
+	ckf_out_file_fini(&x->file);
 	if (ret) {
-		close(x->file_fd);
+		close(fd);
 		return ret;
 	}
-	return finish_file(x, f, x->file_fd);
+	return finish_file(x, f, fd);
 }
 
 /* What pages files need: threads and buffers, for as many batches as there can be. */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "../loader/io_util.h"
+#include "../loader/out_file.h"
 #include "build.h"
 #include "files.h"
 #include "pool.h"
@@ -39,8 +40,9 @@ struct flatten {
 	struct ckf_error *err;
 	struct ckf_image *img;
 	struct ckf_output out;
-	int *pack_fds;	      /* to read from */
-	int pack_fd;	      /* to write to */
+	int *pack_fds; /* to read from */
+	int pack_fd;   /* to write to */
+	struct ckf_out_file pack;
 	struct ckf_index idx; /* of the result; its tables are those of img, but for the chunks */
 	struct ckf_pool *pool;
 	struct batch batches[MAX_BATCHES];
@@ -82,7 +84,7 @@ static size_t chunk_bytes(const struct flatten *f)
 static void run_batch(struct ckf_job *job, struct ckf_worker *w)
 {
 	struct batch *b = (struct batch *)job;
-	const struct flatten *f = b->f;
+	struct flatten *f = b->f;
 	uint8_t *data = w->scratch, *stored = w->scratch + chunk_bytes(f);
 
 	for (uint64_t i = b->first; i < b->first + b->nr && !b->ret; i++) {
@@ -94,8 +96,8 @@ static void run_batch(struct ckf_job *job, struct ckf_worker *w)
 					      data, &b->err);
 		if (b->ret)
 			return;
-		b->ret = ckf_pwrite_all(f->pack_fd, from->codec == CKF_CODEC_RAW ? data : stored,
-					from->stored_bytes, f->idx.chunks[i].pack_off);
+		b->ret = ckf_out_file_write(&f->pack, from->codec == CKF_CODEC_RAW ? data : stored,
+					    from->stored_bytes, f->idx.chunks[i].pack_off);
 		if (b->ret)
 			ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
 				      strerror(-b->ret));
@@ -179,6 +181,7 @@ static int copy_pack(struct flatten *f)
 	f->pack_fd = ckf_output_create(&f->out, CKF_PACK_NAME, f->err);
 	if (f->pack_fd < 0)
 		return f->pack_fd;
+	ckf_out_file_init(&f->pack, f->pack_fd, true);
 	ret = ckf_image_open_packs(f->img, f->img->dir_fd, &f->pack_fds, f->err);
 	if (!ret)
 		ret = ckf_pool_start(&f->pool, ckf_pool_threads(f->opts.threads),
@@ -187,6 +190,7 @@ static int copy_pack(struct flatten *f)
 		ret = copy_chunks(f);
 	/* No job may run on when the files are closed. */
 	ckf_pool_stop(f->pool);
+	ckf_out_file_fini(&f->pack);
 	if (!ret)
 		ret = ckf_write_index(&f->out, &f->idx, f->pack_fd, &idx_bytes, f->err);
 	if (ret) {

@@ -3,10 +3,14 @@
  * Blocks of pages go round a ring of buffers. Each passes, in order:
  *
  *	read	(thread)  its pages are read and hashed
+ *	sum	(another) the checksum of the file goes on, which can only be made in order
  *	cut	(caller)  chunks are cut off; pages of an unfinished one go to the next block
  *	encode	(thread)  chunks that look like earlier ones are compared, others encoded in place
  *	place	(caller)  chunks get numbers and places, the tables grow
  *	write	(thread)  new chunks are written to the pack
+ *
+ * What lies on a disk and not in the page cache is read before by a thread that has several blocks
+ * in flight (reader.h).
  *
  * A buffer holds either the pages of a block or what they became, never both.
  */
@@ -16,69 +20,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "../format/ckf_sum.h"
 #include "../loader/io_util.h"
-#include "encode.h"
-#include "pipeline.h"
+#include "block.h"
 
-#define BLOCK_PAGES 512u
-#define CARRY_PAGES CKF_CUT_MAX_PAGES /* room in front, for what the block before left over */
-#define BUF_PAGES (CARRY_PAGES + BLOCK_PAGES)
-#define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 2)
+#define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 4)
 #define PROGRESS_NS 200000000ull
 #define ZSTD_LEAN_LEVEL 6
 #define ZSTD_SLOW_THREADS 8
 
-/* A chunk of a block. match and rec are records of the dedup table, or CKF_DEDUP_NONE. */
-struct part {
-	uint32_t first; /* page in the buffer */
-	uint16_t nr_pages;
-	bool zero;
-	bool direct;
-	struct ckf_encoded stored;
-	uint64_t checksum;
-	uint32_t chunk; /* its number, once it is placed, if it is stored by this block */
-	uint32_t match; /* record that it may be equal to, until encode finds that it is not */
-	uint32_t rec;	/* its own record */
-	int64_t base;	/* position in the bases where its bytes are; below 0: nowhere */
-};
-
-struct block {
-	struct ckf_job job; /* first: the job is the block */
-	struct pipeline *p;
-	struct ckf_stream *stream;
-	bool last; /* of its stream */
-	struct ckf_cursor from;
-	uint32_t nr_pages;
-	uint32_t first; /* page in the buffer, after the cut */
-	uint8_t *data;	/* BUF_PAGES pages */
-	uint64_t *hash; /* per page; 0 for a zero page */
-	bool *zero;
-	struct part *parts;
-	uint32_t nr_parts;
-	struct ckf_new_chunk *fresh; /* once placed, in the order of the pack; tag is the part */
-	uint32_t nr_fresh;
-	int ret; /* of the job, with err */
-	struct ckf_error err;
-};
-
 struct pipeline {
-	const struct ckf_pipeline_opts *opts;
-	struct ckf_encode_opts encode;
+	struct ckf_shared s;
 	struct ckf_build *build;
-	struct ckf_pool *pool;
-	struct ckf_dedup *dedup;
-	struct ckf_sum *sum;
 
-	struct block blocks[MAX_BLOCKS];
+	struct ckf_block blocks[MAX_BLOCKS];
 	unsigned int nr_blocks;
 	uint8_t *data;
 	size_t data_bytes;
-	/* Blocks ever begun, cut, placed and finished, each at most the one before. */
+	/* Blocks ever begun, summed up, cut, placed and finished, each at most the one before. */
 	uint64_t begun;
+	uint64_t summed;
 	uint64_t cut;
 	uint64_t placed;
 	uint64_t finished;
@@ -86,6 +49,9 @@ struct pipeline {
 	/* Where reading is. */
 	struct ckf_stream *read_stream;
 	struct ckf_cursor read_cursor;
+	struct ckf_reader *reader; /* NULL until a stream is read directly */
+	bool no_reader;
+	bool direct_read; /* the stream is */
 	bool no_more;
 
 	/* Where cutting is: reset with each stream. */
@@ -94,8 +60,8 @@ struct pipeline {
 	struct ckf_cursor direct_cursor; /* of the pages that go into the cutter */
 	struct ckf_cursor chunk_cursor;	 /* of the chunks that come out of it */
 	bool direct;			 /* the open chunk is */
-	uint8_t *carry;			 /* CARRY_PAGES pages: an unfinished chunk */
-	uint64_t carry_hash[CARRY_PAGES];
+	uint8_t *carry;			 /* CKF_CARRY_PAGES pages: an unfinished chunk */
+	uint64_t carry_hash[CKF_CARRY_PAGES];
 	uint32_t nr_carry;
 
 	/* Where placing is. */
@@ -107,240 +73,87 @@ struct pipeline {
 	uint64_t progress_ns;
 };
 
-/* Where the pages of a block or of an earlier chunk are. */
-struct place {
-	struct ckf_origin origin;
-	struct ckf_extent extents[BLOCK_PAGES];
-	uint32_t nr;
-};
-
-static uint8_t *page_at(const struct block *b, uint32_t page)
-{
-	return b->data + (size_t)page * CKF_PAGE_BYTES;
-}
-
-static int read_extent(const struct ckf_origin *o, int fd, uint8_t *dst, const struct ckf_extent *x,
-		       struct ckf_error *err)
-{
-	uint64_t off = ckf_pages_to_bytes(x->page), bytes = ckf_pages_to_bytes(x->nr_pages);
-	char name[CKF_ORIGIN_NAME_BYTES];
-	int ret;
-
-	/* Large parts of device memory were never written. */
-	if (o->device && ckf_is_hole(fd, off, bytes)) {
-		memset(dst, 0, (size_t)bytes);
-		return 0;
-	}
-	ret = ckf_pread_all(fd, dst, (size_t)bytes, off);
-	if (!ret)
-		return 0;
-	ckf_origin_name(o, name);
-	if (ret == -EBADMSG)
-		return ckf_error_rule(err, -EBADMSG, name, -1, off,
-				      "the file ends before the pages of its pagemap do");
-	return ckf_error_set(err, ret, "cannot read %s: %s", name, strerror(-ret));
-}
-
-/* The extents of the next nr_pages pages; what lies together in the file is one. */
-static uint32_t get_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ckf_extent *x)
-{
-	struct ckf_span span;
-	uint32_t nr = 0;
-
-	while (nr_pages) {
-		ckf_cursor_next(cur, nr_pages, &span);
-		nr_pages -= (uint32_t)span.nr_pages;
-		if (nr && x[nr - 1].page + x[nr - 1].nr_pages == span.file_page)
-			x[nr - 1].nr_pages += span.nr_pages;
-		else
-			x[nr++] = (struct ckf_extent){ .page = span.file_page,
-						       .nr_pages = span.nr_pages };
-	}
-	return nr;
-}
-
-static int read_place(const struct pipeline *p, const struct place *at, uint8_t *dst,
-		      struct ckf_error *err)
-{
-	int fd, ret = 0;
-
-	if (!at->nr)
-		return 0;
-	fd = ckf_chain_open_pages(p->opts->chain, &at->origin, err);
-	if (fd < 0)
-		return fd;
-	for (uint32_t i = 0; i < at->nr && !ret; i++) {
-		ret = read_extent(&at->origin, fd, dst, &at->extents[i], err);
-		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);
-	}
-	close(fd);
-	return ret;
-}
-
-static void run_read(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-	struct place at = { .origin = b->stream->origin };
-	struct ckf_cursor cur = b->from;
-
-	(void)w;
-	at.nr = get_extents(&cur, b->nr_pages, at.extents);
-	b->ret = read_place(b->p, &at, page_at(b, CARRY_PAGES), &b->err);
-	if (b->ret)
-		return;
-	for (uint32_t i = CARRY_PAGES; i < CARRY_PAGES + b->nr_pages; i++) {
-		b->zero[i] = ckf_is_zero(page_at(b, i), CKF_PAGE_BYTES);
-		b->hash[i] = b->zero[i] ? 0 : ckf_hash64(page_at(b, i), CKF_PAGE_BYTES);
-	}
-}
-
-/* 1 when the part's pages are those of the record that it matches, 0 when not, -errno. */
-static int compare_match(struct block *b, const struct part *part, struct ckf_worker *w)
-{
-	uint64_t pages = 0;
-	struct place at;
-	int nr, ret;
-
-	nr = ckf_dedup_origin(b->p->dedup, part->match, &at.origin, at.extents, BLOCK_PAGES);
-	if (nr < 0)
-		return nr;
-	at.nr = (uint32_t)nr;
-	for (uint32_t i = 0; i < at.nr; i++)
-		pages += at.extents[i].nr_pages;
-	if (pages != part->nr_pages)
-		return 0;
-	ret = read_place(b->p, &at, w->scratch, &b->err);
-	if (ret)
-		return ret;
-	return !memcmp(w->scratch, page_at(b, part->first), (size_t)ckf_pages_to_bytes(pages));
-}
-
-static int64_t find_in_bases(struct block *b, const struct part *part, struct ckf_worker *w)
-{
-	const struct ckf_chunk want = { .checksum = part->checksum, .nr_pages = part->nr_pages };
-
-	return ckf_bases_find(b->p->opts->bases, &want, page_at(b, part->first), w, &b->err);
-}
-
-static int encode_part(struct block *b, struct part *part, struct ckf_worker *w)
-{
-	uint8_t *data = page_at(b, part->first);
-	struct ckf_encode_opts opts = b->p->encode;
-	int ret;
-
-	if (part->zero)
-		return 0;
-	if (part->match != CKF_DEDUP_NONE) {
-		ret = compare_match(b, part, w);
-		if (ret)
-			return ret < 0 ? ret : 0;
-		part->match = CKF_DEDUP_NONE;
-	}
-	if (part->direct)
-		opts.codec = CKF_CODEC_RAW;
-	part->checksum = ckf_hash64(data, (size_t)ckf_pages_to_bytes(part->nr_pages));
-	if (b->p->opts->bases && !part->direct) {
-		part->base = find_in_bases(b, part, w);
-		if (part->base != -ENOENT)
-			return part->base < 0 ? (int)part->base : 0;
-	}
-	ret = ckf_encode_chunk(w, &opts, data, part->nr_pages, &part->stored);
-	if (ret)
-		ckf_error_set(&b->err, ret, "cannot compress: %s", strerror(-ret));
-	return ret;
-}
-
-static void run_encode(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-
-	for (uint32_t i = 0; i < b->nr_parts && !b->ret; i++)
-		b->ret = encode_part(b, &b->parts[i], w);
-}
-
-static int write_iov(int fd, struct iovec *iov, int nr, uint64_t off)
-{
-	ssize_t n;
-
-	while (nr) {
-		n = pwritev(fd, iov, nr, (off_t)off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) /* 0: some file systems in user space */
-			return n ? -errno : -EIO;
-		off += (uint64_t)n;
-		while (nr && (size_t)n >= iov->iov_len) {
-			n -= (ssize_t)iov->iov_len;
-			iov++;
-			nr--;
-		}
-		if (nr) {
-			iov->iov_base = (uint8_t *)iov->iov_base + n;
-			iov->iov_len -= (size_t)n;
-		}
-	}
-	return 0;
-}
-
-/* Writes the new chunks of a block, those that follow each other in the pack at once. */
-static void run_write(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct block *b = (struct block *)job;
-	struct iovec iov[BUF_PAGES];
-	uint64_t off = 0, end = 0;
-	int nr = 0;
-
-	(void)w;
-	for (uint32_t i = 0; i <= b->nr_fresh && !b->ret; i++) {
-		const struct ckf_chunk *c = i < b->nr_fresh ? &b->fresh[i].chunk : NULL;
-
-		if (nr && (!c || c->pack_off != end)) {
-			b->ret = write_iov(b->p->opts->pack_fd, iov, nr, off);
-			/* To the disk now, so that the end has little left to wait for. */
-			sync_file_range(b->p->opts->pack_fd, (off_t)off, (off_t)(end - off),
-					SYNC_FILE_RANGE_WRITE);
-			nr = 0;
-		}
-		if (!c)
-			break;
-		if (!nr)
-			off = c->pack_off;
-		iov[nr++] = (struct iovec){ page_at(b, b->parts[b->fresh[i].tag].first),
-					    c->stored_bytes };
-		end = c->pack_off + c->stored_bytes;
-	}
-	if (b->ret)
-		ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
-			      strerror(-b->ret));
-}
-
-static void submit(struct pipeline *p, struct block *b,
+static void submit(struct pipeline *p, struct ckf_block *b,
 		   void (*run)(struct ckf_job *, struct ckf_worker *))
 {
 	b->job.run = run;
-	ckf_pool_submit(p->pool, &b->job);
+	ckf_pool_submit(p->s.pool, &b->job);
+}
+
+/*
+ * Decides how a stream is read. Pages of parents lie all over their files, and most device memory
+ * is holes.
+ */
+static int choose_read(struct pipeline *p, struct ckf_error *err)
+{
+	const struct ckf_stream *s = p->read_stream;
+	int fd;
+
+	p->direct_read = false;
+	if (p->no_reader || s->origin.level || s->origin.device || !s->nr_pages)
+		return 0;
+	fd = ckf_chain_open_pages(p->s.opts->chain, &s->origin, err);
+	if (fd < 0)
+		return fd;
+	p->direct_read = !ckf_fd_is_cached(fd, ckf_pages_to_bytes(s->nr_pages)) &&
+			 !fcntl(fd, F_SETFL, O_DIRECT);
+	close(fd);
+	if (!p->direct_read || p->reader)
+		return 0;
+	p->no_reader = ckf_reader_start(&p->reader) != 0;
+	p->direct_read = !p->no_reader;
+	return 0;
+}
+
+static int start_read(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
+{
+	int fd;
+
+	if (!p->direct_read) {
+		submit(p, b, ckf_block_read);
+		return 0;
+	}
+	fd = ckf_chain_open_pages(p->s.opts->chain, &b->stream->origin, err);
+	if (fd < 0)
+		return fd;
+	/* It could be done before; if not, the read is an indirect one. */
+	(void)fcntl(fd, F_SETFL, O_DIRECT);
+	b->job.run = ckf_block_hash;
+	ckf_pool_announce(p->s.pool, &b->job);
+	b->read = (struct ckf_read){
+		.fd = fd,
+		.iov = { ckf_block_page(b, CKF_CARRY_PAGES),
+			 (size_t)ckf_pages_to_bytes(b->nr_pages) },
+		.off = ckf_pages_to_bytes(b->from.page),
+		.done = ckf_block_read_done,
+	};
+	ckf_reader_submit(p->reader, &b->read);
+	return 0;
 }
 
 /* 1 when a block was begun, 0 when there is no more to read, -errno. */
 static int begin_block(struct pipeline *p, struct ckf_error *err)
 {
-	struct block *b = &p->blocks[p->begun % p->nr_blocks];
+	struct ckf_block *b = &p->blocks[p->begun % p->nr_blocks];
 	struct ckf_span span;
 	uint64_t n;
 	int ret;
 
 	if (!p->read_stream) {
-		ret = p->opts->next_stream(p->opts->arg, &p->read_stream, err);
+		ret = p->s.opts->next_stream(p->s.opts->arg, &p->read_stream, err);
 		if (ret <= 0) {
 			p->no_more = true;
 			return ret;
 		}
 		ckf_cursor_init(&p->read_cursor, p->read_stream);
+		ret = choose_read(p, err);
+		if (ret)
+			return ret;
 	}
 	n = p->read_stream->nr_pages - p->read_cursor.page;
 	b->stream = p->read_stream;
 	b->from = p->read_cursor;
-	b->nr_pages = (uint32_t)(n < BLOCK_PAGES ? n : BLOCK_PAGES);
+	b->nr_pages = (uint32_t)(n < CKF_BLOCK_PAGES ? n : CKF_BLOCK_PAGES);
 	b->last = n == b->nr_pages;
 	b->nr_parts = 0;
 	b->ret = 0;
@@ -350,21 +163,21 @@ static int begin_block(struct pipeline *p, struct ckf_error *err)
 	if (b->last)
 		p->read_stream = NULL;
 	p->begun++;
-	submit(p, b, run_read);
-	return 1;
+	ret = start_read(p, b, err);
+	return ret ? ret : 1;
 }
 
 /* A chunk is complete: looks for an equal one, and remembers it if there is none. */
-static int add_part(struct pipeline *p, struct block *b, const struct ckf_cut_piece *piece,
+static int add_part(struct pipeline *p, struct ckf_block *b, const struct ckf_cut_piece *piece,
 		    struct ckf_error *err)
 {
 	struct ckf_extent x[CKF_CUT_MAX_PAGES];
-	struct part *part = &b->parts[b->nr_parts];
-	uint32_t nr = get_extents(&p->chunk_cursor, piece->nr_pages, x);
+	struct ckf_part *part = &b->parts[b->nr_parts];
+	uint32_t nr = ckf_cursor_extents(&p->chunk_cursor, piece->nr_pages, x);
 	uint64_t key;
 	int64_t rec;
 
-	*part = (struct part){
+	*part = (struct ckf_part){
 		.first = b->nr_parts ? part[-1].first + part[-1].nr_pages : b->first,
 		.nr_pages = piece->nr_pages,
 		.zero = piece->zero,
@@ -377,17 +190,17 @@ static int add_part(struct pipeline *p, struct block *b, const struct ckf_cut_pi
 	if (piece->zero)
 		return 0;
 	key = ckf_sum_key(b->hash + part->first, part->nr_pages, part->direct);
-	part->match = ckf_dedup_find(p->dedup, key);
+	part->match = ckf_dedup_find(p->s.dedup, key);
 	if (part->match != CKF_DEDUP_NONE)
 		return 0;
-	rec = ckf_dedup_add(p->dedup, key, &b->stream->origin, x, nr);
+	rec = ckf_dedup_add(p->s.dedup, key, &b->stream->origin, x, nr);
 	if (rec < 0)
 		return ckf_error_set(err, (int)rec, "no memory for the table of chunks");
 	part->rec = (uint32_t)rec;
 	return 0;
 }
 
-static int flush_cutter(struct pipeline *p, struct block *b, struct ckf_error *err)
+static int flush_cutter(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
 	struct ckf_cut_piece pieces[2];
 	unsigned int n = ckf_cut_flush(&p->cutter, pieces);
@@ -399,7 +212,7 @@ static int flush_cutter(struct pipeline *p, struct block *b, struct ckf_error *e
 }
 
 /* Feeds the pages of one span, none of which borders on another kind of memory. */
-static int cut_span(struct pipeline *p, struct block *b, uint32_t page, uint32_t nr_pages,
+static int cut_span(struct pipeline *p, struct ckf_block *b, uint32_t page, uint32_t nr_pages,
 		    struct ckf_error *err)
 {
 	struct ckf_cut_piece piece;
@@ -418,27 +231,27 @@ static int cut_span(struct pipeline *p, struct block *b, uint32_t page, uint32_t
 }
 
 /* The buffer begins with what the block before left over, and ends with what the next one gets. */
-static void take_carry(struct pipeline *p, struct block *b)
+static void take_carry(struct pipeline *p, struct ckf_block *b)
 {
-	b->first = CARRY_PAGES - p->nr_carry;
-	memcpy(page_at(b, b->first), p->carry, (size_t)ckf_pages_to_bytes(p->nr_carry));
+	b->first = CKF_CARRY_PAGES - p->nr_carry;
+	memcpy(ckf_block_page(b, b->first), p->carry, (size_t)ckf_pages_to_bytes(p->nr_carry));
 	memcpy(b->hash + b->first, p->carry_hash, p->nr_carry * sizeof(*b->hash));
 }
 
-static void give_carry(struct pipeline *p, const struct block *b)
+static void give_carry(struct pipeline *p, const struct ckf_block *b)
 {
 	uint32_t first;
 
 	p->nr_carry = ckf_cut_pending(&p->cutter);
-	first = CARRY_PAGES + b->nr_pages - p->nr_carry;
-	memcpy(p->carry, page_at(b, first), (size_t)ckf_pages_to_bytes(p->nr_carry));
+	first = CKF_CARRY_PAGES + b->nr_pages - p->nr_carry;
+	memcpy(p->carry, ckf_block_page(b, first), (size_t)ckf_pages_to_bytes(p->nr_carry));
 	memcpy(p->carry_hash, b->hash + first, p->nr_carry * sizeof(*b->hash));
 }
 
-static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
+static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
 	struct ckf_build_pages *pages = &p->build->pages[b->stream->target];
-	uint32_t page = CARRY_PAGES, end = CARRY_PAGES + b->nr_pages;
+	uint32_t page = CKF_CARRY_PAGES, end = CKF_CARRY_PAGES + b->nr_pages;
 	struct ckf_span span;
 	int ret = 0;
 
@@ -447,13 +260,10 @@ static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
 		ckf_cut_init(&p->cutter);
 		ckf_cursor_init(&p->direct_cursor, b->stream);
 		ckf_cursor_init(&p->chunk_cursor, b->stream);
-		ckf_sum_reset(p->sum);
 		p->direct = false;
 		p->nr_carry = 0;
 	}
 	take_carry(p, b);
-	if (!b->stream->origin.level)
-		ckf_sum_update(p->sum, page_at(b, page), (size_t)ckf_pages_to_bytes(b->nr_pages));
 	while (!ret && page < end) {
 		ckf_cursor_next(&p->direct_cursor, end - page, &span);
 		if (span.direct != p->direct)
@@ -471,17 +281,18 @@ static int cut_block(struct pipeline *p, struct block *b, struct ckf_error *err)
 	if (b->last) {
 		p->cut_open = false;
 		if (!b->stream->origin.level)
-			pages->checksum = ckf_sum_value(p->sum);
+			pages->checksum = b->checksum;
 	}
 	p->cut++;
-	submit(p, b, run_encode);
+	submit(p, b, ckf_block_encode);
 	return 0;
 }
 
 /* The number of a chunk that lies in a base: a new one, or the one that it has got before. */
-static int64_t place_base_chunk(struct pipeline *p, const struct part *part, struct ckf_error *err)
+static int64_t place_base_chunk(struct pipeline *p, const struct ckf_part *part,
+				struct ckf_error *err)
 {
-	struct ckf_bases *bases = p->opts->bases;
+	struct ckf_bases *bases = p->s.opts->bases;
 	uint32_t *number = ckf_bases_number(bases, (uint64_t)part->base);
 	int64_t n;
 
@@ -495,13 +306,13 @@ static int64_t place_base_chunk(struct pipeline *p, const struct part *part, str
 }
 
 /* Places the chunks that the block stores. */
-static int place_fresh(struct pipeline *p, struct block *b, struct ckf_error *err)
+static int place_fresh(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
 	int ret;
 
 	b->nr_fresh = 0;
 	for (uint32_t i = 0; i < b->nr_parts; i++) {
-		const struct part *part = &b->parts[i];
+		const struct ckf_part *part = &b->parts[i];
 
 		if (part->zero || part->match != CKF_DEDUP_NONE || part->base >= 0)
 			continue;
@@ -519,7 +330,7 @@ static int place_fresh(struct pipeline *p, struct block *b, struct ckf_error *er
 	return ret;
 }
 
-static int place_part(struct pipeline *p, const struct part *part, uint32_t *chunk,
+static int place_part(struct pipeline *p, const struct ckf_part *part, uint32_t *chunk,
 		      struct ckf_error *err)
 {
 	uint64_t bytes = ckf_pages_to_bytes(part->nr_pages);
@@ -532,7 +343,7 @@ static int place_part(struct pipeline *p, const struct part *part, uint32_t *chu
 	}
 	if (part->match != CKF_DEDUP_NONE) {
 		p->build->dup_bytes += bytes;
-		*chunk = ckf_dedup_chunk(p->dedup, part->match);
+		*chunk = ckf_dedup_chunk(p->s.dedup, part->match);
 		return 0;
 	}
 	if (part->base >= 0)
@@ -541,19 +352,19 @@ static int place_part(struct pipeline *p, const struct part *part, uint32_t *chu
 		return (int)n;
 	*chunk = (uint32_t)n;
 	if (part->rec != CKF_DEDUP_NONE)
-		ckf_dedup_set_chunk(p->dedup, part->rec, *chunk);
+		ckf_dedup_set_chunk(p->s.dedup, part->rec, *chunk);
 	return 0;
 }
 
-static void end_stream(struct pipeline *p, struct block *b)
+static void end_stream(struct pipeline *p, struct ckf_block *b)
 {
-	p->opts->stream_done(p->opts->arg, b->stream);
+	p->s.opts->stream_done(p->s.opts->arg, b->stream);
 	ckf_stream_free(b->stream);
 	b->stream = NULL;
 	p->place_open = false;
 }
 
-static int place_block(struct pipeline *p, struct block *b, struct ckf_error *err)
+static int place_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
 	uint32_t chunk = 0;
 	int ret;
@@ -578,11 +389,21 @@ static int place_block(struct pipeline *p, struct block *b, struct ckf_error *er
 	if (b->last)
 		end_stream(p, b);
 	p->placed++;
-	submit(p, b, run_write);
+	submit(p, b, ckf_block_write);
 	return 0;
 }
 
-static int take_error(const struct block *b, struct ckf_error *err)
+/* Pages from parents are in no file of this dump. */
+static void sum_block(struct pipeline *p, struct ckf_block *b)
+{
+	p->summed++;
+	if (b->stream->origin.level)
+		return;
+	b->job.run = ckf_block_sum;
+	ckf_pool_submit_serial(p->s.pool, &b->job);
+}
+
+static int take_error(const struct ckf_block *b, struct ckf_error *err)
 {
 	if (b->ret && b->err.code)
 		return ckf_error_set(err, b->ret, "%s", b->err.msg);
@@ -590,12 +411,12 @@ static int take_error(const struct block *b, struct ckf_error *err)
 }
 
 /* The block at a place of the ring, if its job has ended; *ret is then that of the job. */
-static struct block *ready_block(struct pipeline *p, uint64_t at, uint64_t before, int *ret,
-				 struct ckf_error *err)
+static struct ckf_block *ready_block(struct pipeline *p, uint64_t at, uint64_t before, int *ret,
+				     struct ckf_error *err)
 {
-	struct block *b = &p->blocks[at % p->nr_blocks];
+	struct ckf_block *b = &p->blocks[at % p->nr_blocks];
 
-	if (at == before || !ckf_pool_done(p->pool, &b->job))
+	if (at == before || !ckf_pool_done(p->s.pool, &b->job))
 		return NULL;
 	*ret = take_error(b, err);
 	return b;
@@ -604,7 +425,7 @@ static struct block *ready_block(struct pipeline *p, uint64_t at, uint64_t befor
 /* Does one thing that can be done now. 1, 0 when there is none, -errno. */
 static int step(struct pipeline *p, struct ckf_error *err)
 {
-	struct block *b;
+	struct ckf_block *b;
 	int ret = 0;
 
 	if (ready_block(p, p->finished, p->placed, &ret, err)) {
@@ -617,10 +438,16 @@ static int step(struct pipeline *p, struct ckf_error *err)
 			ret = place_block(p, b, err);
 		return ret ? ret : 1;
 	}
-	b = ready_block(p, p->cut, p->begun, &ret, err);
+	b = ready_block(p, p->cut, p->summed, &ret, err);
 	if (b) {
 		if (!ret)
 			ret = cut_block(p, b, err);
+		return ret ? ret : 1;
+	}
+	b = ready_block(p, p->summed, p->begun, &ret, err);
+	if (b) {
+		if (!ret)
+			sum_block(p, b);
 		return ret ? ret : 1;
 	}
 	if (!p->no_more && p->begun - p->finished < p->nr_blocks)
@@ -630,7 +457,7 @@ static int step(struct pipeline *p, struct ckf_error *err)
 
 static int check_user(struct pipeline *p, struct ckf_error *err)
 {
-	const struct ckf_convert_opts *u = p->opts->user;
+	const struct ckf_convert_opts *u = p->s.opts->user;
 	struct ckf_progress progress;
 
 	if (u->stop && u->stop(u->arg))
@@ -640,7 +467,7 @@ static int check_user(struct pipeline *p, struct ckf_error *err)
 	p->progress_ns = ckf_now_ns();
 	progress = (struct ckf_progress){
 		.done_bytes = p->build->done_bytes,
-		.total_bytes = p->opts->total_bytes,
+		.total_bytes = p->s.opts->total_bytes,
 		.stored_bytes = p->build->stored_bytes,
 	};
 	u->progress(u->arg, &progress);
@@ -656,33 +483,33 @@ static int run_all(struct pipeline *p, struct ckf_error *err)
 		if (!ret)
 			ret = step(p, err);
 		if (!ret && p->finished != p->begun)
-			ckf_pool_wait(p->pool, PROGRESS_NS / 1000000);
+			ckf_pool_wait(p->s.pool, PROGRESS_NS / 1000000);
 	}
 	return ret < 0 ? ret : 0;
 }
 
 static int alloc_block(struct pipeline *p, unsigned int i)
 {
-	struct block *b = &p->blocks[i];
+	struct ckf_block *b = &p->blocks[i];
 
-	b->p = p;
-	b->data = p->data + (size_t)i * BUF_PAGES * CKF_PAGE_BYTES;
-	b->hash = calloc(BUF_PAGES, sizeof(*b->hash));
-	b->zero = calloc(BUF_PAGES, sizeof(*b->zero));
-	b->parts = calloc(BUF_PAGES, sizeof(*b->parts));
-	b->fresh = calloc(BUF_PAGES, sizeof(*b->fresh));
+	b->s = &p->s;
+	b->data = p->data + (size_t)i * CKF_BUF_PAGES * CKF_PAGE_BYTES;
+	b->hash = calloc(CKF_BUF_PAGES, sizeof(*b->hash));
+	b->zero = calloc(CKF_BUF_PAGES, sizeof(*b->zero));
+	b->parts = calloc(CKF_BUF_PAGES, sizeof(*b->parts));
+	b->fresh = calloc(CKF_BUF_PAGES, sizeof(*b->fresh));
 	return b->hash && b->zero && b->parts && b->fresh ? 0 : -ENOMEM;
 }
 
 static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error *err)
 {
-	uint64_t blocks = p->opts->total_bytes / (BLOCK_PAGES * CKF_PAGE_BYTES) + 2;
+	uint64_t blocks = p->s.opts->total_bytes / (CKF_BLOCK_PAGES * CKF_PAGE_BYTES) + 2;
 	int ret;
 
-	p->nr_blocks = 2 * threads + 2;
+	p->nr_blocks = 2 * threads + 4;
 	if (p->nr_blocks > blocks)
 		p->nr_blocks = (unsigned int)blocks;
-	p->data_bytes = (size_t)p->nr_blocks * BUF_PAGES * CKF_PAGE_BYTES;
+	p->data_bytes = (size_t)p->nr_blocks * CKF_BUF_PAGES * CKF_PAGE_BYTES;
 	p->data = mmap(NULL, p->data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		       0);
 	if (p->data == MAP_FAILED) {
@@ -691,9 +518,9 @@ static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error 
 	}
 	/* Only to be faster: the buffers are used over and over. */
 	madvise(p->data, p->data_bytes, MADV_HUGEPAGE);
-	p->carry = aligned_alloc(CKF_PAGE_BYTES, (size_t)CARRY_PAGES * CKF_PAGE_BYTES);
-	p->sum = ckf_sum_new();
-	ret = p->carry && p->sum ? ckf_dedup_new(&p->dedup) : -ENOMEM;
+	p->carry = aligned_alloc(CKF_PAGE_BYTES, (size_t)CKF_CARRY_PAGES * CKF_PAGE_BYTES);
+	p->s.sum = ckf_sum_new();
+	ret = p->carry && p->s.sum ? ckf_dedup_new(&p->s.dedup) : -ENOMEM;
 	for (unsigned int i = 0; i < p->nr_blocks && !ret; i++)
 		ret = alloc_block(p, i);
 	if (!ret)
@@ -706,7 +533,7 @@ static void free_all(struct pipeline *p)
 {
 	/* A stream that failed half-way belongs to its blocks, the last of which frees it. */
 	for (uint64_t i = p->placed; i < p->begun; i++) {
-		struct block *b = &p->blocks[i % p->nr_blocks];
+		struct ckf_block *b = &p->blocks[i % p->nr_blocks];
 
 		if (b->last)
 			ckf_stream_free(b->stream);
@@ -721,8 +548,9 @@ static void free_all(struct pipeline *p)
 	if (p->data)
 		munmap(p->data, p->data_bytes);
 	free(p->carry);
-	ckf_sum_free(p->sum);
-	ckf_dedup_free(p->dedup);
+	ckf_sum_free(p->s.sum);
+	ckf_dedup_free(p->s.dedup);
+	ckf_out_file_fini(&p->s.pack);
 	free(p);
 }
 
@@ -745,17 +573,21 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for buffers");
-	p->opts = opts;
-	p->encode.codec = opts->user->codec;
-	p->encode.level = opts->user->level;
-	p->encode.storage = opts->user->storage;
+	p->s.opts = opts;
+	p->s.encode.codec = opts->user->codec;
+	p->s.encode.level = opts->user->level;
+	p->s.encode.storage = opts->user->storage;
 	p->build = b;
+	p->no_reader = opts->user->no_uring;
+	ckf_out_file_init(&p->s.pack, opts->pack_fd, true);
 	ret = alloc_all(p, threads, err);
 	if (!ret)
-		ret = ckf_pool_start(&p->pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
+		ret = ckf_pool_start(&p->s.pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
 	if (!ret)
 		ret = run_all(p, err);
-	ckf_pool_stop(p->pool);
+	/* First the reader, which gives the pool jobs. */
+	ckf_reader_stop(p->reader);
+	ckf_pool_stop(p->s.pool);
 	free_all(p);
 	return ret;
 }

@@ -10,13 +10,19 @@
 
 #include "pool.h"
 
-struct ckf_pool {
-	pthread_mutex_t lock;
-	pthread_cond_t work; /* the queue has a job, or stop is set */
-	pthread_cond_t end;  /* nr_done has grown */
-	/* All of these under lock. */
+/* First in, first out. */
+struct queue {
+	pthread_cond_t work; /* there is a job, or stop is set */
 	struct ckf_job *head;
 	struct ckf_job **tail;
+};
+
+struct ckf_pool {
+	pthread_mutex_t lock;
+	pthread_cond_t end; /* nr_done has grown */
+	/* All of these under lock. */
+	struct queue queue;
+	struct queue serial;
 	uint64_t nr_done;
 	uint64_t seen_done;
 	bool stop;
@@ -24,10 +30,31 @@ struct ckf_pool {
 	struct thread {
 		pthread_t id;
 		struct ckf_pool *pool;
+		struct queue *queue;
 		struct ckf_worker worker;
 		bool started;
-	} threads[CKF_POOL_MAX_THREADS];
+	} threads[CKF_POOL_MAX_THREADS + 1]; /* the last one is for the serial queue */
 };
+
+static struct thread *serial_thread(struct ckf_pool *p)
+{
+	return &p->threads[CKF_POOL_MAX_THREADS];
+}
+
+static void queue_init(struct queue *q)
+{
+	pthread_cond_init(&q->work, NULL);
+	q->tail = &q->head;
+}
+
+static void queue_add(struct queue *q, struct ckf_job *job)
+{
+	job->done = false;
+	job->next = NULL;
+	*q->tail = job;
+	q->tail = &job->next;
+	pthread_cond_signal(&q->work);
+}
 
 unsigned int ckf_pool_threads(unsigned int requested)
 {
@@ -42,18 +69,19 @@ static void *thread_main(void *arg)
 {
 	struct thread *t = arg;
 	struct ckf_pool *p = t->pool;
+	struct queue *q = t->queue;
 	struct ckf_job *job;
 
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
-		while (!p->head && !p->stop)
-			pthread_cond_wait(&p->work, &p->lock);
+		while (!q->head && !p->stop)
+			pthread_cond_wait(&q->work, &p->lock);
 		if (p->stop)
 			break;
-		job = p->head;
-		p->head = job->next;
-		if (!p->head)
-			p->tail = &p->head;
+		job = q->head;
+		q->head = job->next;
+		if (!q->head)
+			q->tail = &q->head;
 		pthread_mutex_unlock(&p->lock);
 		job->run(job, &t->worker);
 		pthread_mutex_lock(&p->lock);
@@ -65,21 +93,27 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_bytes)
+static int run_thread(struct thread *t, struct ckf_pool *p, struct queue *q)
 {
 	int ret;
 
 	t->pool = p;
+	t->queue = q;
+	ret = -pthread_create(&t->id, NULL, thread_main, t);
+	t->started = !ret;
+	return ret;
+}
+
+static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_bytes)
+{
+	int ret;
+
 	t->worker.scratch = aligned_alloc(CKF_PAGE_BYTES,
 					  ckf_align_up(scratch_bytes, CKF_PAGE_BYTES));
 	if (!t->worker.scratch)
 		return -ENOMEM;
 	ret = ckf_codec_ctx_new(&t->worker.codec);
-	if (ret)
-		return ret;
-	ret = -pthread_create(&t->id, NULL, thread_main, t);
-	t->started = !ret;
-	return ret;
+	return ret ? ret : run_thread(t, p, &p->queue);
 }
 
 int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_bytes,
@@ -93,17 +127,19 @@ int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_b
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for threads");
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->work, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->end, &attr);
 	pthread_condattr_destroy(&attr);
-	p->tail = &p->head;
+	queue_init(&p->queue);
+	queue_init(&p->serial);
 	/* Signals are for the threads of the caller. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	for (unsigned int i = 0; i < threads && i < CKF_POOL_MAX_THREADS && !ret; i++)
 		ret = start_thread(p, &p->threads[i], scratch_bytes);
+	if (p->threads[0].started)
+		(void)run_thread(serial_thread(p), p, &p->serial);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!p->threads[0].started) {
 		ckf_pool_stop(p);
@@ -119,15 +155,17 @@ void ckf_pool_stop(struct ckf_pool *p)
 		return;
 	pthread_mutex_lock(&p->lock);
 	p->stop = true;
-	pthread_cond_broadcast(&p->work);
+	pthread_cond_broadcast(&p->queue.work);
+	pthread_cond_broadcast(&p->serial.work);
 	pthread_mutex_unlock(&p->lock);
-	for (unsigned int i = 0; i < CKF_POOL_MAX_THREADS; i++) {
+	for (unsigned int i = 0; i <= CKF_POOL_MAX_THREADS; i++) {
 		if (p->threads[i].started)
 			pthread_join(p->threads[i].id, NULL);
 		ckf_codec_ctx_free(p->threads[i].worker.codec);
 		free(p->threads[i].worker.scratch);
 	}
-	pthread_cond_destroy(&p->work);
+	pthread_cond_destroy(&p->queue.work);
+	pthread_cond_destroy(&p->serial.work);
 	pthread_cond_destroy(&p->end);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
@@ -136,11 +174,25 @@ void ckf_pool_stop(struct ckf_pool *p)
 void ckf_pool_submit(struct ckf_pool *p, struct ckf_job *job)
 {
 	pthread_mutex_lock(&p->lock);
+	queue_add(&p->queue, job);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void ckf_pool_announce(struct ckf_pool *p, struct ckf_job *job)
+{
+	pthread_mutex_lock(&p->lock);
 	job->done = false;
-	job->next = NULL;
-	*p->tail = job;
-	p->tail = &job->next;
-	pthread_cond_signal(&p->work);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void ckf_pool_submit_serial(struct ckf_pool *p, struct ckf_job *job)
+{
+	if (!serial_thread(p)->started) {
+		job->run(job, NULL);
+		return;
+	}
+	pthread_mutex_lock(&p->lock);
+	queue_add(&p->serial, job);
 	pthread_mutex_unlock(&p->lock);
 }
 

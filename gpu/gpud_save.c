@@ -18,9 +18,9 @@
 #include "../loader/ckf_gpu_read.h"
 #include "../loader/crew.h"
 #include "../loader/io_util.h"
+#include "../loader/out_file.h"
 #include "ckf_cuda_sink.h"
 #include "gpud.h"
-#include "gpud_pages.h"
 
 #define STREAMS 4
 #define ALLOC_ALIGN (2ull << 20) /* SPEC.md: of addresses and lengths */
@@ -34,7 +34,7 @@ struct save {
 	struct ckf_gpu_dump dump;
 	uint32_t room; /* for allocations */
 	int dir_fd;
-	struct gpud_pages *pages;
+	struct ckf_out_file pages;
 
 	pthread_mutex_t lock; /* for all below */
 	uint32_t next_alloc;
@@ -212,6 +212,14 @@ static bool next_piece(struct save *s, struct piece *p)
 }
 
 /* Writes what is not zero. */
+static int write_error(const struct save *s, int ret, struct ckf_error *err)
+{
+	char name[CKF_GPU_NAME_BYTES];
+
+	return ckf_error_set(err, ret, "cannot write %s: %s", ckf_gpu_pages_name(s->dump.pid, name),
+			     strerror(-ret));
+}
+
 static int write_pages(struct save *s, const char *buf, const struct piece *p, uint64_t *used,
 		       struct ckf_error *err)
 {
@@ -226,7 +234,9 @@ static int write_pages(struct save *s, const char *buf, const struct piece *p, u
 			continue;
 		while (end < p->bytes && !ckf_is_zero(buf + end, CKF_PAGE_BYTES))
 			end += CKF_PAGE_BYTES;
-		ret = gpud_pages_write(s->pages, buf + off, end - off, p->file_off + off, err);
+		ret = ckf_out_file_write(&s->pages, buf + off, end - off, p->file_off + off);
+		if (ret)
+			ret = write_error(s, ret, err);
 		*used += end - off;
 	}
 	return ret;
@@ -305,14 +315,38 @@ static void unlink_both(const struct save *s)
 	unlinkat(s->dir_fd, ckf_gpu_pages_name(s->dump.pid, name), 0);
 }
 
-static int write_files(struct save *s, struct ckf_error *err)
+/* The pages file, all of it a hole. There must be none of that name. */
+static int create_pages(struct save *s, struct ckf_error *err)
 {
 	char name[CKF_GPU_NAME_BYTES];
-	struct crew_opts crew = { .work = save_pieces, .arg = s };
-	int ret;
+	int fd, ret;
 
-	ckf_gpu_pages_name(s->dump.pid, name);
-	ret = gpud_pages_create(s->dir_fd, name, s->dump.bytes, &s->pages, err);
+	fd = openat(s->dir_fd, ckf_gpu_pages_name(s->dump.pid, name),
+		    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return write_error(s, -errno, err);
+	if (ftruncate(fd, (off_t)s->dump.bytes)) {
+		ret = write_error(s, -errno, err);
+		unlinkat(s->dir_fd, name, 0);
+		close(fd);
+		return ret;
+	}
+	ckf_out_file_init(&s->pages, fd, false);
+	return 0;
+}
+
+static int close_pages(struct save *s)
+{
+	ckf_out_file_fini(&s->pages);
+	return close(s->pages.fd) ? -errno : 0;
+}
+
+static int write_files(struct save *s, struct ckf_error *err)
+{
+	struct crew_opts crew = { .work = save_pieces, .arg = s };
+	int ret, close_ret;
+
+	ret = create_pages(s, err);
 	if (ret)
 		return ret;
 	crew.threads = ckf_fill_default_threads(s->dump.bytes);
@@ -321,10 +355,9 @@ static int write_files(struct save *s, struct ckf_error *err)
 	crew_run(&crew);
 	if (s->ret)
 		ret = ckf_error_set(err, s->ret, "%s", s->err.msg);
-	if (!ret)
-		ret = gpud_pages_close(s->pages, err);
-	else
-		gpud_pages_close(s->pages, NULL);
+	close_ret = close_pages(s);
+	if (!ret && close_ret)
+		ret = write_error(s, close_ret, err);
 	return ret ? ret : write_table(s, err);
 }
 

@@ -71,6 +71,7 @@ done
 add_static tests/bench/bare.c -luring
 install -m 644 tests/bench/*.py "$out/bench/"
 install -m 755 tests/bench/bench16.sh "$out/bench16.sh"
+install -m 755 tests/bench/convert16.sh "$out/convert16.sh"
 install -m 644 LICENSE "$out/LICENSE"
 install -m 644 criu-patch/COPYING "$out/COPYING.criu"
 git describe --always --dirty >"$out/COMMIT" 2>/dev/null || echo none >"$out/COMMIT"

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/* What threads do with the blocks of a conversion: pipeline.c says in which order. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "../format/ckf_sum.h"
+#include "block.h"
+
+static struct ckf_block *block_of(struct ckf_read *rd)
+{
+	return (struct ckf_block *)((char *)rd - offsetof(struct ckf_block, read));
+}
+
+static void hash_pages(struct ckf_block *b)
+{
+	for (uint32_t i = CKF_CARRY_PAGES; i < CKF_CARRY_PAGES + b->nr_pages; i++) {
+		b->zero[i] = ckf_is_zero(ckf_block_page(b, i), CKF_PAGE_BYTES);
+		b->hash[i] = b->zero[i] ? 0 : ckf_hash64(ckf_block_page(b, i), CKF_PAGE_BYTES);
+	}
+}
+
+void ckf_block_read(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct ckf_block *b = (struct ckf_block *)job;
+	struct ckf_place at = { .origin = b->stream->origin };
+	struct ckf_cursor cur = b->from;
+
+	(void)w;
+	at.nr = ckf_cursor_extents(&cur, b->nr_pages, at.extents);
+	b->ret = ckf_place_read(b->s->opts->chain, &at, ckf_block_page(b, CKF_CARRY_PAGES),
+				&b->err);
+	if (!b->ret)
+		hash_pages(b);
+}
+
+/* The reader has read it, or could not. */
+void ckf_block_hash(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct ckf_block *b = (struct ckf_block *)job;
+
+	(void)w;
+	b->ret = b->read.ret;
+	if (b->ret)
+		ckf_origin_read_error(&b->stream->origin, b->ret, b->read.off, &b->err);
+	else
+		hash_pages(b);
+}
+
+void ckf_block_read_done(struct ckf_read *rd)
+{
+	struct ckf_block *b = block_of(rd);
+
+	ckf_pool_submit(b->s->pool, &b->job);
+}
+
+void ckf_block_sum(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct ckf_block *b = (struct ckf_block *)job;
+	struct ckf_sum *sum = b->s->sum;
+
+	(void)w;
+	if (!b->from.page)
+		ckf_sum_reset(sum);
+	ckf_sum_update(sum, ckf_block_page(b, CKF_CARRY_PAGES),
+		       (size_t)ckf_pages_to_bytes(b->nr_pages));
+	if (b->last)
+		b->checksum = ckf_sum_value(sum);
+}
+
+/* 1 when the part's pages are those of the record that it matches, 0 when not, -errno. */
+static int compare_match(struct ckf_block *b, const struct ckf_part *part, struct ckf_worker *w)
+{
+	uint64_t pages = 0;
+	struct ckf_place at;
+	int nr, ret;
+
+	nr = ckf_dedup_origin(b->s->dedup, part->match, &at.origin, at.extents, CKF_PLACE_EXTENTS);
+	if (nr < 0)
+		return nr;
+	at.nr = (uint32_t)nr;
+	for (uint32_t i = 0; i < at.nr; i++)
+		pages += at.extents[i].nr_pages;
+	if (pages != part->nr_pages)
+		return 0;
+	ret = ckf_place_read(b->s->opts->chain, &at, w->scratch, &b->err);
+	if (ret)
+		return ret;
+	return !memcmp(w->scratch, ckf_block_page(b, part->first),
+		       (size_t)ckf_pages_to_bytes(pages));
+}
+
+static int64_t find_in_bases(struct ckf_block *b, const struct ckf_part *part, struct ckf_worker *w)
+{
+	const struct ckf_chunk want = { .checksum = part->checksum, .nr_pages = part->nr_pages };
+
+	return ckf_bases_find(b->s->opts->bases, &want, ckf_block_page(b, part->first), w, &b->err);
+}
+
+static int encode_part(struct ckf_block *b, struct ckf_part *part, struct ckf_worker *w)
+{
+	uint8_t *data = ckf_block_page(b, part->first);
+	struct ckf_encode_opts opts = b->s->encode;
+	int ret;
+
+	if (part->zero)
+		return 0;
+	if (part->match != CKF_DEDUP_NONE) {
+		ret = compare_match(b, part, w);
+		if (ret)
+			return ret < 0 ? ret : 0;
+		part->match = CKF_DEDUP_NONE;
+	}
+	if (part->direct)
+		opts.codec = CKF_CODEC_RAW;
+	part->checksum = ckf_hash64(data, (size_t)ckf_pages_to_bytes(part->nr_pages));
+	if (b->s->opts->bases && !part->direct) {
+		part->base = find_in_bases(b, part, w);
+		if (part->base != -ENOENT)
+			return part->base < 0 ? (int)part->base : 0;
+	}
+	ret = ckf_encode_chunk(w, &opts, data, part->nr_pages, &part->stored);
+	if (ret)
+		ckf_error_set(&b->err, ret, "cannot compress: %s", strerror(-ret));
+	return ret;
+}
+
+void ckf_block_encode(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct ckf_block *b = (struct ckf_block *)job;
+
+	for (uint32_t i = 0; i < b->nr_parts && !b->ret; i++)
+		b->ret = encode_part(b, &b->parts[i], w);
+}
+
+/* Writes the new chunks of a block, those that follow each other in the pack at once. */
+void ckf_block_write(struct ckf_job *job, struct ckf_worker *w)
+{
+	struct ckf_block *b = (struct ckf_block *)job;
+	struct iovec iov[CKF_BUF_PAGES];
+	uint64_t off = 0, end = 0;
+	unsigned int nr = 0;
+
+	(void)w;
+	for (uint32_t i = 0; i <= b->nr_fresh && !b->ret; i++) {
+		const struct ckf_chunk *c = i < b->nr_fresh ? &b->fresh[i].chunk : NULL;
+
+		if (nr && (!c || c->pack_off != end)) {
+			b->ret = ckf_out_file_writev(&b->s->pack, iov, nr, off);
+			/* To the disk now, so that the end has little left to wait for. */
+			sync_file_range(b->s->pack.fd, (off_t)off, (off_t)(end - off),
+					SYNC_FILE_RANGE_WRITE);
+			nr = 0;
+		}
+		if (!c)
+			break;
+		if (!nr)
+			off = c->pack_off;
+		iov[nr++] = (struct iovec){ ckf_block_page(b, b->parts[b->fresh[i].tag].first),
+					    c->stored_bytes };
+		end = c->pack_off + c->stored_bytes;
+	}
+	if (b->ret)
+		ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
+			      strerror(-b->ret));
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads pages of a dump from where they are in it. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../loader/io_util.h"
+#include "source.h"
+
+int ckf_origin_read_error(const struct ckf_origin *o, int ret, uint64_t off, struct ckf_error *err)
+{
+	char name[CKF_ORIGIN_NAME_BYTES];
+
+	ckf_origin_name(o, name);
+	if (ret == -EBADMSG)
+		return ckf_error_rule(err, -EBADMSG, name, -1, off,
+				      "the file ends before the pages of its pagemap do");
+	return ckf_error_set(err, ret, "cannot read %s: %s", name, strerror(-ret));
+}
+
+static int read_extent(const struct ckf_origin *o, int fd, uint8_t *dst, const struct ckf_extent *x,
+		       struct ckf_error *err)
+{
+	uint64_t off = ckf_pages_to_bytes(x->page), bytes = ckf_pages_to_bytes(x->nr_pages);
+	int ret;
+
+	/* Large parts of device memory were never written. */
+	if (o->device && ckf_is_hole(fd, off, bytes)) {
+		memset(dst, 0, (size_t)bytes);
+		return 0;
+	}
+	ret = ckf_pread_all(fd, dst, (size_t)bytes, off);
+	return ret ? ckf_origin_read_error(o, ret, off, err) : 0;
+}
+
+uint32_t ckf_cursor_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ckf_extent *x)
+{
+	struct ckf_span span;
+	uint32_t nr = 0;
+
+	while (nr_pages) {
+		ckf_cursor_next(cur, nr_pages, &span);
+		nr_pages -= (uint32_t)span.nr_pages;
+		if (nr && x[nr - 1].page + x[nr - 1].nr_pages == span.file_page)
+			x[nr - 1].nr_pages += span.nr_pages;
+		else
+			x[nr++] = (struct ckf_extent){ .page = span.file_page,
+						       .nr_pages = span.nr_pages };
+	}
+	return nr;
+}
+
+int ckf_place_read(const struct ckf_chain *chain, const struct ckf_place *at, uint8_t *dst,
+		   struct ckf_error *err)
+{
+	int fd, ret = 0;
+
+	if (!at->nr)
+		return 0;
+	fd = ckf_chain_open_pages(chain, &at->origin, err);
+	if (fd < 0)
+		return fd;
+	for (uint32_t i = 0; i < at->nr && !ret; i++) {
+		ret = read_extent(&at->origin, fd, dst, &at->extents[i], err);
+		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);
+	}
+	close(fd);
+	return ret;
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file that many threads write at once.
+ *
+ * Linux lets one thread at a time write to a file, which on tmpfs is far less than several threads
+ * have to write: each page is made under that lock. So there the file is mapped, a window of 2 MiB
+ * at a time, and copied to. Where a window is written all over, one page of it is touched and
+ * MADV_COLLAPSE makes a huge page of the rest: measured with 16 threads, 29 GB/s, against 4 GB/s
+ * with small pages, which are put into the file one by one under one lock. Whoever reads the file
+ * later is faster for it, too. A page that the file system has no room for would kill the process
+ * on the first touch: MADV_POPULATE_WRITE makes pages first and says so instead.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <linux/magic.h>
+
+#include "io_util.h"
+#include "out_file.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+#define MIN_MAP_BYTES (64u << 10)   /* below, mapping costs more than writing */
+#define POPULATE_BYTES (256u << 10) /* new pages are still in the cache when they are copied to */
+
+/* What is to be written, and how much of it has been. */
+struct source {
+	const struct iovec *iov;
+	unsigned int nr;
+	size_t bytes;
+};
+
+/* A part of a file that is mapped: whole windows, and what of them is written. */
+struct view {
+	char *map;
+	size_t map_bytes;
+	char *windows;
+	uint64_t first; /* offset of the windows in the file */
+	uint64_t off;
+	uint64_t end;
+	uint64_t mine_from; /* windows that this thread has claimed: up to mine_to */
+	uint64_t mine_to;
+};
+
+void ckf_out_file_init(struct ckf_out_file *f, int fd, bool dense)
+{
+	struct statfs fs;
+
+	memset(f, 0, sizeof(*f));
+	f->fd = fd;
+	f->dense = dense;
+	f->tmpfs = !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC;
+	atomic_init(&f->map, f->tmpfs);
+	pthread_mutex_init(&f->lock, NULL);
+}
+
+void ckf_out_file_fini(struct ckf_out_file *f)
+{
+	pthread_mutex_destroy(&f->lock);
+}
+
+static uint64_t align_down(uint64_t v, uint64_t power_of_two)
+{
+	return v & ~(power_of_two - 1);
+}
+
+static int populate(char *at, size_t bytes)
+{
+	char *page = (char *)align_down((uintptr_t)at, CKF_PAGE_BYTES);
+
+	if (!madvise(page, bytes + (size_t)(at - page), MADV_POPULATE_WRITE))
+		return 0;
+	return errno == EFAULT ? -ENOSPC : -errno;
+}
+
+/* Copies the bytes of the source that begin skip after its start. */
+static void copy_out(const struct source *src, uint64_t skip, char *dst, size_t bytes)
+{
+	for (unsigned int i = 0; i < src->nr && bytes; i++) {
+		size_t len = src->iov[i].iov_len, n;
+
+		if (skip >= len) {
+			skip -= len;
+			continue;
+		}
+		n = len - (size_t)skip < bytes ? len - (size_t)skip : bytes;
+		memcpy(dst, (const char *)src->iov[i].iov_base + skip, n);
+		dst += n;
+		bytes -= n;
+		skip = 0;
+	}
+}
+
+/* Writes the part of the view that lies in one window. -EINVAL: the kernel cannot do this. */
+static int write_window(const struct view *v, const struct source *src, uint64_t window)
+{
+	uint64_t off = window > v->off ? window : v->off;
+	uint64_t end = window + CKF_HUGE_BYTES < v->end ? window + CKF_HUGE_BYTES : v->end;
+	bool whole = end - off == CKF_HUGE_BYTES, huge = false;
+	char *at = v->windows + (window - v->first);
+	size_t n;
+	int ret;
+
+	if (whole || (window >= v->mine_from && window < v->mine_to)) {
+		ret = populate(at + (off - window), 1);
+		if (ret)
+			return ret;
+		/* No huge page to be had, or not of this file system: small ones. */
+		huge = !madvise(at, CKF_HUGE_BYTES, MADV_COLLAPSE);
+	}
+	for (; off < end; off += n) {
+		n = (size_t)(end - off);
+		if (!huge && n > POPULATE_BYTES)
+			n = POPULATE_BYTES;
+		ret = huge ? 0 : populate(at + (off - window), n);
+		if (ret)
+			return ret;
+		copy_out(src, off - v->off, at + (off - window), n);
+	}
+	return 0;
+}
+
+/* A huge page of a file wants an address that is equal to its offset modulo its size. */
+static int map_view(const struct ckf_out_file *f, struct view *v)
+{
+	size_t bytes;
+
+	v->first = align_down(v->off, CKF_HUGE_BYTES);
+	bytes = (size_t)(ckf_align_up(v->end, CKF_HUGE_BYTES) - v->first);
+	v->map_bytes = bytes + CKF_HUGE_BYTES;
+	v->map = mmap(NULL, v->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		      -1, 0);
+	if (v->map == MAP_FAILED)
+		return -EINVAL;
+	v->windows = (char *)ckf_align_up((uintptr_t)v->map, CKF_HUGE_BYTES);
+	if (mmap(v->windows, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, f->fd,
+		 (off_t)v->first) != MAP_FAILED)
+		return 0;
+	munmap(v->map, v->map_bytes);
+	return -EINVAL;
+}
+
+/*
+ * The windows that nobody had written to so far are this thread's, to make huge pages of. The file
+ * grows by them: then no thread that writes makes it longer while another one does.
+ */
+static int claim(struct ckf_out_file *f, struct view *v)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&f->lock);
+	v->mine_from = f->claimed_bytes;
+	v->mine_to = ckf_align_up(v->end, CKF_HUGE_BYTES);
+	if (v->mine_to > f->claimed_bytes) {
+		if (ftruncate(f->fd, (off_t)v->mine_to))
+			ret = -errno;
+		else
+			f->claimed_bytes = v->mine_to;
+	}
+	pthread_mutex_unlock(&f->lock);
+	return ret;
+}
+
+/* Own windows are the last ones: while they are filled, others make theirs, which come first. */
+static int write_mapped(const struct ckf_out_file *f, struct view *v, const struct source *src)
+{
+	uint64_t window;
+	int ret;
+
+	ret = map_view(f, v);
+	if (ret)
+		return ret;
+	for (window = ckf_align_up(v->end, CKF_HUGE_BYTES); window > v->first && !ret;) {
+		window -= CKF_HUGE_BYTES;
+		ret = write_window(v, src, window);
+	}
+	munmap(v->map, v->map_bytes);
+	return ret;
+}
+
+static int write_plainly(int fd, struct iovec *iov, unsigned int nr, uint64_t off)
+{
+	ssize_t n;
+
+	while (nr) {
+		n = pwritev(fd, iov, (int)nr, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) /* 0: some file systems in user space */
+			return n ? -errno : -EIO;
+		off += (uint64_t)n;
+		while (nr && (size_t)n >= iov->iov_len) {
+			n -= (ssize_t)iov->iov_len;
+			iov++;
+			nr--;
+		}
+		if (nr) {
+			iov->iov_base = (uint8_t *)iov->iov_base + n;
+			iov->iov_len -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+int ckf_out_file_writev(struct ckf_out_file *f, struct iovec *iov, unsigned int nr, uint64_t off)
+{
+	struct source src = { .iov = iov, .nr = nr };
+	struct view v = { .off = off };
+	int ret = 0;
+
+	if (!f->tmpfs)
+		return write_plainly(f->fd, iov, nr, off);
+	for (unsigned int i = 0; i < nr; i++)
+		src.bytes += iov[i].iov_len;
+	v.end = off + src.bytes;
+	if (f->dense)
+		ret = claim(f, &v);
+	if (ret)
+		return ret;
+	ret = -EINVAL;
+	if (src.bytes >= MIN_MAP_BYTES && atomic_load(&f->map)) {
+		ret = write_mapped(f, &v, &src);
+		if (ret == -EINVAL)
+			atomic_store(&f->map, false);
+	}
+	return ret == -EINVAL ? write_plainly(f->fd, iov, nr, off) : ret;
+}
+
+int ckf_out_file_write(struct ckf_out_file *f, const void *buf, size_t bytes, uint64_t off)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)buf, .iov_len = bytes };
+
+	return ckf_out_file_writev(f, &iov, 1, off);
+}

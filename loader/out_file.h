@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file that many threads write at once: the pack of an image, the pages file of a dump.
+ *
+ * Any thread may write; no two write the same bytes. On tmpfs what is written goes through
+ * mappings, and the file grows by whole windows of 2 MiB: whoever knows its length sets it in the
+ * end.
+ */
+#ifndef CKF_OUT_FILE_H
+#define CKF_OUT_FILE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct ckf_out_file {
+	int fd;
+	bool dense;
+	bool tmpfs;
+	atomic_bool map; /* write through mappings */
+	pthread_mutex_t lock;
+	uint64_t claimed_bytes; /* under lock: of windows that some thread has taken on */
+};
+
+/*
+ * fd, open for reading and writing, stays the caller's. dense: all of the file gets written, from
+ * its start to its end by and large; if not, it has its length already, and what is not written
+ * stays a hole.
+ */
+void ckf_out_file_init(struct ckf_out_file *f, int fd, bool dense);
+void ckf_out_file_fini(struct ckf_out_file *f);
+
+/* Writes all of iov, which is used up, at off: 0 or -errno. */
+int ckf_out_file_writev(struct ckf_out_file *f, struct iovec *iov, unsigned int nr, uint64_t off);
+int ckf_out_file_write(struct ckf_out_file *f, const void *buf, size_t bytes, uint64_t off);
+
+/* True when writes are copies to memory, which no disk is waited for. */
+static inline bool ckf_out_file_in_memory(const struct ckf_out_file *f)
+{
+	return f->tmpfs;
+}
+
+#endif
