@@ -3,6 +3,7 @@
 #ifndef CKF_INSPECT_H
 #define CKF_INSPECT_H
 
+#include "../convert/ckf_model.h"
 #include "ckf_cli.h"
 
 enum insp_mem {
@@ -78,6 +79,7 @@ struct insp {
 	uint64_t stored_bytes; /* in the own pack */
 	uint64_t base_bytes;   /* stored in bases */
 	uint64_t nr_extents;
+	struct ckf_restore_work work;		 /* of a restore of everything */
 	uint64_t nr_files[CKF_FILE_SYMLINK + 1]; /* by kind */
 	uint64_t file_bytes[CKF_FILE_SYMLINK + 1];
 };

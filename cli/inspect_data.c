@@ -279,7 +279,7 @@ static int gather_image(struct insp *insp)
 	used_bytes = insp->sum.fill_bytes - insp->sum.zero_bytes;
 	insp->dup_bytes = used_bytes > unique_bytes ? used_bytes - unique_bytes : 0;
 	insp->nr_extents = (idx->pack_bytes + idx->extent_bytes - 1) / idx->extent_bytes;
-	return 0;
+	return ckf_model_work(idx, &insp->work);
 }
 
 double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
@@ -291,10 +291,7 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 
 double insp_estimate_s(const struct insp *insp, uint64_t bytes_per_s)
 {
-	struct ckf_restore_work work;
-
-	ckf_model_work(insp->img->idx, &work);
-	return ckf_model_restore_s(&work, bytes_per_s, ckf_pool_threads(0));
+	return ckf_model_restore_s(&insp->work, bytes_per_s, ckf_pool_threads(0));
 }
 
 uint64_t insp_restored_bytes(const struct insp *insp)

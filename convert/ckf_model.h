@@ -40,12 +40,13 @@ uint64_t ckf_model_chunk_ps(const struct ckf_storage *s, uint32_t codec, uint64_
 
 /* What a restore does. */
 struct ckf_restore_work {
-	uint64_t read_bytes;
+	uint64_t read_bytes; /* from the storage */
 	uint64_t decoded_bytes[CKF_CODEC_END];
 	uint64_t nr_tasks;
 };
 
-void ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out);
+/* 0 or -ENOMEM. */
+int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out);
 /* The time of criu restore, in seconds. */
 double ckf_model_restore_s(const struct ckf_restore_work *w, uint64_t bytes_per_s,
 			   unsigned int nr_cores);

@@ -2,6 +2,9 @@
 /* The model of a restore: ckf_model.h says what it rests on. */
 #include "ckf_model.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
 #define PS_PER_S 1000000000000ull
 
 /*
@@ -78,10 +81,17 @@ uint64_t ckf_model_chunk_ps(const struct ckf_storage *s, uint32_t codec, uint64_
 	return read_ps > core_ps ? read_ps : core_ps;
 }
 
-/* An op that takes a part of a chunk counts for that part. */
-void ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
+/*
+ * An op that takes a part of a chunk counts for that part. What several ops take is decoded for
+ * each of them, but comes from the storage once.
+ */
+int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 {
+	uint32_t *read_pages = calloc((size_t)idx->nr_chunks + 1, sizeof(*read_pages));
+
 	*out = (struct ckf_restore_work){ 0 };
+	if (!read_pages)
+		return -ENOMEM;
 	for (uint64_t i = 0; i < idx->nr_ops; i++) {
 		const struct ckf_op *op = &idx->ops[i];
 		const struct ckf_chunk *c = &idx->chunks[op->chunk];
@@ -89,10 +99,19 @@ void ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 		if (ckf_op_flags(op) & CKF_OP_INHERIT)
 			continue;
 		out->decoded_bytes[c->codec] += ckf_pages_to_bytes(op->nr_pages);
-		out->read_bytes += (uint64_t)c->stored_bytes * op->nr_pages / c->nr_pages;
+		read_pages[op->chunk] += op->nr_pages;
+		if (read_pages[op->chunk] > c->nr_pages)
+			read_pages[op->chunk] = c->nr_pages;
 	}
+	for (uint64_t i = 0; i < idx->nr_chunks; i++) {
+		const struct ckf_chunk *c = &idx->chunks[i];
+
+		out->read_bytes += (uint64_t)c->stored_bytes * read_pages[i] / c->nr_pages;
+	}
+	free(read_pages);
 	for (uint64_t i = 0; i < idx->nr_targets; i++)
 		out->nr_tasks += idx->targets[i].kind == CKF_TARGET_TASK;
+	return 0;
 }
 
 double ckf_model_restore_s(const struct ckf_restore_work *w, uint64_t bytes_per_s,
