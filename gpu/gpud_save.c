@@ -211,7 +211,6 @@ static bool next_piece(struct save *s, struct piece *p)
 	return more;
 }
 
-/* Writes what is not zero. */
 static int write_error(const struct save *s, int ret, struct ckf_error *err)
 {
 	char name[CKF_GPU_NAME_BYTES];
@@ -220,6 +219,7 @@ static int write_error(const struct save *s, int ret, struct ckf_error *err)
 			     strerror(-ret));
 }
 
+/* Writes what is not zero. */
 static int write_pages(struct save *s, const char *buf, const struct piece *p, uint64_t *used,
 		       struct ckf_error *err)
 {
