@@ -21,13 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <linux/userfaultfd.h>
 
 #include "fill.h"
+#include "madvise.h"
 
 /* From the kernel's uapi; older headers lack them. */
 #ifndef UFFD_USER_MODE_ONLY
@@ -44,13 +44,6 @@ struct uffdio_move {
 	__s64 move;
 };
 #define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
-#endif
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
 #endif
 
 #define HUGE_PAGES (CKF_HUGE_BYTES / CKF_PAGE_BYTES)

@@ -12,29 +12,21 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 #include <linux/magic.h>
 
 #include "io_util.h"
+#include "madvise.h"
 #include "out_file.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* Linux 6.1 */
-#endif
 
 #define MIN_MAP_BYTES (64u << 10)   /* below, mapping costs more than writing */
 #define POPULATE_BYTES (256u << 10) /* new pages are still in the cache when they are copied to */
 
-/* What is to be written, and how much of it has been. */
+/* What is to be written. */
 struct source {
 	const struct iovec *iov;
 	unsigned int nr;
-	size_t bytes;
 };
 
 /* A part of a file that is mapped: whole windows, and what of them is written. */
@@ -212,20 +204,19 @@ static int write_plainly(int fd, struct iovec *iov, unsigned int nr, uint64_t of
 int ckf_out_file_writev(struct ckf_out_file *f, struct iovec *iov, unsigned int nr, uint64_t off)
 {
 	struct source src = { .iov = iov, .nr = nr };
-	struct view v = { .off = off };
+	struct view v = { .off = off, .end = off };
 	int ret = 0;
 
 	if (!f->tmpfs)
 		return write_plainly(f->fd, iov, nr, off);
 	for (unsigned int i = 0; i < nr; i++)
-		src.bytes += iov[i].iov_len;
-	v.end = off + src.bytes;
+		v.end += iov[i].iov_len;
 	if (f->dense)
 		ret = claim(f, &v);
 	if (ret)
 		return ret;
 	ret = -EINVAL;
-	if (src.bytes >= MIN_MAP_BYTES && atomic_load(&f->map)) {
+	if (v.end - v.off >= MIN_MAP_BYTES && atomic_load(&f->map)) {
 		ret = write_mapped(f, &v, &src);
 		if (ret == -EINVAL)
 			atomic_store(&f->map, false);

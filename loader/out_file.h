@@ -36,10 +36,4 @@ void ckf_out_file_fini(struct ckf_out_file *f);
 int ckf_out_file_writev(struct ckf_out_file *f, struct iovec *iov, unsigned int nr, uint64_t off);
 int ckf_out_file_write(struct ckf_out_file *f, const void *buf, size_t bytes, uint64_t off);
 
-/* True when writes are copies to memory, which no disk is waited for. */
-static inline bool ckf_out_file_in_memory(const struct ckf_out_file *f)
-{
-	return f->tmpfs;
-}
-
 #endif

@@ -15,12 +15,9 @@
 #include <cmocka.h>
 
 #include "../../loader/io_util.h"
+#include "../../loader/madvise.h"
 #include "../../loader/out_file.h"
 #include "dump_maker.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 #define MIB ((size_t)1 << 20)
 #define FILE_BYTES (9 * MIB + 12345)
