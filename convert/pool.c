@@ -95,11 +95,16 @@ static void *thread_main(void *arg)
 
 static int run_thread(struct thread *t, struct ckf_pool *p, struct queue *q)
 {
+	sigset_t all, old;
 	int ret;
 
 	t->pool = p;
 	t->queue = q;
+	/* Signals are for the threads of the caller. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = -pthread_create(&t->id, NULL, thread_main, t);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	t->started = !ret;
 	return ret;
 }
@@ -121,7 +126,6 @@ int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_b
 {
 	struct ckf_pool *p = calloc(1, sizeof(*p));
 	pthread_condattr_t attr;
-	sigset_t all, old;
 	int ret = 0;
 
 	if (!p)
@@ -133,14 +137,8 @@ int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_b
 	pthread_condattr_destroy(&attr);
 	queue_init(&p->queue);
 	queue_init(&p->serial);
-	/* Signals are for the threads of the caller. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	for (unsigned int i = 0; i < threads && i < CKF_POOL_MAX_THREADS && !ret; i++)
 		ret = start_thread(p, &p->threads[i], scratch_bytes);
-	if (p->threads[0].started)
-		(void)run_thread(serial_thread(p), p, &p->serial);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!p->threads[0].started) {
 		ckf_pool_stop(p);
 		return ckf_error_set(err, ret, "cannot start a thread: %s", strerror(-ret));
@@ -187,7 +185,10 @@ void ckf_pool_announce(struct ckf_pool *p, struct ckf_job *job)
 
 void ckf_pool_submit_serial(struct ckf_pool *p, struct ckf_job *job)
 {
-	if (!serial_thread(p)->started) {
+	struct thread *t = serial_thread(p);
+
+	/* Only a conversion has such jobs. */
+	if (!t->started && run_thread(t, p, &p->serial)) {
 		job->run(job, NULL);
 		return;
 	}
