@@ -92,6 +92,8 @@ void insp_close(struct insp *insp);
 /* "private anonymous"; for JSON keys: "private_anonymous". */
 const char *insp_mem_name(enum insp_mem mem);
 const char *insp_mem_key(enum insp_mem mem);
+/* The feature of a bit of incompat; NULL above the last. */
+const char *insp_feature_name(unsigned int bit);
 /* How much the lanes differ: the largest over the mean, at least 1; 0 without lanes. */
 double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes);
 /* Resident after a restore, at most. */

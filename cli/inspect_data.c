@@ -282,6 +282,13 @@ static int gather_image(struct insp *insp)
 	return ckf_model_work(idx, &insp->work);
 }
 
+const char *insp_feature_name(unsigned int bit)
+{
+	static const char *const names[] = { "lz4", "zstd", "bf16", "bases", "devices", "packed" };
+
+	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : NULL;
+}
+
 double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 {
 	if (!nr_lanes || !it->fill_bytes)

@@ -85,13 +85,12 @@ static json_t *json_shmem(const struct insp *insp)
 
 static json_t *json_features(const struct ckf_index *idx)
 {
-	/* By number of the bit. */
-	static const char *const names[] = { "lz4", "zstd", "bf16", "bases", "devices", "packed" };
 	json_t *list = json_array();
+	const char *name;
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (idx->incompat & 1ull << i)
-			json_array_append_new(list, json_string(names[i]));
+	for (unsigned int bit = 0; (name = insp_feature_name(bit)); bit++)
+		if (idx->incompat & 1ull << bit)
+			json_array_append_new(list, json_string(name));
 	return list;
 }
 

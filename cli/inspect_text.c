@@ -61,6 +61,7 @@ static void print_head(const struct insp *insp)
 {
 	const struct ckf_index *idx;
 	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], id[CKF_ID_HEX_BYTES];
+	const char *name;
 
 	if (!insp->img) {
 		printf("%s: plain CRIU dump%s\n", insp->path,
@@ -70,14 +71,11 @@ static void print_head(const struct insp *insp)
 	idx = insp->img->idx;
 	printf("%s: fast image, format %u.%u, id %s\n", insp->path, idx->version_major,
 	       idx->version_minor, ckf_id_hex(idx->image_id, id));
-	printf("  features   %s%s%s%s%s%s%s\n",
-	       idx->incompat ? "needed to read it:" : "none needed",
-	       idx->incompat & CKF_INCOMPAT_LZ4 ? " lz4" : "",
-	       idx->incompat & CKF_INCOMPAT_ZSTD ? " zstd" : "",
-	       idx->incompat & CKF_INCOMPAT_BF16 ? " bf16" : "",
-	       idx->incompat & CKF_INCOMPAT_BASES ? " bases" : "",
-	       idx->incompat & CKF_INCOMPAT_DEVICES ? " devices" : "",
-	       idx->incompat & CKF_INCOMPAT_PACKED ? " packed" : "");
+	printf("  features   %s", idx->incompat ? "needed to read it:" : "none needed");
+	for (unsigned int bit = 0; (name = insp_feature_name(bit)); bit++)
+		if (idx->incompat & 1ull << bit)
+			printf(" %s", name);
+	printf("\n");
 	printf("  pack       %s, extents of %u MiB: %" PRIu64 ", filled %.1f %%\n",
 	       cli_bytes(idx->pack_bytes, a), idx->extent_bytes >> 20, insp->nr_extents,
 	       percent(insp->stored_bytes, idx->pack_bytes));
