@@ -25,7 +25,7 @@ import time
 import chart
 import table
 from contest import Contest, ErofsPeer, TarPeer
-from harness import DROP_CACHES, Bench, Failure, dir_bytes, run
+from harness import DROP_CACHES, Bench, Failure, dir_bytes, fresh_runs, run
 
 # In this order, so that what has a target is measured first.
 CASES = ["anon2g", "tasks8", "shm", "frag", "small", "mixed", "tools"]
@@ -160,9 +160,7 @@ def main():
     build = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
         os.path.abspath(__file__)))), "build")
     work = os.environ.get("BENCH_WORK", os.path.join(build, "bench"))
-    runs = os.path.join(build, "bench.jsonl")
-    if os.path.exists(runs):
-        os.unlink(runs)
+    runs = fresh_runs(build, "bench.jsonl")
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, on_signal)
     start = time.monotonic()

@@ -22,7 +22,7 @@ import traceback
 
 import table
 from contest import Contest
-from harness import Bench, copy_dir
+from harness import Bench, copy_dir, fresh_runs
 
 MIB = int(os.environ.get("BENCH_MIB", "8192"))
 REPS = int(os.environ.get("BENCH_REPS", "5"))
@@ -87,10 +87,7 @@ def main():
         print(__doc__, file=sys.stderr)
         return 2
     out = sys.argv[1]
-    os.makedirs(out, exist_ok=True)
-    runs = os.path.join(out, "runs.jsonl")
-    if os.path.exists(runs):
-        os.unlink(runs)
+    runs = fresh_runs(out, "runs.jsonl")
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(signum, on_signal)
     bench = Bench(os.path.join(DISK, "work"), runs, time.monotonic() + SECONDS)

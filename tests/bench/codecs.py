@@ -20,7 +20,7 @@ import sys
 import time
 
 from contest import Contest, ErofsPeer, TarPeer
-from harness import DROP_CACHES, MIB, Bench, Failure, dir_bytes, output, run
+from harness import DROP_CACHES, MIB, Bench, Failure, dir_bytes, fresh_runs, output, run
 
 CASES = ["server", "tree", "random"]
 WAYS = ["auto", "raw", "zstd", "erofs", "tar.zst"]
@@ -207,9 +207,7 @@ def main():
     build = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
         os.path.abspath(__file__)))), "build")
     work = os.environ.get("CODECS_WORK", os.path.join(build, "codecs"))
-    runs = os.path.join(build, "codecs.jsonl")
-    if os.path.exists(runs):
-        os.unlink(runs)
+    runs = fresh_runs(build, "codecs.jsonl")
     bench = Bench(work, runs, time.monotonic() + int(os.environ.get("CODECS_SECONDS", "900")))
     bench.facts(states=" ".join(states), command=f"CODECS_MIB={settings['mib']} CODECS_REPS="
                 f"{settings['reps']} CODECS_CASES='{' '.join(cases)}' CODECS_WAYS="

@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 
-from harness import Bench, Failure, run
+from harness import Bench, Failure, fresh_runs, run
 
 DUMPS = {"server": ("anon", "server", 1), "random": ("anon", "random", 1),
          "tree": ("equal", "weights", 4)}
@@ -72,10 +72,7 @@ def main():
         print(__doc__, file=sys.stderr)
         return 2
     out = sys.argv[1]
-    os.makedirs(out, exist_ok=True)
-    runs = os.path.join(out, "convert16.jsonl")
-    if os.path.exists(runs):
-        os.unlink(runs)
+    runs = fresh_runs(out, "convert16.jsonl")
     bench = Bench(WORK, runs, time.monotonic() + SECONDS)
     bench.facts(mib=MIB, reps=REPS)
     found, page_bytes, dumps = {}, {}, {}

@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 
-from harness import Bench, Failure, dir_bytes, output, read_all, run
+from harness import Bench, Failure, dir_bytes, fresh_runs, output, read_all, run
 
 # TUNE and PROCS of each dump; what it is called.
 SETS = {
@@ -261,9 +261,7 @@ def main():
     sets = os.environ.get("DEDUP_SETS", " ".join(SETS)).split()
     build = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
         os.path.abspath(__file__)))), "build")
-    runs = os.path.join(build, "dedup.jsonl")
-    if os.path.exists(runs):
-        os.unlink(runs)
+    runs = fresh_runs(build, "dedup.jsonl")
     deadline = time.monotonic() + int(os.environ.get("DEDUP_SECONDS", "600"))
     bench = Bench(os.environ.get("DEDUP_WORK", os.path.join(build, "dedup")), runs, deadline)
     missing = set()

@@ -228,6 +228,15 @@ class Program:
             wait_until(f"process {pid} stays", lambda: is_gone(pid), 60)
 
 
+def fresh_runs(directory, name):
+    """The path of an empty file of runs, in a directory that is made."""
+    os.makedirs(directory, exist_ok=True)
+    path = os.path.join(directory, name)
+    if os.path.exists(path):
+        os.unlink(path)
+    return path
+
+
 class Bench:
     """A working directory, a file of runs, and the steps of a measurement."""
 

@@ -118,18 +118,18 @@ def as_ckfast_does(model):
     return model
 
 
-def main(argv):
+def save_both(argv, doc, base, make_model, areas):
+    """Saves an image and its base, and says what to expect of the image."""
     if len(argv) != 2:
-        print(__doc__, file=sys.stderr)
+        print(doc, file=sys.stderr)
         return 2
-    base = base_image()
-    model = as_ckfast_does(golden(base))
+    model = as_ckfast_does(make_model(base))
     os.mkdir(argv[1])
     base.save(os.path.join(argv[1], "base"))
     model.save(os.path.join(argv[1], "fast"))
-    report(model, os.path.join(argv[1], "fast"), AREAS)
+    report(model, os.path.join(argv[1], "fast"), areas)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(save_both(sys.argv, __doc__, base_image(), golden, AREAS))

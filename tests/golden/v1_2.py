@@ -18,8 +18,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from ckread import LZ4, PAGE, RAW, ZSTD
 from ckwrite import Builder, pattern
-from v1_0 import LOW, TASK, records, report
-from v1_1 import MID, as_ckfast_does, halves, singles, system_files, weights
+from v1_0 import LOW, TASK, records
+from v1_1 import MID, halves, save_both, singles, system_files, weights
 
 AREAS = ((TASK, 5, LOW, 41), (TASK, 5, MID, 96))
 
@@ -65,18 +65,5 @@ def golden(base):
     return b.finish()
 
 
-def main(argv):
-    if len(argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    base = base_image()
-    model = as_ckfast_does(golden(base))
-    os.mkdir(argv[1])
-    base.save(os.path.join(argv[1], "base"))
-    model.save(os.path.join(argv[1], "fast"))
-    report(model, os.path.join(argv[1], "fast"), AREAS)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(save_both(sys.argv, __doc__, base_image(), golden, AREAS))
