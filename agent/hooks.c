@@ -8,9 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent.h"
+#include "hooks.h"
 
-#define EXPORT __attribute__((visibility("default")))
 #define MIN_BYTES AGENT_GRAIN /* smaller allocations share pages in the driver, and stay there */
 #define PITCH_ALIGN 512	      /* what the driver's cuMemAllocPitch() rounds widths up to */
 
@@ -21,40 +20,6 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void *(*real_dlsym)(void *, const char *);
 static const struct ckf_cuda *cuda; /* NULL: no driver, or one that the agent cannot work with */
 static __thread bool inside;	    /* dlsym() is called by the agent itself */
-
-EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *ptr, size_t bytes);
-EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *ptr, size_t *pitch, size_t width, size_t height,
-				   unsigned int element_bytes);
-EXPORT CUresult cuMemFree_v2(CUdeviceptr ptr);
-EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr ptr);
-EXPORT CUresult cuPointerGetAttribute(void *data, int attribute, CUdeviceptr ptr);
-EXPORT CUresult cuPointerGetAttributes(unsigned int nr, int *attributes, void **data,
-				       CUdeviceptr ptr);
-EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *handle, CUdeviceptr ptr);
-EXPORT CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags);
-EXPORT CUresult cuCtxDisablePeerAccess(CUcontext peer);
-EXPORT CUresult cuCtxDestroy_v2(CUcontext ctx);
-EXPORT CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev);
-EXPORT CUresult cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags);
-EXPORT CUresult cuGetProcAddress_v2(const char *name, void **fn, int version, uint64_t flags,
-				    int *status);
-EXPORT void *dlsym(void *restrict handle, const char *restrict name);
-
-enum hook_nr {
-	HOOK_ALLOC,
-	HOOK_ALLOC_PITCH,
-	HOOK_FREE,
-	HOOK_RANGE,
-	HOOK_ATTRIBUTE,
-	HOOK_ATTRIBUTES,
-	HOOK_IPC_HANDLE,
-	HOOK_ENABLE_PEER,
-	HOOK_DISABLE_PEER,
-	HOOK_CTX_DESTROY,
-	HOOK_CTX_RESET,
-	HOOK_GET_PROC,
-	HOOK_GET_PROC_V2,
-};
 
 /*
  * The newest version of a name that cuGetProcAddress() knows and whose version is not above the
@@ -91,10 +56,24 @@ static struct hook {
 			    NULL },
 	[HOOK_GET_PROC_V2] = { "cuGetProcAddress", "cuGetProcAddress_v2", 12000, 0,
 			       cuGetProcAddress_v2, NULL },
+	[HOOK_CREATE] = { "cuMemCreate", "cuMemCreate", 10020, 0, cuMemCreate, NULL },
+	[HOOK_RELEASE] = { "cuMemRelease", "cuMemRelease", 10020, 0, cuMemRelease, NULL },
+	[HOOK_MAP] = { "cuMemMap", "cuMemMap", 10020, 0, cuMemMap, NULL },
+	[HOOK_UNMAP] = { "cuMemUnmap", "cuMemUnmap", 10020, 0, cuMemUnmap, NULL },
+	[HOOK_EXPORT] = { "cuMemExportToShareableHandle", "cuMemExportToShareableHandle", 10020, 0,
+			  cuMemExportToShareableHandle, NULL },
+	[HOOK_PROPERTIES] = { "cuMemGetAllocationPropertiesFromHandle",
+			      "cuMemGetAllocationPropertiesFromHandle", 10020, 0,
+			      cuMemGetAllocationPropertiesFromHandle, NULL },
+	[HOOK_RETAIN] = { "cuMemRetainAllocationHandle", "cuMemRetainAllocationHandle", 11000, 0,
+			  cuMemRetainAllocationHandle, NULL },
+	[HOOK_BIND] = { "cuMulticastBindMem", "cuMulticastBindMem", 12010, 13010,
+			cuMulticastBindMem, NULL },
+	[HOOK_BIND_V2] = { "cuMulticastBindMem", "cuMulticastBindMem_v2", 13010, 0,
+			   cuMulticastBindMem_v2, NULL },
 };
 
 #define NR_HOOKS (sizeof(hooks) / sizeof(hooks[0]))
-#define REAL(nr, type) ((type)hooks[nr].real)
 
 /* The C library's dlsym(), which this library's own is in front of. False: not a C library that we
  * know. */
@@ -130,8 +109,7 @@ const struct ckf_cuda *agent_cuda(void)
 	return cuda;
 }
 
-/* The driver's function, for a wrapper that an application has reached. */
-static void *real(enum hook_nr nr)
+void *agent_real(enum agent_hook nr)
 {
 	agent_cuda();
 	return hooks[nr].real;
@@ -139,7 +117,7 @@ static void *real(enum hook_nr nr)
 
 CUresult cuMemAlloc_v2(CUdeviceptr *ptr, size_t bytes)
 {
-	CUresult (*fn)(CUdeviceptr *, size_t) = real(HOOK_ALLOC);
+	CUresult (*fn)(CUdeviceptr *, size_t) = agent_real(HOOK_ALLOC);
 	CUresult res;
 
 	if (!fn)
@@ -155,7 +133,7 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *ptr, size_t *pitch, size_t width, size_
 			    unsigned int element_bytes)
 {
 	CUresult (*fn)(CUdeviceptr *, size_t *, size_t, size_t,
-		       unsigned int) = real(HOOK_ALLOC_PITCH);
+		       unsigned int) = agent_real(HOOK_ALLOC_PITCH);
 	size_t row = (width + PITCH_ALIGN - 1) & ~(size_t)(PITCH_ALIGN - 1), bytes;
 
 	if (!fn)
@@ -169,7 +147,7 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *ptr, size_t *pitch, size_t width, size_
 
 CUresult cuMemFree_v2(CUdeviceptr ptr)
 {
-	CUresult (*fn)(CUdeviceptr) = real(HOOK_FREE);
+	CUresult (*fn)(CUdeviceptr) = agent_real(HOOK_FREE);
 	CUresult res = CUDA_SUCCESS;
 	bool ours = false;
 
@@ -182,7 +160,7 @@ CUresult cuMemFree_v2(CUdeviceptr ptr)
 
 CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr ptr)
 {
-	CUresult (*fn)(CUdeviceptr *, size_t *, CUdeviceptr) = real(HOOK_RANGE);
+	CUresult (*fn)(CUdeviceptr *, size_t *, CUdeviceptr) = agent_real(HOOK_RANGE);
 	struct agent_alloc a;
 
 	if (!fn)
@@ -205,35 +183,51 @@ static void patch_attribute(const struct agent_alloc *a, int attribute, void *da
 		memcpy(data, &a->ctx, sizeof(a->ctx));
 	else if (attribute == CU_POINTER_ATTRIBUTE_RANGE_SIZE)
 		memcpy(data, &asked, sizeof(asked));
+	else if (attribute == CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES)
+		memset(data, 0, sizeof(uint64_t));
+}
+
+/* What the application's own memory answers, had the agent not made it shareable. */
+static void patch_own(CUdeviceptr ptr, int attribute, void *data)
+{
+	CUmemGenericAllocationHandle handle;
+	CUmemAllocationProp prop;
+	uint64_t types;
+
+	if (attribute != CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES ||
+	    !agent_own_at(ptr, &handle, &prop))
+		return;
+	types = (uint64_t)prop.requestedHandleTypes;
+	memcpy(data, &types, sizeof(types));
+}
+
+static void patch(CUdeviceptr ptr, int attribute, void *data)
+{
+	struct agent_alloc a;
+
+	if (agent_find(ptr, &a))
+		patch_attribute(&a, attribute, data);
+	else
+		patch_own(ptr, attribute, data);
 }
 
 CUresult cuPointerGetAttribute(void *data, int attribute, CUdeviceptr ptr)
 {
-	CUresult (*fn)(void *, int, CUdeviceptr) = real(HOOK_ATTRIBUTE);
-	struct agent_alloc a;
-	CUresult res;
+	CUresult (*fn)(void *, int, CUdeviceptr) = agent_real(HOOK_ATTRIBUTE);
+	CUresult res = fn ? fn(data, attribute, ptr) : CUDA_ERROR_NOT_INITIALIZED;
 
-	if (!fn)
-		return CUDA_ERROR_NOT_INITIALIZED;
-	res = fn(data, attribute, ptr);
-	if (!res && cuda && agent_find(ptr, &a))
-		patch_attribute(&a, attribute, data);
+	if (!res && cuda)
+		patch(ptr, attribute, data);
 	return res;
 }
 
 CUresult cuPointerGetAttributes(unsigned int nr, int *attributes, void **data, CUdeviceptr ptr)
 {
-	CUresult (*fn)(unsigned int, int *, void **, CUdeviceptr) = real(HOOK_ATTRIBUTES);
-	struct agent_alloc a;
-	CUresult res;
+	CUresult (*fn)(unsigned int, int *, void **, CUdeviceptr) = agent_real(HOOK_ATTRIBUTES);
+	CUresult res = fn ? fn(nr, attributes, data, ptr) : CUDA_ERROR_NOT_INITIALIZED;
 
-	if (!fn)
-		return CUDA_ERROR_NOT_INITIALIZED;
-	res = fn(nr, attributes, data, ptr);
-	if (res || !cuda || !agent_find(ptr, &a))
-		return res;
-	for (unsigned int i = 0; i < nr; i++)
-		patch_attribute(&a, attributes[i], data[i]);
+	for (unsigned int i = 0; i < nr && !res && cuda; i++)
+		patch(ptr, attributes[i], data[i]);
 	return res;
 }
 
@@ -243,7 +237,7 @@ CUresult cuPointerGetAttributes(unsigned int nr, int *attributes, void **data, C
  */
 CUresult cuIpcGetMemHandle(CUipcMemHandle *handle, CUdeviceptr ptr)
 {
-	CUresult (*fn)(CUipcMemHandle *, CUdeviceptr) = real(HOOK_IPC_HANDLE);
+	CUresult (*fn)(CUipcMemHandle *, CUdeviceptr) = agent_real(HOOK_IPC_HANDLE);
 	struct agent_alloc a;
 
 	if (!fn)
@@ -271,7 +265,7 @@ static CUresult set_peer(CUcontext peer, bool on)
 
 CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags)
 {
-	CUresult (*fn)(CUcontext, unsigned int) = real(HOOK_ENABLE_PEER);
+	CUresult (*fn)(CUcontext, unsigned int) = agent_real(HOOK_ENABLE_PEER);
 	CUresult res = fn ? fn(peer, flags) : CUDA_ERROR_NOT_INITIALIZED;
 
 	return res || !cuda ? res : set_peer(peer, true);
@@ -279,7 +273,7 @@ CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags)
 
 CUresult cuCtxDisablePeerAccess(CUcontext peer)
 {
-	CUresult (*fn)(CUcontext) = real(HOOK_DISABLE_PEER);
+	CUresult (*fn)(CUcontext) = agent_real(HOOK_DISABLE_PEER);
 	CUresult res = fn ? fn(peer) : CUDA_ERROR_NOT_INITIALIZED;
 
 	return res || !cuda ? res : set_peer(peer, false);
@@ -287,7 +281,7 @@ CUresult cuCtxDisablePeerAccess(CUcontext peer)
 
 CUresult cuCtxDestroy_v2(CUcontext ctx)
 {
-	CUresult (*fn)(CUcontext) = real(HOOK_CTX_DESTROY);
+	CUresult (*fn)(CUcontext) = agent_real(HOOK_CTX_DESTROY);
 	CUresult res = fn ? fn(ctx) : CUDA_ERROR_NOT_INITIALIZED;
 
 	if (!res && cuda)
@@ -297,7 +291,7 @@ CUresult cuCtxDestroy_v2(CUcontext ctx)
 
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
 {
-	CUresult (*fn)(CUdevice) = real(HOOK_CTX_RESET);
+	CUresult (*fn)(CUdevice) = agent_real(HOOK_CTX_RESET);
 	CUcontext ctx = NULL;
 	CUresult res;
 
@@ -323,7 +317,7 @@ static void *wrapper_for(const char *name, int version)
 
 CUresult cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)
 {
-	get_proc_fn get = (get_proc_fn)real(HOOK_GET_PROC);
+	get_proc_fn get = (get_proc_fn)agent_real(HOOK_GET_PROC);
 	CUresult res = get ? get(name, fn, version, flags) : CUDA_ERROR_NOT_INITIALIZED;
 	void *mine = res || !name || !fn ? NULL : wrapper_for(name, version);
 
@@ -334,7 +328,7 @@ CUresult cuGetProcAddress(const char *name, void **fn, int version, uint64_t fla
 
 CUresult cuGetProcAddress_v2(const char *name, void **fn, int version, uint64_t flags, int *status)
 {
-	get_proc_v2_fn get = (get_proc_v2_fn)real(HOOK_GET_PROC_V2);
+	get_proc_v2_fn get = (get_proc_v2_fn)agent_real(HOOK_GET_PROC_V2);
 	CUresult res = get ? get(name, fn, version, flags, status) : CUDA_ERROR_NOT_INITIALIZED;
 	void *mine = res || !name || !fn ? NULL : wrapper_for(name, version);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Allocations made with the virtual memory API in place of cuMemAlloc(): an address range of
- * their own that stays, and memory that can be taken from it.
+ * The table, and allocations made with the virtual memory API in place of cuMemAlloc(): an address
+ * range of their own that stays, and memory that can be taken from it.
  *
  * The table's lock is not held while the driver is called: a process may be stopped, for a
  * checkpoint, with threads that wait inside of the driver.
@@ -55,7 +55,14 @@ static bool make_room(void)
 	return true;
 }
 
-static bool insert(const struct agent_alloc *a)
+struct agent_alloc *agent_at(CUdeviceptr addr)
+{
+	struct agent_alloc *a = find_locked(addr);
+
+	return a && a->addr == addr ? a : NULL;
+}
+
+bool agent_insert(const struct agent_alloc *a)
 {
 	bool ok;
 
@@ -73,7 +80,7 @@ static bool insert(const struct agent_alloc *a)
 	return ok;
 }
 
-static void remove_locked(struct agent_alloc *a)
+void agent_remove(struct agent_alloc *a)
 {
 	size_t i = (size_t)(a - agent_table.allocs);
 
@@ -88,6 +95,10 @@ CUresult agent_map(const struct ckf_cuda *cu, struct agent_alloc *a)
 	size_t nr = 0;
 	CUresult res;
 
+	if (agent_is_handle(a->addr)) {
+		a->mapped = true; /* agent_map_views() does it */
+		return CUDA_SUCCESS;
+	}
 	for (int dev = 0; dev < AGENT_MAX_DEVICES; dev++) {
 		if (!(peers >> dev & 1))
 			continue;
@@ -110,7 +121,7 @@ CUresult agent_unmap(const struct ckf_cuda *cu, struct agent_alloc *a)
 {
 	CUresult res = CUDA_SUCCESS;
 
-	if (a->mapped)
+	if (a->mapped && !agent_is_handle(a->addr))
 		res = cu->mem_unmap(a->addr, a->bytes);
 	if (res)
 		return res;
@@ -142,12 +153,10 @@ static bool take(CUdeviceptr addr, struct agent_alloc *out)
 	struct agent_alloc *a;
 
 	pthread_mutex_lock(&agent_table.lock);
-	a = find_locked(addr);
-	if (a && a->addr == addr) {
+	a = agent_at(addr);
+	if (a) {
 		*out = *a;
-		remove_locked(a);
-	} else {
-		a = NULL;
+		agent_remove(a);
 	}
 	pthread_mutex_unlock(&agent_table.lock);
 	return a != NULL;
@@ -208,7 +217,7 @@ CUresult agent_alloc(const struct ckf_cuda *cu, size_t bytes, CUdeviceptr *out)
 	res = create(cu, &a);
 	if (res)
 		return res;
-	if (!insert(&a)) {
+	if (!agent_insert(&a)) {
 		destroy(cu, &a);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
@@ -233,7 +242,7 @@ CUresult agent_free(const struct ckf_cuda *cu, CUdeviceptr addr, bool *ours)
 		return CUDA_ERROR_INVALID_VALUE;
 	res = destroy(cu, &a);
 	if (res)
-		insert(&a);
+		agent_insert(&a);
 	return res;
 }
 
@@ -249,15 +258,20 @@ bool agent_find(CUdeviceptr addr, struct agent_alloc *out)
 	return a != NULL;
 }
 
+/* The application's own memory outlives the context. */
 static bool find_of_context(CUcontext ctx, CUdeviceptr *addr)
 {
-	size_t i;
-
 	pthread_mutex_lock(&agent_table.lock);
-	for (i = 0; i < agent_table.nr && agent_table.allocs[i].ctx != ctx; i++)
-		;
-	if (i < agent_table.nr)
-		*addr = agent_table.allocs[i].addr;
+	for (size_t i = 0; i < agent_table.nr && !*addr; i++) {
+		struct agent_alloc *a = &agent_table.allocs[i];
+
+		if (a->ctx != ctx)
+			continue;
+		if (agent_is_handle(a->addr))
+			a->ctx = NULL;
+		else
+			*addr = a->addr;
+	}
 	pthread_mutex_unlock(&agent_table.lock);
 	return *addr != 0;
 }
@@ -293,7 +307,7 @@ CUresult agent_set_peer(const struct ckf_cuda *cu, CUdevice owner, CUdevice devi
 	for (size_t i = 0; i < agent_table.nr && !res; i++) {
 		struct agent_alloc *a = &agent_table.allocs[i];
 
-		if (a->device == owner && owner != device)
+		if (a->device == owner && owner != device && !agent_is_handle(a->addr))
 			res = cu->mem_set_access(a->addr, a->bytes, &access, 1);
 	}
 	pthread_mutex_unlock(&agent_table.lock);

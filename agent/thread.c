@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -71,7 +72,7 @@ static CUresult wait_idle(const struct ckf_cuda *cu)
 	CUresult res = CUDA_SUCCESS;
 
 	for (size_t i = 0; i < agent_table.nr && !res; i++) {
-		if (agent_table.allocs[i].ctx == last)
+		if (!agent_table.allocs[i].ctx || agent_table.allocs[i].ctx == last)
 			continue;
 		last = agent_table.allocs[i].ctx;
 		res = cu->ctx_set_current(last);
@@ -118,6 +119,8 @@ static int park(int sock, const struct ckf_cuda *cu)
 	if (res)
 		return say_error(sock, cu, res, "waiting for the device");
 	for (size_t i = 0; i < agent_table.nr; i++) {
+		if (agent_stays(&agent_table.allocs[i]))
+			continue;
 		ret = export_one(sock, cu, &agent_table.allocs[i]);
 		if (ret)
 			return ret < 0 ? -1 : 0;
@@ -127,11 +130,13 @@ static int park(int sock, const struct ckf_cuda *cu)
 
 static int release(int sock, const struct ckf_cuda *cu)
 {
-	CUresult res = CUDA_SUCCESS;
+	CUresult res;
 
+	agent_block.parked = 1;
+	res = agent_unmap_views(cu);
 	for (size_t i = 0; i < agent_table.nr && !res; i++) {
-		agent_block.parked = 1;
-		res = agent_unmap(cu, &agent_table.allocs[i]);
+		if (!agent_stays(&agent_table.allocs[i]))
+			res = agent_unmap(cu, &agent_table.allocs[i]);
 	}
 	return res ? say_error(sock, cu, res, "unmapping memory") : say_done(sock);
 }
@@ -146,29 +151,21 @@ static int keep_fd(int fd)
 	return high;
 }
 
-static struct agent_alloc *find_alloc(uint64_t addr, uint64_t bytes)
-{
-	for (size_t i = 0; i < agent_table.nr; i++) {
-		if (agent_table.allocs[i].addr == addr)
-			return agent_table.allocs[i].bytes == bytes ? &agent_table.allocs[i] : NULL;
-	}
-	return NULL;
-}
-
 /* *fd becomes -1 when it is kept. What is mapped, or was not quite taken away, stays what it is. */
 static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m, int *fd,
 			const char **what)
 {
-	struct agent_alloc *a = find_alloc(m->addr, m->bytes);
-	CUresult res;
+	struct agent_alloc *a = agent_at(m->addr);
+	CUresult res = CUDA_SUCCESS;
 
 	*what = "this memory is not of this process";
-	if (!a || *fd < 0)
+	if (!a || a->bytes != m->bytes || *fd < 0)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (a->mapped)
 		return CUDA_SUCCESS;
 	*what = "cuCtxSetCurrent";
-	res = cu->ctx_set_current(a->ctx);
+	if (a->ctx)
+		res = cu->ctx_set_current(a->ctx);
 	if (!res && !a->held) {
 		*what = "cuMemImportFromShareableHandle";
 		res = cu->mem_import(&a->handle, (void *)(intptr_t)*fd,
@@ -185,22 +182,44 @@ static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m
 
 /* Takes MAP messages up to COMMIT, also after an error, so that caller and agent agree on where
  * they are. */
+static int take_memory(int sock, const struct ckf_cuda *cu, CUresult *res, const char **what)
+{
+	struct ckf_agent_msg m;
+	int fd;
+
+	do {
+		if (recv_msg(sock, &m, &fd))
+			return -1;
+		if (m.op == CKF_AGENT_MAP && !*res)
+			*res = map_one(cu, &m, &fd, what);
+		if (fd >= 0)
+			close(fd);
+	} while (m.op == CKF_AGENT_MAP);
+	return 0;
+}
+
 static int unpark(int sock, const struct ckf_cuda *cu)
 {
 	const char *what = NULL;
 	CUresult res = CUDA_SUCCESS;
-	struct ckf_agent_msg m;
-	int fd;
+	struct rlimit limit, most;
+	bool limited = !getrlimit(RLIMIT_NOFILE, &limit);
+	int ret;
 
-	for (;;) {
-		if (recv_msg(sock, &m, &fd))
-			return -1;
-		if (m.op == CKF_AGENT_MAP && !res)
-			res = map_one(cu, &m, &fd, &what);
-		if (fd >= 0)
-			close(fd);
-		if (m.op != CKF_AGENT_MAP)
-			break;
+	/* There may be more descriptors than the application wants to have. */
+	if (limited) {
+		most = limit;
+		most.rlim_cur = most.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &most);
+	}
+	ret = take_memory(sock, cu, &res, &what);
+	if (limited)
+		setrlimit(RLIMIT_NOFILE, &limit);
+	if (ret)
+		return ret;
+	if (!res) {
+		what = "mapping memory";
+		res = agent_map_views(cu);
 	}
 	for (size_t i = 0; i < agent_table.nr && !res; i++) {
 		if (agent_table.allocs[i].mapped)
@@ -287,6 +306,7 @@ static void after_fork(void)
 {
 	agent_block.tid = 0;
 	agent_table.nr = 0;
+	agent_table.nr_views = 0;
 	pthread_mutex_init(&agent_table.lock, NULL);
 }
 

@@ -29,7 +29,7 @@ struct ckf_gpu_device {
 };
 
 struct ckf_gpu_alloc {
-	uint64_t addr;	 /* device address, a multiple of 2 MiB */
+	uint64_t addr;	 /* device address or, from 2^62 on, a name; a multiple of 2 MiB */
 	uint64_t bytes;	 /* a multiple of 2 MiB */
 	uint32_t device; /* position in devices */
 	uint32_t flags;

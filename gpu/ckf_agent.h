@@ -5,7 +5,8 @@
  *
  * The agent is preloaded into an application. Device allocations of 2 MiB and more are made by it
  * with the driver's virtual memory API, so that their memory can be taken away and given back while
- * their addresses stay. It has one thread, which sleeps in a futex until it is called. It is called
+ * their addresses stay; memory that the application makes so itself is known by a name in place of
+ * an address. It has one thread, which sleeps in a futex until it is called. It is called
  * only while every other thread of the process is stopped (ptrace), and then talks over one end of
  * a socketpair of its own making, of which the caller takes the other end by pidfd_getfd(). Between
  * calls it has no socket; descriptors of memory that was given to it, and which it cannot export a
@@ -56,7 +57,7 @@ enum ckf_agent_op {
 struct ckf_agent_msg {
 	uint32_t op;
 	uint32_t flags;	 /* ALLOC: CKF_GPU_ALLOC_ of the image */
-	uint64_t addr;	 /* ALLOC, MAP: device address */
+	uint64_t addr;	 /* ALLOC, MAP: device address, or a name */
 	uint64_t bytes;	 /* ALLOC, MAP: length of the memory, a multiple of 2 MiB */
 	uint32_t device; /* ALLOC: ordinal in the process */
 	uint32_t reserved;

@@ -51,6 +51,8 @@
 	X(mem_unmap, "cuMemUnmap", 10020, (CUdeviceptr ptr, size_t bytes))                       \
 	X(mem_set_access, "cuMemSetAccess", 10020,                                               \
 	  (CUdeviceptr ptr, size_t bytes, const CUmemAccessDesc *desc, size_t count))            \
+	X(mem_get_access, "cuMemGetAccess", 10020,                                               \
+	  (unsigned long long *flags, const CUmemLocation *location, CUdeviceptr ptr))           \
 	X(mem_export, "cuMemExportToShareableHandle", 10020,                                     \
 	  (void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags))  \
 	X(mem_import, "cuMemImportFromShareableHandle", 10020,                                   \

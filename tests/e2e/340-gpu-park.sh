@@ -37,7 +37,7 @@ turn() {
 
 for daemon in yes no; do
 	[ $daemon = no ] || gpud_start
-	app_start agent devices=2 busy
+	app_start agent devices=2 vmm busy churn
 	turn
 	turn
 	stop "$PID"

@@ -29,7 +29,7 @@ disk_full() {
 dump_calls() {
 	local call
 	for call in cuMemImportFromShareableHandle:3 cuMemcpyDtoHAsync:2 cuMemExportToShareableHandle:5 \
-		cuMemUnmap:4 cuMemRelease:2 cuCheckpointProcessCheckpoint:1 cuCtxSynchronize:1; do
+		cuMemUnmap:4 cuMemUnmap:12 cuMemGetAccess:2 cuMemRelease:2 cuCheckpointProcessCheckpoint:1 cuCtxSynchronize:1; do
 		fail_at "$call"
 		rm -f "$HITS"
 		# Whether the dump fails is not said: some of these calls only clean up.
@@ -94,7 +94,7 @@ gpud_dies() {
 failures() {
 	export CKF_STUB_FAIL_FILE=$FAIL CKF_STUB_HIT=$HITS
 	no_failure
-	app_start agent devices=2
+	app_start agent devices=2 vmm
 	gpud_start
 	disk_full
 	dump_calls

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cuapp DIR [devices=N] [vmm] [busy]: a CUDA program: 40 allocations of mixed sizes, filled with
- * what can be computed again, with zero ranges; streams and events. vmm: one more that it makes
- * with the virtual memory API itself. busy: a thread of its own copies all the time.
+ * cuapp DIR [devices=N] [vmm] [busy] [churn]: a CUDA program: 40 allocations of mixed sizes, filled
+ * with what can be computed again, with zero ranges; streams and events. vmm: some more that it
+ * makes with the virtual memory API itself (own.h). busy: a thread of its own copies all the time;
+ * churn: it makes and frees memory by that API, too.
  *
  * SIGUSR1: checks all of its memory, uses its streams and events, and writes DIR/report. If
  * DIR/stop is there it then ends, with exit code 0 if all was right, ever, and 1 if not.
@@ -11,7 +12,7 @@
  */
 #include <pthread.h>
 
-#include "cuda.h"
+#include "own.h"
 
 #define NR_ALLOCS 40u
 #define MAX_DEVICES 8
@@ -32,14 +33,14 @@ struct device {
 	CUdeviceptr scratch; /* STAGE_BYTES, twice */
 };
 
-static struct alloc allocs[NR_ALLOCS + 1];
+static struct alloc allocs[NR_ALLOCS + NR_OWN];
 static unsigned int nr_allocs;
 static struct device devices[MAX_DEVICES];
 static int nr_devices = 1;
 static char *stage; /* pinned */
 static bool ever_bad;
 static bool busy_bad;
-static bool is_busy, busy_runs, busy_stop;
+static bool is_busy, is_churn, busy_runs, busy_stop;
 static pthread_t busy_thread;
 
 static void use(int device)
@@ -128,22 +129,15 @@ static void make_alloc(unsigned int i)
 	fill(nr_allocs++);
 }
 
-static void make_vmm(void)
+static void make_own(void)
 {
-	const CUmemAllocationProp prop = { .type = CU_MEM_ALLOCATION_TYPE_PINNED,
-					   .location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 } };
-	const CUmemAccessDesc access = { .location = prop.location,
-					 .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE };
-	struct alloc *a = &allocs[nr_allocs];
-	CUmemGenericAllocationHandle handle;
-
 	use(0);
-	a->bytes = 6 << 20;
-	MUST(reserve(&a->addr, a->bytes, 0, 0, 0));
-	MUST(create(&handle, a->bytes, &prop, 0));
-	MUST(map(a->addr, a->bytes, 0, handle, 0));
-	MUST(set_access(a->addr, a->bytes, &access, 1));
-	fill(nr_allocs++);
+	for (int kind = 0; kind < NR_OWN; kind++) {
+		allocs[nr_allocs].addr = own_make(kind, nr_devices);
+		allocs[nr_allocs].bytes = OWN_BYTES;
+		fill(nr_allocs++);
+	}
+	own_finish();
 }
 
 /* Copies from here to there to here, across two streams, and looks at what has arrived. */
@@ -208,8 +202,13 @@ static void bad(const char *dir, const char *what, long long at)
 
 static void check(const char *dir)
 {
+	const bool own = nr_allocs > NR_ALLOCS;
+	const char *wrong = NULL;
 	uint64_t sum = 0;
 
+	use(0);
+	if (own)
+		own_show(true);
 	for (unsigned int i = 0; i < nr_allocs; i++) {
 		int64_t at = check_alloc(i);
 
@@ -221,6 +220,15 @@ static void check(const char *dir)
 			return;
 		}
 		sum += allocs[i].bytes;
+	}
+	use(0);
+	if (own) {
+		own_show(false);
+		wrong = own_check(nr_devices);
+	}
+	if (wrong) {
+		bad(dir, wrong, 0);
+		return;
 	}
 	for (int i = 0; i < nr_devices; i++) {
 		if (!check_streams(i)) {
@@ -238,11 +246,12 @@ static void check(const char *dir)
 /* A page goes round and round, changed each time. */
 static void *busy(void *arg)
 {
-	CUdeviceptr addr;
+	CUdeviceptr addr, range;
 	uint64_t *page;
 	CUstream stream;
 
 	use(0);
+	MUST(reserve(&range, OWN_BYTES, 0, 0, 0));
 	MUST(alloc(&addr, 2 * PAGE));
 	MUST(host_alloc((void **)&page, PAGE, 0));
 	MUST(stream_create(&stream, CU_STREAM_NON_BLOCKING));
@@ -252,6 +261,8 @@ static void *busy(void *arg)
 		MUST(htod_async(addr, page, PAGE, stream));
 		MUST(dtod_async(addr + PAGE, addr, PAGE, stream));
 		MUST(stream_sync(stream));
+		if (is_churn)
+			own_churn(range, page, stream);
 		__atomic_store_n(&busy_runs, true, __ATOMIC_SEQ_CST);
 		memset(page, 0, PAGE);
 		MUST(dtoh_async(page, addr + PAGE, PAGE, stream));
@@ -280,6 +291,8 @@ static void end(void)
 	}
 	for (unsigned int i = 0; i < NR_ALLOCS; i++)
 		MUST(mem_free(allocs[i].addr));
+	if (nr_allocs > NR_ALLOCS)
+		own_end();
 	for (int i = 0; i < nr_devices; i++)
 		MUST(release(i));
 	exit(ever_bad);
@@ -291,7 +304,7 @@ int main(int argc, char **argv)
 	char stop[4096];
 
 	if (argc < 2) {
-		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy]\n");
+		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy] [churn]\n");
 		return 2;
 	}
 	for (int i = 2; i < argc; i++) {
@@ -299,6 +312,7 @@ int main(int argc, char **argv)
 			nr_devices = atoi(argv[i] + 8);
 		vmm |= !strcmp(argv[i], "vmm");
 		is_busy |= !strcmp(argv[i], "busy");
+		is_churn |= !strcmp(argv[i], "churn");
 	}
 	trigger_init();
 	cuda_load();
@@ -310,7 +324,7 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < NR_ALLOCS; i++)
 		make_alloc(i);
 	if (vmm)
-		make_vmm();
+		make_own();
 	if (is_busy && pthread_create(&busy_thread, NULL, busy, NULL))
 		die("pthread_create");
 	while (is_busy && !__atomic_load_n(&busy_runs, __ATOMIC_SEQ_CST))

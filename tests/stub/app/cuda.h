@@ -60,7 +60,20 @@
 	  (CUdeviceptr ptr, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,      \
 	   unsigned long long flags))                                                              \
 	X(set_access, "cuMemSetAccess", 10020, cuMemSetAccess,                                     \
-	  (CUdeviceptr ptr, size_t bytes, const CUmemAccessDesc *desc, size_t count))
+	  (CUdeviceptr ptr, size_t bytes, const CUmemAccessDesc *desc, size_t count))              \
+	X(get_access, "cuMemGetAccess", 10020, cuMemGetAccess,                                     \
+	  (unsigned long long *flags, const CUmemLocation *where, CUdeviceptr ptr))                \
+	X(unmap, "cuMemUnmap", 10020, cuMemUnmap, (CUdeviceptr ptr, size_t bytes))                 \
+	X(mem_release, "cuMemRelease", 10020, cuMemRelease, (CUmemGenericAllocationHandle handle)) \
+	X(mem_export, "cuMemExportToShareableHandle", 10020, cuMemExportToShareableHandle,         \
+	  (void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags))    \
+	X(get_prop, "cuMemGetAllocationPropertiesFromHandle", 10020,                               \
+	  cuMemGetAllocationPropertiesFromHandle,                                                  \
+	  (CUmemAllocationProp * prop, CUmemGenericAllocationHandle handle))                       \
+	X(retain_handle, "cuMemRetainAllocationHandle", 11000, cuMemRetainAllocationHandle,        \
+	  (CUmemGenericAllocationHandle * handle, void *addr))                                     \
+	X(get_attribute, "cuPointerGetAttribute", 4000, cuPointerGetAttribute,                     \
+	  (void *data, int attribute, CUdeviceptr ptr))
 
 struct app_cuda {
 #define APP_FIELD(field, name, version, symbol, params) CUresult(*field) params;
