@@ -184,7 +184,7 @@ static void patch_attribute(const struct agent_alloc *a, int attribute, void *da
 	else if (attribute == CU_POINTER_ATTRIBUTE_RANGE_SIZE)
 		memcpy(data, &asked, sizeof(asked));
 	else if (attribute == CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES)
-		memset(data, 0, sizeof(uint64_t));
+		memset(data, 0, sizeof(uint32_t));
 }
 
 /* What the application's own memory answers, had the agent not made it shareable. */
@@ -192,12 +192,12 @@ static void patch_own(CUdeviceptr ptr, int attribute, void *data)
 {
 	CUmemGenericAllocationHandle handle;
 	CUmemAllocationProp prop;
-	uint64_t types;
+	uint32_t types; /* as many of its bytes as there may be: it is a mask of few bits */
 
 	if (attribute != CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES ||
 	    !agent_own_at(ptr, &handle, &prop))
 		return;
-	types = (uint64_t)prop.requestedHandleTypes;
+	types = (uint32_t)prop.requestedHandleTypes;
 	memcpy(data, &types, sizeof(types));
 }
 
