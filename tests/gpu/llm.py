@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""llm.py DIR LAYERS KV_GIB: a model of the shape of Llama 3.1 8B (32 layers) with random weights from a
-fixed seed, and a reserve for keys and values, that waits to be dumped.
+"""llm.py DIR LAYERS KV_GIB [8b|70b]: a model of the shape of Llama 3.1 8B (32 layers) or 70B (80)
+with random weights from a fixed seed, and a reserve for keys and values, that waits to be dumped.
+With several GPUs each has an equal share of the layers, in order, and of the reserve.
 
 Writes DIR/ready with the tokens that it generates. Whenever DIR/go turns up it takes its text
 as a name, generates again, sums up all weights and the reserve, and writes DIR/out-NAME: the tokens,
@@ -14,20 +15,68 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 TOKENS = 8
+SHAPES = {'8b': {'hidden_size': 4096, 'num_attention_heads': 32, 'intermediate_size': 14336},
+          '70b': {'hidden_size': 8192, 'num_attention_heads': 64, 'intermediate_size': 28672}}
 
 
-def make_model(layers):
+def gpus():
+    return [torch.device('cuda', i) for i in range(torch.cuda.device_count())]
+
+
+def moved(obj, device):
+    if isinstance(obj, torch.Tensor):
+        return obj.to(device)
+    if isinstance(obj, (tuple, list)):
+        return type(obj)(moved(o, device) for o in obj)
+    if isinstance(obj, dict):
+        return {k: moved(v, device) for k, v in obj.items()}
+    return obj
+
+
+def place(module, device):
+    """Makes its memory there, and brings there what it is called with."""
+    module.to_empty(device=device)
+    module.register_forward_pre_hook(
+        lambda _, args, kwargs: (moved(args, device), moved(kwargs, device)), with_kwargs=True)
+
+
+def make_split(config):
+    """No GPU ever has more than its share, as it would if the model were made on the first."""
+    with torch.device('meta'):
+        model = LlamaForCausalLM(config)
+    body, devices = model.model, gpus()
+    place(body.embed_tokens, devices[0])
+    body.rotary_emb = type(body.rotary_emb)(config=config, device=devices[0])
+    for i, layer in enumerate(body.layers):
+        place(layer, devices[i * len(devices) // len(body.layers)])
+    place(body.norm, devices[-1])
+    place(model.lm_head, devices[-1])
+    for name, t in list(model.named_parameters()) + list(model.named_buffers()):
+        assert t.device.type == 'cuda', f'{name} is on {t.device}'
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() == 1:
+                p.fill_(1)
+            else:
+                p.normal_(std=config.initializer_range)
+    return model
+
+
+def make_model(layers, shape):
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    config = LlamaConfig(hidden_size=4096, num_hidden_layers=layers, num_attention_heads=32,
-                         num_key_value_heads=8, intermediate_size=14336, vocab_size=128256)
-    with torch.device('cuda'):
-        model = LlamaForCausalLM(config)
+    config = LlamaConfig(num_hidden_layers=layers, num_key_value_heads=8, vocab_size=128256,
+                         **SHAPES[shape])
+    if len(gpus()) > 1:
+        model = make_split(config)
+    else:
+        with torch.device('cuda'):
+            model = LlamaForCausalLM(config)
     return model.eval()
 
 
 def generate(model):
-    ids = torch.tensor([[1, 2, 3, 4, 5]], device='cuda')
+    ids = torch.tensor([[1, 2, 3, 4, 5]], device='cuda:0')
     tokens, past, first = [], None, 0.0
     with torch.no_grad():
         for i in range(TOKENS):
@@ -35,6 +84,7 @@ def generate(model):
             past = out.past_key_values
             ids = out.logits[:, -1].argmax(-1, keepdim=True)
             tokens.append(ids.item())
+            ids = ids.to('cuda:0')
             if i == 0:
                 first = time.time()
     return tokens, first
@@ -46,9 +96,15 @@ def checksum(tensors):
     for t in tensors:
         words = t.detach().reshape(-1).view(torch.int16)
         for part in words.split(1 << 26):
-            weights = torch.arange(1, part.numel() + 1, device='cuda', dtype=torch.int64)
+            weights = torch.arange(1, part.numel() + 1, device=t.device, dtype=torch.int64)
             total = (total * 31 + int((part.to(torch.int64) * weights).sum().item())) & (2 ** 63 - 1)
     return total
+
+
+def tidy():
+    torch.cuda.empty_cache()
+    for device in gpus():
+        torch.cuda.synchronize(device)
 
 
 def write(path, obj):
@@ -59,18 +115,20 @@ def write(path, obj):
 
 def main():
     where, layers, kv_gib = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    shape = sys.argv[4] if len(sys.argv) > 4 else '8b'
     start = time.time()
-    model = make_model(layers)
-    reserve = torch.zeros(int(kv_gib * 2 ** 30), dtype=torch.uint8, device='cuda')
-    watched = list(model.parameters()) + [reserve]
+    model = make_model(layers, shape)
+    share = int(kv_gib * 2 ** 30) // len(gpus()) // 2 * 2
+    watched = list(model.parameters()) + [
+        torch.zeros(share, dtype=torch.uint8, device=device) for device in gpus()]
     generate(model)
     tokens, _ = generate(model)
     total = checksum(watched)
-    torch.cuda.empty_cache()
-    torch.cuda.synchronize()
+    tidy()
+    reserved = [torch.cuda.memory_reserved(device) / 2 ** 30 for device in gpus()]
     write(where + '/ready', {'tokens': tokens, 'sum': total, 'pid': os.getpid(),
                              'init_s': time.time() - start,
-                             'reserved_gib': torch.cuda.memory_reserved() / 2 ** 30})
+                             'reserved_gib': sum(reserved), 'reserved_gib_each': reserved})
     go = where + '/go'
     while True:
         while not os.path.exists(go):
