@@ -22,7 +22,8 @@ import harness  # noqa: E402
 
 MIB = 1 << 20
 GIB = 1 << 30
-CRIU_SECONDS = 70  # a dump of 31 GiB by the stock CRIU takes 40
+CRIU_SECONDS = 70  # a dump of 31 GiB by the stock CRIU takes 40, a program of 1 GiB far less
+CRIU_SECONDS_GIB = 2  # more for each GiB of GPU memory
 
 
 class GpuTools(harness.Tools):
@@ -37,9 +38,14 @@ class GpuTools(harness.Tools):
         self.gpu = os.path.join(base, "gpu") if self.bundled else HERE
 
 
-def gpu_used_mib():
+def each_gpu_used_mib():
+    """Of all GPUs of the machine, by their buses, whatever CUDA_VISIBLE_DEVICES says."""
     out = harness.output(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"])
-    return sum(int(line) for line in out.split())
+    return [int(line) for line in out.split()]
+
+
+def gpu_used_mib():
+    return sum(each_gpu_used_mib())
 
 
 def gpu_facts():
@@ -75,6 +81,8 @@ class Watch(threading.Thread):
 class Task:
     """A program in a directory of its own, as it was started or as it was restored."""
 
+    env = {}  # more of the environment that it is started with
+
     def __init__(self, tools, work, argv, agent):
         self.tools = tools
         self.work = work
@@ -86,7 +94,8 @@ class Task:
         os.makedirs(self.work)
         with open(os.path.join(self.work, "stderr"), "wb") as err:
             child = subprocess.Popen(self.argv, cwd=self.work, stdin=subprocess.DEVNULL,
-                                     stdout=err, stderr=err, start_new_session=True)
+                                     stdout=err, stderr=err, start_new_session=True,
+                                     env={**os.environ, **self.env})
         ready = os.path.join(self.work, "ready")
         harness.wait_until(f"{self.argv} is not ready",
                            lambda: child.poll() is not None or os.path.exists(ready), timeout)
@@ -107,6 +116,9 @@ class Task:
 class Roads:
     """Dumps and restores one task. All images are below base."""
 
+    env = {}  # more of CRIU's environment, and so of a helper's
+    gib = 0  # of GPU memory: how long CRIU may take
+
     def __init__(self, tools, task, base, gpud_socket):
         self.tools = tools
         self.task = task
@@ -118,7 +130,7 @@ class Roads:
         return os.path.join(self.base, name)
 
     def environment(self, daemon):
-        env = dict(os.environ)
+        env = {**os.environ, **self.env}
         env["PATH"] = self.tools.wrappers + ":" + env["PATH"]
         env["CKFAST_GPUD_SOCKET"] = self.socket if daemon else self.path("no-gpud")
         return env
@@ -134,7 +146,8 @@ class Roads:
         start = time.monotonic()
         try:
             got = subprocess.run(argv, env=self.environment(daemon), stdin=subprocess.DEVNULL,
-                                 capture_output=True, text=True, timeout=CRIU_SECONDS, check=False)
+                                 capture_output=True, text=True, check=False,
+                                 timeout=CRIU_SECONDS + CRIU_SECONDS_GIB * self.gib)
         except subprocess.TimeoutExpired as e:
             raise harness.Failure(f"criu {action} does not end: {harness.tail(log)}") from e
         seconds = time.monotonic() - start
@@ -217,9 +230,10 @@ def phases(log):
 class Daemon:
     """ckfast gpud, while the with statement lasts."""
 
-    def __init__(self, tools, socket):
+    def __init__(self, tools, socket, env=None):
         self.tools = tools
         self.socket = socket
+        self.env = {**os.environ, **(env or {})}
         self.child = None
 
     def __enter__(self):
@@ -227,7 +241,7 @@ class Daemon:
         with open(self.socket + ".log", "ab") as log:
             self.child = subprocess.Popen(
                 self.tools.command("ckfast") + ["gpud", "--socket", self.socket],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env)
         harness.wait_until("gpud does not start", lambda: self.child.poll() is not None or
                            os.path.exists(self.socket), 60)
         if self.child.poll() is not None:

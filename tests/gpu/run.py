@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""run.py OUTDIR: the whole road on a machine with an NVIDIA GPU, as root: a plain CUDA program, and a
-model of the shape of Llama 3.1 8B, dumped, converted, restored four ways, checked to the bit; and
-what must fail, fails.
+"""run.py OUTDIR: the whole road on a machine with NVIDIA GPUs, as root: a plain CUDA program, and a
+model of the shape of Llama 3.1 8B or 70B, dumped, converted, restored four ways, checked to the
+bit; and what must fail, fails. Both use all GPUs that they see.
 
-    GPU_LAYERS=32         of the model: 32 are 15 GiB of weights
-    GPU_KV_GIB=16         zeroed reserve for keys and values
+    GPU_MODEL=8b          8b or 70b
+    GPU_LAYERS=32         of the model: 32 of 8b are 15 GiB of weights; of 70b 16, which are 29
+    GPU_KV_GIB=16         zeroed reserve for keys and values, on all GPUs together
     GPU_REPS=5            restores of each way, in turns
     GPU_WAYS="stock plain helper gpud"
-    GPU_STEPS="program steady model park broken"
+    GPU_STEPS="program other swap steady model park broken"
+                          other: a program of the first GPU is restored onto the second; swap: one of
+                          two GPUs, by a gpud that numbers them the other way round
     GPU_BASE=/dev/shm     where dumps and images are
     GPU_COLD=0            1: drop the page cache before each restore
     GPU_SECONDS=560       no restore starts that would not end by then
@@ -27,16 +30,18 @@ import traceback
 import gpulib
 import harness
 
-LAYERS = int(os.environ.get("GPU_LAYERS", "32"))
+MODEL = os.environ.get("GPU_MODEL", "8b")
+LAYERS = int(os.environ.get("GPU_LAYERS", {"8b": "32", "70b": "16"}[MODEL]))
 KV_GIB = float(os.environ.get("GPU_KV_GIB", "16"))
 REPS = int(os.environ.get("GPU_REPS", "5"))
 WAYS = os.environ.get("GPU_WAYS", "stock plain helper gpud").split()
-STEPS = os.environ.get("GPU_STEPS", "program steady model park broken").split()
+STEPS = os.environ.get("GPU_STEPS", "program other swap steady model park broken").split()
 BASE = os.path.join(os.environ.get("GPU_BASE", "/dev/shm"), "ckfast-gpu")
 COLD = os.environ.get("GPU_COLD", "0") == "1"
 SECONDS = float(os.environ.get("GPU_SECONDS", "560"))
 SOCKET = "/run/ckfast-test/gpud.sock"
 IDLE_MIB = 64  # what nvidia-smi may differ by when nothing runs
+PROGRAM_MIB = 128  # at least, on each GPU of the plain CUDA program, without its contexts
 
 
 class Run:
@@ -49,8 +54,9 @@ class Run:
                        "cpus": len(os.sched_getaffinity(0)),
                        "memory_mib": harness.meminfo("MemTotal") // 1024,
                        "kernel": os.uname().release, "commit": self.tools.commit(),
-                       "layers": LAYERS, "kv_gib": KV_GIB, "base": BASE, "cold": COLD,
-                       "command": f"GPU_LAYERS={LAYERS} GPU_KV_GIB={KV_GIB:g} GPU_REPS={REPS} "
+                       "model": MODEL, "layers": LAYERS, "kv_gib": KV_GIB, "base": BASE,
+                       "cold": COLD,
+                       "command": f"GPU_MODEL={MODEL} GPU_LAYERS={LAYERS} GPU_KV_GIB={KV_GIB:g} GPU_REPS={REPS} "
                                   f"GPU_BASE={os.path.dirname(BASE)} GPU_COLD={int(COLD)} "
                                   "./gpu.sh OUTDIR",
                        "checks": {}, "steps": {}, "restores": []}
@@ -83,10 +89,20 @@ def ask_program(task):
         return f.read().strip()
 
 
+def say_devices(run, name, task):
+    with open(os.path.join(task.work, "devices"), encoding="utf-8") as f:
+        text = f.read().strip()
+    run.say(f"{name}: {text}")
+    return text
+
+
 def program(run):
-    """The plain CUDA program: with the agent by both daemon and helper, and without it; and one that
-    has memory by other roads, too."""
-    for way, own in (("gpud", []), ("helper", []), ("plain", []), ("gpud", ["own"])):
+    """The plain CUDA program: with the agent by both daemon and helper, and without it; one that has
+    memory by other roads, too; and one whose GPUs work on each other's memory."""
+    kinds = [("gpud", []), ("helper", []), ("plain", []), ("gpud", ["own"])]
+    if len(run.result["gpus"]) > 1:
+        kinds += [("gpud", ["peer"]), ("helper", ["own", "peer"]), ("plain", ["peer"])]
+    for way, own in kinds:
         argv = [run.tools.prog("cudaprog"), "."] + own
         task = gpulib.Task(run.tools, "/tmp/ckfast-gpu-prog", argv, way != "plain")
         name = f"program {' '.join([way] + own)}"
@@ -94,9 +110,12 @@ def program(run):
         dump, fast = roads.path("dump"), roads.path("fast")
         try:
             task.start(60)
-            run.check(f"{name}: runs", ask_program(task) == "OK")
+            run.result["steps"][name] = say_devices(run, name, task)
+            answer = ask_program(task)
+            run.check(f"{name}: runs", answer == "OK", answer)
             roads.dump(dump, daemon=way == "gpud", leave=True)
-            run.check(f"{name}: left running", ask_program(task) == "OK")
+            answer = ask_program(task)
+            run.check(f"{name}: left running", answer == "OK", answer)
             roads.dump(dump, daemon=way == "gpud")
             roads.convert(dump, fast)
             harness.output(run.tools.command("ckfast") + ["verify", fast])
@@ -113,6 +132,131 @@ def program(run):
             if task.pid:
                 task.stop()
             shutil.rmtree(roads.base, ignore_errors=True)
+
+
+class Seen:
+    """The plain CUDA program that sees some GPUs, and restores by a gpud that sees others."""
+
+    def __init__(self, run, step, seen):
+        self.run = run
+        self.step = step
+        self.task = gpulib.Task(run.tools, "/tmp/ckfast-gpu-seen",
+                                [run.tools.prog("cudaprog"), "."], True)
+        self.task.env = {"CUDA_VISIBLE_DEVICES": seen}
+        self.roads = gpulib.Roads(run.tools, self.task, os.path.join(BASE, step), SOCKET)
+        self.images = self.roads.path("fast")
+
+    def prepare(self):
+        self.task.start(60)
+        seen = self.task.env["CUDA_VISIBLE_DEVICES"]
+        self.run.result["steps"][self.step] = say_devices(self.run, f"{self.step}: GPU {seen}",
+                                                          self.task)
+        dump = self.roads.path("dump")
+        self.roads.dump(dump, daemon=True)
+        self.roads.convert(dump, self.images)
+
+    def restore(self, way, seen):
+        """What the program answers, and which GPUs of the machine have more in use than before."""
+        time.sleep(0.5)  # what ended just now may still be counted
+        before = gpulib.each_gpu_used_mib()
+        try:
+            self.roads.restore(self.images, way)
+            answer = ask_program(self.task)
+            after = gpulib.each_gpu_used_mib()
+        finally:
+            self.run.keep_logs(self.roads, f"{self.step}-{way}-{seen.replace(',', '')}")
+        self.run.say(f"{self.step} {way}: restored seeing GPU {seen}: {before} MiB before, {after} "
+                     "after")
+        return answer, [a - b for b, a in zip(before, after)]
+
+    def under(self, way, seen, body):
+        """body() with a gpud, or for a helper, that sees these GPUs in this order."""
+        env = {"CUDA_VISIBLE_DEVICES": seen}
+        self.roads.env, self.roads.socket = env, f"{SOCKET}-{self.step}"
+        try:
+            if way == "helper":
+                body()
+            else:
+                with gpulib.Daemon(self.run.tools, self.roads.socket, env):
+                    body()
+        finally:
+            self.roads.env, self.roads.socket = {}, SOCKET
+
+    def goes_to(self, way, seen, wanted):
+        """wanted: for each GPU whether the memory is there then."""
+        name = f"{self.step} {way}"
+
+        def body():
+            answer, more = self.restore(way, seen)
+            self.run.check(f"{name}: right", answer == "OK", answer)
+            where = all(m >= PROGRAM_MIB if w else m <= IDLE_MIB for m, w in zip(more, wanted))
+            self.run.check(f"{name}: on the right GPUs", where,
+                           f"MiB more on each GPU: {more}, wanted on: {wanted}")
+            self.task.stop()
+        self.attempt(name, lambda: self.under(way, seen, body))
+
+    def refused(self, way, seen, words):
+        name = f"{self.step} {way}: refused where only GPU {seen} is seen"
+
+        def body():
+            try:
+                self.restore(way, seen)
+            except harness.Failure as e:
+                self.run.check(name, words in str(e), str(e))
+                self.run.check(f"{name}: no process is left", harness.is_gone(self.task.pid))
+            else:
+                self.run.check(name, False, "the restore succeeded")
+                self.task.stop()
+        self.attempt(name, lambda: self.under(way, seen, body))
+
+    def attempt(self, name, body):
+        try:
+            body()
+        except (harness.Failure, OSError) as e:
+            log = f"{SOCKET}-{self.step}.log"
+            told = harness.tail(log) if os.path.exists(log) else "no log"
+            self.run.check(name, False, f"{e}; gpud: {told}")
+            if not harness.is_gone(self.task.pid):
+                self.task.stop()
+
+    def close(self):
+        if self.task.pid and not harness.is_gone(self.task.pid):
+            self.task.stop()
+        shutil.rmtree(self.roads.base, ignore_errors=True)
+
+
+def seen_step(run, step, seen, body):
+    nr = len(run.result["gpus"])
+    if nr < 2:
+        run.result["steps"][step] = "not run, it takes 2 GPUs"
+        run.say(f"{step}: not run, it takes 2 GPUs")
+        return
+    program_of = Seen(run, step, seen)
+    try:
+        program_of.prepare()
+        body(program_of, nr)
+    except harness.Failure as e:
+        run.check(f"{step}: dump", False, str(e))
+        run.keep_logs(program_of.roads, step)
+    finally:
+        program_of.close()
+
+
+def other(run):
+    """A program of the first GPU goes on on the second."""
+    def body(one, nr):
+        for way in ("gpud", "helper"):
+            one.goes_to(way, "1", [i == 1 for i in range(nr)])
+    seen_step(run, "other", "0", body)
+
+
+def swap(run):
+    """A program of two GPUs goes on where it was, however gpud numbers them; not on one."""
+    def body(both, nr):
+        for way in ("gpud", "helper"):
+            both.goes_to(way, "1,0", [i < 2 for i in range(nr)])
+            both.refused(way, "1", "none like it is left")
+    seen_step(run, "swap", "0,1", body)
 
 
 STEADY = r"""
@@ -159,12 +303,14 @@ class Model:
 
     def __init__(self, run):
         self.run = run
-        argv = [sys.executable, os.path.join(run.tools.gpu, "llm.py"), ".", str(LAYERS), str(KV_GIB)]
+        argv = [sys.executable, os.path.join(run.tools.gpu, "llm.py"), ".", str(LAYERS), str(KV_GIB),
+                MODEL]
         self.plain = gpulib.Task(run.tools, "/tmp/ckfast-gpu-plain", argv, False)
         self.agent = gpulib.Task(run.tools, "/tmp/ckfast-gpu-agent", argv, True)
         self.roads = {}
         self.images = {}
         self.expect = {}
+        self.gib = 0
         for way in ("stock", "plain"):
             self.roads[way] = gpulib.Roads(run.tools, self.plain, os.path.join(BASE, way), SOCKET)
         for way in ("helper", "gpud"):
@@ -174,11 +320,17 @@ class Model:
         task.start()
         self.expect[task] = harness_json(task, "ready")
         self.run.say("model:", self.expect[task])
+        self.gib = self.expect[task]["reserved_gib"]
+        for roads in self.roads.values():
+            roads.gib = self.gib
+
+    def pretouch(self, times=1):
+        gpulib.pretouch(self.run.tools, int(times * max(40, 1.3 * self.gib) * 1024))
 
     def prepare_plain(self):
         roads, steps = self.roads["stock"], self.run.result["steps"]
         self.start(self.plain)
-        gpulib.pretouch(self.run.tools, 80 * 1024)
+        self.pretouch(2)
         if "stock" in WAYS:
             steps["stock_dump_s"] = roads.dump(roads.path("dump"), stock=True, leave="plain" in WAYS)
             self.images["stock"] = roads.path("dump")
@@ -192,11 +344,13 @@ class Model:
     def prepare_agent(self):
         roads, steps = self.roads["gpud"], self.run.result["steps"]
         self.start(self.agent)
-        gpulib.pretouch(self.run.tools, 40 * 1024)
+        self.pretouch()
         steps["agent_dump_s"] = roads.dump(roads.path("dump"), daemon=True)
         steps["agent_dump_mib"] = disk_mib(roads.path("dump"))
         steps["agent_convert_s"] = roads.convert(roads.path("dump"), roads.path("fast"))
         self.images["helper"] = self.images["gpud"] = roads.path("fast")
+        if "broken" not in STEPS:
+            shutil.rmtree(roads.path("dump"))
 
     def ask(self, task, name, timeout=60):
         """Tells the process, which may not be there yet, to generate."""
@@ -215,7 +369,7 @@ class Model:
 
     def restore(self, way, rep):
         task, roads = self.roads[way].task, self.roads[way]
-        gpulib.pretouch(self.run.tools, 40 * 1024)
+        self.pretouch()
         if COLD:
             harness.drop_caches()
         wait = self.ask(task, f"{way}-{rep}")
@@ -254,7 +408,8 @@ def model_restores(run, model):
         for way in WAYS:
             if way not in model.images:
                 continue
-            worst = max([r["restore_s"] for r in run.result["restores"] if r["way"] == way] or [30])
+            worst = max([r["restore_s"] for r in run.result["restores"] if r["way"] == way] or
+                        [max(30, model.gib)])
             if time.monotonic() + worst + 15 > run.end:
                 run.say(f"no time left for {way}")
                 continue
@@ -354,7 +509,9 @@ def broken_step(run, model):
 
 
 def report(run):
-    lines = [", ".join(run.result["gpus"]), f"{run.result['cpu']}, {run.result['cpus']} CPUs, "
+    gpus = run.result["gpus"]
+    lines = [f"{len(gpus)} GPU{'s' * (len(gpus) > 1)}: " + "; ".join(gpus),
+             f"model: shape of Llama 3.1 {MODEL.upper()}, {LAYERS} layers, {KV_GIB:g} GiB reserve", f"{run.result['cpu']}, {run.result['cpus']} CPUs, "
              f"{run.result['memory_mib']} MiB, Linux {run.result['kernel']}, commit "
              f"{run.result['commit']}", run.result["command"], ""]
     keys = ("restore_s", "first_token_s", "cpu_s", "late_s", "gpu_ms", "gpu_gb_s", "host_mib")
@@ -385,6 +542,10 @@ def report(run):
 def steps(run):
     if "program" in STEPS:
         program(run)
+    if "other" in STEPS:
+        other(run)
+    if "swap" in STEPS:
+        swap(run)
     if "steady" in STEPS:
         steady(run)
     if "model" not in STEPS:
@@ -401,6 +562,8 @@ def main():
         print(__doc__, file=sys.stderr)
         return 2
     os.makedirs(sys.argv[1], exist_ok=True)
+    # As nvidia-smi numbers them.
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     run = Run(sys.argv[1])
     harness.become_subreaper()
     try:
