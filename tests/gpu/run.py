@@ -14,6 +14,8 @@ bit; and what must fail, fails. Both use all GPUs that they see.
     GPU_BASE=/dev/shm     where dumps and images are
     GPU_COLD=0            1: drop the page cache before each restore
     GPU_SECONDS=560       no restore starts that would not end by then
+    PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+                          PyTorch makes its memory with the virtual memory API
 
 Writes OUTDIR/gpu.json, gpu.txt and the logs of what failed."""
 
@@ -39,6 +41,7 @@ STEPS = os.environ.get("GPU_STEPS", "program other swap steady model park broken
 BASE = os.path.join(os.environ.get("GPU_BASE", "/dev/shm"), "ckfast-gpu")
 COLD = os.environ.get("GPU_COLD", "0") == "1"
 SECONDS = float(os.environ.get("GPU_SECONDS", "560"))
+ALLOC_CONF = "".join(f"{k}={v} " for k, v in os.environ.items() if k == "PYTORCH_CUDA_ALLOC_CONF")
 SOCKET = "/run/ckfast-test/gpud.sock"
 IDLE_MIB = 64  # what nvidia-smi may differ by when nothing runs
 PROGRAM_MIB = 128  # at least, on each GPU of the plain CUDA program, without its contexts
@@ -56,7 +59,7 @@ class Run:
                        "kernel": os.uname().release, "commit": self.tools.commit(),
                        "model": MODEL, "layers": LAYERS, "kv_gib": KV_GIB, "base": BASE,
                        "cold": COLD,
-                       "command": f"GPU_MODEL={MODEL} GPU_LAYERS={LAYERS} GPU_KV_GIB={KV_GIB:g} GPU_REPS={REPS} "
+                       "command": ALLOC_CONF + f"GPU_MODEL={MODEL} GPU_LAYERS={LAYERS} GPU_KV_GIB={KV_GIB:g} GPU_REPS={REPS} "
                                   f"GPU_BASE={os.path.dirname(BASE)} GPU_COLD={int(COLD)} "
                                   "./gpu.sh OUTDIR",
                        "checks": {}, "steps": {}, "restores": []}
@@ -361,7 +364,11 @@ class Model:
 
     def answer(self, task, name, timeout):
         path = os.path.join(task.work, f"out-{name}")
-        harness.wait_until("the model does not answer", lambda: os.path.exists(path), timeout)
+        harness.wait_until("the model does not answer", lambda: os.path.exists(path) or
+                           harness.is_gone(task.pid), timeout)
+        if not os.path.exists(path):
+            raise harness.Failure("the model has ended: " +
+                                  harness.tail(os.path.join(task.work, "stderr")))
         return harness_json(task, f"out-{name}")
 
     def right(self, task, answer):
