@@ -52,6 +52,8 @@ static void print_table(const struct ckf_gpu_dump *d)
 		uint32_t nr;
 
 		cli_bytes(device_bytes(d, i, &nr), bytes);
+		if (dev->ordinal >= CKF_GPU_OTHER_ORDINAL)
+			continue;
 		printf("      device %u: %s, allocations: %u; %s, %s, %s\n", dev->ordinal, bytes,
 		       nr, cli_escape(dev->name, name, sizeof(name)),
 		       cli_bytes(dev->total_bytes, all), uuid_text(dev->uuid, uuid));

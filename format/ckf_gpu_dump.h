@@ -18,6 +18,10 @@
 #define CKF_GPU_MAX_DEVICES 64
 #define CKF_GPU_MAX_ALLOCS (1u << 20)
 
+/* From here on: numbers of devices that the task has no allocations on, plus theirs in the machine.
+ */
+#define CKF_GPU_OTHER_ORDINAL (1u << 16)
+
 #define CKF_GPU_ALLOC_RDMA (1u << 0) /* made for GPUDirect RDMA */
 #define CKF_GPU_ALLOC_FLAGS_ALL CKF_GPU_ALLOC_RDMA
 

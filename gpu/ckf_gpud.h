@@ -31,7 +31,8 @@ enum ckf_gpud_op {
 	 * Beside it a descriptor of an image directory: a fast image, or a dump. Fills memory for
 	 * each device target of it; ERROR ENOENT: it has none. Answers: where a device of the image
 	 * is not in this machine and another one takes its place, a PAIR for each device of the
-	 * image; ACCEPTED, after milliseconds where the driver is open: the devices are there and
+	 * image, also for those without memory, as far as there are devices to take their places;
+	 * ACCEPTED, after milliseconds where the driver is open: the devices are there and
 	 * have room; when all memory is made, MEMORY per allocation with pid, addr, bytes, the uuid
 	 * of the device that it is on now and a descriptor, and MADE after the last one; per
 	 * process, when its memory is filled and checked, READY with pid, arg: bytes, arg2: ns
@@ -50,8 +51,8 @@ enum ckf_gpud_op {
 	CKF_GPUD_COMMIT = 7,
 	/*
 	 * uuid: of a device in the image, uuid2: of the one that takes its place. As a request: for
-	 * the next RESUME of this connection, which then maps all other devices to themselves. Has
-	 * no answer of its own.
+	 * the next RESUME of this connection. The driver wants all or none of the devices that were
+	 * in the machine, whatever the process saw of them. Has no answer of its own.
 	 */
 	CKF_GPUD_PAIR = 8,
 	/* Beside it one end of a socketpair: another connection, to the same process. No answer. */

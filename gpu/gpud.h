@@ -90,15 +90,17 @@ int gpud_status(struct gpud_conn *c, struct ckf_error *err);
 
 struct gpud_place {
 	uint8_t old_uuid[16];
+	uint8_t new_uuid[16];
 	const struct ckf_gpu_device *wanted; /* of the image */
-	unsigned int ordinal;		     /* in the pool */
+	unsigned int ordinal;		     /* in the pool, where bytes go there */
 	uint64_t bytes;			     /* that go there */
+	bool found;			     /* new_uuid and ordinal are */
 };
 
 struct gpud_map {
 	struct gpud_place *places; /* one for each device of the image */
 	unsigned int nr;
-	bool moved; /* some device is another one than at the dump */
+	bool moved; /* some device with memory is another one than at the dump */
 };
 
 /* The dumps must outlive the map. -ENODEV names the device that is missing and those there are. */

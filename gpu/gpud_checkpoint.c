@@ -26,35 +26,6 @@ int gpud_pair(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_erro
 	return 0;
 }
 
-static bool in_pairs(const struct gpud_pairs *p, const uint8_t uuid[16])
-{
-	for (unsigned int i = 0; i < p->nr; i++)
-		if (!memcmp(p->pairs[i].oldUuid.bytes, uuid, 16) ||
-		    !memcmp(p->pairs[i].newUuid.bytes, uuid, 16))
-			return true;
-	return false;
-}
-
-/*
- * The driver wants a pair for every GPU that the process has seen, also for those that it has no
- * memory on and that the client therefore does not know of.
- */
-static int add_identities(struct gpud_conn *c, const struct ckf_cuda_pool *pool,
-			  struct ckf_error *err)
-{
-	struct ckf_gpud_msg m = { 0 };
-	int ret = 0;
-
-	for (unsigned int i = 0; i < pool->nr_devs && !ret; i++) {
-		if (in_pairs(&c->pairs, pool->devs[i].uuid))
-			continue;
-		memcpy(m.uuid, pool->devs[i].uuid, sizeof(m.uuid));
-		memcpy(m.uuid2, pool->devs[i].uuid, sizeof(m.uuid2));
-		ret = gpud_pair(c, &m, err);
-	}
-	return ret;
-}
-
 static CUresult resume(struct gpud_conn *c, const struct ckf_cuda *cu, int pid)
 {
 	CUcheckpointRestoreArgs args = { .gpuPairs = c->pairs.pairs, .gpuPairsCount = c->pairs.nr };
@@ -123,8 +94,6 @@ int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ck
 	    m->pid > INT32_MAX || m->arg2 > UINT32_MAX)
 		return gpud_bad(c, "wrong action, process or timeout", err);
 	ret = gpud_pool(c->g, &pool, err);
-	if (!ret && m->arg == CKF_GPUD_RESUME && c->pairs.nr)
-		ret = add_identities(c, pool, err);
 	if (ret)
 		return ret;
 	res = act(c, pool->cu, m, &value);

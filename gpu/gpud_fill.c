@@ -176,8 +176,10 @@ static int accept_job(struct fill *f, struct ckf_error *err)
 	for (unsigned int i = 0; i < f->map.nr && f->map.moved && !ret; i++) {
 		const struct gpud_place *p = &f->map.places[i];
 
+		if (!p->found)
+			continue;
 		memcpy(m.uuid, p->old_uuid, sizeof(m.uuid));
-		memcpy(m.uuid2, f->pool->devs[p->ordinal].uuid, sizeof(m.uuid2));
+		memcpy(m.uuid2, p->new_uuid, sizeof(m.uuid2));
 		ret = gpud_send(f->c, &m, -1, err);
 	}
 	return ret ? ret : gpud_send(f->c, &accepted, -1, err);

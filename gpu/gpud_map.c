@@ -2,6 +2,9 @@
 /*
  * Which GPU of this machine stands for which GPU of an image: itself where it is here, else one of
  * the same kind. Two of an image never become one.
+ *
+ * The driver wants to know it of all GPUs that were in the machine, so those without memory get
+ * what is left; and where one has gone to the place of another, the other goes to its place.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -84,52 +87,81 @@ static int none_left(const struct ckf_cuda_pool *pool, const struct gpud_place *
 			     (unsigned long long)p->wanted->total_bytes >> 20, list);
 }
 
-/* For each place whose device is not here, in order, the first of the kind that is not taken. */
-static int assign(const struct ckf_cuda_pool *pool, struct gpud_map *map, bool *taken,
-		  struct ckf_error *err)
+static bool is_taken(const struct gpud_map *map, const uint8_t uuid[16])
 {
-	unsigned int k;
-	int i;
+	for (unsigned int i = 0; i < map->nr; i++)
+		if (map->places[i].found && !memcmp(map->places[i].new_uuid, uuid, 16))
+			return true;
+	return false;
+}
 
-	for (unsigned int n = 0; n < map->nr; n++) {
-		i = ckf_cuda_pool_find(pool, map->places[n].old_uuid);
-		map->places[n].ordinal = pool->nr_devs;
-		if (i < 0)
-			continue;
-		map->places[n].ordinal = (unsigned int)i;
-		taken[i] = true;
-	}
-	for (unsigned int n = 0; n < map->nr; n++) {
-		struct gpud_place *p = &map->places[n];
+static bool place(struct gpud_place *p, const uint8_t uuid[16], unsigned int ordinal)
+{
+	memcpy(p->new_uuid, uuid, sizeof(p->new_uuid));
+	p->ordinal = ordinal;
+	p->found = true;
+	return true;
+}
 
-		if (p->ordinal < pool->nr_devs)
+static bool place_itself(const struct ckf_cuda_pool *pool, const struct gpud_map *map,
+			 struct gpud_place *p)
+{
+	int i = ckf_cuda_pool_find(pool, p->old_uuid);
+
+	return i >= 0 && !is_taken(map, p->old_uuid) && place(p, p->old_uuid, (unsigned int)i);
+}
+
+/* The first of its kind that is free. */
+static bool place_alike(const struct ckf_cuda_pool *pool, const struct gpud_map *map,
+			struct gpud_place *p)
+{
+	for (unsigned int k = 0; k < pool->nr_devs; k++)
+		if (!is_taken(map, pool->devs[k].uuid) && same_kind(&pool->devs[k], p->wanted))
+			return place(p, pool->devs[k].uuid, k);
+	return false;
+}
+
+/* One that something else has left. We need not see it: nothing is put there. */
+static void place_swapped(const struct ckf_cuda_pool *pool, const struct gpud_map *map,
+			  struct gpud_place *p)
+{
+	for (unsigned int i = 0; i < map->nr && !p->found; i++)
+		if (map->places[i].found && !is_taken(map, map->places[i].old_uuid))
+			place(p, map->places[i].old_uuid, pool->nr_devs);
+}
+
+static int assign(const struct ckf_cuda_pool *pool, struct gpud_map *map, struct ckf_error *err)
+{
+	struct gpud_place *p, *end = map->places + map->nr;
+
+	for (p = map->places; p < end; p++)
+		if (p->bytes)
+			place_itself(pool, map, p);
+	for (p = map->places; p < end; p++) {
+		if (!p->bytes || p->found)
 			continue;
-		for (k = 0; k < pool->nr_devs; k++)
-			if (!taken[k] && same_kind(&pool->devs[k], p->wanted))
-				break;
-		if (k == pool->nr_devs)
+		if (!place_alike(pool, map, p))
 			return none_left(pool, p, err);
-		p->ordinal = k;
-		taken[k] = true;
 		map->moved = true;
 	}
+	for (p = map->places; p < end; p++)
+		if (!p->found)
+			place_itself(pool, map, p);
+	for (p = map->places; p < end; p++)
+		if (!p->found && !place_alike(pool, map, p))
+			place_swapped(pool, map, p);
 	return 0;
 }
 
 int gpud_map_new(const struct ckf_cuda_pool *pool, struct ckf_gpu_dump *const *dumps,
 		 unsigned int nr, struct gpud_map *out, struct ckf_error *err)
 {
-	bool *taken;
 	int ret;
 
 	memset(out, 0, sizeof(*out));
-	taken = calloc(pool->nr_devs, sizeof(*taken));
-	if (!taken)
-		return ckf_error_set(err, -ENOMEM, "no memory");
 	ret = collect(dumps, nr, out, err);
 	if (!ret)
-		ret = assign(pool, out, taken, err);
-	free(taken);
+		ret = assign(pool, out, err);
 	if (ret)
 		gpud_map_free(out);
 	return ret;

@@ -58,13 +58,28 @@ static int no_memory(struct ckf_error *err)
 	return ckf_error_set(err, -ENOMEM, "no memory");
 }
 
+/* number: in the task. */
+static int add_device(struct save *s, unsigned int ordinal, uint32_t number, struct ckf_error *err)
+{
+	const struct ckf_cuda_dev *have = &s->pool->devs[ordinal];
+	struct ckf_gpu_dump *d = &s->dump;
+	struct ckf_gpu_device *dev = &d->devices[d->nr_devices];
+
+	if (d->nr_devices == CKF_GPU_MAX_DEVICES)
+		return ckf_error_set(err, -E2BIG, "more than %d GPUs", CKF_GPU_MAX_DEVICES);
+	memcpy(dev->uuid, have->uuid, sizeof(dev->uuid));
+	memcpy(dev->name, have->name, sizeof(dev->name));
+	dev->total_bytes = have->total_bytes;
+	dev->ordinal = number;
+	s->ordinals[d->nr_devices++] = ordinal;
+	return 0;
+}
+
 /* The position in dump.devices of the device of a message, which is new or not. */
 static int find_device(struct save *s, const struct ckf_gpud_msg *m, uint32_t *nr,
 		       struct ckf_error *err)
 {
-	struct ckf_gpu_dump *d = &s->dump;
-	const struct ckf_cuda_dev *have;
-	struct ckf_gpu_device *dev;
+	const struct ckf_gpu_dump *d = &s->dump;
 	int ordinal;
 
 	for (*nr = 0; *nr < d->nr_devices; ++*nr)
@@ -75,16 +90,23 @@ static int find_device(struct save *s, const struct ckf_gpud_msg *m, uint32_t *n
 		return ckf_error_set(err, -ENODEV,
 				     "memory is on a GPU that gpud does not see "
 				     "(CUDA_VISIBLE_DEVICES?)");
-	if (d->nr_devices == CKF_GPU_MAX_DEVICES)
-		return ckf_error_set(err, -E2BIG, "more than %d GPUs", CKF_GPU_MAX_DEVICES);
-	have = &s->pool->devs[ordinal];
-	dev = &d->devices[d->nr_devices];
-	memcpy(dev->uuid, m->uuid, sizeof(dev->uuid));
-	memcpy(dev->name, have->name, sizeof(dev->name));
-	dev->total_bytes = have->total_bytes;
-	dev->ordinal = m->device;
-	s->ordinals[d->nr_devices++] = (unsigned int)ordinal;
-	return 0;
+	return add_device(s, (unsigned int)ordinal, m->device, err);
+}
+
+/* Those that nothing is on: a restore has to tell the driver of them, too. */
+static int add_others(struct save *s, struct ckf_error *err)
+{
+	bool known;
+	int ret = 0;
+
+	for (unsigned int i = 0; i < s->pool->nr_devs && !ret; i++) {
+		known = false;
+		for (uint32_t k = 0; k < s->dump.nr_devices; k++)
+			known |= s->ordinals[k] == i;
+		if (!known)
+			ret = add_device(s, i, CKF_GPU_OTHER_ORDINAL + i, err);
+	}
+	return ret;
 }
 
 /* Room for one more allocation in both arrays. */
@@ -358,6 +380,8 @@ static int write_files(struct save *s, struct ckf_error *err)
 	close_ret = close_pages(s);
 	if (!ret && close_ret)
 		ret = write_error(s, close_ret, err);
+	if (!ret)
+		ret = add_others(s, err);
 	return ret ? ret : write_table(s, err);
 }
 

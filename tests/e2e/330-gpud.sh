@@ -245,13 +245,13 @@ uuid() {
 	printf '%02x' "$1"
 }
 
-# A process that has seen GPUs 0 and 1 goes on on GPUs 1 and 2. The client names the one that is
-# another one now; gpud adds that 1 stays what it is.
+# A process that has seen GPUs 0 and 1 goes on on GPUs 1 and 2.
 moved() {
 	works --helper "$CKFAST" act lock "$PID"
 	works --helper "$CKFAST" act suspend "$PID"
 	CKF_STUB_UUID_SHIFT=1 refused 'cannot resume CUDA' --helper "$CKFAST" act resume "$PID"
-	CKF_STUB_UUID_SHIFT=1 works --helper "$CKFAST" act resume "$PID" "$(uuid 0)" "$(uuid 2)"
+	CKF_STUB_UUID_SHIFT=1 works --helper "$CKFAST" act resume "$PID" \
+		"$(uuid 0)" "$(uuid 2)" "$(uuid 1)" "$(uuid 1)"
 	works --helper "$CKFAST" act unlock "$PID"
 }
 
