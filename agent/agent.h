@@ -28,6 +28,8 @@ struct agent_own {
 	unsigned int views;
 	unsigned int calls; /* under way, which have the driver's handle */
 	bool shared;	    /* the driver's handle is known to others, for good */
+	bool imported;	    /* from outside, by the application: as long as it is there, the
+			     * driver cannot restore the process */
 };
 
 /* Memory that the agent can take away: an allocation that it made, or the application's own. */
@@ -112,6 +114,9 @@ static inline bool agent_is_handle(CUmemGenericAllocationHandle handle)
 bool agent_may_own(const CUmemAllocationProp *prop, size_t bytes, unsigned long long flags);
 CUresult agent_own_create(const struct ckf_cuda *cu, size_t bytes, const CUmemAllocationProp *prop,
 			  CUmemGenericAllocationHandle *out);
+/* For a handle that the application has imported. It is the driver's to keep, but known. */
+CUresult agent_own_imported(const struct ckf_cuda *cu, CUmemGenericAllocationHandle real,
+			    const CUmemAllocationProp *prop, CUmemGenericAllocationHandle *out);
 CUresult agent_own_release(const struct ckf_cuda *cu, CUmemGenericAllocationHandle handle);
 CUresult agent_own_map(const struct ckf_cuda *cu, CUdeviceptr addr, size_t bytes,
 		       CUmemGenericAllocationHandle handle);

@@ -27,6 +27,26 @@ bool agent_may_own(const CUmemAllocationProp *prop, size_t bytes, unsigned long 
 	       !prop->allocFlags.compressionType && !prop->allocFlags.usage;
 }
 
+/* Gives it a handle. Memory that cannot be noted is released. */
+static CUresult note(const struct ckf_cuda *cu, struct agent_alloc *a,
+		     CUmemGenericAllocationHandle *out)
+{
+	/* Work that uses it may be of any context; this is the one that most likely does. */
+	if (cu->ctx_get_current(&a->ctx))
+		a->ctx = NULL;
+	pthread_mutex_lock(&agent_table.lock);
+	a->addr = AGENT_HANDLES + agent_table.next_handle;
+	agent_table.next_handle += a->bytes;
+	pthread_mutex_unlock(&agent_table.lock);
+	if (!agent_insert(a)) {
+		cu->mem_release(a->handle);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	agent_thread_start();
+	*out = a->addr;
+	return CUDA_SUCCESS;
+}
+
 CUresult agent_own_create(const struct ckf_cuda *cu, size_t bytes, const CUmemAllocationProp *prop,
 			  CUmemGenericAllocationHandle *out)
 {
@@ -43,24 +63,25 @@ CUresult agent_own_create(const struct ckf_cuda *cu, size_t bytes, const CUmemAl
 	CUmemAllocationProp shareable = *prop;
 	CUresult res;
 
-	/* Work that uses it may be of any context; this is the one that most likely does. */
-	if (cu->ctx_get_current(&a.ctx))
-		a.ctx = NULL;
 	shareable.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
 	res = cu->mem_create(&a.handle, bytes, &shareable, 0);
-	if (res)
-		return res;
-	pthread_mutex_lock(&agent_table.lock);
-	a.addr = AGENT_HANDLES + agent_table.next_handle;
-	agent_table.next_handle += bytes;
-	pthread_mutex_unlock(&agent_table.lock);
-	if (!agent_insert(&a)) {
-		cu->mem_release(a.handle);
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	}
-	agent_thread_start();
-	*out = a.addr;
-	return CUDA_SUCCESS;
+	return res ? res : note(cu, &a, out);
+}
+
+CUresult agent_own_imported(const struct ckf_cuda *cu, CUmemGenericAllocationHandle real,
+			    const CUmemAllocationProp *prop, CUmemGenericAllocationHandle *out)
+{
+	struct agent_alloc a = {
+		.bytes = AGENT_GRAIN, /* only the driver knows how many */
+		.device = prop->location.id,
+		.handle = real,
+		.fd = -1,
+		.held = true,
+		.mapped = true,
+		.own = { .prop = *prop, .refs = 1, .shared = true, .imported = true },
+	};
+
+	return note(cu, &a, out);
 }
 
 /* With the lock held: the memory, unless the application has given its handle up. */

@@ -62,6 +62,8 @@ static struct hook {
 	[HOOK_UNMAP] = { "cuMemUnmap", "cuMemUnmap", 10020, 0, cuMemUnmap, NULL },
 	[HOOK_EXPORT] = { "cuMemExportToShareableHandle", "cuMemExportToShareableHandle", 10020, 0,
 			  cuMemExportToShareableHandle, NULL },
+	[HOOK_IMPORT] = { "cuMemImportFromShareableHandle", "cuMemImportFromShareableHandle", 10020,
+			  0, cuMemImportFromShareableHandle, NULL },
 	[HOOK_PROPERTIES] = { "cuMemGetAllocationPropertiesFromHandle",
 			      "cuMemGetAllocationPropertiesFromHandle", 10020, 0,
 			      cuMemGetAllocationPropertiesFromHandle, NULL },

@@ -35,6 +35,8 @@ EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t bytes, size_t offset,
 EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t bytes);
 EXPORT CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle handle,
 					     int type, unsigned long long flags);
+EXPORT CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *handle,
+					       void *os_handle, int type);
 EXPORT CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *prop,
 						       CUmemGenericAllocationHandle handle);
 EXPORT CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *addr);
@@ -64,6 +66,7 @@ enum agent_hook {
 	HOOK_MAP,
 	HOOK_UNMAP,
 	HOOK_EXPORT,
+	HOOK_IMPORT,
 	HOOK_PROPERTIES,
 	HOOK_RETAIN,
 	HOOK_BIND,

@@ -110,12 +110,27 @@ static int export_one(int sock, const struct ckf_cuda *cu, const struct agent_al
 	return ret;
 }
 
+static bool has_imports(void)
+{
+	for (size_t i = 0; i < agent_table.nr; i++)
+		if (agent_table.allocs[i].own.imported)
+			return true;
+	return false;
+}
+
 /* 1: an error was reported; -1: the caller has gone. */
 static int park(int sock, const struct ckf_cuda *cu)
 {
-	CUresult res = wait_idle(cu);
+	CUresult res = CUDA_SUCCESS;
 	int ret;
 
+	/* The driver would go on and lose the process at the restore. */
+	if (has_imports())
+		return say_error(
+			sock, cu, res,
+			"the process has memory of another one "
+			"(cuMemImportFromShareableHandle), which the driver cannot restore");
+	res = wait_idle(cu);
 	if (res)
 		return say_error(sock, cu, res, "waiting for the device");
 	for (size_t i = 0; i < agent_table.nr; i++) {

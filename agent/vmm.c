@@ -79,6 +79,20 @@ CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle ha
 			     : agent_own_export(agent_cuda(), handle, type, out);
 }
 
+CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *handle, void *os_handle,
+					int type)
+{
+	CUresult (*fn)(CUmemGenericAllocationHandle *, void *, int) = agent_real(HOOK_IMPORT);
+	CUresult (*properties)(CUmemAllocationProp *,
+			       CUmemGenericAllocationHandle) = agent_real(HOOK_PROPERTIES);
+	CUresult res = fn ? fn(handle, os_handle, type) : CUDA_ERROR_NOT_INITIALIZED;
+	CUmemAllocationProp prop;
+
+	if (res || !agent_cuda() || !properties || properties(&prop, *handle))
+		return res;
+	return agent_own_imported(agent_cuda(), *handle, &prop, handle);
+}
+
 CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *prop,
 						CUmemGenericAllocationHandle handle)
 {

@@ -91,6 +91,19 @@ gpud_dies() {
 	gpu_idle
 }
 
+# What the driver could dump but not restore is not dumped, as long as it is there.
+imported() {
+	app_start agent vmm import
+	gpu_dump_fails "$D/failed" "has memory of another one"
+	check "$PID"
+	gpu_dump "$D/dump"
+	gpu_restore "$D/dump"
+	check "$PID"
+	stop "$PID"
+	gpu_idle
+	rm -rf "$D/dump" "$D/failed"
+}
+
 failures() {
 	export CKF_STUB_FAIL_FILE=$FAIL CKF_STUB_HIT=$HITS
 	no_failure
@@ -115,3 +128,4 @@ failures() {
 }
 
 each_version failures
+each_version imported

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cuapp DIR [devices=N] [vmm] [busy] [churn]: a CUDA program: 40 allocations of mixed sizes, filled
- * with what can be computed again, with zero ranges; streams and events. vmm: some more that it
- * makes with the virtual memory API itself (own.h). busy: a thread of its own copies all the time;
- * churn: it makes and frees memory by that API, too.
+ * cuapp DIR [devices=N] [vmm] [busy] [churn] [import]: a CUDA program: 40 allocations of mixed
+ * sizes, filled with what can be computed again, with zero ranges; streams and events. vmm: some
+ * more that it makes with the virtual memory API itself (own.h). busy: a thread of its own copies
+ * all the time; churn: it makes and frees memory by that API, too. import: with vmm, until the
+ * second SIGUSR1 it has memory that it imported.
  *
  * SIGUSR1: checks all of its memory, uses its streams and events, and writes DIR/report. If
  * DIR/stop is there it then ends, with exit code 0 if all was right, ever, and 1 if not.
@@ -40,7 +41,7 @@ static int nr_devices = 1;
 static char *stage; /* pinned */
 static bool ever_bad;
 static bool busy_bad;
-static bool is_busy, is_churn, busy_runs, busy_stop;
+static bool is_busy, is_churn, is_import, busy_runs, busy_stop;
 static pthread_t busy_thread;
 
 static void use(int device)
@@ -304,7 +305,8 @@ int main(int argc, char **argv)
 	char stop[4096];
 
 	if (argc < 2) {
-		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy] [churn]\n");
+		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy] [churn] [import] "
+				"[churn] [import]\n");
 		return 2;
 	}
 	for (int i = 2; i < argc; i++) {
@@ -313,6 +315,7 @@ int main(int argc, char **argv)
 		vmm |= !strcmp(argv[i], "vmm");
 		is_busy |= !strcmp(argv[i], "busy");
 		is_churn |= !strcmp(argv[i], "churn");
+		is_import |= !strcmp(argv[i], "import");
 	}
 	trigger_init();
 	cuda_load();
@@ -325,14 +328,18 @@ int main(int argc, char **argv)
 		make_alloc(i);
 	if (vmm)
 		make_own();
+	if (is_import)
+		own_import(false);
 	if (is_busy && pthread_create(&busy_thread, NULL, busy, NULL))
 		die("pthread_create");
 	while (is_busy && !__atomic_load_n(&busy_runs, __ATOMIC_SEQ_CST))
 		usleep(1000);
 	report(argv[1], "ready", "%d", (int)getpid());
 	snprintf(stop, sizeof(stop), "%s/stop", argv[1]);
-	for (;;) {
+	for (int nr = 1;; nr++) {
 		trigger_wait();
+		if (is_import && nr == 2)
+			own_import(true);
 		check(argv[1]);
 		if (!access(stop, F_OK))
 			end();

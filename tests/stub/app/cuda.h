@@ -67,6 +67,8 @@
 	X(mem_release, "cuMemRelease", 10020, cuMemRelease, (CUmemGenericAllocationHandle handle)) \
 	X(mem_export, "cuMemExportToShareableHandle", 10020, cuMemExportToShareableHandle,         \
 	  (void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags))    \
+	X(mem_import, "cuMemImportFromShareableHandle", 10020, cuMemImportFromShareableHandle,     \
+	  (CUmemGenericAllocationHandle * handle, void *os_handle, int type))                      \
 	X(get_prop, "cuMemGetAllocationPropertiesFromHandle", 10020,                               \
 	  cuMemGetAllocationPropertiesFromHandle,                                                  \
 	  (CUmemAllocationProp * prop, CUmemGenericAllocationHandle handle))                       \

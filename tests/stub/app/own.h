@@ -136,6 +136,27 @@ static void own_churn(CUdeviceptr addr, const void *page, CUstream stream)
 	MUST(unmap(addr, OWN_BYTES));
 }
 
+/* What it has imported, as from another process; gone: it gives that up. */
+static void own_import(bool gone)
+{
+	static CUmemGenericAllocationHandle mine, imported;
+	CUmemAllocationProp prop = own_prop;
+	int fd;
+
+	if (gone) {
+		MUST(unmap(owns[OWN_KEPT].addr + OWN_BYTES, OWN_BYTES));
+		MUST(mem_release(mine));
+		return;
+	}
+	prop.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+	MUST(create(&mine, OWN_BYTES, &prop, 0));
+	MUST(mem_export(&fd, mine, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
+	MUST(mem_import(&imported, (void *)(intptr_t)fd, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR));
+	close(fd);
+	own_map(owns[OWN_KEPT].addr + OWN_BYTES, imported, 1);
+	MUST(mem_release(imported)); /* it is there as long as it is mapped */
+}
+
 static void own_end(void)
 {
 	MUST(unmap(owns[OWN_TWICE].addr, 2 * OWN_BYTES));
