@@ -135,11 +135,11 @@ def main():
             time.sleep(0.002)
         with open(go, encoding='utf-8') as f:
             name = f.read().strip()
+        os.unlink(go)  # the next one may come while this is worked at
         tokens, first = generate(model)
         write(where + '/out-' + name, {'tokens': tokens, 'first_token_at': first,
                                        'sum': checksum(watched)})
         torch.cuda.empty_cache()
-        os.unlink(go)
 
 
 main()
