@@ -185,6 +185,9 @@ static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m
 		*what = "cuMemImportFromShareableHandle";
 		res = cu->mem_import(&a->handle, (void *)(intptr_t)*fd,
 				     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+		if (res == CUDA_ERROR_NOT_INITIALIZED)
+			*what = "memory on a GPU that CUDA_VISIBLE_DEVICES keeps from the process: "
+				"cuMemImportFromShareableHandle";
 		if (res)
 			return res;
 		a->held = true;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cudaprog DIR [own] [peer]: a plain CUDA program, by the driver's API alone: 40 allocations of
- * mixed sizes, streams, events, a kernel, and a graph that is captured before the dump and replayed
- * after it. With several GPUs each has its context, streams and graph, and every so many of the
- * allocations. own: some of the memory it makes with the virtual memory API itself, some is from a
- * pool. peer: each GPU also works on memory of the next one, where the driver lets it.
- * Writes DIR/devices, how many GPUs and whether they reach each other's memory, and DIR/ready; on
- * each SIGUSR1 it replays the graphs, looks at every bit of its memory, and writes DIR/report: OK,
- * or what is wrong.
+ * cudaprog DIR [own] [peer] [first]: a plain CUDA program, by the driver's API alone: 40
+ * allocations of mixed sizes, streams, events, a kernel, and a graph that is captured before the
+ * dump and replayed after it. With several GPUs each has its context, streams and graph, and every
+ * so many of the allocations. own: some of the memory it makes with the virtual memory API itself,
+ * some is from a pool. peer: each GPU also works on memory of the next one, where the driver lets
+ * it. first: only the first GPU is used. Writes DIR/devices, how many GPUs and whether they reach
+ * each other's memory, and DIR/ready; on each SIGUSR1 it replays the graphs, looks at every bit of
+ * its memory, and writes DIR/report: OK, or what is wrong.
  */
 #include <dlfcn.h>
 #include <signal.h>
@@ -396,7 +396,7 @@ static void start_device(struct device *d, int nr)
 	check(cuEventCreate(&d->event, 0), "cuEventCreate");
 }
 
-static void start_devices(void)
+static void start_devices(bool first)
 {
 	check(cuInit(0), "cuInit");
 	check(cuDeviceGetCount(&nr_devices), "cuDeviceGetCount");
@@ -404,6 +404,8 @@ static void start_devices(void)
 		nr_devices = MAX_DEVICES;
 	if (nr_devices < 1)
 		check(CUDA_ERROR_NO_DEVICE, "cuDeviceGetCount");
+	if (first)
+		nr_devices = 1;
 	for (int i = 0; i < nr_devices; i++)
 		start_device(&devices[i], i);
 }
@@ -437,7 +439,7 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	load();
-	start_devices();
+	start_devices(has_word(argv, "first"));
 	make_allocs(has_word(argv, "own"));
 	for (int i = 0; i < nr_devices; i++)
 		capture(&devices[i]);

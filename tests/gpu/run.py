@@ -140,11 +140,11 @@ def program(run):
 class Seen:
     """The plain CUDA program that sees some GPUs, and restores by a gpud that sees others."""
 
-    def __init__(self, run, step, seen):
+    def __init__(self, run, step, seen, words):
         self.run = run
         self.step = step
         self.task = gpulib.Task(run.tools, "/tmp/ckfast-gpu-seen",
-                                [run.tools.prog("cudaprog"), "."], True)
+                                [run.tools.prog("cudaprog"), "."] + words, True)
         self.task.env = {"CUDA_VISIBLE_DEVICES": seen}
         self.roads = gpulib.Roads(run.tools, self.task, os.path.join(BASE, step), SOCKET)
         self.images = self.roads.path("fast")
@@ -228,13 +228,13 @@ class Seen:
         shutil.rmtree(self.roads.base, ignore_errors=True)
 
 
-def seen_step(run, step, seen, body):
+def seen_step(run, step, seen, words, body):
     nr = len(run.result["gpus"])
     if nr < 2:
         run.result["steps"][step] = "not run, it takes 2 GPUs"
         run.say(f"{step}: not run, it takes 2 GPUs")
         return
-    program_of = Seen(run, step, seen)
+    program_of = Seen(run, step, seen, words)
     try:
         program_of.prepare()
         body(program_of, nr)
@@ -246,11 +246,17 @@ def seen_step(run, step, seen, body):
 
 
 def other(run):
-    """A program of the first GPU goes on on the second."""
+    """A program of the first GPU goes on on the second. One that cannot see the second does not: the
+    driver gives it no memory there."""
     def body(one, nr):
         for way in ("gpud", "helper"):
             one.goes_to(way, "1", [i == 1 for i in range(nr)])
-    seen_step(run, "other", "0", body)
+
+    def hidden_body(one, _):
+        for way in ("gpud", "helper"):
+            one.refused(way, "1", "CUDA_VISIBLE_DEVICES")
+    seen_step(run, "other", "0,1", ["first"], body)
+    seen_step(run, "hidden", "0", [], hidden_body)
 
 
 def swap(run):
@@ -259,7 +265,7 @@ def swap(run):
         for way in ("gpud", "helper"):
             both.goes_to(way, "1,0", [i < 2 for i in range(nr)])
             both.refused(way, "1", "none like it is left")
-    seen_step(run, "swap", "0,1", body)
+    seen_step(run, "swap", "0,1", [], body)
 
 
 STEADY = r"""
@@ -424,6 +430,8 @@ def model_restores(run, model):
                 model.restore(way, rep)
             except harness.Failure as e:
                 run.check(f"model {way}", False, str(e))
+                if not harness.is_gone(model.roads[way].task.pid):
+                    model.roads[way].task.stop()
                 run.keep_logs(model.roads[way], f"model-{way}")
                 model.images.pop(way)
 
