@@ -24,228 +24,7 @@
 #include "../../loader/ckf_fill.h"
 #include "../../loader/io_util.h"
 #include "around.h"
-#include "img_builder.h"
-
-#define BASE 0x40000000ull /* a multiple of 2 MiB */
-#define AREA_PAGES 4096	   /* 16 MiB: several lanes, several huge pages */
-#define AREA_BYTES (AREA_PAGES * (uint64_t)CKF_PAGE_BYTES)
-#define LANE_OPS 4
-#define BACKGROUND 0xa5 /* in memory that the fill must leave alone */
-
-struct world {
-	char dir[64];
-	int dir_fd;
-	int base_fd; /* a base of half the chunks; -1: all are in the image itself */
-	struct img_builder b;
-	struct ckf_image *img;
-	char *model;   /* what the area must hold; BACKGROUND where the plan has nothing */
-	char *covered; /* per page: 1 when an op covers it */
-	uint64_t seed;
-};
-
-static void random_pages(uint64_t *seed, char *p, unsigned int nr, bool compressible)
-{
-	for (size_t i = 0; i < (size_t)nr * CKF_PAGE_BYTES; i += 8) {
-		uint64_t v = img_rand(seed);
-
-		if (compressible)
-			v &= 0x0101010101010101ull;
-		memcpy(p + i, &v, 8);
-	}
-	p[0] = 1; /* never all zero */
-}
-
-/* One chunk of a random kind whose pages are at *pages (malloc()ed). */
-static uint32_t random_chunk(struct world *w, uint16_t nr, char **pages)
-{
-	static const uint32_t codecs[] = { CKF_CODEC_RAW, CKF_CODEC_RAW, CKF_CODEC_LZ4,
-					   CKF_CODEC_ZSTD, CKF_CODEC_BF16 };
-	uint32_t codec = codecs[img_rand(&w->seed) % 5];
-
-	*pages = malloc((size_t)nr * CKF_PAGE_BYTES);
-	assert_non_null(*pages);
-	random_pages(&w->seed, *pages, nr, codec != CKF_CODEC_RAW);
-	return img_chunk(&w->b, codec, *pages, nr);
-}
-
-static void put(struct world *w, uint64_t page, uint32_t chunk, uint16_t first, uint16_t nr,
-		const char *pages, uint32_t flags)
-{
-	img_op(&w->b, (BASE + page * CKF_PAGE_BYTES) | flags, chunk, first, nr);
-	if (pages)
-		memcpy(w->model + page * CKF_PAGE_BYTES, pages + first * CKF_PAGE_BYTES,
-		       (size_t)nr * CKF_PAGE_BYTES);
-	else
-		memset(w->model + page * CKF_PAGE_BYTES, 0, (size_t)nr * CKF_PAGE_BYTES);
-	memset(w->covered + page, 1, nr);
-}
-
-/*
- * Fills the area with ops: whole chunks, parts of chunks, chunks in pieces with holes between, the
- * same chunk twice, zeros. dense: no holes, so that the area may be huge.
- */
-static void random_plan(struct world *w, uint32_t zero, bool dense)
-{
-	uint64_t page = 0;
-	char *pages = NULL, *old = NULL;
-	uint32_t chunk = 0, old_chunk = 0;
-	uint16_t nr, old_nr = 0, half;
-
-	while (page + 600 < AREA_PAGES) {
-		nr = (uint16_t)(1 + img_rand(&w->seed) % 256);
-		switch (img_rand(&w->seed) % 6) {
-		case 0:
-			put(w, page, zero, 0, nr > 64 ? 64 : nr, NULL, 0);
-			page += nr > 64 ? 64 : nr;
-			break;
-		case 1: /* a chunk seen before */
-			if (!old)
-				continue;
-			put(w, page, old_chunk, 0, old_nr, old, 0);
-			page += old_nr;
-			break;
-		case 2: /* in two pieces, with a hole between */
-			chunk = random_chunk(w, nr, &pages);
-			half = nr / 2 ? nr / 2 : 1;
-			put(w, page, chunk, 0, half, pages, 0);
-			page += half + (dense ? 0u : 3u);
-			if (half < nr)
-				put(w, page, chunk, half, (uint16_t)(nr - half), pages, 0);
-			page += nr - half;
-			free(pages);
-			break;
-		case 3: /* only a part of it */
-			chunk = random_chunk(w, nr, &pages);
-			put(w, page, chunk, nr / 3, (uint16_t)(nr - nr / 3), pages, 0);
-			page += nr - nr / 3;
-			free(pages);
-			break;
-		default:
-			chunk = random_chunk(w, nr, &pages);
-			put(w, page, chunk, 0, nr, pages, 0);
-			page += nr;
-			free(old);
-			old = pages;
-			old_chunk = chunk;
-			old_nr = nr;
-		}
-		if (!dense)
-			page += img_rand(&w->seed) % 5;
-	}
-	free(old);
-}
-
-static void make_base(struct world *w)
-{
-	assert_int_equal(mkdirat(w->dir_fd, "base", 0700), 0);
-	w->base_fd = openat(w->dir_fd, "base", O_RDONLY | O_DIRECTORY);
-	assert_true(w->base_fd >= 0);
-	img_to_base(&w->b, w->base_fd, "base");
-}
-
-static void world_begin(struct world *w, uint64_t seed)
-{
-	memset(w, 0, sizeof(*w));
-	w->seed = seed;
-	w->base_fd = -1;
-	print_message("seed %llu\n", (unsigned long long)seed);
-	snprintf(w->dir, sizeof(w->dir), "/var/tmp/ckf-fill-XXXXXX");
-	assert_non_null(mkdtemp(w->dir));
-	w->dir_fd = open(w->dir, O_RDONLY | O_DIRECTORY);
-	assert_true(w->dir_fd >= 0);
-	w->model = malloc(AREA_BYTES);
-	w->covered = calloc(AREA_PAGES, 1);
-	assert_non_null(w->model);
-	assert_non_null(w->covered);
-	memset(w->model, BACKGROUND, AREA_BYTES);
-	img_init(&w->b);
-	w->b.packed = seed % 2;
-	img_file(&w->b, "pagemap-1.img", "x", 1);
-}
-
-static void world_end(struct world *w, bool based)
-{
-	if (based)
-		make_base(w);
-	assert_int_equal(img_write(&w->b, w->dir_fd), 0);
-	assert_int_equal(ckf_image_open(w->dir_fd, &w->img, NULL), 0);
-}
-
-static void world_make(struct world *w, uint64_t seed, bool dense, bool based, uint32_t kind)
-{
-	uint32_t zero;
-
-	world_begin(w, seed);
-	zero = img_chunk(&w->b, CKF_CODEC_ZERO, NULL, 64);
-	img_target(&w->b, kind, 1, 0, 0);
-	random_plan(w, zero, dense);
-	img_lanes(&w->b, LANE_OPS);
-	if (dense && kind == CKF_TARGET_TASK)
-		img_huge(&w->b, 0, BASE, 6);
-	world_end(w, based);
-}
-
-static void world_init(struct world *w, uint64_t seed, bool dense)
-{
-	world_make(w, seed, dense, false, CKF_TARGET_TASK);
-}
-
-static void world_fini(struct world *w)
-{
-	ckf_image_close(w->img);
-	img_fini(&w->b);
-	if (w->base_fd >= 0) {
-		unlinkat(w->base_fd, CKF_IDX_NAME, 0);
-		unlinkat(w->base_fd, CKF_PACK_NAME, 0);
-		close(w->base_fd);
-		unlinkat(w->dir_fd, "base", AT_REMOVEDIR);
-	}
-	unlinkat(w->dir_fd, CKF_IDX_NAME, 0);
-	unlinkat(w->dir_fd, CKF_PACK_NAME, 0);
-	unlinkat(w->dir_fd, "pagemap-1.img", 0);
-	close(w->dir_fd);
-	rmdir(w->dir);
-	free(w->model);
-	free(w->covered);
-}
-
-static char *map_area(void)
-{
-	uint64_t bytes = AREA_BYTES + CKF_HUGE_BYTES;
-	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *aligned;
-
-	assert_ptr_not_equal(p, MAP_FAILED);
-	aligned = (char *)(((uintptr_t)p + CKF_HUGE_BYTES - 1) & ~(uintptr_t)(CKF_HUGE_BYTES - 1));
-	if (aligned > p)
-		munmap(p, (size_t)(aligned - p));
-	munmap(aligned + AREA_BYTES, (size_t)(p + bytes - (aligned + AREA_BYTES)));
-	return aligned;
-}
-
-static int fill(struct world *w, const struct ckf_dest *dests, size_t nr, uint32_t flags,
-		unsigned int threads, struct ckf_fill_stats *stats, struct ckf_error *err)
-{
-	struct ckf_fill_opts o = {
-		.size = sizeof(o), .dir_fd = -1, .threads = threads, .flags = flags
-	};
-
-	return ckf_fill(w->img, &w->img->idx->targets[0], dests, nr, &o, stats, err);
-}
-
-/* Compares the area with the model; uncovered pages must hold background. */
-static void assert_area(struct world *w, const char *area, int background)
-{
-	char page[CKF_PAGE_BYTES];
-
-	memset(page, background, sizeof(page));
-	for (uint64_t i = 0; i < AREA_PAGES; i++) {
-		const char *want = w->covered[i] ? w->model + i * CKF_PAGE_BYTES : page;
-
-		if (memcmp(area + i * CKF_PAGE_BYTES, want, CKF_PAGE_BYTES))
-			fail_msg("page %llu differs", (unsigned long long)i);
-	}
-}
+#include "fill_world.h"
 
 static void run_all_roads(bool dense, bool based, uint64_t seed)
 {
@@ -265,18 +44,18 @@ static void run_all_roads(bool dense, bool based, uint64_t seed)
 		for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
 			struct ckf_fill_stats stats = { 0 };
 			struct ckf_error err = { 0 };
-			char *area = map_area();
-			struct ckf_dest d = { .start = BASE,
-					      .end = BASE + AREA_BYTES,
+			char *area = world_map_area();
+			struct ckf_dest d = { .start = WORLD_BASE,
+					      .end = WORLD_BASE + WORLD_BYTES,
 					      .addr = area,
 					      .prot = PROT_READ | PROT_WRITE,
 					      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
 
 			drop_cache(w.dir_fd);
 			drop_cache(w.base_fd);
-			if (fill(&w, &d, 1, flags[i], threads, &stats, &err))
+			if (world_fill(&w, &d, 1, flags[i], threads, &stats, &err))
 				fail_msg("flags %x threads %u: %s", flags[i], threads, err.msg);
-			assert_area(&w, area, 0);
+			world_assert_area(&w, area, 0);
 			assert_int_equal(stats.workers, threads);
 			assert_int_equal(stats.uring, have_uring() && threads > 1 &&
 							      !(flags[i] & CKF_FILL_NO_URING));
@@ -284,7 +63,7 @@ static void run_all_roads(bool dense, bool based, uint64_t seed)
 				assert_int_equal(stats.huge_pages, 0);
 			assert_int_equal(count_entries("/proc/self/task"), tasks);
 			assert_int_equal(count_entries("/proc/self/fd"), fds);
-			munmap(area, AREA_BYTES);
+			munmap(area, WORLD_BYTES);
 		}
 	world_fini(&w);
 }
@@ -308,8 +87,8 @@ static void test_bases(void **state)
 static void test_base_broken(void **state)
 {
 	struct ckf_error err = { 0 };
-	char *area = map_area(), byte;
-	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+	char *area = world_map_area(), byte;
+	struct ckf_dest d = { .start = WORLD_BASE, .end = WORLD_BASE + WORLD_BYTES, .addr = area };
 	struct world w;
 	uint64_t at;
 	int fd;
@@ -322,13 +101,13 @@ static void test_base_broken(void **state)
 	byte ^= 1;
 	assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
 	close(fd);
-	assert_int_equal(fill(&w, &d, 1, 0, 3, NULL, &err), -EBADMSG);
+	assert_int_equal(world_fill(&w, &d, 1, 0, 3, NULL, &err), -EBADMSG);
 	assert_non_null(strstr(err.msg, "of base 1 (base)"));
 	assert_int_equal(unlinkat(w.base_fd, CKF_PACK_NAME, 0), 0);
 	memset(&err, 0, sizeof(err));
-	assert_int_equal(fill(&w, &d, 1, 0, 3, NULL, &err), -ENOENT);
+	assert_int_equal(world_fill(&w, &d, 1, 0, 3, NULL, &err), -ENOENT);
 	assert_non_null(strstr(err.msg, "base 1, image "));
-	munmap(area, AREA_BYTES);
+	munmap(area, WORLD_BYTES);
 	world_fini(&w);
 }
 
@@ -343,15 +122,15 @@ static void test_dense(void **state)
 static void test_not_fresh(void **state)
 {
 	struct world w;
-	char *area = map_area();
-	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+	char *area = world_map_area();
+	struct ckf_dest d = { .start = WORLD_BASE, .end = WORLD_BASE + WORLD_BYTES, .addr = area };
 
 	(void)state;
 	world_init(&w, 21, false);
-	memset(area, BACKGROUND, AREA_BYTES);
-	assert_int_equal(fill(&w, &d, 1, 0, 2, NULL, NULL), 0);
-	assert_area(&w, area, BACKGROUND);
-	munmap(area, AREA_BYTES);
+	memset(area, WORLD_BACKGROUND, WORLD_BYTES);
+	assert_int_equal(world_fill(&w, &d, 1, 0, 2, NULL, NULL), 0);
+	world_assert_area(&w, area, WORLD_BACKGROUND);
+	munmap(area, WORLD_BYTES);
 	world_fini(&w);
 }
 
@@ -359,46 +138,47 @@ static void test_not_fresh(void **state)
 static void test_shared(void **state)
 {
 	struct world w;
-	char *area = map_area();
-	struct ckf_dest d = {
-		.start = BASE, .end = BASE + AREA_BYTES, .addr = area, .flags = CKF_DEST_SHARED
-	};
+	char *area = world_map_area();
+	struct ckf_dest d = { .start = WORLD_BASE,
+			      .end = WORLD_BASE + WORLD_BYTES,
+			      .addr = area,
+			      .flags = CKF_DEST_SHARED };
 	struct ckf_fill_stats stats = { 0 };
 
 	(void)state;
 	world_init(&w, 31, false);
-	memcpy(area, w.model, AREA_BYTES);
-	for (uint64_t i = 0; i < AREA_PAGES; i += 7)
+	memcpy(area, w.model, WORLD_BYTES);
+	for (uint64_t i = 0; i < WORLD_PAGES; i += 7)
 		area[i * CKF_PAGE_BYTES + 5] ^= 1;
-	for (uint64_t i = 0; i < AREA_PAGES; i++)
+	for (uint64_t i = 0; i < WORLD_PAGES; i++)
 		if (!w.covered[i])
-			memset(area + i * CKF_PAGE_BYTES, BACKGROUND, CKF_PAGE_BYTES);
-	assert_int_equal(fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
-	assert_area(&w, area, BACKGROUND);
+			memset(area + i * CKF_PAGE_BYTES, WORLD_BACKGROUND, CKF_PAGE_BYTES);
+	assert_int_equal(world_fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
+	world_assert_area(&w, area, WORLD_BACKGROUND);
 	assert_true(stats.shared_bytes > stats.filled_bytes);
 	assert_true(stats.filled_bytes > 0);
 	/* All equal, and read-only: nothing may be written. */
-	assert_int_equal(mprotect(area, AREA_BYTES, PROT_READ), 0);
+	assert_int_equal(mprotect(area, WORLD_BYTES, PROT_READ), 0);
 	stats = (struct ckf_fill_stats){ 0 };
-	assert_int_equal(fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
+	assert_int_equal(world_fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
 	assert_int_equal(stats.filled_bytes, 0);
-	munmap(area, AREA_BYTES);
+	munmap(area, WORLD_BYTES);
 	world_fini(&w);
 }
 
 /* Dests that split ops and chunks; every other one is left alone. */
 static void test_skip(void **state)
 {
-	struct ckf_dest d[AREA_PAGES / 64];
+	struct ckf_dest d[WORLD_PAGES / 64];
 	struct world w;
-	char *area = map_area();
+	char *area = world_map_area();
 
 	(void)state;
 	world_init(&w, 41, true);
-	memset(area, BACKGROUND, AREA_BYTES);
-	for (uint64_t i = 0; i < AREA_PAGES / 64; i++) {
-		d[i] = (struct ckf_dest){ .start = BASE + i * 64 * CKF_PAGE_BYTES,
-					  .end = BASE + (i + 1) * 64 * CKF_PAGE_BYTES,
+	memset(area, WORLD_BACKGROUND, WORLD_BYTES);
+	for (uint64_t i = 0; i < WORLD_PAGES / 64; i++) {
+		d[i] = (struct ckf_dest){ .start = WORLD_BASE + i * 64 * CKF_PAGE_BYTES,
+					  .end = WORLD_BASE + (i + 1) * 64 * CKF_PAGE_BYTES,
 					  .addr = area + i * 64 * CKF_PAGE_BYTES };
 		if (i % 2) {
 			d[i].flags = CKF_DEST_SKIP | (i % 4 == 1 ? CKF_DEST_CHECK : 0);
@@ -406,25 +186,27 @@ static void test_skip(void **state)
 			memset(w.covered + i * 64, 0, 64);
 		}
 	}
-	assert_int_equal(fill(&w, d, AREA_PAGES / 64, 0, 2, NULL, NULL), 0);
-	assert_area(&w, area, BACKGROUND);
-	munmap(area, AREA_BYTES);
+	assert_int_equal(world_fill(&w, d, WORLD_PAGES / 64, 0, 2, NULL, NULL), 0);
+	world_assert_area(&w, area, WORLD_BACKGROUND);
+	munmap(area, WORLD_BYTES);
 	world_fini(&w);
 }
 
 static void test_outside(void **state)
 {
 	struct world w;
-	char *area = map_area();
-	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES / 2, .addr = area };
+	char *area = world_map_area();
+	struct ckf_dest d = { .start = WORLD_BASE,
+			      .end = WORLD_BASE + WORLD_BYTES / 2,
+			      .addr = area };
 	struct ckf_error err = { 0 };
 
 	(void)state;
 	world_init(&w, 51, false);
-	assert_int_equal(fill(&w, &d, 1, 0, 2, NULL, &err), -EBADMSG);
+	assert_int_equal(world_fill(&w, &d, 1, 0, 2, NULL, &err), -EBADMSG);
 	assert_non_null(strstr(err.msg, "corrupt ops["));
 	assert_non_null(strstr(err.msg, "lies in no mapping"));
-	munmap(area, AREA_BYTES);
+	munmap(area, WORLD_BYTES);
 	world_fini(&w);
 }
 
@@ -432,8 +214,8 @@ static void test_outside(void **state)
 static void test_flip(void **state)
 {
 	struct world w;
-	char *area = map_area();
-	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+	char *area = world_map_area();
+	struct ckf_dest d = { .start = WORLD_BASE, .end = WORLD_BASE + WORLD_BYTES, .addr = area };
 	char c;
 	int fd;
 
@@ -451,8 +233,9 @@ static void test_flip(void **state)
 		assert_int_equal(pwrite(fd, &c, 1, off), 1);
 		d.flags = i % 2 ? CKF_DEST_SKIP | CKF_DEST_CHECK : 0;
 		d.addr = i % 2 ? NULL : area;
-		assert_int_equal(fill(&w, &d, 1, i % 3 ? 0 : CKF_FILL_NO_URING, 2, NULL, &err),
-				 -EBADMSG);
+		assert_int_equal(
+			world_fill(&w, &d, 1, i % 3 ? 0 : CKF_FILL_NO_URING, 2, NULL, &err),
+			-EBADMSG);
 		assert_non_null(strstr(err.msg, "corrupt chunks["));
 		c ^= 0x10;
 		assert_int_equal(pwrite(fd, &c, 1, off), 1);
@@ -460,8 +243,8 @@ static void test_flip(void **state)
 	close(fd);
 	d.flags = 0;
 	d.addr = area;
-	assert_int_equal(fill(&w, &d, 1, 0, 2, NULL, NULL), 0);
-	munmap(area, AREA_BYTES);
+	assert_int_equal(world_fill(&w, &d, 1, 0, 2, NULL, NULL), 0);
+	munmap(area, WORLD_BYTES);
 	world_fini(&w);
 }
 
@@ -496,21 +279,21 @@ static void test_no_trace(void **state)
 	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
 		struct ckf_fill_stats stats = { 0 };
 		char before[256], after[256];
-		char *area = map_area();
-		struct ckf_dest d = { .start = BASE,
-				      .end = BASE + AREA_BYTES,
+		char *area = world_map_area();
+		struct ckf_dest d = { .start = WORLD_BASE,
+				      .end = WORLD_BASE + WORLD_BYTES,
 				      .addr = area,
 				      .prot = PROT_READ | PROT_WRITE,
 				      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
 
 		vm_flags(area, before, sizeof(before));
-		assert_int_equal(fill(&w, &d, 1, flags[i], 2, &stats, NULL), 0);
-		assert_area(&w, area, 0);
+		assert_int_equal(world_fill(&w, &d, 1, flags[i], 2, &stats, NULL), 0);
+		world_assert_area(&w, area, 0);
 		vm_flags(area, after, sizeof(after));
 		assert_string_equal(before, after);
 		if (!stats.huge_pages)
 			print_message("this kernel makes no huge pages with flags %x\n", flags[i]);
-		munmap(area, AREA_BYTES);
+		munmap(area, WORLD_BYTES);
 	}
 	world_fini(&w);
 }
@@ -521,7 +304,7 @@ static uint64_t full_ranges(const struct world *w)
 	const uint64_t step = CKF_HUGE_BYTES / CKF_PAGE_BYTES;
 	uint64_t nr = 0;
 
-	for (uint64_t i = 0; i + step <= AREA_PAGES; i += step)
+	for (uint64_t i = 0; i + step <= WORLD_PAGES; i += step)
 		nr += !memchr(w->covered + i, 0, step) &&
 		      !ckf_is_zero(w->model + i * CKF_PAGE_BYTES, CKF_HUGE_BYTES);
 	return nr;
@@ -530,17 +313,17 @@ static uint64_t full_ranges(const struct world *w)
 static void fill_shared(struct world *w, uint32_t flags, unsigned int threads)
 {
 	struct ckf_fill_stats stats = { 0 };
-	char *area = map_area();
-	struct ckf_dest d = { .start = BASE,
-			      .end = BASE + AREA_BYTES,
+	char *area = world_map_area();
+	struct ckf_dest d = { .start = WORLD_BASE,
+			      .end = WORLD_BASE + WORLD_BYTES,
 			      .addr = area,
 			      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
 
-	area = mmap(area, AREA_BYTES, PROT_READ | PROT_WRITE,
+	area = mmap(area, WORLD_BYTES, PROT_READ | PROT_WRITE,
 		    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	assert_ptr_equal(area, d.addr);
-	assert_int_equal(fill(w, &d, 1, flags, threads, &stats, NULL), 0);
-	assert_area(w, area, 0);
+	assert_int_equal(world_fill(w, &d, 1, flags, threads, &stats, NULL), 0);
+	world_assert_area(w, area, 0);
 	if (flags & CKF_FILL_NO_HUGE)
 		assert_int_equal(stats.huge_pages, 0);
 	else if (stats.huge_pages < full_ranges(w)) /* the kernel may refuse */
@@ -548,7 +331,7 @@ static void fill_shared(struct world *w, uint32_t flags, unsigned int threads)
 			      (unsigned long long)full_ranges(w));
 	else
 		assert_int_equal(stats.huge_pages, full_ranges(w));
-	munmap(area, AREA_BYTES);
+	munmap(area, WORLD_BYTES);
 }
 
 /* Shared memory gets huge pages where it is filled all over, and only there. */
@@ -595,16 +378,16 @@ static void twice_init(struct world *w)
 	assert_non_null(pages);
 	world_begin(w, 0);
 	for (unsigned int i = 0; i < TWICE_CHUNKS; i++) {
-		random_pages(&w->seed, pages, TWICE_PAGES, false);
+		world_random_pages(&w->seed, pages, TWICE_PAGES, false);
 		chunks[i] = img_chunk(&w->b, CKF_CODEC_RAW, pages, TWICE_PAGES);
 	}
 	free(pages);
 	for (uint32_t t = 0; t < 2; t++) {
 		img_target(&w->b, CKF_TARGET_TASK, t + 1, 0, 0);
 		for (uint64_t i = 0; i < TWICE_CHUNKS - 1; i++)
-			img_op(&w->b, BASE + i * TWICE_PAGES * CKF_PAGE_BYTES,
+			img_op(&w->b, WORLD_BASE + i * TWICE_PAGES * CKF_PAGE_BYTES,
 			       chunks[i || !t ? i : TWICE_CHUNKS - 1], 0, TWICE_PAGES);
-		img_lanes(&w->b, LANE_OPS);
+		img_lanes(&w->b, WORLD_LANE_OPS);
 	}
 	world_end(w, false);
 }
@@ -617,14 +400,16 @@ static uint64_t fill_twice(struct world *w, bool *counted)
 	drop_cache(w->dir_fd);
 	read[0] = disk_bytes();
 	for (unsigned int t = 0; t < 2; t++) {
-		char *area = map_area();
-		struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+		char *area = world_map_area();
+		struct ckf_dest d = { .start = WORLD_BASE,
+				      .end = WORLD_BASE + WORLD_BYTES,
+				      .addr = area };
 		struct ckf_fill_opts o = { .size = sizeof(o), .dir_fd = -1, .threads = 2 };
 
 		assert_int_equal(ckf_fill(w->img, &w->img->idx->targets[t], &d, 1, &o, NULL, NULL),
 				 0);
 		read[t + 1] = disk_bytes();
-		munmap(area, AREA_BYTES);
+		munmap(area, WORLD_BYTES);
 	}
 	*counted = read[1] - read[0] >= (TWICE_CHUNKS - 1) * TWICE_BYTES;
 	return read[2] - read[1];
@@ -675,10 +460,10 @@ static void test_stalled(void **state)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct world w;
-	char *area = map_area();
-	struct hang h = { .range = { (uintptr_t)area, AREA_BYTES } };
+	char *area = world_map_area();
+	struct hang h = { .range = { (uintptr_t)area, WORLD_BYTES } };
 	struct uffdio_register reg = { .range = h.range, .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+	struct ckf_dest d = { .start = WORLD_BASE, .end = WORLD_BASE + WORLD_BYTES, .addr = area };
 	struct ckf_fill_opts o = { .size = sizeof(o),
 				   .dir_fd = -1,
 				   .threads = 2,
@@ -695,8 +480,8 @@ static void test_stalled(void **state)
 	assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, NULL, NULL), 0);
 	assert_int_equal(h.calls, 1);
 	close(h.uffd);
-	assert_area(&w, area, 0);
-	munmap(area, AREA_BYTES);
+	world_assert_area(&w, area, 0);
+	munmap(area, WORLD_BYTES);
 	world_fini(&w);
 }
 
@@ -710,7 +495,7 @@ static void tight_plan(struct world *w)
 	assert_non_null(pages);
 	for (unsigned int i = 0; i < IMG_TIGHT_CHUNKS; i++, page += nr) {
 		chunk = img_tight_chunk(&w->b, i, pages, &nr);
-		put(w, page, chunk, 0, nr, (char *)pages, 0);
+		world_put(w, page, chunk, 0, nr, (char *)pages, 0);
 	}
 	free(pages);
 }
@@ -725,28 +510,30 @@ static void test_tight(void **state)
 	world_begin(&w, 31);
 	img_target(&w.b, CKF_TARGET_TASK, 1, 0, 0);
 	tight_plan(&w);
-	img_lanes(&w.b, LANE_OPS);
+	img_lanes(&w.b, WORLD_LANE_OPS);
 	world_end(&w, false);
 	for (unsigned int i = 0; i < 2 * 3; i++) {
 		const struct ckf_chunk *c = w.img->idx->chunks;
 		struct ckf_fill_stats stats = { 0 };
 		struct ckf_error err = { 0 };
-		char *area = map_area();
-		struct ckf_dest d = { .start = BASE, .end = BASE + AREA_BYTES, .addr = area };
+		char *area = world_map_area();
+		struct ckf_dest d = { .start = WORLD_BASE,
+				      .end = WORLD_BASE + WORLD_BYTES,
+				      .addr = area };
 
 		assert_true(c[1].pack_off % CKF_PAGE_BYTES);
 		c += IMG_TIGHT_LONGEST;
 		assert_int_equal(ckf_chunk_end(c) - ckf_chunk_first(c),
 				 ckf_pages_to_bytes(w.img->idx->max_chunk_pages + 1u));
 		drop_cache(w.dir_fd);
-		if (fill(&w, &d, 1, flags[i / 2], 1 + i % 2, &stats, &err))
+		if (world_fill(&w, &d, 1, flags[i / 2], 1 + i % 2, &stats, &err))
 			fail_msg("road %u: %s", i, err.msg);
-		assert_area(&w, area, 0);
+		world_assert_area(&w, area, 0);
 		/* Three lanes, and a read of its own for the longest: each may begin on a page
 		 * again. */
 		assert_in_range(stats.read_bytes, w.b.idx.pack_bytes - CKF_PAGE_BYTES,
 				w.b.idx.pack_bytes + 3 * CKF_PAGE_BYTES);
-		munmap(area, AREA_BYTES);
+		munmap(area, WORLD_BYTES);
 	}
 	world_fini(&w);
 }
