@@ -98,13 +98,6 @@ const char *__asan_default_options(void)
 	return "clear_shadow_mmap_threshold=100000000";
 }
 
-/* Workers have file tables of their own, in which the same number is another file. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-	return "race:__wrap_close\n";
-}
-
 static struct {
 	unsigned int tried;
 	unsigned int passed; /* of these, the op succeeded */
