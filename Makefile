@@ -4,7 +4,7 @@
 #
 #	make [all]      the library and the ckfast command
 #	make check      installs what is missing, builds all, CRIU too, and runs the tests
-#	make check-long the same with more rounds, longer fuzzing and the thread sanitizer
+#	make check-long the same with more rounds, longer fuzzing, the thread sanitizer, restores with sanitizers
 #	make demo       installs what is missing, builds all, shows a restore both ways
 #	make bench      measures; writes build/bench.json, build/codecs.json, tables and a chart
 #	make bundle     build/bundle: what it takes to measure on another machine
@@ -247,7 +247,8 @@ check: deps
 
 check-long: deps
 	@$(MAKE) $(PARALLEL) check-build
-	@$(MAKE) $(PARALLEL) D=tsan unit
+	@$(MAKE) $(PARALLEL) D=tsan all unit
+	@scripts/criu-sanitized.sh
 	@CKF_LONG=1 tests/run.sh $(T)
 
 demo: deps

@@ -10,6 +10,8 @@
 #	py		tests/py/run.py; with CKF_LONG py-asan too, of the sanitized ckfast
 #	fuzz/NAME	build/fuzz/NAME, for a while
 #	e2e/NAME	tests/e2e/NAME.sh
+#	*-convert/NAME	with CKF_LONG: those about convert, with the ckfast of each sanitizer
+#	asan-restore/NAME	likewise: those about restores, with the sanitized loader in CRIU
 #	zdtm		tests/zdtm/zdtm.sh subset
 #
 # CKF_LONG=1 takes more time: more rounds, longer fuzzing. A test passes with exit code 0 and skips
@@ -105,6 +107,21 @@ for test in tests/e2e/[0-9]*.sh; do
 	name=${test##*/}
 	one "e2e/${name%.sh}" 600 "$test"
 done
+# The same programs with sanitizers: ckfast, and what is ours in CRIU, which frees nothing at its end. Not where memory is
+# measured.
+if [ -n "${CKF_LONG:-}" ]; then
+	for kind in asan-ubsan tsan; do
+		for name in 105-convert-jobs 210-parent 220-bases; do
+			one "${kind%-ubsan}-convert/$name" 600 env CKFAST="$PWD/build/$kind/bin/ckfast" "tests/e2e/$name.sh"
+		done
+	done
+	for test in tests/e2e/0[1-8]*.sh tests/e2e/2*.sh; do
+		name=${test##*/}
+		[ "$name" != 082-limits.sh ] || continue
+		one "asan-restore/${name%.sh}" 600 env ASAN_OPTIONS=detect_leaks=0 \
+			CRIU="$PWD/build/asan-ubsan/bin/criu" CRIU_STOCK="$PWD/build/bin/criu-stock" "$test"
+	done
+fi
 one zdtm 900 tests/zdtm/zdtm.sh subset
 
 if [ ${#skips[@]} -gt 0 ]; then
