@@ -206,7 +206,9 @@ class Seen:
                 self.restore(way, seen)
             except harness.Failure as e:
                 self.run.check(name, words in str(e), str(e))
-                self.run.check(f"{name}: no process is left", harness.is_gone(self.task.pid))
+                harness.wait_until(f"{name}: a process is left",
+                                   lambda: harness.is_gone(self.task.pid), 10)
+                self.run.check(f"{name}: no process is left", True)
             else:
                 self.run.check(name, False, "the restore succeeded")
                 self.task.stop()
