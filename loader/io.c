@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads in flight over io_uring, or over preadv where io_uring is not to be had.
+ * Requests in flight over io_uring, or over preadv and pwritev where io_uring is not to be had.
  *
  * The ring is small and private to one thread. Kernel worker threads of a ring (iou-wrk) belong to
  * the thread that submitted and are gone when that thread has exited: whoever must not leave
@@ -13,8 +13,17 @@
 
 #include "io.h"
 
-/* A punted read occupies one kernel worker; more of them than this only cost memory. */
+/* A punted request occupies one kernel worker; more of them than this only cost memory. */
 #define IOWQ_WORKERS 2
+
+struct request {
+	bool write;
+	int fd;
+	const struct iovec *iov;
+	unsigned int nr_iov;
+	uint64_t off;
+	void *tag;
+};
 
 struct done {
 	void *tag;
@@ -69,8 +78,7 @@ bool ckf_io_is_uring(const struct ckf_io *io)
 	return io->uring;
 }
 
-static int uring_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsigned int nr_iov,
-			uint64_t off, void *tag)
+static int uring_submit(struct ckf_io *io, const struct request *rq)
 {
 	struct io_uring_sqe *sqe;
 	int ret;
@@ -78,8 +86,11 @@ static int uring_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsi
 	sqe = io_uring_get_sqe(&io->ring);
 	if (!sqe)
 		return -EBUSY;
-	io_uring_prep_readv(sqe, fd, iov, nr_iov, off);
-	io_uring_sqe_set_data(sqe, tag);
+	if (rq->write)
+		io_uring_prep_writev(sqe, rq->fd, rq->iov, rq->nr_iov, rq->off);
+	else
+		io_uring_prep_readv(sqe, rq->fd, rq->iov, rq->nr_iov, rq->off);
+	io_uring_sqe_set_data(sqe, rq->tag);
 	do {
 		ret = io_uring_submit(&io->ring);
 	} while (ret == -EINTR || ret == -EAGAIN);
@@ -89,26 +100,53 @@ static int uring_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsi
 	return ret == 1 ? 0 : -EIO;
 }
 
-int ckf_io_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsigned int nr_iov,
-		  uint64_t off, void *tag)
+static void submit_plainly(struct ckf_io *io, const struct request *rq)
 {
-	ssize_t got;
+	struct done *done = &io->done[io->nr_done++];
+	ssize_t n;
+
+	if (rq->write)
+		n = pwritev(rq->fd, rq->iov, (int)rq->nr_iov, (off_t)rq->off);
+	else
+		n = preadv(rq->fd, rq->iov, (int)rq->nr_iov, (off_t)rq->off);
+	*done = (struct done){ .tag = rq->tag, .res = n < 0 ? -errno : (int)n };
+}
+
+static int submit(struct ckf_io *io, const struct request *rq)
+{
 	int ret;
 
 	if (io->in_flight == io->depth)
 		return -EBUSY;
 	if (io->uring) {
-		ret = uring_submit(io, fd, iov, nr_iov, off, tag);
+		ret = uring_submit(io, rq);
 		if (ret)
 			return ret;
 	} else {
-		got = preadv(fd, iov, (int)nr_iov, (off_t)off);
-		io->done[io->nr_done].tag = tag;
-		io->done[io->nr_done].res = got < 0 ? -errno : (int)got;
-		io->nr_done++;
+		submit_plainly(io, rq);
 	}
 	io->in_flight++;
 	return 0;
+}
+
+int ckf_io_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsigned int nr_iov,
+		  uint64_t off, void *tag)
+{
+	const struct request rq = {
+		.fd = fd, .iov = iov, .nr_iov = nr_iov, .off = off, .tag = tag
+	};
+
+	return submit(io, &rq);
+}
+
+int ckf_io_submit_write(struct ckf_io *io, int fd, const struct iovec *iov, unsigned int nr_iov,
+			uint64_t off, void *tag)
+{
+	const struct request rq = {
+		.write = true, .fd = fd, .iov = iov, .nr_iov = nr_iov, .off = off, .tag = tag
+	};
+
+	return submit(io, &rq);
 }
 
 static int uring_wait(struct ckf_io *io, void **tag, int *res)

@@ -50,6 +50,25 @@ int ckf_pwrite_all(int fd, const void *buf, size_t bytes, uint64_t off)
 	return 0;
 }
 
+void ckf_iov_copy(const struct iovec *iov, unsigned int nr, uint64_t skip, void *dst, size_t bytes)
+{
+	char *to = dst;
+
+	for (unsigned int i = 0; i < nr && bytes; i++) {
+		size_t len = iov[i].iov_len, n;
+
+		if (skip >= len) {
+			skip -= len;
+			continue;
+		}
+		n = len - (size_t)skip < bytes ? len - (size_t)skip : bytes;
+		memcpy(to, (const char *)iov[i].iov_base + skip, n);
+		to += n;
+		bytes -= n;
+		skip = 0;
+	}
+}
+
 /* How messages call the pack that a chunk lies in. */
 static const char *pack_name(const struct ckf_index *idx, const struct ckf_chunk *c, char *buf,
 			     size_t buf_bytes)

@@ -3,12 +3,17 @@
 #ifndef CKF_IO_UTIL_H
 #define CKF_IO_UTIL_H
 
+#include <sys/uio.h>
+
 #include "../format/ckf_index.h"
 
 /* Reads exactly bytes at off: 0, -errno, or -EBADMSG when the file ends before. */
 int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off);
 /* Writes exactly that: 0 or -errno. */
 int ckf_pwrite_all(int fd, const void *buf, size_t bytes, uint64_t off);
+
+/* Copies the bytes of iov[0..nr) that begin skip after its start; it has them all. */
+void ckf_iov_copy(const struct iovec *iov, unsigned int nr, uint64_t skip, void *dst, size_t bytes);
 
 /* The pages of a pack that a stored chunk lies on: where they begin, and where they end. */
 static inline uint64_t ckf_chunk_first(const struct ckf_chunk *c)

@@ -72,24 +72,6 @@ static int populate(char *at, size_t bytes)
 	return errno == EFAULT ? -ENOSPC : -errno;
 }
 
-/* Copies the bytes of the source that begin skip after its start. */
-static void copy_out(const struct source *src, uint64_t skip, char *dst, size_t bytes)
-{
-	for (unsigned int i = 0; i < src->nr && bytes; i++) {
-		size_t len = src->iov[i].iov_len, n;
-
-		if (skip >= len) {
-			skip -= len;
-			continue;
-		}
-		n = len - (size_t)skip < bytes ? len - (size_t)skip : bytes;
-		memcpy(dst, (const char *)src->iov[i].iov_base + skip, n);
-		dst += n;
-		bytes -= n;
-		skip = 0;
-	}
-}
-
 /* Writes the part of the view that lies in one window. -EINVAL: the kernel cannot do this. */
 static int write_window(const struct view *v, const struct source *src, uint64_t window)
 {
@@ -114,7 +96,7 @@ static int write_window(const struct view *v, const struct source *src, uint64_t
 		ret = huge ? 0 : populate(at + (off - window), n);
 		if (ret)
 			return ret;
-		copy_out(src, off - v->off, at + (off - window), n);
+		ckf_iov_copy(src->iov, src->nr, off - v->off, at + (off - window), n);
 	}
 	return 0;
 }
