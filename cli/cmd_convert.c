@@ -212,6 +212,7 @@ static int convert(const struct cli_verb *verb, struct convert_args *args)
 	args->opts.arg = &ui;
 	/* For tests, as with criu restore. */
 	args->opts.no_uring = getenv("CKF_NO_URING") != NULL;
+	args->opts.no_direct = getenv("CKF_NO_DIRECT") != NULL;
 	cli_stop_catch();
 	cli_progress_start(&ui.progress, args->quiet);
 	rc = ckf_convert(args->dump, args->fast, &args->opts, &stats, &err);

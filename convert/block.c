@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* What threads do with the blocks of a conversion: pipeline.c says in which order. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../format/ckf_sum.h"
 #include "block.h"
 
-static struct ckf_block *block_of(struct ckf_read *rd)
+static struct ckf_block *block_of(struct ckf_transfer *t)
 {
-	return (struct ckf_block *)((char *)rd - offsetof(struct ckf_block, read));
+	return (struct ckf_block *)((char *)t - offsetof(struct ckf_block, read));
 }
 
 static void hash_pages(struct ckf_block *b)
@@ -48,10 +48,11 @@ void ckf_block_hash(struct ckf_job *job, struct ckf_worker *w)
 		hash_pages(b);
 }
 
-void ckf_block_read_done(struct ckf_read *rd)
+void ckf_block_read_done(struct ckf_transfer *t)
 {
-	struct ckf_block *b = block_of(rd);
+	struct ckf_block *b = block_of(t);
 
+	close(t->fd);
 	ckf_pool_submit(b->s->pool, &b->job);
 }
 
@@ -139,7 +140,7 @@ void ckf_block_write(struct ckf_job *job, struct ckf_worker *w)
 {
 	struct ckf_block *b = (struct ckf_block *)job;
 	struct iovec iov[CKF_BUF_PAGES];
-	uint64_t off = 0, end = 0;
+	uint64_t from = b->pack_off, off = 0, end = 0;
 	unsigned int nr = 0;
 
 	(void)w;
@@ -147,10 +148,8 @@ void ckf_block_write(struct ckf_job *job, struct ckf_worker *w)
 		const struct ckf_chunk *c = i < b->nr_fresh ? &b->fresh[i].chunk : NULL;
 
 		if (nr && (!c || c->pack_off != end)) {
-			b->ret = ckf_out_file_writev(&b->s->pack, iov, nr, off);
-			/* To the disk now, so that the end has little left to wait for. */
-			sync_file_range(b->s->pack.fd, (off_t)off, (off_t)(end - off),
-					SYNC_FILE_RANGE_WRITE);
+			b->ret = ckf_pack_writer_put(b->s->pack, from, iov, nr, off);
+			from = end;
 			nr = 0;
 		}
 		if (!c)
@@ -162,6 +161,5 @@ void ckf_block_write(struct ckf_job *job, struct ckf_worker *w)
 		end = c->pack_off + c->stored_bytes;
 	}
 	if (b->ret)
-		ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
-			      strerror(-b->ret));
+		ckf_pack_writer_error(b->ret, &b->err);
 }

@@ -6,11 +6,11 @@
 #ifndef CKF_CONVERT_BLOCK_H
 #define CKF_CONVERT_BLOCK_H
 
-#include "../loader/out_file.h"
 #include "encode.h"
+#include "pack_writer.h"
 #include "pipeline.h"
-#include "reader.h"
 #include "source.h"
+#include "transfer.h"
 
 #define CKF_BLOCK_PAGES 512u
 #define CKF_CARRY_PAGES CKF_CUT_MAX_PAGES /* room in front, for what the block before left over */
@@ -37,7 +37,7 @@ struct ckf_shared {
 	struct ckf_pool *pool;
 	struct ckf_dedup *dedup;
 	struct ckf_sum *sum; /* only ckf_block_sum() uses it */
-	struct ckf_out_file pack;
+	struct ckf_pack_writer *pack;
 };
 
 struct ckf_block {
@@ -55,8 +55,9 @@ struct ckf_block {
 	uint32_t nr_parts;
 	struct ckf_new_chunk *fresh; /* once placed, in the order of the pack; tag is the part */
 	uint32_t nr_fresh;
+	uint64_t pack_off; /* where the blocks before end in the pack */
 	uint64_t checksum; /* of the file, when the block is the last of it */
-	struct ckf_read read;
+	struct ckf_transfer read;
 	int ret; /* of the job, with err */
 	struct ckf_error err;
 };
@@ -70,7 +71,7 @@ static inline uint8_t *ckf_block_page(const struct ckf_block *b, uint32_t page)
 void ckf_block_read(struct ckf_job *job, struct ckf_worker *w);
 /* Hashes the pages that the reader has read, which calls the second when it has. */
 void ckf_block_hash(struct ckf_job *job, struct ckf_worker *w);
-void ckf_block_read_done(struct ckf_read *rd);
+void ckf_block_read_done(struct ckf_transfer *t);
 /* Goes on with the checksum of the file: one block at a time, in order. */
 void ckf_block_sum(struct ckf_job *job, struct ckf_worker *w);
 /* Compares chunks with those that they look like, encodes the others in place. */

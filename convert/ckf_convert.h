@@ -31,8 +31,9 @@ struct ckf_convert_opts {
 	 * found out where that is worth it and taken for nvme else.
 	 */
 	struct ckf_storage storage;
-	bool force;    /* replace an existing destination */
-	bool no_uring; /* plain reads, as where io_uring is forbidden */
+	bool force;	/* replace an existing destination */
+	bool no_uring;	/* plain reads and writes, as where io_uring is forbidden */
+	bool no_direct; /* all through the page cache, as where O_DIRECT is refused */
 	/*
 	 * Directories of other fast images. convert: what they hold is not stored again. extract
 	 * and flatten: where bases are that are no longer where the image says.

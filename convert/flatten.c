@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "../loader/io_util.h"
-#include "../loader/out_file.h"
 #include "build.h"
 #include "files.h"
+#include "pack_writer.h"
 #include "pool.h"
 
 #define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS)
@@ -31,7 +31,8 @@ struct batch {
 	struct flatten *f;
 	uint64_t first;
 	uint64_t nr;
-	int ret; /* of the job, with err */
+	uint64_t pack_off; /* where the batches before end in the pack */
+	int ret;	   /* of the job, with err */
 	struct ckf_error err;
 };
 
@@ -42,10 +43,11 @@ struct flatten {
 	struct ckf_output out;
 	int *pack_fds; /* to read from */
 	int pack_fd;   /* to write to */
-	struct ckf_out_file pack;
+	struct ckf_pack_writer *pack;
 	struct ckf_index idx; /* of the result; its tables are those of img, but for the chunks */
 	struct ckf_pool *pool;
 	struct batch batches[MAX_BATCHES];
+	uint64_t pack_off; /* what is before is written by some batch */
 	struct ckf_progress progress;
 };
 
@@ -86,22 +88,27 @@ static void run_batch(struct ckf_job *job, struct ckf_worker *w)
 	struct batch *b = (struct batch *)job;
 	struct flatten *f = b->f;
 	uint8_t *data = w->scratch, *stored = w->scratch + chunk_bytes(f);
+	uint64_t end = b->pack_off;
 
 	for (uint64_t i = b->first; i < b->first + b->nr && !b->ret; i++) {
-		const struct ckf_chunk *from = &f->img->idx->chunks[i];
+		const struct ckf_chunk *from = &f->img->idx->chunks[i], *to = &f->idx.chunks[i];
+		struct iovec iov = { .iov_base = stored, .iov_len = from->stored_bytes };
 
 		if (from->codec == CKF_CODEC_ZERO)
 			continue;
+		if (from->codec == CKF_CODEC_RAW)
+			iov.iov_base = data;
 		b->ret = ckf_image_read_chunk(f->img, f->pack_fds[from->base], i, w->codec, stored,
 					      data, &b->err);
 		if (b->ret)
-			return;
-		b->ret = ckf_out_file_write(&f->pack, from->codec == CKF_CODEC_RAW ? data : stored,
-					    from->stored_bytes, f->idx.chunks[i].pack_off);
+			break;
+		b->ret = ckf_pack_writer_put(f->pack, end, &iov, 1, to->pack_off);
 		if (b->ret)
-			ckf_error_set(&b->err, b->ret, "cannot write %s: %s", CKF_PACK_NAME,
-				      strerror(-b->ret));
+			ckf_pack_writer_error(b->ret, &b->err);
+		end = to->pack_off + to->stored_bytes;
 	}
+	if (b->ret)
+		ckf_pack_writer_fail(f->pack, b->ret);
 }
 
 static void begin_batch(struct flatten *f, struct batch *b, uint64_t *next)
@@ -109,9 +116,16 @@ static void begin_batch(struct flatten *f, struct batch *b, uint64_t *next)
 	const struct ckf_index *idx = f->img->idx;
 	uint64_t bytes = 0;
 
-	*b = (struct batch){ .job.run = run_batch, .f = f, .first = *next };
-	while (*next < idx->nr_chunks && bytes < BATCH_BYTES)
-		bytes += ckf_pages_to_bytes(idx->chunks[(*next)++].nr_pages);
+	*b = (struct batch){
+		.job.run = run_batch, .f = f, .first = *next, .pack_off = f->pack_off
+	};
+	for (; *next < idx->nr_chunks && bytes < BATCH_BYTES; (*next)++) {
+		const struct ckf_chunk *c = &f->idx.chunks[*next];
+
+		bytes += ckf_pages_to_bytes(c->nr_pages);
+		if (c->codec != CKF_CODEC_ZERO)
+			f->pack_off = c->pack_off + c->stored_bytes;
+	}
 	b->nr = *next - b->first;
 	ckf_pool_submit(f->pool, &b->job);
 }
@@ -173,6 +187,35 @@ static int copy_files(struct flatten *f)
 	return ret;
 }
 
+/*
+ * Written directly, gaps are written as zeros: not so where there is more of them than of chunks,
+ * or an index of a few bytes could fill the disk.
+ */
+static bool is_dense(const struct flatten *f)
+{
+	return f->progress.total_bytes >= f->idx.pack_bytes / 2;
+}
+
+static int write_pack(struct flatten *f)
+{
+	int ret;
+
+	ret = ckf_image_open_packs(f->img, f->img->dir_fd, &f->pack_fds, f->err);
+	if (!ret)
+		ret = ckf_pack_writer_open(&f->pack, f->pack_fd, is_dense(f), f->err);
+	if (!ret)
+		ret = ckf_pool_start(&f->pool, ckf_pool_threads(f->opts.threads),
+				     2 * chunk_bytes(f), f->err);
+	if (!ret)
+		ret = copy_chunks(f);
+	/* No job may run on when the files are closed. */
+	ckf_pool_stop(f->pool);
+	if (!ret)
+		ret = ckf_pack_writer_finish(f->pack, f->err);
+	ckf_pack_writer_free(f->pack);
+	return ret;
+}
+
 static int copy_pack(struct flatten *f)
 {
 	uint64_t idx_bytes;
@@ -181,16 +224,7 @@ static int copy_pack(struct flatten *f)
 	f->pack_fd = ckf_output_create(&f->out, CKF_PACK_NAME, f->err);
 	if (f->pack_fd < 0)
 		return f->pack_fd;
-	ckf_out_file_init(&f->pack, f->pack_fd, true);
-	ret = ckf_image_open_packs(f->img, f->img->dir_fd, &f->pack_fds, f->err);
-	if (!ret)
-		ret = ckf_pool_start(&f->pool, ckf_pool_threads(f->opts.threads),
-				     2 * chunk_bytes(f), f->err);
-	if (!ret)
-		ret = copy_chunks(f);
-	/* No job may run on when the files are closed. */
-	ckf_pool_stop(f->pool);
-	ckf_out_file_fini(&f->pack);
+	ret = write_pack(f);
 	if (!ret)
 		ret = ckf_write_index(&f->out, &f->idx, f->pack_fd, &idx_bytes, f->err);
 	if (ret) {

@@ -7,10 +7,10 @@
  *	cut	(caller)  chunks are cut off; pages of an unfinished one go to the next block
  *	encode	(thread)  chunks that look like earlier ones are compared, others encoded in place
  *	place	(caller)  chunks get numbers and places, the tables grow
- *	write	(thread)  new chunks are written to the pack
+ *	write	(thread)  new chunks are written to the pack (pack_writer.h)
  *
  * What lies on a disk and not in the page cache is read before by a thread that has several blocks
- * in flight (reader.h).
+ * in flight (transfer.h).
  *
  * A buffer holds either the pages of a block or what they became, never both.
  */
@@ -49,8 +49,8 @@ struct pipeline {
 	/* Where reading is. */
 	struct ckf_stream *read_stream;
 	struct ckf_cursor read_cursor;
-	struct ckf_reader *reader; /* NULL until a stream is read directly */
-	bool no_reader;
+	struct ckf_porter *reader; /* NULL until a stream is read directly */
+	bool no_porter;
 	bool direct_read; /* the stream is */
 	bool no_more;
 
@@ -69,6 +69,7 @@ struct pipeline {
 	bool target_open;
 	uint64_t target;
 	struct ckf_cursor place_cursor;
+	uint64_t pack_off; /* what is before is written by some block */
 
 	uint64_t progress_ns;
 };
@@ -90,7 +91,7 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 	int fd;
 
 	p->direct_read = false;
-	if (p->no_reader || s->origin.level || s->origin.device || !s->nr_pages)
+	if (p->no_porter || s->origin.level || s->origin.device || !s->nr_pages)
 		return 0;
 	fd = ckf_chain_open_pages(p->s.opts->chain, &s->origin, err);
 	if (fd < 0)
@@ -100,8 +101,8 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 	close(fd);
 	if (!p->direct_read || p->reader)
 		return 0;
-	p->no_reader = ckf_reader_start(&p->reader) != 0;
-	p->direct_read = !p->no_reader;
+	p->no_porter = ckf_porter_start(&p->reader) != 0;
+	p->direct_read = !p->no_porter;
 	return 0;
 }
 
@@ -120,14 +121,14 @@ static int start_read(struct pipeline *p, struct ckf_block *b, struct ckf_error 
 	(void)fcntl(fd, F_SETFL, O_DIRECT);
 	b->job.run = ckf_block_hash;
 	ckf_pool_announce(p->s.pool, &b->job);
-	b->read = (struct ckf_read){
+	b->read = (struct ckf_transfer){
 		.fd = fd,
 		.iov = { ckf_block_page(b, CKF_CARRY_PAGES),
 			 (size_t)ckf_pages_to_bytes(b->nr_pages) },
 		.off = ckf_pages_to_bytes(b->from.page),
 		.done = ckf_block_read_done,
 	};
-	ckf_reader_submit(p->reader, &b->read);
+	ckf_porter_submit(p->reader, &b->read);
 	return 0;
 }
 
@@ -325,9 +326,14 @@ static int place_fresh(struct pipeline *p, struct ckf_block *b, struct ckf_error
 		};
 	}
 	ret = ckf_build_chunks(p->build, b->fresh, b->nr_fresh, err);
-	for (uint32_t i = 0; i < b->nr_fresh && !ret; i++)
+	if (ret)
+		return ret;
+	for (uint32_t i = 0; i < b->nr_fresh; i++)
 		b->parts[b->fresh[i].tag].chunk = b->fresh[i].number;
-	return ret;
+	b->pack_off = p->pack_off;
+	if (b->nr_fresh)
+		p->pack_off = p->build->pack_bytes;
+	return 0;
 }
 
 static int place_part(struct pipeline *p, const struct ckf_part *part, uint32_t *chunk,
@@ -550,7 +556,7 @@ static void free_all(struct pipeline *p)
 	free(p->carry);
 	ckf_sum_free(p->s.sum);
 	ckf_dedup_free(p->s.dedup);
-	ckf_out_file_fini(&p->s.pack);
+	ckf_pack_writer_free(p->s.pack);
 	free(p);
 }
 
@@ -578,16 +584,19 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->s.encode.level = opts->user->level;
 	p->s.encode.storage = opts->user->storage;
 	p->build = b;
-	p->no_reader = opts->user->no_uring;
-	ckf_out_file_init(&p->s.pack, opts->pack_fd, true);
-	ret = alloc_all(p, threads, err);
+	p->no_porter = opts->user->no_uring || opts->user->no_direct;
+	ret = ckf_pack_writer_open(&p->s.pack, opts->pack_fd, !p->no_porter, err);
+	if (!ret)
+		ret = alloc_all(p, threads, err);
 	if (!ret)
 		ret = ckf_pool_start(&p->s.pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
 	if (!ret)
 		ret = run_all(p, err);
 	/* First the reader, which gives the pool jobs. */
-	ckf_reader_stop(p->reader);
+	ckf_porter_stop(p->reader);
 	ckf_pool_stop(p->s.pool);
+	if (!ret)
+		ret = ckf_pack_writer_finish(p->s.pack, err);
 	free_all(p);
 	return ret;
 }

@@ -12,6 +12,7 @@
  *	write	WRITTEN bytes to OUT, and until they are on the disk
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -19,9 +20,9 @@
 
 #include "../../convert/ckf_convert.h"
 #include "../../convert/encode.h"
+#include "../../convert/pack_writer.h"
 #include "../../format/ckf_sum.h"
 #include "../../loader/io_util.h"
-#include "../../loader/out_file.h"
 #include "../progs/prog.h"
 
 #define PIECE_BYTES ((size_t)2 << 20)
@@ -41,7 +42,8 @@ static struct {
 	atomic_uint_fast64_t next;
 	atomic_uint_fast64_t encoded;
 	struct ckf_encode_opts encode;
-	struct ckf_out_file out;
+	int out_fd;
+	struct ckf_pack_writer *out;
 } job;
 
 /* The next piece of the stage. False when there is none. */
@@ -179,9 +181,10 @@ static void *do_write(void *arg)
 	size_t bytes;
 
 	while (take(&off, &bytes)) {
-		if (ckf_out_file_write(&job.out, job.data + off, bytes, off))
+		struct iovec iov = { job.data + off, bytes };
+
+		if (ckf_pack_writer_put(job.out, off, &iov, 1, off))
 			die("write");
-		sync_file_range(job.out.fd, (off_t)off, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
 	}
 	return arg;
 }
@@ -208,7 +211,7 @@ static void run(const char *name, void *(*fn)(void *), unsigned int threads, uin
 	}
 	for (unsigned int i = 0; i < threads; i++)
 		pthread_join(ids[i], NULL);
-	if (fn == do_write && fsync(job.out.fd))
+	if (fn == do_write && (ckf_pack_writer_finish(job.out, NULL) || fsync(job.out_fd)))
 		die("fsync");
 	printf("%s %llu %llu\n", name, (unsigned long long)(clock_ns(CLOCK_MONOTONIC) - start),
 	       (unsigned long long)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu));
@@ -255,9 +258,10 @@ int main(int argc, char **argv)
 		(void)fcntl(job.fds[i], F_SETFL, 0);
 	run("again", do_again, threads, strtoull(argv[6], NULL, 10));
 	run("encode", do_encode, threads, strtoull(argv[4], NULL, 10));
-	ckf_out_file_init(&job.out, open(argv[7], O_RDWR | O_CREAT | O_TRUNC, 0600), true);
-	if (job.out.fd < 0)
+	job.out_fd = open(argv[7], O_RDWR | O_CREAT | O_TRUNC, 0600);
+	if (job.out_fd < 0 || ckf_pack_writer_open(&job.out, job.out_fd, true, NULL))
 		die(argv[7]);
 	run("write", do_write, threads, strtoull(argv[5], NULL, 10));
+	ckf_pack_writer_free(job.out);
 	return 0;
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# The same dump gives the same image however many threads there are, and however it is read; convert
-# can be stopped at any moment and leaves nothing.
+# The same dump gives the same image however many threads there are, and however it is read and
+# written; convert can be stopped at any moment and leaves nothing.
 . "$(dirname "$0")/lib.sh"
 
 MIB=192
@@ -17,7 +17,7 @@ put_out() {
 }
 
 cached_bytes() {
-	fincore -b -n -o RES "$D"/dump/pages-*.img | awk '{ n += $1 } END { print n + 0 }'
+	fincore -b -n -o RES "$@" | awk '{ n += $1 } END { print n + 0 }'
 }
 
 # same NAME OPTION…: converts the cold dump and compares with the first image.
@@ -27,6 +27,7 @@ same() {
 	put_out
 	env ${SWITCH:+"$SWITCH=1"} "$CKFAST" convert -q "$@" "$D/dump" "$D/fast" ||
 		fail "$name: convert failed"
+	WRITTEN_CACHED=$(cached_bytes "$D/fast/ckfast.pack")
 	cmp "$D/first/ckfast.pack" "$D/fast/ckfast.pack" || fail "$name: another pack"
 	cmp "$D/first/ckfast.idx" "$D/fast/ckfast.idx" || fail "$name: another index"
 	rm -rf "$D/fast"
@@ -67,9 +68,13 @@ convert_jobs() {
 		SWITCH=CKF_NO_URING same "--jobs $n without io_uring" --jobs $n
 	done
 	if can_go_direct; then
-		[ "$(cached_bytes)" -gt $((MIB << 19)) ] || fail "plain reads did not fill the page cache"
+		[ "$(cached_bytes "$D"/dump/pages-*.img)" -gt $((MIB << 19)) ] || fail "plain reads did not fill the page cache"
+		[ "$WRITTEN_CACHED" -gt $((MIB << 18)) ] || fail "plain writes did not fill the page cache"
+		SWITCH=CKF_NO_DIRECT same "not direct"
+		[ "$WRITTEN_CACHED" -gt $((MIB << 18)) ] || fail "written directly in spite of CKF_NO_DIRECT"
 		same "direct"
-		[ "$(cached_bytes)" -lt $((MIB << 19)) ] || fail "the dump was not read directly"
+		[ "$(cached_bytes "$D"/dump/pages-*.img)" -lt $((MIB << 19)) ] || fail "the dump was not read directly"
+		[ "$WRITTEN_CACHED" -lt $((1 << 20)) ] || fail "the pack was not written directly"
 	else
 		NO_DIRECT=1
 	fi

@@ -417,16 +417,19 @@ static void spoil(struct io_uring *ring)
 {
 	struct io_uring_sqe *sqe = &ring->sq.sqes[(ring->sq.sqe_tail - 1) & *ring->sq.kring_mask];
 	const struct iovec *iov = (const struct iovec *)(uintptr_t)sqe->addr;
+	const bool write = sqe->opcode == IORING_OP_WRITEV;
 	const uint64_t tag = sqe->user_data;
+	unsigned int half;
 
 	/* Not done at once, so that there is something to wait for. */
 	if (fault_armed(FAULT_WAIT))
 		sqe->flags |= IOSQE_ASYNC;
 	if (fault_hit_half(FAULT_SQE)) {
-		io_uring_prep_read(
-			sqe, sqe->fd, iov->iov_base,
-			(unsigned int)ckf_align_up((iov->iov_len + 1) / 2, CKF_PAGE_BYTES),
-			sqe->off);
+		half = (unsigned int)ckf_align_up((iov->iov_len + 1) / 2, CKF_PAGE_BYTES);
+		if (write)
+			io_uring_prep_write(sqe, sqe->fd, iov->iov_base, half, sqe->off);
+		else
+			io_uring_prep_read(sqe, sqe->fd, iov->iov_base, half, sqe->off);
 	} else if (fault_hit(FAULT_SQE)) {
 		if (fault_code() == EBADF) {
 			sqe->fd = -1;
