@@ -79,6 +79,12 @@ extern struct ckf_agent_block agent_block;
 /* The driver, or NULL where there is none that the agent can work with. */
 const struct ckf_cuda *agent_cuda(void);
 
+/* memory.c: of nr items in the order of their ends, the position of the first that ends above addr.
+ */
+size_t agent_lower_bound(size_t nr, CUdeviceptr (*end)(size_t i), CUdeviceptr addr);
+/* memory.c: items with room for one more than nr, or NULL and nothing has changed. */
+void *agent_grown(void *items, size_t nr, size_t *cap, size_t item_bytes);
+
 /* memory.c: with agent_table.lock held by the caller, or by nobody while all else is stopped. */
 struct agent_alloc *agent_at(CUdeviceptr addr); /* the one that begins there, or NULL */
 void agent_remove(struct agent_alloc *a);	/* out of the table */

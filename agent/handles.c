@@ -9,7 +9,6 @@
  * that waits inside of the driver goes on with that handle.
  */
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../format/ckf_gpu_dump.h"
@@ -121,39 +120,29 @@ CUresult agent_own_release(const struct ckf_cuda *cu, CUmemGenericAllocationHand
 	return a ? put(cu, handle) : CUDA_ERROR_INVALID_VALUE;
 }
 
-/* Position of the first view that ends above addr. */
+static CUdeviceptr view_end(size_t i)
+{
+	return agent_table.views[i].addr + agent_table.views[i].bytes;
+}
+
 static size_t lower_bound(CUdeviceptr addr)
 {
-	size_t lo = 0, hi = agent_table.nr_views;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (agent_table.views[mid].addr + agent_table.views[mid].bytes <= addr)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
+	return agent_lower_bound(agent_table.nr_views, view_end, addr);
 }
 
 /* With the lock held. False when there is no memory for it. */
 static bool add_view(const struct agent_view *v)
 {
-	size_t cap = agent_table.cap_views ? agent_table.cap_views * 2 : 64, i;
-	struct agent_view *more;
+	struct agent_view *views = agent_grown(agent_table.views, agent_table.nr_views,
+					       &agent_table.cap_views, sizeof(*v));
+	size_t i;
 
-	if (agent_table.nr_views == agent_table.cap_views) {
-		more = realloc(agent_table.views, cap * sizeof(*more));
-		if (!more)
-			return false;
-		agent_table.views = more;
-		agent_table.cap_views = cap;
-	}
+	if (!views)
+		return false;
+	agent_table.views = views;
 	i = lower_bound(v->addr + v->bytes);
-	memmove(&agent_table.views[i + 1], &agent_table.views[i],
-		(agent_table.nr_views - i) * sizeof(*v));
-	agent_table.views[i] = *v;
+	memmove(&views[i + 1], &views[i], (agent_table.nr_views - i) * sizeof(*v));
+	views[i] = *v;
 	agent_table.nr_views++;
 	return true;
 }

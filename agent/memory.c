@@ -15,20 +15,41 @@
 
 struct agent_table agent_table = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* Position of the first allocation that ends above addr. */
-static size_t lower_bound(CUdeviceptr addr)
+size_t agent_lower_bound(size_t nr, CUdeviceptr (*end)(size_t i), CUdeviceptr addr)
 {
-	size_t lo = 0, hi = agent_table.nr;
+	size_t lo = 0, hi = nr;
 
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 
-		if (agent_table.allocs[mid].addr + agent_table.allocs[mid].bytes <= addr)
+		if (end(mid) <= addr)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
 	return lo;
+}
+
+void *agent_grown(void *items, size_t nr, size_t *cap, size_t item_bytes)
+{
+	size_t more = *cap ? *cap * 2 : 64;
+
+	if (nr < *cap)
+		return items;
+	items = realloc(items, more * item_bytes);
+	if (items)
+		*cap = more;
+	return items;
+}
+
+static CUdeviceptr alloc_end(size_t i)
+{
+	return agent_table.allocs[i].addr + agent_table.allocs[i].bytes;
+}
+
+static size_t lower_bound(CUdeviceptr addr)
+{
+	return agent_lower_bound(agent_table.nr, alloc_end, addr);
 }
 
 static struct agent_alloc *find_locked(CUdeviceptr addr)
@@ -40,21 +61,6 @@ static struct agent_alloc *find_locked(CUdeviceptr addr)
 	return &agent_table.allocs[i];
 }
 
-static bool make_room(void)
-{
-	struct agent_alloc *more;
-	size_t cap = agent_table.cap ? agent_table.cap * 2 : 64;
-
-	if (agent_table.nr < agent_table.cap)
-		return true;
-	more = realloc(agent_table.allocs, cap * sizeof(*more));
-	if (!more)
-		return false;
-	agent_table.allocs = more;
-	agent_table.cap = cap;
-	return true;
-}
-
 struct agent_alloc *agent_at(CUdeviceptr addr)
 {
 	struct agent_alloc *a = find_locked(addr);
@@ -64,20 +70,20 @@ struct agent_alloc *agent_at(CUdeviceptr addr)
 
 bool agent_insert(const struct agent_alloc *a)
 {
-	bool ok;
+	struct agent_alloc *allocs;
 
 	pthread_mutex_lock(&agent_table.lock);
-	ok = make_room();
-	if (ok) {
+	allocs = agent_grown(agent_table.allocs, agent_table.nr, &agent_table.cap, sizeof(*a));
+	if (allocs) {
 		size_t i = lower_bound(a->addr);
 
-		memmove(&agent_table.allocs[i + 1], &agent_table.allocs[i],
-			(agent_table.nr - i) * sizeof(*a));
-		agent_table.allocs[i] = *a;
+		agent_table.allocs = allocs;
+		memmove(&allocs[i + 1], &allocs[i], (agent_table.nr - i) * sizeof(*a));
+		allocs[i] = *a;
 		agent_table.nr++;
 	}
 	pthread_mutex_unlock(&agent_table.lock);
-	return ok;
+	return allocs != NULL;
 }
 
 void agent_remove(struct agent_alloc *a)
