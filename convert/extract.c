@@ -243,7 +243,7 @@ static int extract_pages(struct extract *x, const struct ckf_file *f)
 	fd = ckf_output_create(&x->out, f->name, x->err);
 	if (fd < 0)
 		return fd;
-	ckf_out_file_init(&x->file, fd, false);
+	ckf_out_file_init(&x->file, fd, false, f->size_bytes);
 	if (ftruncate(fd, (off_t)f->size_bytes))
 		ret = ckf_error_set(x->err, -errno, "cannot write %s: %s", f->name,
 				    strerror(errno));

@@ -202,7 +202,8 @@ static int write_pack(struct flatten *f)
 
 	ret = ckf_image_open_packs(f->img, f->img->dir_fd, &f->pack_fds, f->err);
 	if (!ret)
-		ret = ckf_pack_writer_open(&f->pack, f->pack_fd, is_dense(f), f->err);
+		ret = ckf_pack_writer_open(&f->pack, f->pack_fd, f->idx.pack_bytes, is_dense(f),
+					   f->err);
 	if (!ret)
 		ret = ckf_pool_start(&f->pool, ckf_pool_threads(f->opts.threads),
 				     2 * chunk_bytes(f), f->err);

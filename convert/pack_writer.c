@@ -104,7 +104,8 @@ int ckf_pack_writer_error(int ret, struct ckf_error *err)
 	return ckf_error_set(err, ret, "cannot write %s: %s", CKF_PACK_NAME, strerror(-ret));
 }
 
-int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, bool direct, struct ckf_error *err)
+int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, uint64_t max_bytes, bool direct,
+			 struct ckf_error *err)
 {
 	struct ckf_pack_writer *w = calloc(1, sizeof(*w));
 	int ret = 0;
@@ -113,7 +114,7 @@ int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, bool direct, stru
 		return ckf_error_set(err, -ENOMEM, "no memory for buffers");
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->change, NULL);
-	ckf_out_file_init(&w->file, fd, true);
+	ckf_out_file_init(&w->file, fd, true, max_bytes);
 	if (direct && !w->file.tmpfs)
 		ret = try_direct(w, fd);
 	if (ret) {

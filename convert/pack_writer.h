@@ -19,9 +19,10 @@ struct ckf_pack_writer;
 
 /*
  * fd, open for reading and writing and empty, stays the caller's; but nobody else writes to it
- * before ckf_pack_writer_finish(). direct: try to write directly.
+ * before ckf_pack_writer_finish(). max_bytes: as for out_file.h. direct: try to write directly.
  */
-int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, bool direct, struct ckf_error *err);
+int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, uint64_t max_bytes, bool direct,
+			 struct ckf_error *err);
 
 /*
  * The pack has iov, which is used up, at off, and zeros from the given place up to off. Each byte

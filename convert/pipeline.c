@@ -28,6 +28,7 @@
 
 #define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 4)
 #define PROGRESS_NS 200000000ull
+#define ROOM_BYTES (16u << 20)
 #define ZSTD_LEAN_LEVEL 6
 #define ZSTD_SLOW_THREADS 8
 
@@ -585,7 +586,9 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->s.encode.storage = opts->user->storage;
 	p->build = b;
 	p->no_porter = opts->user->no_uring || opts->user->no_direct;
-	ret = ckf_pack_writer_open(&p->s.pack, opts->pack_fd, !p->no_porter, err);
+	/* No pack is as long: padding is a small part of it. */
+	ret = ckf_pack_writer_open(&p->s.pack, opts->pack_fd, 2 * opts->total_bytes + ROOM_BYTES,
+				   !p->no_porter, err);
 	if (!ret)
 		ret = alloc_all(p, threads, err);
 	if (!ret)

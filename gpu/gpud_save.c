@@ -353,7 +353,7 @@ static int create_pages(struct save *s, struct ckf_error *err)
 		close(fd);
 		return ret;
 	}
-	ckf_out_file_init(&s->pages, fd, false);
+	ckf_out_file_init(&s->pages, fd, false, s->dump.bytes);
 	return 0;
 }
 

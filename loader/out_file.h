@@ -3,7 +3,7 @@
  * A file that many threads write at once: the pack of an image, the pages file of a dump.
  *
  * Any thread may write; no two write the same bytes. On tmpfs what is written goes through
- * mappings, and the file grows by whole windows of 2 MiB: whoever knows its length sets it in the
+ * a mapping, and the file grows by whole windows of 2 MiB: whoever knows its length sets it in the
  * end.
  */
 #ifndef CKF_OUT_FILE_H
@@ -19,7 +19,11 @@ struct ckf_out_file {
 	int fd;
 	bool dense;
 	bool tmpfs;
-	atomic_bool map; /* write through mappings */
+	atomic_bool map; /* write through the mapping */
+	char *area;	 /* NULL: none; what is reserved for the mapping */
+	size_t area_bytes;
+	char *windows; /* the file, mapped */
+	uint64_t mapped_bytes;
 	pthread_mutex_t lock;
 	uint64_t claimed_bytes; /* under lock: of windows that some thread has taken on */
 };
@@ -27,9 +31,9 @@ struct ckf_out_file {
 /*
  * fd, open for reading and writing, stays the caller's. dense: all of the file gets written, from
  * its start to its end by and large; if not, it has its length already, and what is not written
- * stays a hole.
+ * stays a hole. max_bytes: the length that it is not expected to pass; it may, only slower.
  */
-void ckf_out_file_init(struct ckf_out_file *f, int fd, bool dense);
+void ckf_out_file_init(struct ckf_out_file *f, int fd, bool dense, uint64_t max_bytes);
 void ckf_out_file_fini(struct ckf_out_file *f);
 
 /* Writes all of iov, which is used up, at off: 0 or -errno. */

@@ -116,7 +116,7 @@ static void fill(int fd, bool dense, bool map)
 	struct ckf_out_file f;
 
 	assert_int_equal(ftruncate(fd, dense ? 0 : FILE_BYTES), 0);
-	ckf_out_file_init(&f, fd, dense);
+	ckf_out_file_init(&f, fd, dense, FILE_BYTES);
 	if (!map)
 		atomic_store(&f.map, false);
 	write_by_threads(&f, data);
@@ -160,7 +160,7 @@ static void test_holes_stay(void **state)
 
 	(void)state;
 	assert_int_equal(ftruncate(fd, 8 * MIB), 0);
-	ckf_out_file_init(&f, fd, false);
+	ckf_out_file_init(&f, fd, false, 8 * MIB);
 	assert_int_equal(ckf_out_file_write(&f, data, MIB, 4 * MIB + CKF_PAGE_BYTES), 0);
 	ckf_out_file_fini(&f);
 	assert_int_equal(fstat(fd, &st), 0);
@@ -227,7 +227,7 @@ static void test_huge(void **state)
 	(void)state;
 	if (!can_collapse())
 		skip();
-	ckf_out_file_init(&f, fd, true);
+	ckf_out_file_init(&f, fd, true, 2 * MIB);
 	assert_int_equal(ckf_out_file_write(&f, data, MIB, 0), 0);
 	assert_int_equal(ckf_out_file_write(&f, data, MIB, MIB), 0);
 	ckf_out_file_fini(&f);
@@ -258,7 +258,7 @@ static void test_no_room(void **state)
 	snprintf(path, sizeof(path), "%s/f", dir);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	assert_true(fd >= 0);
-	ckf_out_file_init(&f, fd, true);
+	ckf_out_file_init(&f, fd, true, 6 * MIB);
 	ret = ckf_out_file_write(&f, data, 6 * MIB, 0);
 	ckf_out_file_fini(&f);
 	close(fd);
