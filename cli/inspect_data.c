@@ -284,7 +284,8 @@ static int gather_image(struct insp *insp)
 
 const char *insp_feature_name(unsigned int bit)
 {
-	static const char *const names[] = { "lz4", "zstd", "bf16", "bases", "devices", "packed" };
+	static const char *const names[] = { "lz4",	"zstd",	  "bf16",     "bases",
+					     "devices", "packed", "page-sums" };
 
 	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : NULL;
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../format/ckf_sum.h"
 #include "block.h"
 
 static struct ckf_block *block_of(struct ckf_transfer *t)
@@ -17,7 +16,8 @@ static void hash_pages(struct ckf_block *b)
 {
 	for (uint32_t i = CKF_CARRY_PAGES; i < CKF_CARRY_PAGES + b->nr_pages; i++) {
 		b->zero[i] = ckf_is_zero(ckf_block_page(b, i), CKF_PAGE_BYTES);
-		b->hash[i] = b->zero[i] ? 0 : ckf_hash64(ckf_block_page(b, i), CKF_PAGE_BYTES);
+		b->hash[i] = b->zero[i] ? b->s->zero_hash
+					: ckf_hash64(ckf_block_page(b, i), CKF_PAGE_BYTES);
 	}
 }
 
@@ -54,20 +54,6 @@ void ckf_block_read_done(struct ckf_transfer *t)
 
 	close(t->fd);
 	ckf_pool_submit(b->s->pool, &b->job);
-}
-
-void ckf_block_sum(struct ckf_job *job, struct ckf_worker *w)
-{
-	struct ckf_block *b = (struct ckf_block *)job;
-	struct ckf_sum *sum = b->s->sum;
-
-	(void)w;
-	if (!b->from.page)
-		ckf_sum_reset(sum);
-	ckf_sum_update(sum, ckf_block_page(b, CKF_CARRY_PAGES),
-		       (size_t)ckf_pages_to_bytes(b->nr_pages));
-	if (b->last)
-		b->checksum = ckf_sum_value(sum);
 }
 
 /* 1 when the part's pages are those of the record that it matches, 0 when not, -errno. */

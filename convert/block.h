@@ -36,7 +36,7 @@ struct ckf_shared {
 	struct ckf_encode_opts encode;
 	struct ckf_pool *pool;
 	struct ckf_dedup *dedup;
-	struct ckf_sum *sum; /* only ckf_block_sum() uses it */
+	uint64_t zero_hash; /* of a page */
 	struct ckf_pack_writer *pack;
 };
 
@@ -49,14 +49,13 @@ struct ckf_block {
 	uint32_t nr_pages;
 	uint32_t first; /* page in the buffer, after the cut */
 	uint8_t *data;	/* CKF_BUF_PAGES pages */
-	uint64_t *hash; /* per page; 0 for a zero page */
+	uint64_t *hash; /* per page */
 	bool *zero;
 	struct ckf_part *parts;
 	uint32_t nr_parts;
 	struct ckf_new_chunk *fresh; /* once placed, in the order of the pack; tag is the part */
 	uint32_t nr_fresh;
 	uint64_t pack_off; /* where the blocks before end in the pack */
-	uint64_t checksum; /* of the file, when the block is the last of it */
 	struct ckf_transfer read;
 	int ret; /* of the job, with err */
 	struct ckf_error err;
@@ -72,8 +71,6 @@ void ckf_block_read(struct ckf_job *job, struct ckf_worker *w);
 /* Hashes the pages that the reader has read, which calls the second when it has. */
 void ckf_block_hash(struct ckf_job *job, struct ckf_worker *w);
 void ckf_block_read_done(struct ckf_transfer *t);
-/* Goes on with the checksum of the file: one block at a time, in order. */
-void ckf_block_sum(struct ckf_job *job, struct ckf_worker *w);
 /* Compares chunks with those that they look like, encodes the others in place. */
 void ckf_block_encode(struct ckf_job *job, struct ckf_worker *w);
 /* Writes the new chunks to their places in the pack. */

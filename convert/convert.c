@@ -390,6 +390,7 @@ static int make_index(struct convert *c, const char *fast)
 		.max_chunk_pages = CKF_CUT_MAX_PAGES,
 		.version_major = CKF_VERSION_MAJOR,
 		.version_minor = CKF_VERSION_MINOR,
+		.page_sums = true,
 		.chunks = b->chunks,
 		.nr_chunks = b->nr_chunks,
 		.refs = b->refs,

@@ -28,6 +28,7 @@ struct batch {
 	struct ckf_job job; /* first: the job is the batch */
 	struct extract *x;
 	uint8_t *data;
+	uint64_t *hashes; /* of its pages, where the checksum of the file is made of them */
 	uint64_t first_ref;
 	uint64_t nr_refs;
 	uint64_t off; /* in the file */
@@ -53,6 +54,7 @@ struct extract {
 	struct batch batches[MAX_BATCHES];
 	unsigned int nr_batches;
 	uint8_t *data;
+	uint64_t *hashes;
 };
 
 static int check_user(struct extract *x)
@@ -155,6 +157,8 @@ static void run_batch(struct ckf_job *job, struct ckf_worker *w)
 			b->ret = ckf_out_file_write(&x->file, b->data + at, bytes, b->off + at);
 		at += bytes;
 	}
+	if (!b->ret && idx->page_sums)
+		ckf_hash_pages(b->data, b->bytes >> CKF_PAGE_SHIFT, b->hashes);
 }
 
 static size_t batch_limit(const struct ckf_index *idx)
@@ -196,7 +200,10 @@ static int end_batch(struct extract *x, const struct ckf_file *f, const struct b
 	if (b->ret)
 		return ckf_error_set(x->err, b->ret, "%s: %s", f->name,
 				     b->err.code ? b->err.msg : strerror(-b->ret));
-	ckf_sum_update(x->sum, b->data, b->bytes);
+	if (x->img->idx->page_sums)
+		ckf_sum_hashes(x->sum, b->hashes, b->bytes >> CKF_PAGE_SHIFT);
+	else
+		ckf_sum_update(x->sum, b->data, b->bytes);
 	x->progress.done_bytes += b->bytes;
 	return 0;
 }
@@ -276,10 +283,13 @@ static int start_threads(struct extract *x)
 	x->nr_batches = batches < 2 * threads + 2 ? (unsigned int)batches : 2 * threads + 2;
 	x->sum = ckf_sum_new();
 	x->data = aligned_alloc(CKF_PAGE_BYTES, x->nr_batches * limit);
-	if (!x->sum || !x->data)
+	x->hashes = calloc(x->nr_batches, limit / CKF_PAGE_BYTES * sizeof(*x->hashes));
+	if (!x->sum || !x->data || !x->hashes)
 		return ckf_error_set(x->err, -ENOMEM, "no memory for buffers");
-	for (unsigned int i = 0; i < x->nr_batches; i++)
+	for (unsigned int i = 0; i < x->nr_batches; i++) {
 		x->batches[i].data = x->data + i * limit;
+		x->batches[i].hashes = x->hashes + i * (limit / CKF_PAGE_BYTES);
+	}
 	ret = ckf_image_open_packs(x->img, x->img->dir_fd, &x->pack_fds, x->err);
 	if (ret)
 		return ret;
@@ -313,6 +323,7 @@ static void extract_free(struct extract *x)
 	ckf_pool_stop(x->pool);
 	ckf_sum_free(x->sum);
 	free(x->data);
+	free(x->hashes);
 	if (x->img)
 		ckf_image_close_packs(x->img, x->pack_fds);
 	ckf_image_close(x->img);

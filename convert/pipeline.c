@@ -3,7 +3,6 @@
  * Blocks of pages go round a ring of buffers. Each passes, in order:
  *
  *	read	(thread)  its pages are read and hashed
- *	sum	(another) the checksum of the file goes on, which can only be made in order
  *	cut	(caller)  chunks are cut off; pages of an unfinished one go to the next block
  *	encode	(thread)  chunks that look like earlier ones are compared, others encoded in place
  *	place	(caller)  chunks get numbers and places, the tables grow
@@ -40,9 +39,8 @@ struct pipeline {
 	unsigned int nr_blocks;
 	uint8_t *data;
 	size_t data_bytes;
-	/* Blocks ever begun, summed up, cut, placed and finished, each at most the one before. */
+	/* Blocks ever begun, cut, placed and finished, each at most the one before. */
 	uint64_t begun;
-	uint64_t summed;
 	uint64_t cut;
 	uint64_t placed;
 	uint64_t finished;
@@ -57,6 +55,7 @@ struct pipeline {
 
 	/* Where cutting is: reset with each stream. */
 	bool cut_open;
+	struct ckf_sum *sum; /* of the file so far */
 	struct ckf_cut cutter;
 	struct ckf_cursor direct_cursor; /* of the pages that go into the cutter */
 	struct ckf_cursor chunk_cursor;	 /* of the chunks that come out of it */
@@ -222,10 +221,8 @@ static int cut_span(struct pipeline *p, struct ckf_block *b, uint32_t page, uint
 
 	for (uint32_t i = page; i < page + nr_pages && !ret; i++) {
 		/* What CRIU's restorer reads itself must be in the pack, zeros too. */
-		if (p->direct && b->zero[i]) {
+		if (p->direct)
 			b->zero[i] = false;
-			b->hash[i] = ckf_hash64_zeros(CKF_PAGE_BYTES);
-		}
 		if (ckf_cut_page(&p->cutter, b->hash[i], b->zero[i], &piece))
 			ret = add_part(p, b, &piece, err);
 	}
@@ -264,7 +261,9 @@ static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *
 		ckf_cursor_init(&p->chunk_cursor, b->stream);
 		p->direct = false;
 		p->nr_carry = 0;
+		ckf_sum_reset(p->sum);
 	}
+	ckf_sum_hashes(p->sum, b->hash + CKF_CARRY_PAGES, b->nr_pages);
 	take_carry(p, b);
 	while (!ret && page < end) {
 		ckf_cursor_next(&p->direct_cursor, end - page, &span);
@@ -282,8 +281,9 @@ static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *
 	give_carry(p, b);
 	if (b->last) {
 		p->cut_open = false;
+		/* Pages from parents are in no file of this dump. */
 		if (!b->stream->origin.level)
-			pages->checksum = b->checksum;
+			pages->checksum = ckf_sum_value(p->sum);
 	}
 	p->cut++;
 	submit(p, b, ckf_block_encode);
@@ -400,16 +400,6 @@ static int place_block(struct pipeline *p, struct ckf_block *b, struct ckf_error
 	return 0;
 }
 
-/* Pages from parents are in no file of this dump. */
-static void sum_block(struct pipeline *p, struct ckf_block *b)
-{
-	p->summed++;
-	if (b->stream->origin.level)
-		return;
-	b->job.run = ckf_block_sum;
-	ckf_pool_submit_serial(p->s.pool, &b->job);
-}
-
 static int take_error(const struct ckf_block *b, struct ckf_error *err)
 {
 	if (b->ret && b->err.code)
@@ -445,16 +435,10 @@ static int step(struct pipeline *p, struct ckf_error *err)
 			ret = place_block(p, b, err);
 		return ret ? ret : 1;
 	}
-	b = ready_block(p, p->cut, p->summed, &ret, err);
+	b = ready_block(p, p->cut, p->begun, &ret, err);
 	if (b) {
 		if (!ret)
 			ret = cut_block(p, b, err);
-		return ret ? ret : 1;
-	}
-	b = ready_block(p, p->summed, p->begun, &ret, err);
-	if (b) {
-		if (!ret)
-			sum_block(p, b);
 		return ret ? ret : 1;
 	}
 	if (!p->no_more && p->begun - p->finished < p->nr_blocks)
@@ -526,8 +510,9 @@ static int alloc_all(struct pipeline *p, unsigned int threads, struct ckf_error 
 	/* Only to be faster: the buffers are used over and over. */
 	madvise(p->data, p->data_bytes, MADV_HUGEPAGE);
 	p->carry = aligned_alloc(CKF_PAGE_BYTES, (size_t)CKF_CARRY_PAGES * CKF_PAGE_BYTES);
-	p->s.sum = ckf_sum_new();
-	ret = p->carry && p->s.sum ? ckf_dedup_new(&p->s.dedup) : -ENOMEM;
+	p->sum = ckf_sum_new();
+	p->s.zero_hash = ckf_hash64_zeros(CKF_PAGE_BYTES);
+	ret = p->carry && p->sum ? ckf_dedup_new(&p->s.dedup) : -ENOMEM;
 	for (unsigned int i = 0; i < p->nr_blocks && !ret; i++)
 		ret = alloc_block(p, i);
 	if (!ret)
@@ -555,7 +540,7 @@ static void free_all(struct pipeline *p)
 	if (p->data)
 		munmap(p->data, p->data_bytes);
 	free(p->carry);
-	ckf_sum_free(p->s.sum);
+	ckf_sum_free(p->sum);
 	ckf_dedup_free(p->s.dedup);
 	ckf_pack_writer_free(p->s.pack);
 	free(p);

@@ -10,19 +10,13 @@
 
 #include "pool.h"
 
-/* First in, first out. */
-struct queue {
-	pthread_cond_t work; /* there is a job, or stop is set */
-	struct ckf_job *head;
-	struct ckf_job **tail;
-};
-
 struct ckf_pool {
 	pthread_mutex_t lock;
-	pthread_cond_t end; /* nr_done has grown */
-	/* All of these under lock. */
-	struct queue queue;
-	struct queue serial;
+	pthread_cond_t work; /* there is a job, or stop is set */
+	pthread_cond_t end;  /* nr_done has grown */
+	/* All of these under lock. First in, first out. */
+	struct ckf_job *head;
+	struct ckf_job **tail;
 	uint64_t nr_done;
 	uint64_t seen_done;
 	bool stop;
@@ -30,31 +24,10 @@ struct ckf_pool {
 	struct thread {
 		pthread_t id;
 		struct ckf_pool *pool;
-		struct queue *queue;
 		struct ckf_worker worker;
 		bool started;
-	} threads[CKF_POOL_MAX_THREADS + 1]; /* the last one is for the serial queue */
+	} threads[CKF_POOL_MAX_THREADS];
 };
-
-static struct thread *serial_thread(struct ckf_pool *p)
-{
-	return &p->threads[CKF_POOL_MAX_THREADS];
-}
-
-static void queue_init(struct queue *q)
-{
-	pthread_cond_init(&q->work, NULL);
-	q->tail = &q->head;
-}
-
-static void queue_add(struct queue *q, struct ckf_job *job)
-{
-	job->done = false;
-	job->next = NULL;
-	*q->tail = job;
-	q->tail = &job->next;
-	pthread_cond_signal(&q->work);
-}
 
 unsigned int ckf_pool_threads(unsigned int requested)
 {
@@ -69,19 +42,18 @@ static void *thread_main(void *arg)
 {
 	struct thread *t = arg;
 	struct ckf_pool *p = t->pool;
-	struct queue *q = t->queue;
 	struct ckf_job *job;
 
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
-		while (!q->head && !p->stop)
-			pthread_cond_wait(&q->work, &p->lock);
+		while (!p->head && !p->stop)
+			pthread_cond_wait(&p->work, &p->lock);
 		if (p->stop)
 			break;
-		job = q->head;
-		q->head = job->next;
-		if (!q->head)
-			q->tail = &q->head;
+		job = p->head;
+		p->head = job->next;
+		if (!p->head)
+			p->tail = &p->head;
 		pthread_mutex_unlock(&p->lock);
 		job->run(job, &t->worker);
 		pthread_mutex_lock(&p->lock);
@@ -93,13 +65,19 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-static int run_thread(struct thread *t, struct ckf_pool *p, struct queue *q)
+static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_bytes)
 {
 	sigset_t all, old;
 	int ret;
 
 	t->pool = p;
-	t->queue = q;
+	t->worker.scratch = aligned_alloc(CKF_PAGE_BYTES,
+					  ckf_align_up(scratch_bytes, CKF_PAGE_BYTES));
+	if (!t->worker.scratch)
+		return -ENOMEM;
+	ret = ckf_codec_ctx_new(&t->worker.codec);
+	if (ret)
+		return ret;
 	/* Signals are for the threads of the caller. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -107,18 +85,6 @@ static int run_thread(struct thread *t, struct ckf_pool *p, struct queue *q)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	t->started = !ret;
 	return ret;
-}
-
-static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_bytes)
-{
-	int ret;
-
-	t->worker.scratch = aligned_alloc(CKF_PAGE_BYTES,
-					  ckf_align_up(scratch_bytes, CKF_PAGE_BYTES));
-	if (!t->worker.scratch)
-		return -ENOMEM;
-	ret = ckf_codec_ctx_new(&t->worker.codec);
-	return ret ? ret : run_thread(t, p, &p->queue);
 }
 
 int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_bytes,
@@ -135,8 +101,8 @@ int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_b
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->end, &attr);
 	pthread_condattr_destroy(&attr);
-	queue_init(&p->queue);
-	queue_init(&p->serial);
+	pthread_cond_init(&p->work, NULL);
+	p->tail = &p->head;
 	for (unsigned int i = 0; i < threads && i < CKF_POOL_MAX_THREADS && !ret; i++)
 		ret = start_thread(p, &p->threads[i], scratch_bytes);
 	if (!p->threads[0].started) {
@@ -153,17 +119,15 @@ void ckf_pool_stop(struct ckf_pool *p)
 		return;
 	pthread_mutex_lock(&p->lock);
 	p->stop = true;
-	pthread_cond_broadcast(&p->queue.work);
-	pthread_cond_broadcast(&p->serial.work);
+	pthread_cond_broadcast(&p->work);
 	pthread_mutex_unlock(&p->lock);
-	for (unsigned int i = 0; i <= CKF_POOL_MAX_THREADS; i++) {
+	for (unsigned int i = 0; i < CKF_POOL_MAX_THREADS; i++) {
 		if (p->threads[i].started)
 			pthread_join(p->threads[i].id, NULL);
 		ckf_codec_ctx_free(p->threads[i].worker.codec);
 		free(p->threads[i].worker.scratch);
 	}
-	pthread_cond_destroy(&p->queue.work);
-	pthread_cond_destroy(&p->serial.work);
+	pthread_cond_destroy(&p->work);
 	pthread_cond_destroy(&p->end);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
@@ -172,7 +136,11 @@ void ckf_pool_stop(struct ckf_pool *p)
 void ckf_pool_submit(struct ckf_pool *p, struct ckf_job *job)
 {
 	pthread_mutex_lock(&p->lock);
-	queue_add(&p->queue, job);
+	job->done = false;
+	job->next = NULL;
+	*p->tail = job;
+	p->tail = &job->next;
+	pthread_cond_signal(&p->work);
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -180,20 +148,6 @@ void ckf_pool_announce(struct ckf_pool *p, struct ckf_job *job)
 {
 	pthread_mutex_lock(&p->lock);
 	job->done = false;
-	pthread_mutex_unlock(&p->lock);
-}
-
-void ckf_pool_submit_serial(struct ckf_pool *p, struct ckf_job *job)
-{
-	struct thread *t = serial_thread(p);
-
-	/* Only a conversion has such jobs. */
-	if (!t->started && run_thread(t, p, &p->serial)) {
-		job->run(job, NULL);
-		return;
-	}
-	pthread_mutex_lock(&p->lock);
-	queue_add(&p->serial, job);
 	pthread_mutex_unlock(&p->lock);
 }
 

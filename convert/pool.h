@@ -38,11 +38,6 @@ void ckf_pool_stop(struct ckf_pool *p);
 void ckf_pool_submit(struct ckf_pool *p, struct ckf_job *job);
 /* Says that the job will be submitted: by another thread, say. */
 void ckf_pool_announce(struct ckf_pool *p, struct ckf_job *job);
-/*
- * For jobs that run one at a time and in order: in a thread that is not among those of the pool's
- * number, or, where there is none to be had, at once in the calling one. They get no worker.
- */
-void ckf_pool_submit_serial(struct ckf_pool *p, struct ckf_job *job);
 bool ckf_pool_done(struct ckf_pool *p, const struct ckf_job *job);
 /* Returns when a job has ended since the last call of this function, or ms have passed. */
 void ckf_pool_wait(struct ckf_pool *p, unsigned int ms);

@@ -94,6 +94,7 @@ struct ckf_index {
 	uint32_t max_chunk_pages;
 	uint16_t version_major;
 	uint16_t version_minor;
+	bool page_sums; /* the checksums of pages files are those of the hashes of their pages */
 	uint8_t image_id[CKF_ID_BYTES]; /* set by decode and by encode */
 	struct ckf_storage storage;
 

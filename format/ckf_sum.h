@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* XXH3-64 of contents that come piece by piece, and keys of chunks. */
+/* XXH3-64 of contents that come piece by piece, of pages, and keys of chunks. */
 #ifndef CKF_SUM_H
 #define CKF_SUM_H
 
@@ -14,6 +14,10 @@ void ckf_sum_free(struct ckf_sum *s);
 void ckf_sum_reset(struct ckf_sum *s);
 void ckf_sum_update(struct ckf_sum *s, const void *p, size_t bytes);
 uint64_t ckf_sum_value(const struct ckf_sum *s);
+
+void ckf_hash_pages(const void *pages, uint64_t nr_pages, uint64_t *hashes);
+/* Goes on with hashes, as the checksum of a pages file does: SPEC.md 4.4. */
+void ckf_sum_hashes(struct ckf_sum *s, const uint64_t *hashes, uint64_t nr);
 
 /*
  * The key under which a chunk is looked for, from the hashes of its pages. Direct chunks have keys

@@ -167,8 +167,8 @@ int ckf_decode_chunks(struct ckf_decoder *d)
 	if (w.base != idx->nr_bases)
 		return ckf_entry_bad(d, CKF_SECTION_BASES, w.base,
 				     "R-base: chunks, got none, want at least one");
-	/* That of device targets is checked with them. */
-	w.features |= idx->incompat & CKF_INCOMPAT_DEVICES;
+	/* Those of device targets and of files are checked with them. */
+	w.features |= idx->incompat & (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS);
 	if ((idx->incompat & CKF_INCOMPAT_ALL) != w.features)
 		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
 				      "R-feature: incompat, got 0x%" PRIx64 ", want 0x%" PRIx64,
@@ -373,6 +373,20 @@ static int copy_names(struct ckf_decoder *d, const struct ckf_disk_file *disk,
 	return 0;
 }
 
+static int check_page_sums(const struct ckf_decoder *d)
+{
+	const struct ckf_index *idx = d->idx;
+
+	for (uint64_t i = 0; i < idx->nr_files; i++)
+		if (idx->files[i].kind == CKF_FILE_PAGES)
+			return 0;
+	if (!idx->page_sums)
+		return 0;
+	return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
+			      "R-feature: incompat, got 0x%" PRIx64 ", want bit 6 clear",
+			      idx->incompat);
+}
+
 int ckf_decode_files(struct ckf_decoder *d)
 {
 	const struct ckf_disk_file *disk = ckf_decoder_part(d, CKF_SECTION_FILES);
@@ -405,5 +419,6 @@ int ckf_decode_files(struct ckf_decoder *d)
 		return ckf_entry_bad(d, CKF_SECTION_REFS, w.next_ref,
 				     "R-file: end of the last file, got %" PRIu64 ", want %" PRIu64,
 				     w.next_ref, idx->nr_refs);
-	return copy_names(d, disk, &w);
+	ret = check_page_sums(d);
+	return ret ? ret : copy_names(d, disk, &w);
 }

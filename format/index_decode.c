@@ -128,6 +128,7 @@ static int decode_header(struct ckf_decoder *d)
 	if (ret)
 		return ret;
 	idx->incompat = ckf_get64(h->incompat);
+	idx->page_sums = idx->incompat & CKF_INCOMPAT_PAGE_SUMS;
 	idx->compat = ckf_get64(h->compat);
 	idx->pack_bytes = ckf_get64(h->pack_bytes);
 	idx->extent_bytes = ckf_get32(h->extent_bytes);

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "ckf_codec.h"
 #include "ckf_sum.h"
 #include "hash.h"
 
@@ -42,6 +43,27 @@ void ckf_sum_update(struct ckf_sum *s, const void *p, size_t bytes)
 uint64_t ckf_sum_value(const struct ckf_sum *s)
 {
 	return XXH3_64bits_digest(&s->state);
+}
+
+void ckf_hash_pages(const void *pages, uint64_t nr_pages, uint64_t *hashes)
+{
+	const char *p = pages;
+
+	for (uint64_t i = 0; i < nr_pages; i++)
+		hashes[i] = ckf_hash64(p + i * CKF_PAGE_BYTES, CKF_PAGE_BYTES);
+}
+
+void ckf_sum_hashes(struct ckf_sum *s, const uint64_t *hashes, uint64_t nr)
+{
+	ckf_le64 part[64];
+	size_t n;
+
+	for (; nr; nr -= n, hashes += n) {
+		n = nr < 64 ? (size_t)nr : 64;
+		for (size_t i = 0; i < n; i++)
+			part[i] = ckf_put64(hashes[i]);
+		ckf_sum_update(s, part, n * sizeof(part[0]));
+	}
 }
 
 uint64_t ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int direct)

@@ -5,9 +5,9 @@
  * Two passes over the pack, and in the normal case each byte is read once:
  *
  *  1. Contents. Workers take batches of refs in order, read and check their chunks side by side,
- *     and feed the decoded bytes one batch after the other (by ticket) to one running checksum,
- *     since the checksum of a file of kind 2 can only be made in order. Chunks that passed are
- *     marked.
+ *     hash their pages, and feed the hashes one batch after the other (by ticket) to one running
+ *     checksum. In images whose checksums are those of all bytes, it is the bytes that are fed.
+ *     Chunks that passed are marked.
  *  2. Extents. Workers take extents in order and check what is left: the padding, and chunks that
  *     no file refers to. After the last extent the chunks of bases count as extents, too, so many
  *     to one.
@@ -37,6 +37,7 @@
 #define BATCH_BYTES CHUNK_MAX_BYTES
 #define BATCH_REFS 4096
 #define PAD_BYTES (64u << 10)
+#define ZERO_PAGES 16u
 #define MAX_WORKERS 256
 #define BASE_CHUNKS 64 /* what counts as an extent, of chunks that lie in bases */
 
@@ -53,7 +54,8 @@ struct verify {
 	_Atomic uint64_t base_bytes;
 	_Atomic uint64_t padding_bytes;
 	uint64_t file_bytes;
-	atomic_bool *checked; /* per chunk */
+	uint64_t zero_hashes[ZERO_PAGES]; /* of pages of zeros */
+	atomic_bool *checked;		  /* per chunk */
 
 	pthread_mutex_t lock;
 	pthread_cond_t turn_cond;
@@ -85,6 +87,7 @@ struct worker {
 	struct ckf_codec_ctx *ctx;
 	char *stored;
 	char *decoded;
+	uint64_t *hashes; /* of the pages in decoded */
 	char *pad;
 };
 
@@ -199,36 +202,53 @@ static int batch_read(struct worker *w, const struct batch *b, struct ckf_error 
 			return rc;
 		at_bytes += chunk_bytes(c);
 	}
+	if (idx->page_sums)
+		ckf_hash_pages(w->decoded, at_bytes >> CKF_PAGE_SHIFT, w->hashes);
 	return 0;
+}
+
+/* Feeds pages of w->decoded, from a given one on. */
+static void feed_pages(struct worker *w, uint64_t first, uint64_t nr)
+{
+	if (w->v->img->idx->page_sums)
+		ckf_sum_hashes(w->v->hash, w->hashes + first, nr);
+	else
+		ckf_sum_update(w->v->hash, w->decoded + ckf_pages_to_bytes(first),
+			       ckf_pages_to_bytes(nr));
+}
+
+static void feed_zeros(struct verify *v, uint64_t nr)
+{
+	static const char zeros[ZERO_PAGES * CKF_PAGE_BYTES];
+
+	for (uint64_t n; nr; nr -= n) {
+		n = nr < ZERO_PAGES ? nr : ZERO_PAGES;
+		if (v->img->idx->page_sums)
+			ckf_sum_hashes(v->hash, v->zero_hashes, n);
+		else
+			ckf_sum_update(v->hash, zeros, ckf_pages_to_bytes(n));
+	}
 }
 
 /* Returns the file bytes that the batch stands for. */
 static uint64_t batch_hash(struct worker *w, const struct batch *b)
 {
-	static const char zeros[16 * CKF_PAGE_BYTES];
 	const struct ckf_index *idx = w->v->img->idx;
-	uint64_t at_bytes = 0;
-	uint64_t sum_bytes = 0;
+	uint64_t at = 0, pages = 0;
 
 	for (uint64_t i = 0; i < b->nr_refs; i++) {
 		uint32_t nr;
 		const struct ckf_chunk *c = batch_chunk(idx, b, i, &nr);
-		uint64_t left = chunk_bytes(c);
 
-		sum_bytes += left;
-		if (c->codec != CKF_CODEC_ZERO) {
-			ckf_sum_update(w->v->hash, w->decoded + at_bytes, left);
-			at_bytes += left;
+		pages += c->nr_pages;
+		if (c->codec == CKF_CODEC_ZERO) {
+			feed_zeros(w->v, c->nr_pages);
 			continue;
 		}
-		while (left) {
-			uint64_t n = left < sizeof(zeros) ? left : sizeof(zeros);
-
-			ckf_sum_update(w->v->hash, zeros, n);
-			left -= n;
-		}
+		feed_pages(w, at, c->nr_pages);
+		at += c->nr_pages;
 	}
-	return sum_bytes;
+	return ckf_pages_to_bytes(pages);
 }
 
 /* False when the pass has failed in the meantime. */
@@ -436,6 +456,7 @@ static void worker_fini(struct worker *w)
 	ckf_codec_ctx_free(w->ctx);
 	free(w->stored);
 	free(w->decoded);
+	free(w->hashes);
 	free(w->pad);
 }
 
@@ -454,8 +475,9 @@ static int worker_init(struct worker *w, struct verify *v, struct ckf_error *err
 		return ckf_error_set(err, rc, "no memory for the decoders");
 	w->stored = aligned_alloc(CKF_PAGE_BYTES, CHUNK_MAX_BYTES);
 	w->decoded = aligned_alloc(CKF_PAGE_BYTES, BATCH_BYTES);
+	w->hashes = calloc(BATCH_BYTES / CKF_PAGE_BYTES, sizeof(*w->hashes));
 	w->pad = aligned_alloc(CKF_PAGE_BYTES, PAD_BYTES);
-	if (!w->stored || !w->decoded || !w->pad)
+	if (!w->stored || !w->decoded || !w->hashes || !w->pad)
 		return ckf_error_set(err, -ENOMEM, "no memory for read buffers");
 	return 0;
 }
@@ -535,6 +557,8 @@ static int verify_init(struct verify *v, const struct ckf_image *img)
 	if (!v->checked || !v->hash)
 		return -ENOMEM;
 	ckf_sum_reset(v->hash);
+	for (unsigned int i = 0; i < ZERO_PAGES; i++)
+		v->zero_hashes[i] = ckf_hash64_zeros(CKF_PAGE_BYTES);
 	return 0;
 }
 

@@ -112,6 +112,10 @@ def report(model, path, areas):
     for f in model.files:
         print("kind %d, %s: %d bytes, 0x%016x" % (f.kind, model.name(f).decode(), f.size_bytes,
                                                 f.checksum))
+        if f.kind == 2 and model.page_sums:
+            refs = model.refs[f.first_ref:f.first_ref + f.nr_refs]
+            data = b"".join(model.chunk_data(model.chunks[r.chunk]) for r in refs)
+            print("    its contents: 0x%016x" % xxh64(data))
 
 
 def main(argv):

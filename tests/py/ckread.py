@@ -61,9 +61,9 @@ F_REGULAR, F_PAGES, F_LINK = 1, 2, 3
 T_TASK, T_SHMEM, T_DEVICE = 1, 2, 3
 OP_INHERIT, OP_DIRECT = 1, 2
 INCOMPAT = {LZ4: 1, ZSTD: 2, BF16: 4}
-INCOMPAT_BASES, INCOMPAT_DEVICES, INCOMPAT_PACKED = 8, 16, 32
+INCOMPAT_BASES, INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS = 8, 16, 32, 64
 KNOWN_INCOMPAT = (sum(INCOMPAT.values()) | INCOMPAT_BASES | INCOMPAT_DEVICES
-                  | INCOMPAT_PACKED)
+                  | INCOMPAT_PACKED | INCOMPAT_PAGE_SUMS)
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -81,6 +81,26 @@ def xxh128(data):
 
 def round64(n):
     return (n + 63) & ~63
+
+
+class PageSum:
+    """The checksum of a pages file: that of the hashes of its pages."""
+
+    def __init__(self):
+        self.digest = xxhash.xxh3_64()
+
+    def update(self, data):
+        for off in range(0, len(data), PAGE):
+            self.digest.update(xxh64(data[off:off + PAGE]).to_bytes(8, "little"))
+
+    def intdigest(self):
+        return self.digest.intdigest()
+
+
+def page_sum(data):
+    got = PageSum()
+    got.update(data)
+    return got.intdigest()
 
 
 @functools.lru_cache(maxsize=None)
@@ -569,6 +589,8 @@ class Image:
                     bad("size_bytes %d, target_len %d" % (size, target_len))
             elif target_off or target_len:
                 bad("target of a file of kind %d" % kind)
+        if self.incompat & INCOMPAT_PAGE_SUMS and all(f[13] != F_PAGES for f in self.files):
+            self.bad("header", 24, "R-feature", "bit 6 without a file of kind 2")
         if next_ref != len(self.refs):
             self.bad_entry("refs", next_ref, "R-file", "refs %d to %d belong to no file"
                            % (next_ref, len(self.refs) - 1))
@@ -873,7 +895,8 @@ class Image:
         for i, entry in enumerate(self.files):
             if entry[13] == F_LINK:
                 continue
-            size, digest = 0, xxhash.xxh3_64()
+            by_page = entry[13] == F_PAGES and self.incompat & INCOMPAT_PAGE_SUMS
+            size, digest = 0, PageSum() if by_page else xxhash.xxh3_64()
             try:
                 for data in self.file_data(i):
                     digest.update(data)

@@ -28,7 +28,8 @@ import criuimg
 import gpuimg
 from ckread import (BASE, CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE,
                     REF, SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, BF16, INCOMPAT, INCOMPAT_BASES,
-                    INCOMPAT_DEVICES, INCOMPAT_PACKED, round64, xxh64, xxh128)
+                    INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS, page_sum, round64,
+                    xxh64, xxh128)
 
 
 class Row:
@@ -166,6 +167,7 @@ class Model:
         self.pack = bytearray(PAGE)
         self.verbatim = collections.OrderedDict()
         self.layout_hook = None
+        self.page_sums = False  # the checksums of pages files are made of those of their pages
 
     @classmethod
     def load(cls, path):
@@ -174,6 +176,7 @@ class Model:
             raise ValueError("%s: not a valid image" % path)
         model = cls()
         model.strings = bytearray(image.strings)
+        model.page_sums = bool(image.incompat & INCOMPAT_PAGE_SUMS)
         for name, row in cls.tables:
             if name in image.sections:
                 setattr(model, name, [row(*values) for values in image.sections[name][2]])
@@ -222,10 +225,12 @@ class Model:
         codecs = {c.codec for c in self.chunks}
         devices = any(t.kind == ckread.T_DEVICE for t in self.targets)
         packed = any(c.pack_off % PAGE for c in self.chunks)
+        files = any(f.kind == 2 for f in self.files)
         header = {"incompat": sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
                               | (INCOMPAT_BASES if self.bases else 0)
                               | (INCOMPAT_DEVICES if devices else 0)
-                              | (INCOMPAT_PACKED if packed else 0),
+                              | (INCOMPAT_PACKED if packed else 0)
+                              | (INCOMPAT_PAGE_SUMS if self.page_sums and files else 0),
                   "pack_bytes": len(self.pack)}
         header.update(self.header)
         sections = [Section(1, 1, bytes(self.strings))]
@@ -329,11 +334,14 @@ class Builder:
     zero() return, until finish() puts them in the order of the format.
     """
 
-    def __init__(self, extent_bytes=4 << 20, max_chunk_pages=1024, packed=False):
+    def __init__(self, extent_bytes=4 << 20, max_chunk_pages=1024, packed=False, page_sums=False):
         self.model = Model()
+        self.model.page_sums = page_sums
         self.packed = packed  # chunks that are not raw follow without a gap
         if packed:
             self.model.header["minor"] = self.model.pack_header["minor"] = 2
+        if page_sums:
+            self.model.header["minor"] = self.model.pack_header["minor"] = 3
         self.model.header.update(extent_bytes=extent_bytes, max_chunk_pages=max_chunk_pages)
         self.rows, self.files, self.targets, self.huge = [], [], [], []
         self.zeros = {}
@@ -397,7 +405,7 @@ class Builder:
         Device memory of a task: allocs (addr, bytes), on two devices in turn; ops as in target(),
         which have to fill all of them. Table and pages file are made here.
         """
-        if not self.packed:
+        if not self.packed and not self.model.page_sums:
             self.model.header["minor"] = self.model.pack_header["minor"] = 1
         table = gpuimg.pack(pid, [gpuimg.device(1), gpuimg.device(0, b"another")],
                             [(a, n, i % 2, 0, 0) for i, (a, n) in enumerate(allocs)])
@@ -442,7 +450,8 @@ class Builder:
             f.kind, f.first_ref, f.nr_refs = 2, len(m.refs), len(handles)
             m.refs += [Ref(number[h]) for h in handles]
             whole = b"".join(m.chunk_data(self.rows[h]) for h in handles)
-            f.size_bytes, f.checksum = len(whole), xxh64(whole)
+            f.size_bytes = len(whole)
+            f.checksum = page_sum(whole) if m.page_sums else xxh64(whole)
         elif link is not None:
             f.kind, f.mode, f.size_bytes, f.checksum = 3, 0o777, len(link), xxh64(link)
             f.target_off, f.target_len = m.add_string(link), len(link)
@@ -528,7 +537,7 @@ def packed():
     Chunks that begin and end within pages: several on one page, one of a page and a byte that lies
     on three, raw ones between them, and one that ends where an extent does.
     """
-    b = Builder(max_chunk_pages=1024, packed=True)
+    b = Builder(max_chunk_pages=1024, packed=True, page_sums=True)
     letters = b"abcdefgh"
     small = [b.chunk(ZSTD, bytes([c]) * (4 * PAGE), zstd_run(c, 4 * PAGE)) for c in letters]
     noise = random.Random(5).randbytes(3 * PAGE)
@@ -576,7 +585,8 @@ def with_device():
 def random_image(seed):
     """A small valid image; every part of the format that the seed picks."""
     rng = random.Random(seed)
-    b = Builder(rng.choice([4, 8, 16]) << 20, rng.choice([8, 64, 1024]), packed=seed % 2)
+    b = Builder(rng.choice([4, 8, 16]) << 20, rng.choice([8, 64, 1024]), packed=seed % 2,
+                page_sums=seed % 3 == 1)
     limit = b.model.header["max_chunk_pages"]
     handles = [b.zero(n) for n in rng.sample(range(1, limit + 1), min(3, limit))]
     for _ in range(rng.randrange(1, 12)):

@@ -1528,6 +1528,28 @@ add("packed-feature-missing", "R-feature", CORRUPT, "header", packed_only(incomp
 add("feature-packed-extra", "R-feature", CORRUPT, "header", both(only_raw, incompat_flip(32)))
 
 
+def has_pages(m):
+    pick(m.files, lambda f: f.kind == 2 and f.size_bytes)
+
+
+add("file-pages-sum", "R-file", CORRUPT, "files", both(has_pages, incompat_flip(64)))
+
+
+@mutator("feature-sums-extra", "R-feature", CORRUPT, "header")
+def _(m):
+    """no pages files, and the bit that says how their checksums are made"""
+    number = {}
+    for i, f in enumerate(m.files):
+        if f.kind != 2:
+            number[i] = len(number)
+    m.files = [f for f in m.files if f.kind != 2]
+    m.refs = []
+    for t in m.targets:
+        t.file = number[t.file]
+    m.page_sums = False
+    incompat_bit(6)(m)
+
+
 @mutator("packed-overlap-byte", "R-chunk", CORRUPT, "chunks")
 def _(m):
     packed_pair(m)[1].pack_off -= 1

@@ -306,7 +306,7 @@ def image_for(cases, fast, name):
 
 def run_reader(cases, fast):
     cases.case("reader golden", reader_accepts, ckwrite.golden())
-    for name in ("v1.0", "v1.1/fast", "v1.1/base", "v1.2/fast", "v1.2/base"):
+    for name in ("v1.0", "v1.1/fast", "v1.1/base", "v1.2/fast", "v1.2/base", "v1.3"):
         cases.case("reader of " + name, reader_accepts_golden, name)
     cases.case("reader device", reader_accepts, ckwrite.with_device())
     cases.case("reader packed", reader_accepts, ckwrite.packed())

@@ -519,6 +519,7 @@ static void random_chunks(struct img_builder *b, uint64_t *s)
 static void random_files(struct img_builder *b, uint64_t *s)
 {
 	const uint64_t nr_files = 1 + rand_below(s, 30);
+	bool pages = false;
 
 	for (uint64_t i = 0; i < nr_files; i++) {
 		const uint64_t kind = i ? 1 + rand_below(s, 3) : 1;
@@ -542,6 +543,7 @@ static void random_files(struct img_builder *b, uint64_t *s)
 			f->size_bytes = img_rand(s);
 			continue;
 		}
+		pages = true;
 		f->first_ref = b->idx.nr_refs;
 		f->nr_refs = rand_below(s, 10);
 		for (uint64_t r = 0; r < f->nr_refs; r++) {
@@ -552,6 +554,7 @@ static void random_files(struct img_builder *b, uint64_t *s)
 			f->size_bytes += ckf_pages_to_bytes(b->idx.chunks[chunk].nr_pages);
 		}
 	}
+	b->idx.page_sums = pages && rand_below(s, 2);
 }
 
 /* A part of the pages of op o, at the same addresses, for a child of its target. */

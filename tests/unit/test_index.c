@@ -96,6 +96,7 @@ static void assert_same_arrays(const struct ckf_index *a, const struct ckf_index
 static void assert_same(const struct ckf_index *a, const struct ckf_index *b)
 {
 	assert_true(a->incompat == b->incompat && a->compat == b->compat);
+	assert_int_equal(a->page_sums, b->page_sums);
 	assert_true(a->pack_bytes == b->pack_bytes);
 	assert_int_equal(a->extent_bytes, b->extent_bytes);
 	assert_int_equal(a->max_chunk_pages, b->max_chunk_pages);

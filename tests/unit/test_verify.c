@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "../../format/ckf_codec.h"
+#include "../../format/ckf_sum.h"
 #include "../../loader/ckf_verify.h"
 
 #define EXTENT_BYTES CKF_MIN_EXTENT_BYTES
@@ -337,16 +338,51 @@ static void test_verbatim_file(void **state)
 	expect_corrupt(im, "corrupt files[1]");
 }
 
-/* All chunks are right, but together they are not the file that the index names. */
-static void test_pages_file(void **state)
+static void swap_chunks(struct image *im)
 {
-	struct image *im = *state;
 	uint32_t ref = im->refs[2];
 
 	im->refs[2] = im->refs[3];
 	im->refs[3] = ref;
 	write_image(im);
+}
+
+/* All chunks are right, but together they are not the file that the index names. */
+static void test_pages_file(void **state)
+{
+	struct image *im = *state;
+	swap_chunks(im);
 	expect_corrupt(im, "corrupt files[2]");
+}
+
+/* The same with a checksum that is made of those of the pages. */
+static void test_page_sums(void **state)
+{
+	struct image *im = *state;
+	struct ckf_sum *sum = ckf_sum_new();
+	uint64_t hashes[CHUNK_PAGES];
+	char *pages = malloc(CHUNK_BYTES);
+	struct ckf_verify_stats stats;
+	struct ckf_error err;
+
+	assert_non_null(pages);
+	for (uint32_t i = 0; i < NR_REFS; i++) {
+		memset(pages, 0, CHUNK_BYTES);
+		if (im->refs[i])
+			fill_chunk(pages, im->refs[i] - 1);
+		ckf_hash_pages(pages, CHUNK_PAGES, hashes);
+		ckf_sum_hashes(sum, hashes, CHUNK_PAGES);
+	}
+	im->idx.page_sums = true;
+	write_image(im);
+	expect_corrupt(im, "corrupt files[2] at 0: R-data");
+	im->files[2].checksum = ckf_sum_value(sum);
+	write_image(im);
+	assert_int_equal(verify(im, 4, &stats, &err), 0);
+	swap_chunks(im);
+	expect_corrupt(im, "corrupt files[2] at 0: R-data");
+	ckf_sum_free(sum);
+	free(pages);
 }
 
 static void test_no_pages(void **state)
@@ -409,9 +445,9 @@ static void test_progress(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_whole),    TEST(test_each_chunk),    TEST(test_first_error),
-		TEST(test_padding),  TEST(test_verbatim_file), TEST(test_pages_file),
-		TEST(test_no_pages), TEST(test_progress),
+		TEST(test_whole),     TEST(test_each_chunk),	TEST(test_first_error),
+		TEST(test_padding),   TEST(test_verbatim_file), TEST(test_pages_file),
+		TEST(test_page_sums), TEST(test_no_pages),	TEST(test_progress),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
