@@ -243,6 +243,21 @@ static int write_batches(struct extract *x, const struct ckf_file *f)
 	return ret ? ret : ckf_check_sum(x->img, f, ckf_sum_value(x->sum), x->err);
 }
 
+static void leave_holes(struct extract *x, const struct ckf_file *f)
+{
+	const struct ckf_index *idx = x->img->idx;
+	uint64_t off = 0;
+
+	for (uint64_t i = f->first_ref; i < f->first_ref + f->nr_refs; i++) {
+		const struct ckf_chunk *c = &idx->chunks[idx->refs[i]];
+		uint64_t bytes = ckf_pages_to_bytes(c->nr_pages);
+
+		if (c->codec == CKF_CODEC_ZERO)
+			ckf_out_file_hole(&x->file, off, bytes);
+		off += bytes;
+	}
+}
+
 static int extract_pages(struct extract *x, const struct ckf_file *f)
 {
 	int fd, ret;
@@ -250,12 +265,12 @@ static int extract_pages(struct extract *x, const struct ckf_file *f)
 	fd = ckf_output_create(&x->out, f->name, x->err);
 	if (fd < 0)
 		return fd;
-	ckf_out_file_init(&x->file, fd, false, f->size_bytes);
-	if (ftruncate(fd, (off_t)f->size_bytes))
+	ckf_out_file_init(&x->file, fd, true, f->size_bytes);
+	leave_holes(x, f);
+	ret = write_batches(x, f);
+	if (!ret && ftruncate(fd, (off_t)f->size_bytes))
 		ret = ckf_error_set(x->err, -errno, "cannot write %s: %s", f->name,
 				    strerror(errno));
-	else
-		ret = write_batches(x, f);
 	ckf_out_file_fini(&x->file);
 	if (ret) {
 		close(fd);

@@ -14,6 +14,7 @@
  * process from making pages.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -36,8 +37,9 @@ struct source {
 struct view {
 	uint64_t off;
 	uint64_t end;
-	uint64_t mine_from; /* windows that this thread has claimed: up to mine_to */
-	uint64_t mine_to;
+	uint64_t first; /* of its windows */
+	uint64_t own;	/* windows that this thread has claimed: up to the last one */
+	uint64_t past;	/* where its windows end */
 };
 
 /* A huge page of a file wants an address that is equal to its offset modulo its size. */
@@ -48,6 +50,7 @@ static void map_file(struct ckf_out_file *f, uint64_t max_bytes)
 
 	if (!bytes || bytes > SIZE_MAX - CKF_HUGE_BYTES)
 		return;
+	f->how = calloc((size_t)(bytes / CKF_HUGE_BYTES), 1);
 	area = mmap(NULL, (size_t)(bytes + CKF_HUGE_BYTES), PROT_NONE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (area == MAP_FAILED)
@@ -60,7 +63,7 @@ static void map_file(struct ckf_out_file *f, uint64_t max_bytes)
 		return;
 	f->windows = windows;
 	f->mapped_bytes = bytes;
-	atomic_store(&f->map, true);
+	atomic_store(&f->map, f->how != NULL);
 }
 
 void ckf_out_file_init(struct ckf_out_file *f, int fd, bool dense, uint64_t max_bytes)
@@ -73,6 +76,7 @@ void ckf_out_file_init(struct ckf_out_file *f, int fd, bool dense, uint64_t max_
 	f->tmpfs = !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC;
 	atomic_init(&f->map, false);
 	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->settled, NULL);
 	if (f->tmpfs)
 		map_file(f, max_bytes);
 }
@@ -81,6 +85,8 @@ void ckf_out_file_fini(struct ckf_out_file *f)
 {
 	if (f->area)
 		munmap(f->area, f->area_bytes);
+	free(f->how);
+	pthread_cond_destroy(&f->settled);
 	pthread_mutex_destroy(&f->lock);
 }
 
@@ -98,24 +104,93 @@ static int populate(char *at, size_t bytes)
 	return errno == EFAULT ? -ENOSPC : -errno;
 }
 
+void ckf_out_file_hole(struct ckf_out_file *f, uint64_t off, uint64_t bytes)
+{
+	uint64_t end = off + bytes < f->mapped_bytes ? off + bytes : f->mapped_bytes;
+
+	for (uint64_t w = align_down(off, CKF_HUGE_BYTES); w < end && f->how; w += CKF_HUGE_BYTES)
+		f->how[w / CKF_HUGE_BYTES] = CKF_OUT_SMALL;
+}
+
+/*
+ * The last windows of the view are this thread's, as far as nobody had written to them: it makes
+ * huge pages of them, and whoever writes to the rest of one waits for that.
+ */
+static void claim(struct ckf_out_file *f, struct view *v)
+{
+	pthread_mutex_lock(&f->lock);
+	while (v->own > v->first && f->how[v->own / CKF_HUGE_BYTES - 1] == CKF_OUT_FREE) {
+		v->own -= CKF_HUGE_BYTES;
+		f->how[v->own / CKF_HUGE_BYTES] = CKF_OUT_CLAIMED;
+	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* Tells what has become of them. */
+static void settle(struct ckf_out_file *f, const struct view *v, enum ckf_out_window how)
+{
+	pthread_mutex_lock(&f->lock);
+	for (uint64_t w = v->own; w < v->past; w += CKF_HUGE_BYTES)
+		f->how[w / CKF_HUGE_BYTES] = (uint8_t)how;
+	pthread_cond_broadcast(&f->settled);
+	pthread_mutex_unlock(&f->lock);
+}
+
+static bool await_huge(struct ckf_out_file *f, uint64_t window)
+{
+	const uint8_t *how = &f->how[window / CKF_HUGE_BYTES];
+	bool huge;
+
+	pthread_mutex_lock(&f->lock);
+	while (*how == CKF_OUT_CLAIMED)
+		pthread_cond_wait(&f->settled, &f->lock);
+	huge = *how == CKF_OUT_HUGE;
+	pthread_mutex_unlock(&f->lock);
+	return huge;
+}
+
+/* Makes huge pages of whole windows: 1, 0 where there are none to be had, or -errno. */
+static int make_huge(const struct ckf_out_file *f, uint64_t from, uint64_t to)
+{
+	int ret;
+
+	for (uint64_t w = from; w < to; w += CKF_HUGE_BYTES) {
+		ret = populate(f->windows + w, 1);
+		if (ret)
+			return ret;
+	}
+	return !madvise(f->windows + from, (size_t)(to - from), MADV_COLLAPSE);
+}
+
+/* Others may wait for what this thread has claimed: so that comes first. */
+static int make_own(struct ckf_out_file *f, struct view *v)
+{
+	int ret;
+
+	claim(f, v);
+	if (v->own == v->past)
+		return 0;
+	ret = make_huge(f, v->own, v->past);
+	settle(f, v, ret > 0 ? CKF_OUT_HUGE : CKF_OUT_SMALL);
+	return ret < 0 ? ret : 0;
+}
+
 /* Writes the part of the view that lies in one window. -EINVAL: the kernel cannot do this. */
-static int write_window(const struct ckf_out_file *f, const struct view *v,
-			const struct source *src, uint64_t window)
+static int write_window(struct ckf_out_file *f, const struct view *v, const struct source *src,
+			uint64_t window)
 {
 	uint64_t off = window > v->off ? window : v->off;
 	uint64_t end = window + CKF_HUGE_BYTES < v->end ? window + CKF_HUGE_BYTES : v->end;
-	bool whole = end - off == CKF_HUGE_BYTES, huge = false;
 	char *at = f->windows + window;
+	int huge = 0, ret;
 	size_t n;
-	int ret;
 
-	if (whole || (window >= v->mine_from && window < v->mine_to)) {
-		ret = populate(at + (off - window), 1);
-		if (ret)
-			return ret;
-		/* No huge page to be had, or not of this file system: small ones. */
-		huge = !madvise(at, CKF_HUGE_BYTES, MADV_COLLAPSE);
-	}
+	if (f->dense)
+		huge = await_huge(f, window);
+	else if (end - off == CKF_HUGE_BYTES)
+		huge = make_huge(f, off, end);
+	if (huge < 0)
+		return huge;
 	for (; off < end; off += n) {
 		n = (size_t)(end - off);
 		if (!huge && n > POPULATE_BYTES)
@@ -129,44 +204,37 @@ static int write_window(const struct ckf_out_file *f, const struct view *v,
 }
 
 /*
- * The windows that nobody had written to so far are this thread's, to make huge pages of. The file
- * grows by them: then no thread that writes makes it longer while another one does.
- */
-static int claim(struct ckf_out_file *f, struct view *v)
-{
-	int ret = 0;
-
-	pthread_mutex_lock(&f->lock);
-	v->mine_from = f->claimed_bytes;
-	v->mine_to = ckf_align_up(v->end, CKF_HUGE_BYTES);
-	if (v->mine_to > f->claimed_bytes) {
-		if (ftruncate(f->fd, (off_t)v->mine_to))
-			ret = -errno;
-		else
-			f->claimed_bytes = v->mine_to;
-	}
-	pthread_mutex_unlock(&f->lock);
-	return ret;
-}
-
-/*
  * Own windows are the last ones: while they are filled, others make theirs, which come first.
  *
  * Windows that end here are most likely full and not needed any more; whoever still writes to one
  * has it mapped again.
  */
-static int write_mapped(const struct ckf_out_file *f, const struct view *v,
-			const struct source *src)
+static int write_mapped(struct ckf_out_file *f, struct view *v, const struct source *src)
 {
-	uint64_t first = align_down(v->off, CKF_HUGE_BYTES);
-	int ret = 0;
+	int ret = f->dense ? make_own(f, v) : 0;
 
-	for (uint64_t w = ckf_align_up(v->end, CKF_HUGE_BYTES); w > first && !ret;) {
+	for (uint64_t w = v->past; w > v->first && !ret;) {
 		w -= CKF_HUGE_BYTES;
 		ret = write_window(f, v, src, w);
 	}
-	madvise(f->windows + first, (size_t)(align_down(v->end, CKF_HUGE_BYTES) - first),
+	madvise(f->windows + v->first, (size_t)(align_down(v->end, CKF_HUGE_BYTES) - v->first),
 		MADV_DONTNEED);
+	return ret;
+}
+
+/* By whole windows: then no thread that writes makes the file longer while another one does. */
+static int grow(struct ckf_out_file *f, uint64_t bytes)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&f->lock);
+	if (bytes > f->file_bytes) {
+		if (ftruncate(f->fd, (off_t)bytes))
+			ret = -errno;
+		else
+			f->file_bytes = bytes;
+	}
+	pthread_mutex_unlock(&f->lock);
 	return ret;
 }
 
@@ -204,8 +272,10 @@ int ckf_out_file_writev(struct ckf_out_file *f, struct iovec *iov, unsigned int 
 		return write_plainly(f->fd, iov, nr, off);
 	for (unsigned int i = 0; i < nr; i++)
 		v.end += iov[i].iov_len;
+	v.first = align_down(off, CKF_HUGE_BYTES);
+	v.past = v.own = ckf_align_up(v.end, CKF_HUGE_BYTES);
 	if (f->dense)
-		ret = claim(f, &v);
+		ret = grow(f, v.past);
 	if (ret)
 		return ret;
 	ret = -EINVAL;

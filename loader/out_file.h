@@ -15,6 +15,13 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+enum ckf_out_window {
+	CKF_OUT_FREE = 0, /* nobody has begun to write to it */
+	CKF_OUT_CLAIMED,  /* a thread is trying to make it a huge page */
+	CKF_OUT_HUGE,
+	CKF_OUT_SMALL,
+};
+
 struct ckf_out_file {
 	int fd;
 	bool dense;
@@ -25,16 +32,23 @@ struct ckf_out_file {
 	char *windows; /* the file, mapped */
 	uint64_t mapped_bytes;
 	pthread_mutex_t lock;
-	uint64_t claimed_bytes; /* under lock: of windows that some thread has taken on */
+	pthread_cond_t settled; /* a window is no longer CKF_OUT_CLAIMED */
+	/* Under lock. */
+	uint64_t file_bytes; /* the length that it was given so far */
+	uint8_t *how;	     /* by window of the mapping: enum ckf_out_window */
 };
 
 /*
- * fd, open for reading and writing, stays the caller's. dense: all of the file gets written, from
- * its start to its end by and large; if not, it has its length already, and what is not written
- * stays a hole. max_bytes: the length that it is not expected to pass; it may, only slower.
+ * fd, open for reading and writing, stays the caller's. dense: all of the file gets written but for
+ * the holes that are named, from its start to its end by and large; if not, it has its length
+ * already, and what is not written stays a hole. max_bytes: the length that it is not expected to
+ * pass; it may, only slower.
  */
 void ckf_out_file_init(struct ckf_out_file *f, int fd, bool dense, uint64_t max_bytes);
 void ckf_out_file_fini(struct ckf_out_file *f);
+
+/* Before anything is written: this part of a dense file will not be, and stays a hole. */
+void ckf_out_file_hole(struct ckf_out_file *f, uint64_t off, uint64_t bytes);
 
 /* Writes all of iov, which is used up, at off: 0 or -errno. */
 int ckf_out_file_writev(struct ckf_out_file *f, struct iovec *iov, unsigned int nr, uint64_t off);

@@ -170,6 +170,27 @@ static void test_holes_stay(void **state)
 	free(data);
 }
 
+/* A huge page would fill the hole. */
+static void test_hole_in_dense(void **state)
+{
+	const off_t hole = 3 * MIB + CKF_PAGE_BYTES;
+	const size_t before = 3 * MIB + CKF_PAGE_BYTES, after = 3 * MIB - 2 * CKF_PAGE_BYTES;
+	uint8_t *data = noise(6 * MIB);
+	struct ckf_out_file f;
+	int fd = memory_file();
+
+	(void)state;
+	ckf_out_file_init(&f, fd, true, 6 * MIB);
+	ckf_out_file_hole(&f, (uint64_t)hole, CKF_PAGE_BYTES);
+	assert_int_equal(ckf_out_file_write(&f, data, before, 0), 0);
+	assert_int_equal(ckf_out_file_write(&f, data, after, before + CKF_PAGE_BYTES), 0);
+	ckf_out_file_fini(&f);
+	assert_int_equal(lseek(fd, 0, SEEK_HOLE), hole);
+	assert_int_equal(lseek(fd, hole, SEEK_DATA), hole + CKF_PAGE_BYTES);
+	close(fd);
+	free(data);
+}
+
 /* The first 2 MiB of the file, mapped where huge pages may be. */
 static char *map_window(int fd, char **map)
 {
@@ -272,8 +293,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_memory),	   cmocka_unit_test(test_disk),
-		cmocka_unit_test(test_holes_stay), cmocka_unit_test(test_huge),
-		cmocka_unit_test(test_no_room),
+		cmocka_unit_test(test_holes_stay), cmocka_unit_test(test_hole_in_dense),
+		cmocka_unit_test(test_huge),	   cmocka_unit_test(test_no_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
