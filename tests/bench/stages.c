@@ -6,7 +6,6 @@
  *
  *	read	the files into buffers, directly with eight reads in flight or from the page cache
  *	hash	the test for zeros, and the checksums of pages and of chunks
- *	sum	the checksum of the files, which can only be made by one thread
  *	again	AGAIN bytes read once more and compared: what was found to be equal
  *	encode	ENCODED bytes that are not zero, in chunks of 16 pages
  *	write	WRITTEN bytes to OUT, and until they are on the disk
@@ -21,7 +20,6 @@
 #include "../../convert/ckf_convert.h"
 #include "../../convert/encode.h"
 #include "../../convert/pack_writer.h"
-#include "../../format/ckf_sum.h"
 #include "../../loader/io_util.h"
 #include "../progs/prog.h"
 
@@ -137,18 +135,6 @@ static void *do_hash(void *arg)
 	return sum == 1 ? NULL : arg;
 }
 
-static void *do_sum(void *arg)
-{
-	struct ckf_sum *sum = ckf_sum_new();
-	uint64_t off;
-	size_t bytes;
-
-	while (sum && take(&off, &bytes))
-		ckf_sum_update(sum, job.data + off, bytes);
-	ckf_sum_free(sum);
-	return arg;
-}
-
 static void *do_encode(void *arg)
 {
 	struct ckf_worker w = { .scratch = new_buffer(CKF_ENCODE_SCRATCH_BYTES) };
@@ -252,7 +238,6 @@ int main(int argc, char **argv)
 	madvise(job.data, (size_t)job.bytes, MADV_HUGEPAGE);
 	read_piece(job.data, 0, (size_t)job.bytes);
 	run("hash", do_hash, threads, job.bytes);
-	run("sum", do_sum, 1, job.bytes);
 	/* What is read again may be in the page cache by then, and is to be. */
 	for (unsigned int i = 0; i < job.nr_files; i++)
 		(void)fcntl(job.fds[i], F_SETFL, 0);

@@ -3,14 +3,15 @@
 
     STAGES_MIB=512          size of each dump
     STAGES_REPS=5           runs of each kind, in turns
+    STAGES_JOBS="1 2"       numbers of threads
     STAGES_DUMPS=WORDS      only these of: server zeros tree random
     STAGES_CODECS=WORDS     only these of: raw auto
     STAGES_PLACES=WORDS     only these of: tmpfs disk (dump and image; the disk with a cold page cache)
     STAGES_SECONDS=900      no round starts after that
 
-Writes build/stages.txt. All figures are GB of the dump's pages per second. `shared` is what there
-would be at most, since stages share what they need: their CPU time, over the CPUs that there are, and
-reads and writes of one disk one after the other.
+Writes stages.txt, and the runs, to build/ or to STAGES_OUT. All figures are GB of the dump's pages
+per second. `shared` is what there would be at most, since stages share what they need: their CPU
+time, over the CPUs that there are, and reads and writes of one disk one after the other.
 """
 
 import json
@@ -27,7 +28,9 @@ SIZE = int(os.environ.get("STAGES_MIB", "512"))
 REPS = int(os.environ.get("STAGES_REPS", "5"))
 DUMPS = {"server": ("anon", "server", 1), "zeros": ("anon", "random", 1),
          "tree": ("equal", "weights", 4), "random": ("anon", "random", 1)}
-STAGES = ["read", "hash", "sum", "again", "encode", "write"]
+OUT = os.environ.get("STAGES_OUT", os.path.join(Tools().root, "build"))
+JOBS = [int(n) for n in os.environ.get("STAGES_JOBS", "1 2").split()]
+STAGES = ["read", "hash", "again", "encode", "write"]
 
 
 def words(name, default):
@@ -114,19 +117,19 @@ class Case:
 
 
 def main():
-    root = Tools().root
-    places = {"tmpfs": "/dev/shm/ckfast-stages", "disk": os.path.join(root, "build", "stages")}
+    places = {"tmpfs": "/dev/shm/ckfast-stages", "disk": os.path.join(OUT, "stages")}
     end = time.monotonic() + int(os.environ.get("STAGES_SECONDS", "900"))
     head = (f"{'place':6} {'dump':7} {'codec':5} jobs " + " ".join(f"{n:>7}" for n in STAGES)
             + f" {'shared':>7} {'convert':>8} {'of the slowest':>16} {'of shared':>9}")
     lines = []
+    os.makedirs(OUT, exist_ok=True)
     for place in words("STAGES_PLACES", "tmpfs disk"):
-        bench = Bench(places[place], os.path.join(root, "build", "stages.jsonl"), end)
+        bench = Bench(places[place], os.path.join(OUT, "stages.jsonl"), end)
         try:
             for name in words("STAGES_DUMPS", " ".join(DUMPS)):
                 dump = make_dump(bench, name)
                 cases = [Case(bench, place, dump, codec, threads)
-                         for codec in words("STAGES_CODECS", "raw auto") for threads in (1, 2)]
+                         for codec in words("STAGES_CODECS", "raw auto") for threads in JOBS]
                 for _ in range(REPS):
                     for case in cases:
                         if not bench.late():
@@ -138,7 +141,7 @@ def main():
     text = (f"{SIZE} MiB, median of {REPS}, commit {Tools().commit()}, "
             f"{len(os.sched_getaffinity(0))} CPUs, Linux {os.uname().release}\n"
             + "\n".join([head, *lines]) + "\n")
-    with open(os.path.join(root, "build", "stages.txt"), "w", encoding="utf-8") as f:
+    with open(os.path.join(OUT, "stages.txt"), "w", encoding="utf-8") as f:
         f.write(text)
     print(text)
     return 0
