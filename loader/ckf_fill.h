@@ -14,7 +14,8 @@
 
 #include "ckf_image.h"
 
-/* The range reads as zeros now and was never touched: zero chunks need no write. */
+/* The range reads as zeros now and was never touched: zero chunks need no write. Their pages are
+ * made nevertheless, as they were at the dump, but for short runs, and not with FRUGAL. */
 #define CKF_DEST_FRESH (1u << 0)
 /* Holds the parent's pages: compare before writing, so that equal pages stay shared. Ops with
  * CKF_OP_INHERIT are skipped here. */
@@ -41,7 +42,7 @@ struct ckf_dest {
 #define CKF_FILL_NO_HUGE (1u << 2)
 #define CKF_FILL_NO_MOVE (1u << 3) /* huge pages as without UFFDIO_MOVE */
 /* With as little memory beside that of the dests as can be: one worker, one read at a time, small
- * buffers, and no huge pages. See ckf_room.h. */
+ * buffers, no huge pages, and no pages for zeros. See ckf_room.h. */
 #define CKF_FILL_FRUGAL (1u << 4)
 
 struct ckf_fill_opts {
@@ -50,9 +51,9 @@ struct ckf_fill_opts {
 	unsigned int threads; /* 0: by CPUs and size. 1: in the calling thread */
 	uint32_t flags;	      /* CKF_FILL_ */
 	/*
-	 * stalled() is called, in the calling thread, when no read has completed for timeout_ms (0:
-	 * never). A read in flight cannot be taken back, so there is no way to return: the callback
-	 * either ends the process, or returns to wait as long again.
+	 * stalled() is called, in the calling thread, when no read has completed, and no zeros were
+	 * made, for timeout_ms (0: never). A read in flight cannot be taken back, so there is no
+	 * way to return: the callback either ends the process, or returns to wait as long again.
 	 */
 	unsigned int timeout_ms;
 	void (*stalled)(void *arg);
@@ -72,7 +73,7 @@ struct ckf_fill_opts {
 struct ckf_fill_stats {
 	uint64_t read_bytes;   /* from the pack */
 	uint64_t filled_bytes; /* written to dests */
-	uint64_t zero_bytes;   /* zero pages that needed no write */
+	uint64_t zero_bytes;   /* zero pages that needed no write, made or left out */
 	uint64_t shared_bytes; /* equal to the parent's: not written */
 	uint64_t huge_pages;   /* 2 MiB pages put in place */
 	uint64_t ns;	       /* wall time of the call */

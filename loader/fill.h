@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #include "../format/ckf_codec.h"
+#include "madvise.h"
 #include "packs.h"
 
 /* What one read brings at most, unless one chunk is larger. */
@@ -24,6 +25,7 @@
 #define FILL_REQUEST_PIECES 1024      /* one for each page of the largest chunk */
 #define FILL_DEPTH 8		      /* reads in flight per worker */
 #define FILL_COPY_IOVS 512	      /* copies that go into one system call */
+#define FILL_ZERO_RUN 8		      /* pages: fewer zeros outside of huge pages are left out */
 
 struct fill_piece {
 	char *dst; /* NULL: only check the chunk */
@@ -114,7 +116,7 @@ struct fill_job {
 	size_t slot_bytes;
 	atomic_uint next_lane;
 	atomic_bool failed;
-	atomic_uint progress; /* reads completed */
+	atomic_uint progress; /* reads completed, and zeros seen to */
 
 	pthread_mutex_t lock; /* for all below */
 	pthread_cond_t cond;
@@ -153,6 +155,13 @@ static inline void fill_add_iov(struct iovec *v, unsigned int *n, char *base, ui
 	}
 	v[*n].iov_base = base;
 	v[(*n)++].iov_len = bytes;
+}
+
+/* Makes the pages of a range that are not there yet. Those that cannot be made read as zeros, too.
+ */
+static inline void fill_populate(char *addr, uint64_t bytes)
+{
+	(void)madvise(addr, bytes, MADV_POPULATE_WRITE);
 }
 
 /* fill.c: the buffer of one read. */

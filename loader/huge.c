@@ -15,6 +15,8 @@
  * touched, and MADV_COLLAPSE makes a huge page of it before it is filled (Linux 6.1 and later):
  * that changes no flags either. Of shared memory the plan has no huge ranges; those that are filled
  * all over are found here.
+ *
+ * Zeros are not written: what is not there yet of a segment that is full is populated at the end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -91,14 +93,13 @@ static void find_ranges(const struct ckf_index *idx, uint32_t target, const stru
 struct bucket {
 	uint64_t addr;
 	uint64_t pages;
-	bool data; /* some page is not of a zero chunk */
 };
 
 static int end_bucket(struct fill_huge *h, const struct bucket *b)
 {
 	struct ckf_huge *last = h->nr_full ? &h->full[h->nr_full - 1] : NULL, *full;
 
-	if (b->pages != HUGE_PAGES || !b->data)
+	if (b->pages != HUGE_PAGES)
 		return 0;
 	if (last && last->addr + (uint64_t)last->nr_huge * CKF_HUGE_BYTES == b->addr) {
 		last->nr_huge++;
@@ -112,7 +113,7 @@ static int end_bucket(struct fill_huge *h, const struct bucket *b)
 	return 0;
 }
 
-/* The ranges of shared memory that are filled all over, and not only with zeros. */
+/* The ranges of shared memory that are filled all over. */
 static int find_full(struct fill_huge *h, const struct ckf_index *idx, const struct ckf_target *t)
 {
 	struct bucket b = { 0 };
@@ -131,7 +132,6 @@ static int find_full(struct fill_huge *h, const struct ckf_index *idx, const str
 			}
 			to = addr + CKF_HUGE_BYTES < end ? addr + CKF_HUGE_BYTES : end;
 			b.pages += (to - at) >> CKF_PAGE_SHIFT;
-			b.data |= idx->chunks[op->chunk].codec != CKF_CODEC_ZERO;
 		}
 	}
 	return ret ? ret : end_bucket(h, &b);
@@ -428,11 +428,19 @@ int fill_huge_done(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf
 		   struct ckf_error *err)
 {
 	struct fill_huge_seg *s = &h->segs[seg];
-	int ret;
+	const bool in_place = s->scratch == s->dst;
+	int ret = 0;
 
 	if (atomic_fetch_sub(&s->left_bytes, bytes) != bytes)
 		return 0;
-	ret = s->scratch == s->dst ? 0 : move_seg(h, s);
+	if (in_place && fill_huge_ready(h, seg)) {
+		stats->huge_pages += s->bytes / CKF_HUGE_BYTES;
+		return 0;
+	}
+	fill_populate(s->scratch, s->bytes);
+	if (in_place)
+		return 0;
+	ret = move_seg(h, s);
 	if (ret)
 		return ckf_error_set(err, ret, "cannot move huge pages to 0x%llx: %s",
 				     (unsigned long long)s->start, strerror(-ret));

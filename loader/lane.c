@@ -10,6 +10,8 @@
 #include "fill.h"
 #include "io_util.h"
 
+#define ZEROS_BYTES (64u << 10) /* of zeros, to copy from */
+
 static const struct fill_dest *find_dest(const struct fill_job *job, uint64_t addr)
 {
 	size_t lo = 0, hi = job->nr_dests;
@@ -25,9 +27,35 @@ static const struct fill_dest *find_dest(const struct fill_job *job, uint64_t ad
 	return lo < job->nr_dests && job->dests[lo].d.start <= addr ? &job->dests[lo] : NULL;
 }
 
-static void fill_zero(char *dst, uint64_t bytes, uint32_t flags, struct ckf_fill_stats *stats)
+/*
+ * The pages of zeros were there at the dump, so that who touches them now should find them: they
+ * are made without being written, those of segments at the end of these. Left out are short runs,
+ * which cost as much here as when they are touched, and all of them where memory is short.
+ */
+static void make_zeros(const struct fill_job *job, char *dst, uint64_t bytes, uint32_t flags)
 {
+	/* Neither written nor const, and thus one page of zeros many times. */
+	static char zeros[ZEROS_BYTES];
+	uint64_t part;
+
+	if (flags & FILL_SEG || fill_is_frugal(job) || bytes < ckf_pages_to_bytes(FILL_ZERO_RUN))
+		return;
+	if (!(flags & FILL_REGISTERED)) {
+		fill_populate(dst, bytes);
+		return;
+	}
+	for (; bytes; bytes -= part, dst += part) {
+		part = bytes < ZEROS_BYTES ? bytes : ZEROS_BYTES;
+		(void)fill_huge_copy(&job->huge, dst, zeros, part);
+	}
+}
+
+static void fill_zero(struct fill_job *job, char *dst, uint64_t bytes, uint32_t flags,
+		      struct ckf_fill_stats *stats)
+{
+	atomic_fetch_add(&job->progress, 1);
 	if (flags & CKF_DEST_FRESH) {
+		make_zeros(job, dst, bytes, flags);
 		stats->zero_bytes += bytes;
 		return;
 	}
@@ -104,7 +132,7 @@ static int load_part(struct fill_job *job, struct fill_lane *lane, const struct 
 			       ? ckf_error_set(err, -ENOMEM, "no memory for the plan")
 			       : 0;
 	if (!(flags & CKF_DEST_SKIP))
-		fill_zero(d->addr + (part->addr - d->start), part->bytes, flags, stats);
+		fill_zero(job, d->addr + (part->addr - d->start), part->bytes, flags, stats);
 	return flags & FILL_SEG
 		       ? fill_huge_done(&job->huge, part->dest->seg, part->bytes, stats, err)
 		       : 0;

@@ -237,8 +237,7 @@ uint64_t ckf_room_needed(const struct ckf_image *img)
 		for (uint64_t i = target->first_op; i < target->first_op + target->nr_ops; i++) {
 			const struct ckf_op *op = &idx->ops[i];
 
-			if (!(ckf_op_flags(op) & CKF_OP_INHERIT) &&
-			    idx->chunks[op->chunk].codec != CKF_CODEC_ZERO)
+			if (!(ckf_op_flags(op) & CKF_OP_INHERIT))
 				bytes += ckf_op_end(op) - ckf_op_addr(op);
 		}
 	}

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "../../loader/ckf_room.h"
 #include "../../loader/io_util.h"
 #include "around.h"
 #include "fill_world.h"
@@ -42,23 +43,6 @@ static struct ckf_dest new_dest(const struct world *w, uint32_t flags)
 	return d;
 }
 
-/* A page is there when the plan has data for it, and no other is: not those of zero chunks. */
-static void assert_resident(const struct world *w, char *area)
-{
-	unsigned char *there = malloc(WORLD_PAGES);
-
-	assert_non_null(there);
-	assert_int_equal(mincore(area, WORLD_BYTES, there), 0);
-	for (uint64_t i = 0; i < WORLD_PAGES; i++) {
-		const char *page = w->model + i * CKF_PAGE_BYTES;
-
-		if ((there[i] & 1) != (w->covered[i] && !ckf_is_zero(page, CKF_PAGE_BYTES)))
-			fail_msg("page %llu is %s", (unsigned long long)i,
-				 there[i] & 1 ? "there" : "not there");
-	}
-	free(there);
-}
-
 /* Fresh memory, with the flag and without. */
 static void same_as_plain(struct world *w)
 {
@@ -80,7 +64,7 @@ static void same_as_plain(struct world *w)
 			fail_msg("flags %x: %s", flags[i], err.msg);
 		assert_int_equal(stats.workers, 1);
 		assert_int_equal(stats.huge_pages, 0);
-		assert_resident(w, d.addr);
+		world_assert_resident(w, d.addr, UINT64_MAX);
 		world_assert_area(w, d.addr, 0);
 		assert_memory_equal(d.addr, plain.addr, WORLD_BYTES);
 		munmap(d.addr, WORLD_BYTES);
@@ -269,6 +253,22 @@ static void test_resident(void **state)
 	world_fini(&w);
 }
 
+/* Zeros need room, too: only a frugal fill leaves them out. */
+static void test_needed(void **state)
+{
+	uint64_t bytes = 0;
+	struct world w;
+
+	(void)state;
+	world_begin(&w, 121);
+	large_plan(&w);
+	world_end(&w, false);
+	for (uint64_t i = 0; i < WORLD_PAGES; i++)
+		bytes += w.covered[i] ? CKF_PAGE_BYTES : 0;
+	assert_in_range(ckf_room_needed(w.img), bytes, bytes + bytes / 128);
+	world_fini(&w);
+}
+
 static void test_watched(void **state)
 {
 	struct ckf_fill_stats stats = { 0 };
@@ -325,7 +325,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same),	 cmocka_unit_test(test_not_fresh),
 		cmocka_unit_test(test_resident), cmocka_unit_test(test_watched),
-		cmocka_unit_test(test_flip),
+		cmocka_unit_test(test_flip),	 cmocka_unit_test(test_needed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
