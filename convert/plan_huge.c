@@ -2,10 +2,9 @@
 /*
  * Which 2 MiB ranges may be filled as huge pages.
  *
- * Those that are filled all over, and lie in one private anonymous mapping that the task did not
- * ask to keep small. Left out are ranges of nothing but zeros, and what a parent shares with its
- * children: CRIU restores such memory in the parent and compares the children's with it, page by
- * page.
+ * Those that are filled all over, be it with zeros, and lie in one private anonymous mapping that
+ * the task did not ask to keep small. Left out is what a parent shares with its children: CRIU
+ * restores such memory in the parent and compares the children's with it, page by page.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -39,7 +38,6 @@ struct huge_plan {
 struct bucket {
 	uint64_t addr;
 	uint32_t pages;
-	bool data;  /* some page is not of a zero chunk */
 	bool unfit; /* some page is inherited or not ours to fill */
 };
 
@@ -157,7 +155,7 @@ static int end_bucket(struct huge_plan *h, uint64_t target, const struct bucket 
 	struct ckf_huge *last = idx->nr_huge > h->first ? &idx->huge[idx->nr_huge - 1] : NULL;
 	int64_t vma;
 
-	if (b->pages != HUGE_PAGES || !b->data || b->unfit)
+	if (b->pages != HUGE_PAGES || b->unfit)
 		return 0;
 	vma = find_vma(h, b->addr);
 	if (vma < 0 || child_has(h, (uint64_t)vma, b->addr))
@@ -192,7 +190,6 @@ static int plan_target(struct huge_plan *h, uint64_t target)
 			}
 			to = addr + CKF_HUGE_BYTES < end ? addr + CKF_HUGE_BYTES : end;
 			b.pages += (uint32_t)((to - at) >> CKF_PAGE_SHIFT);
-			b.data |= h->idx->chunks[op->chunk].codec != CKF_CODEC_ZERO;
 			b.unfit |= ckf_op_flags(op) != 0;
 		}
 	}
