@@ -114,7 +114,8 @@ struct fill_job {
 	int dir_fd;
 	struct ckf_packs_io packs_io;
 	size_t slot_bytes;
-	atomic_uint next_lane;
+	atomic_uint next_lane;	/* of those with something to read */
+	atomic_uint next_zeros; /* of those with nothing but zeros */
 	atomic_bool failed;
 	atomic_uint progress; /* reads completed, and zeros seen to */
 

@@ -262,21 +262,33 @@ static int finish_request(struct worker *w, struct fill_request *req, int res)
 	return ret;
 }
 
-/* The next read of this worker: of its lane, or of the next lane that nobody has. 1: there is none.
- */
+/* The next lane that nobody has: with something to read, or with nothing but zeros. NULL: there is
+ * none. */
+static const struct ckf_lane *next_lane(struct fill_job *job, bool zeros)
+{
+	atomic_uint *next = zeros ? &job->next_zeros : &job->next_lane;
+	const struct ckf_lane *l;
+	unsigned int i;
+
+	while ((i = atomic_fetch_add(next, 1)) < job->target->nr_lanes) {
+		l = &job->img->idx->lanes[job->target->first_lane + i];
+		if (zeros == !l->read_bytes)
+			return l;
+	}
+	return NULL;
+}
+
+/* The next read of this worker: of its lane, or of the next one. 1: there is none. */
 static int next_request(struct worker *w, struct fill_request *req)
 {
-	const struct ckf_index *idx = w->job->img->idx;
-	const struct ckf_target *t = w->job->target;
-	unsigned int lane;
+	const struct ckf_lane *l;
 	int ret;
 
 	while (!fill_lane_next(w->job, &w->lane, req)) {
-		lane = atomic_fetch_add(&w->job->next_lane, 1);
-		if (lane >= t->nr_lanes)
+		l = next_lane(w->job, false);
+		if (!l)
 			return 1;
-		ret = fill_lane_load(w->job, &idx->lanes[t->first_lane + lane], &w->lane, &w->stats,
-				     &w->err);
+		ret = fill_lane_load(w->job, l, &w->lane, &w->stats, &w->err);
 		if (ret)
 			return ret;
 	}
@@ -295,10 +307,20 @@ static int submit(struct worker *w, struct fill_request *req)
 	return ret ? read_error(w, req, ret) : 0;
 }
 
+/* Makes the zeros of a lane, while the disk is busy: 0, or 1 where there are none left. */
+static int load_zeros(struct worker *w)
+{
+	const struct ckf_lane *l = next_lane(w->job, true);
+	struct fill_lane none = { 0 };
+
+	return l ? fill_lane_load(w->job, l, &none, &w->stats, &w->err) : 1;
+}
+
 static int fill_lanes(struct worker *w)
 {
 	struct fill_request *req;
-	bool more = true;
+	unsigned int done = 0;
+	bool more = true, zeros = true;
 	void *tag;
 	int ret, res;
 
@@ -318,6 +340,14 @@ static int fill_lanes(struct worker *w)
 			if (ret)
 				return ret;
 			w->nr_idle--;
+		}
+		/* A lane now and then, so that what has been read does not wait for all of them. */
+		if (zeros && (w->nr_idle == w->depth || done++ % w->depth == 0)) {
+			ret = load_zeros(w);
+			if (ret < 0)
+				return ret;
+			zeros = !ret;
+			continue;
 		}
 		if (w->nr_idle == w->depth)
 			return 0;
