@@ -265,6 +265,20 @@ static int make_stream(struct convert *c, struct ckf_stream **s, struct ckf_erro
 	return ret;
 }
 
+/* Workers of one server, say. */
+static bool has_twin(const struct convert *c)
+{
+	uint64_t pages = c->dump->pagemaps[c->target].nr_local_pages;
+
+	for (uint64_t i = c->target + 1; i < c->dump->nr_pagemaps; i++) {
+		uint64_t n = c->dump->pagemaps[i].nr_local_pages;
+
+		if (n >= pages / 2 && n / 2 <= pages)
+			return true;
+	}
+	return false;
+}
+
 static bool more_levels(const struct convert *c)
 {
 	const struct ckf_pagemap *pm = &c->dump->pagemaps[c->target];
@@ -295,6 +309,7 @@ static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
 			return ret;
 		if (*s) {
 			(*s)->target = c->target;
+			(*s)->has_twin = has_twin(c);
 			c->open_streams[c->target]++;
 			return 1;
 		}

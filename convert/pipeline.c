@@ -9,7 +9,7 @@
  *	write	(thread)  new chunks are written to the pack (pack_writer.h)
  *
  * What lies on a disk and not in the page cache is read before by a thread that has several blocks
- * in flight (transfer.h).
+ * in flight (transfer.h): directly, or through the page cache where it is likely to be read again.
  *
  * A buffer holds either the pages of a block or what they became, never both.
  */
@@ -48,12 +48,14 @@ struct pipeline {
 	/* Where reading is. */
 	struct ckf_stream *read_stream;
 	struct ckf_cursor read_cursor;
-	struct ckf_porter *reader; /* NULL until a stream is read directly */
+	struct ckf_porter *reader; /* NULL until a stream wants it */
 	bool no_porter;
-	bool direct_read; /* the stream is */
+	uint64_t kept_pages; /* of streams read directly: through the page cache all the same */
+	bool direct_read;    /* the stream is, */
+	bool keep;	     /* but for what is new in it */
 	bool no_more;
 
-	/* Where cutting is: reset with each stream. */
+	/* Where cutting is: reset with each stream, but for what was found. */
 	bool cut_open;
 	struct ckf_sum *sum; /* of the file so far */
 	struct ckf_cut cutter;
@@ -63,6 +65,9 @@ struct pipeline {
 	uint8_t *carry;			 /* CKF_CARRY_PAGES pages: an unfinished chunk */
 	uint64_t carry_hash[CKF_CARRY_PAGES];
 	uint32_t nr_carry;
+	uint64_t found_pages; /* all that look like earlier ones */
+	uint64_t fresh_pages; /* those that do not, but for zeros */
+	bool found;	      /* most of the last block that was not all zeros */
 
 	/* Where placing is. */
 	bool place_open;
@@ -79,6 +84,18 @@ static void submit(struct pipeline *p, struct ckf_block *b,
 {
 	b->job.run = run;
 	ckf_pool_submit(p->s.pool, &b->job);
+}
+
+/*
+ * What is found again has to be compared, and so what it is like is read twice. Where that is to be
+ * expected it goes through the page cache the first time, so that the disk reads it once: in what
+ * has a twin, unless as much was kept before and too little of it found again.
+ */
+static bool is_worth_keeping(const struct pipeline *p)
+{
+	const struct ckf_stream *s = p->read_stream;
+
+	return s->has_twin && p->kept_pages <= 2 * p->found_pages + s->nr_pages / 4;
 }
 
 /*
@@ -99,6 +116,7 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 	p->direct_read = !ckf_fd_is_cached(fd, ckf_pages_to_bytes(s->nr_pages)) &&
 			 !fcntl(fd, F_SETFL, O_DIRECT);
 	close(fd);
+	p->keep = p->direct_read && is_worth_keeping(p);
 	if (!p->direct_read || p->reader)
 		return 0;
 	p->no_porter = ckf_porter_start(&p->reader) != 0;
@@ -117,8 +135,10 @@ static int start_read(struct pipeline *p, struct ckf_block *b, struct ckf_error 
 	fd = ckf_chain_open_pages(p->s.opts->chain, &b->stream->origin, err);
 	if (fd < 0)
 		return fd;
-	/* It could be done before; if not, the read is an indirect one. */
-	(void)fcntl(fd, F_SETFL, O_DIRECT);
+	if (p->keep && !p->found)
+		p->kept_pages += b->nr_pages;
+	else /* It could be done before; if not, the read is an indirect one. */
+		(void)fcntl(fd, F_SETFL, O_DIRECT);
 	b->job.run = ckf_block_hash;
 	ckf_pool_announce(p->s.pool, &b->job);
 	b->read = (struct ckf_transfer){
@@ -192,8 +212,11 @@ static int add_part(struct pipeline *p, struct ckf_block *b, const struct ckf_cu
 		return 0;
 	key = ckf_sum_key(b->hash + part->first, part->nr_pages, part->direct);
 	part->match = ckf_dedup_find(p->s.dedup, key);
-	if (part->match != CKF_DEDUP_NONE)
+	if (part->match != CKF_DEDUP_NONE) {
+		p->found_pages += part->nr_pages;
 		return 0;
+	}
+	p->fresh_pages += part->nr_pages;
 	rec = ckf_dedup_add(p->s.dedup, key, &b->stream->origin, x, nr);
 	if (rec < 0)
 		return ckf_error_set(err, (int)rec, "no memory for the table of chunks");
@@ -251,6 +274,7 @@ static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *
 {
 	struct ckf_build_pages *pages = &p->build->pages[b->stream->target];
 	uint32_t page = CKF_CARRY_PAGES, end = CKF_CARRY_PAGES + b->nr_pages;
+	uint64_t found = p->found_pages, fresh = p->fresh_pages;
 	struct ckf_span span;
 	int ret = 0;
 
@@ -279,6 +303,10 @@ static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *
 	if (ret)
 		return ret;
 	give_carry(p, b);
+	found = p->found_pages - found;
+	fresh = p->fresh_pages - fresh;
+	if (found || fresh)
+		p->found = found > fresh;
 	if (b->last) {
 		p->cut_open = false;
 		/* Pages from parents are in no file of this dump. */

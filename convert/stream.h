@@ -55,6 +55,7 @@ struct ckf_stream {
 	struct ckf_origin origin;
 	uint64_t target; /* position of the pagemap */
 	uint64_t nr_pages;
+	bool has_twin;		    /* a later pages file is about as long: it may hold the same */
 	const struct ckf_run *runs; /* level 0: of the pagemap, which lives longer */
 	uint64_t nr_runs;
 	struct ckf_piece *pieces; /* other levels */

@@ -13,7 +13,7 @@
 
 /* One read or write, of whole pages to or from whole pages. */
 struct ckf_transfer {
-	int fd;	    /* opened with O_DIRECT, which is taken away where it is refused */
+	int fd;	    /* mostly opened with O_DIRECT, which is taken away where it is refused */
 	bool write; /* to the file */
 	struct iovec iov;
 	uint64_t off;

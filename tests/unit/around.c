@@ -25,15 +25,20 @@ unsigned int count_entries(const char *path)
 	return n;
 }
 
-void drop_cache(int dir_fd)
+void drop_file(int dir_fd, const char *name)
 {
-	int fd = openat(dir_fd, CKF_PACK_NAME, O_RDONLY);
+	int fd = openat(dir_fd, name, O_RDONLY);
 
 	if (fd < 0)
 		return;
 	fdatasync(fd);
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	close(fd);
+}
+
+void drop_cache(int dir_fd)
+{
+	drop_file(dir_fd, CKF_PACK_NAME);
 }
 
 bool have_uring(void)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a fill leaves behind, and what it may find: for tests of the loader. */
+/* What a fill leaves behind, and what it may find: for tests of what reads and writes. */
 #ifndef CKF_TEST_AROUND_H
 #define CKF_TEST_AROUND_H
 
@@ -8,7 +8,8 @@
 /* The entries of a directory, with "." and "..". */
 unsigned int count_entries(const char *path);
 
-/* Puts the pack of an image out of the page cache. Does nothing when there is none. */
+/* Puts a file, or the pack of an image, out of the page cache. Does nothing when there is none. */
+void drop_file(int dir_fd, const char *name);
 void drop_cache(int dir_fd);
 
 /* True when this kernel lets us use io_uring. */
