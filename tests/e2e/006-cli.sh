@@ -22,7 +22,7 @@ says() {
 }
 
 run 0 --version
-says out 'image format 1.2'
+says out 'image format 1.3'
 run 0 --help
 for verb in convert inspect verify extract flatten calibrate run gpud park unpark; do
 	says out "  $verb "
