@@ -15,7 +15,7 @@
 #include "ckf_image.h"
 
 /* The range reads as zeros now and was never touched: zero chunks need no write. Their pages are
- * made nevertheless, as they were at the dump, but for short runs, and not with FRUGAL. */
+ * made nevertheless, as they were at the dump, but not with FRUGAL. */
 #define CKF_DEST_FRESH (1u << 0)
 /* Holds the parent's pages: compare before writing, so that equal pages stay shared. Ops with
  * CKF_OP_INHERIT are skipped here. */

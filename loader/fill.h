@@ -25,7 +25,6 @@
 #define FILL_REQUEST_PIECES 1024      /* one for each page of the largest chunk */
 #define FILL_DEPTH 8		      /* reads in flight per worker */
 #define FILL_COPY_IOVS 512	      /* copies that go into one system call */
-#define FILL_ZERO_RUN 8		      /* pages: fewer zeros outside of huge pages are left out */
 
 struct fill_piece {
 	char *dst; /* NULL: only check the chunk */

@@ -29,8 +29,8 @@ static const struct fill_dest *find_dest(const struct fill_job *job, uint64_t ad
 
 /*
  * The pages of zeros were there at the dump, so that who touches them now should find them: they
- * are made without being written, those of segments at the end of these. Left out are short runs,
- * which cost as much here as when they are touched, and all of them where memory is short.
+ * are made without being written, those of segments at the end of these. Where memory is short they
+ * are left out.
  */
 static void make_zeros(const struct fill_job *job, char *dst, uint64_t bytes, uint32_t flags)
 {
@@ -38,7 +38,7 @@ static void make_zeros(const struct fill_job *job, char *dst, uint64_t bytes, ui
 	static char zeros[ZEROS_BYTES];
 	uint64_t part;
 
-	if (flags & FILL_SEG || fill_is_frugal(job) || bytes < ckf_pages_to_bytes(FILL_ZERO_RUN))
+	if (flags & FILL_SEG || fill_is_frugal(job))
 		return;
 	if (!(flags & FILL_REGISTERED)) {
 		fill_populate(dst, bytes);

@@ -204,32 +204,16 @@ int world_fill(struct world *w, const struct ckf_dest *dests, size_t nr, uint32_
 	return ckf_fill(w->img, &w->img->idx->targets[0], dests, nr, &o, stats, err);
 }
 
-/* How many pages from this one on have a zero chunk. */
-static uint64_t zeros_at(const struct world *w, uint64_t page)
-{
-	uint64_t n = 0;
-
-	while (page + n < WORLD_PAGES && w->covered[page + n] &&
-	       ckf_is_zero(w->model + (page + n) * CKF_PAGE_BYTES, CKF_PAGE_BYTES))
-		n++;
-	return n;
-}
-
-void world_assert_resident(const struct world *w, char *area, uint64_t zero_run)
+void world_assert_resident(const struct world *w, char *area, bool zeros)
 {
 	unsigned char *there = malloc(WORLD_PAGES);
-	uint64_t zeros = 0, zeros_end = 0;
 
 	assert_non_null(there);
 	assert_int_equal(mincore(area, WORLD_BYTES, there), 0);
 	for (uint64_t i = 0; i < WORLD_PAGES; i++) {
-		bool want;
+		const char *page = w->model + i * CKF_PAGE_BYTES;
+		bool want = w->covered[i] && (zeros || !ckf_is_zero(page, CKF_PAGE_BYTES));
 
-		if (i >= zeros_end) {
-			zeros = zeros_at(w, i);
-			zeros_end = i + zeros;
-		}
-		want = w->covered[i] && (i >= zeros_end || zeros >= zero_run);
 		if ((there[i] & 1) != want)
 			fail_msg("page %llu is %s", (unsigned long long)i,
 				 want ? "not there" : "there");

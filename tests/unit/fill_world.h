@@ -55,10 +55,10 @@ int world_fill(struct world *w, const struct ckf_dest *dests, size_t nr, uint32_
 	       unsigned int threads, struct ckf_fill_stats *stats, struct ckf_error *err);
 
 /*
- * A page is there when the plan has data for it, or when it is one of at least zero_run zeros, and
- * no other is. To be asked before the pages are looked at.
+ * The pages that the plan has data for are there, zeros too or not, and no other is. To be asked
+ * before the pages are looked at.
  */
-void world_assert_resident(const struct world *w, char *area, uint64_t zero_run);
+void world_assert_resident(const struct world *w, char *area, bool zeros);
 
 /* Compares the area with the model; uncovered pages must hold background. */
 void world_assert_area(struct world *w, const char *area, int background);

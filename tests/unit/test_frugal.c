@@ -64,7 +64,7 @@ static void same_as_plain(struct world *w)
 			fail_msg("flags %x: %s", flags[i], err.msg);
 		assert_int_equal(stats.workers, 1);
 		assert_int_equal(stats.huge_pages, 0);
-		world_assert_resident(w, d.addr, UINT64_MAX);
+		world_assert_resident(w, d.addr, false);
 		world_assert_area(w, d.addr, 0);
 		assert_memory_equal(d.addr, plain.addr, WORLD_BYTES);
 		munmap(d.addr, WORLD_BYTES);
