@@ -133,6 +133,14 @@ uint64_t ckf_header_hash(const struct ckf_disk_header *h, uint32_t nr_sections)
 	return ckf_hash64(hashed, head_bytes + table_bytes);
 }
 
+bool ckf_has_pages_file(const struct ckf_index *idx)
+{
+	for (uint64_t i = 0; i < idx->nr_files; i++)
+		if (idx->files[i].kind == CKF_FILE_PAGES)
+			return true;
+	return false;
+}
+
 uint64_t ckf_chunk_features(const struct ckf_chunk *c)
 {
 	const uint64_t packed = c->pack_off % CKF_PAGE_BYTES ? CKF_INCOMPAT_PACKED : 0;

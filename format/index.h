@@ -76,6 +76,8 @@ bool ckf_extent_bytes_ok(uint32_t extent_bytes);
 /* The header checksum: of the header up to it, and of the nr_sections entries that follow h. */
 uint64_t ckf_header_hash(const struct ckf_disk_header *h, uint32_t nr_sections);
 
+bool ckf_has_pages_file(const struct ckf_index *idx);
+
 /* The incompat bits that a stored chunk asks for, by its codec and its place. */
 uint64_t ckf_chunk_features(const struct ckf_chunk *c);
 

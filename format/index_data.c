@@ -375,16 +375,11 @@ static int copy_names(struct ckf_decoder *d, const struct ckf_disk_file *disk,
 
 static int check_page_sums(const struct ckf_decoder *d)
 {
-	const struct ckf_index *idx = d->idx;
-
-	for (uint64_t i = 0; i < idx->nr_files; i++)
-		if (idx->files[i].kind == CKF_FILE_PAGES)
-			return 0;
-	if (!idx->page_sums)
+	if (!d->idx->page_sums || ckf_has_pages_file(d->idx))
 		return 0;
 	return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
 			      "R-feature: incompat, got 0x%" PRIx64 ", want bit 6 clear",
-			      idx->incompat);
+			      d->idx->incompat);
 }
 
 int ckf_decode_files(struct ckf_decoder *d)
