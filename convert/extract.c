@@ -200,10 +200,8 @@ static int end_batch(struct extract *x, const struct ckf_file *f, const struct b
 	if (b->ret)
 		return ckf_error_set(x->err, b->ret, "%s: %s", f->name,
 				     b->err.code ? b->err.msg : strerror(-b->ret));
-	if (x->img->idx->page_sums)
-		ckf_sum_hashes(x->sum, b->hashes, b->bytes >> CKF_PAGE_SHIFT);
-	else
-		ckf_sum_update(x->sum, b->data, b->bytes);
+	ckf_sum_pages(x->sum, x->img->idx->page_sums, b->hashes, b->data,
+		      b->bytes >> CKF_PAGE_SHIFT);
 	x->progress.done_bytes += b->bytes;
 	return 0;
 }

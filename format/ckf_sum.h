@@ -3,6 +3,7 @@
 #ifndef CKF_SUM_H
 #define CKF_SUM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,9 @@ uint64_t ckf_sum_value(const struct ckf_sum *s);
 void ckf_hash_pages(const void *pages, uint64_t nr_pages, uint64_t *hashes);
 /* Goes on with hashes, as the checksum of a pages file does: SPEC.md 4.4. */
 void ckf_sum_hashes(struct ckf_sum *s, const uint64_t *hashes, uint64_t nr);
+/* Goes on with the hashes of pages where these are wanted, with the pages themselves where not. */
+void ckf_sum_pages(struct ckf_sum *s, bool page_sums, const uint64_t *hashes, const void *pages,
+		   uint64_t nr);
 
 /*
  * The key under which a chunk is looked for, from the hashes of its pages. Direct chunks have keys

@@ -66,6 +66,15 @@ void ckf_sum_hashes(struct ckf_sum *s, const uint64_t *hashes, uint64_t nr)
 	}
 }
 
+void ckf_sum_pages(struct ckf_sum *s, bool page_sums, const uint64_t *hashes, const void *pages,
+		   uint64_t nr)
+{
+	if (page_sums)
+		ckf_sum_hashes(s, hashes, nr);
+	else
+		ckf_sum_update(s, pages, (size_t)ckf_pages_to_bytes(nr));
+}
+
 uint64_t ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int direct)
 {
 	return XXH3_64bits_withSeed(page_hashes, nr_pages * sizeof(*page_hashes), direct ? 1 : 0);

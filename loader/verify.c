@@ -207,26 +207,13 @@ static int batch_read(struct worker *w, const struct batch *b, struct ckf_error 
 	return 0;
 }
 
-/* Feeds pages of w->decoded, from a given one on. */
-static void feed_pages(struct worker *w, uint64_t first, uint64_t nr)
-{
-	if (w->v->img->idx->page_sums)
-		ckf_sum_hashes(w->v->hash, w->hashes + first, nr);
-	else
-		ckf_sum_update(w->v->hash, w->decoded + ckf_pages_to_bytes(first),
-			       ckf_pages_to_bytes(nr));
-}
-
 static void feed_zeros(struct verify *v, uint64_t nr)
 {
 	static const char zeros[ZERO_PAGES * CKF_PAGE_BYTES];
 
 	for (uint64_t n; nr; nr -= n) {
 		n = nr < ZERO_PAGES ? nr : ZERO_PAGES;
-		if (v->img->idx->page_sums)
-			ckf_sum_hashes(v->hash, v->zero_hashes, n);
-		else
-			ckf_sum_update(v->hash, zeros, ckf_pages_to_bytes(n));
+		ckf_sum_pages(v->hash, v->img->idx->page_sums, v->zero_hashes, zeros, n);
 	}
 }
 
@@ -245,7 +232,8 @@ static uint64_t batch_hash(struct worker *w, const struct batch *b)
 			feed_zeros(w->v, c->nr_pages);
 			continue;
 		}
-		feed_pages(w, at, c->nr_pages);
+		ckf_sum_pages(w->v->hash, idx->page_sums, w->hashes + at,
+			      w->decoded + ckf_pages_to_bytes(at), c->nr_pages);
 		at += c->nr_pages;
 	}
 	return ckf_pages_to_bytes(pages);
