@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "../loader/io_util.h"
 #include "pool.h"
 
 struct ckf_pool {
@@ -67,7 +67,6 @@ static void *thread_main(void *arg)
 
 static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_bytes)
 {
-	sigset_t all, old;
 	int ret;
 
 	t->pool = p;
@@ -78,11 +77,7 @@ static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_byt
 	ret = ckf_codec_ctx_new(&t->worker.codec);
 	if (ret)
 		return ret;
-	/* Signals are for the threads of the caller. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = -pthread_create(&t->id, NULL, thread_main, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	ret = ckf_thread_start(&t->id, thread_main, t);
 	t->started = !ret;
 	return ret;
 }

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "../loader/io.h"
@@ -146,7 +145,6 @@ static int probe(void)
 int ckf_porter_start(struct ckf_porter **out)
 {
 	struct ckf_porter *p;
-	sigset_t all, old;
 	int ret = probe();
 
 	if (ret)
@@ -157,11 +155,7 @@ int ckf_porter_start(struct ckf_porter **out)
 	p->tail = &p->head;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->work, NULL);
-	/* Signals are for the threads of the caller. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = -pthread_create(&p->thread, NULL, thread_main, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	ret = ckf_thread_start(&p->thread, thread_main, p);
 	if (!ret) {
 		*out = p;
 		return 0;

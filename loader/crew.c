@@ -2,10 +2,10 @@
 /* Starts threads, watches them and joins them. */
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 #include "crew.h"
+#include "io_util.h"
 
 #define MAX_THREADS 256
 
@@ -35,17 +35,12 @@ static void *thread_main(void *arg)
 
 static unsigned int start(struct crew *c, pthread_t *threads, unsigned int n)
 {
-	sigset_t all, old;
 	unsigned int i;
 
-	/* Signals are the caller's: none is to be handled in a worker. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pthread_mutex_lock(&c->lock);
-	for (i = 0; i < n && !pthread_create(&threads[i], NULL, thread_main, c); i++)
+	for (i = 0; i < n && !ckf_thread_start(&threads[i], thread_main, c); i++)
 		c->running++;
 	pthread_mutex_unlock(&c->lock);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return i;
 }
 

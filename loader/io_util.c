@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Small helpers that the files of loader/ share. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -111,6 +112,18 @@ int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64
 	return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
 			      "%s data in %s does not decode to %u pages", ckf_codec_name(c->codec),
 			      pack_name(idx, c, name, sizeof(name)), c->nr_pages);
+}
+
+int ckf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg)
+{
+	sigset_t all, old;
+	int ret;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = -pthread_create(thread, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ret;
 }
 
 uint64_t ckf_now_ns(void)

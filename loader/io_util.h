@@ -3,6 +3,7 @@
 #ifndef CKF_IO_UTIL_H
 #define CKF_IO_UTIL_H
 
+#include <pthread.h>
 #include <sys/uio.h>
 
 #include "../format/ckf_index.h"
@@ -37,6 +38,9 @@ int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64
 		    struct ckf_error *err);
 
 uint64_t ckf_now_ns(void);
+
+/* Starts a thread in which all signals are blocked, for they are the caller's: 0 or -errno. */
+int ckf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
 
 /*
  * image.c: opens a regular file of an image, and nothing else. *size: its length. -ENOENT, and
