@@ -118,15 +118,16 @@ def report(model, path, areas):
             print("    its contents: 0x%016x" % xxh64(data))
 
 
-def main(argv):
+def save_one(argv, doc, make_model, areas):
+    """Saves an image, and says what to expect of it."""
     if len(argv) != 2:
-        print(__doc__, file=sys.stderr)
+        print(doc, file=sys.stderr)
         return 2
-    model = golden()
+    model = make_model()
     model.save(argv[1])
-    report(model, argv[1], AREAS)
+    report(model, argv[1], areas)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(save_one(sys.argv, __doc__, golden, AREAS))

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from ckread import LZ4, PAGE, RAW, ZSTD
 from ckwrite import Builder, pattern
-from v1_0 import LOW, SHMEM, TASK, records, report
+from v1_0 import LOW, SHMEM, TASK, records, save_one
 from v1_1 import system_files
 
 AREAS = ((TASK, 5, LOW, 30),)
@@ -42,15 +42,5 @@ def golden():
     return b.finish()
 
 
-def main(argv):
-    if len(argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    model = golden()
-    model.save(argv[1])
-    report(model, argv[1], AREAS)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(save_one(sys.argv, __doc__, golden, AREAS))
