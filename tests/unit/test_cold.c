@@ -202,26 +202,24 @@ static void test_kept(void **state)
 	assert_int_equal(cached(e, 4, 0), 0);
 }
 
+static void only_first_is_kept(struct env *e, const char *letters)
+{
+	convert_cold(e, letters);
+	assert_int_equal(cached(e, 1, 0), FILE_PAGES);
+	for (uint32_t id = 2; id <= NR_FILES; id++)
+		assert_int_equal(cached(e, id, 0), 0);
+}
+
 /* What is found again goes past the page cache, also where all that was kept before was of use. */
 static void test_found(void **state)
 {
-	struct env *e = *state;
-
-	convert_cold(e, "AAAB");
-	assert_int_equal(cached(e, 1, 0), FILE_PAGES);
-	for (uint32_t id = 2; id <= 4; id++)
-		assert_int_equal(cached(e, id, 0), 0);
+	only_first_is_kept(*state, "AAAB");
 }
 
 /* Files of one length that have nothing in common: only the first is tried. */
 static void test_apart(void **state)
 {
-	struct env *e = *state;
-
-	convert_cold(e, "ABCD");
-	assert_int_equal(cached(e, 1, 0), FILE_PAGES);
-	for (uint32_t id = 2; id <= 4; id++)
-		assert_int_equal(cached(e, id, 0), 0);
+	only_first_is_kept(*state, "ABCD");
 }
 
 /* Nothing is as long as the first. */
