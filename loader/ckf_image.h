@@ -17,6 +17,7 @@ struct ckf_image {
 	int *base_fds; /* per base: the directory that the caller has named, or -1; owned */
 	uint8_t *
 		wanted_again; /* a bit for each chunk, or NULL; see ckf_image_find_wanted_again() */
+	bool *cached; /* per pack, the own one first, or NULL; see ckf_image_find_cached() */
 };
 
 struct ckf_image_opts {
@@ -53,6 +54,15 @@ int ckf_image_open_base_dir(const struct ckf_image *img, unsigned int n, struct 
  * the page cache, so that they come from the disk once. -ENOMEM.
  */
 int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err);
+
+/*
+ * Finds out which packs are in the page cache. ckf_fill() looks at each fill otherwise, which takes
+ * longer than a fill of a few pages. -ENOMEM, or why a pack cannot be opened.
+ */
+int ckf_image_find_cached(struct ckf_image *img, struct ckf_error *err);
+/* The same of one pack, by what was found out or, before that, by looking: 0, 1 or -errno. */
+int ckf_image_pack_is_cached(const struct ckf_image *img, int dir_fd, unsigned int n,
+			     struct ckf_error *err);
 
 /*
  * Opens ckfast.pack, or a verbatim file, of the directory dir_fd for reading: an fd, or -errno. The

@@ -58,20 +58,26 @@ static int wait_single_threaded(struct ckf_error *err)
 	return 0;
 }
 
-size_t fill_slot_bytes(const struct ckf_image *img)
+static size_t slot_bytes(const struct ckf_image *img, size_t request_bytes)
 {
 	/* A chunk that is not raw may begin and end within a page. */
 	size_t chunk_bytes = ckf_pages_to_bytes(img->idx->max_chunk_pages + 1ull);
 
-	return chunk_bytes > FILL_REQUEST_BYTES ? chunk_bytes : FILL_REQUEST_BYTES;
+	return chunk_bytes > request_bytes ? chunk_bytes : request_bytes;
+}
+
+size_t fill_slot_bytes(const struct ckf_image *img)
+{
+	return slot_bytes(img, FILL_REQUEST_BYTES);
 }
 
 static int job_init(struct fill_job *job, const struct ckf_image *img, const struct ckf_dest *dests,
 		    size_t nr_dests, struct ckf_error *err)
 {
-	int ret;
+	int ret = 0;
 
-	job->slot_bytes = fill_slot_bytes(img);
+	job->small = ckf_pages_to_bytes(job->target->nr_pages) <= FILL_SMALL_BYTES;
+	job->slot_bytes = slot_bytes(img, job->small ? FILL_SMALL_BYTES : FILL_REQUEST_BYTES);
 	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : img->dir_fd;
 	for (size_t i = 0; i < nr_dests; i++)
 		if (dests[i].start >= dests[i].end || (i && dests[i].start < dests[i - 1].end))
@@ -82,7 +88,8 @@ static int job_init(struct fill_job *job, const struct ckf_image *img, const str
 	for (size_t i = 0; i < nr_dests; i++)
 		job->dests[i].d = dests[i];
 	job->nr_dests = nr_dests;
-	ret = ckf_packs_choose(img, job->dir_fd, job->opts->flags, &job->packs_io, err);
+	if (!job->small)
+		ret = ckf_packs_choose(img, job->dir_fd, job->opts->flags, &job->packs_io, err);
 	if (!ret)
 		ret = fill_huge_init(job, err);
 	return ret;
@@ -232,7 +239,7 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 		n = ckf_fill_default_threads(ckf_pages_to_bytes(t->nr_pages));
 	if (n > t->nr_lanes)
 		n = t->nr_lanes;
-	if (opts->flags & CKF_FILL_FRUGAL)
+	if (opts->flags & CKF_FILL_FRUGAL || job.small)
 		n = 1;
 	ret = run_workers(&job, n, err);
 	if (job.ret)

@@ -24,7 +24,12 @@
 #define FILL_REQUEST_IOVS 512	      /* below IOV_MAX */
 #define FILL_REQUEST_PIECES 1024      /* one for each page of the largest chunk */
 #define FILL_DEPTH 8		      /* reads in flight per worker */
-#define FILL_COPY_IOVS 512	      /* copies that go into one system call */
+/*
+ * A fill of no more is over before threads, a ring, huge buffers or a look at the page cache could
+ * pay: it reads in the calling thread, through the page cache, which reads ahead for the next one.
+ */
+#define FILL_SMALL_BYTES (128u << 10)
+#define FILL_COPY_IOVS 512 /* copies that go into one system call */
 
 struct fill_piece {
 	char *dst; /* NULL: only check the chunk */
@@ -112,7 +117,8 @@ struct fill_job {
 	struct fill_huge huge;
 	int dir_fd;
 	struct ckf_packs_io packs_io;
-	size_t slot_bytes;
+	size_t slot_bytes;	/* the buffer of one read */
+	bool small;		/* FILL_SMALL_BYTES or less */
 	atomic_uint next_lane;	/* of those with something to read */
 	atomic_uint next_zeros; /* of those with nothing but zeros */
 	atomic_bool failed;
@@ -164,7 +170,7 @@ static inline void fill_populate(char *addr, uint64_t bytes)
 	(void)madvise(addr, bytes, MADV_POPULATE_WRITE);
 }
 
-/* fill.c: the buffer of one read. */
+/* fill.c: what the buffer of one read has at most. */
 size_t fill_slot_bytes(const struct ckf_image *img);
 /* fill.c: adds what s counts to sum. */
 void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);

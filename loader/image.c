@@ -319,6 +319,7 @@ void ckf_image_close(struct ckf_image *img)
 	free(img->base_fds);
 	ckf_index_free(img->idx);
 	free(img->wanted_again);
+	free(img->cached);
 	free(img);
 }
 
@@ -389,6 +390,45 @@ int ckf_image_open_pack_of(const struct ckf_image *img, int dir_fd, unsigned int
 		return base_error(img, n, -EBADMSG, "wrong length of " CKF_PACK_NAME, err);
 	}
 	return fd;
+}
+
+int ckf_image_pack_is_cached(const struct ckf_image *img, int dir_fd, unsigned int n,
+			     struct ckf_error *err)
+{
+	uint64_t bytes = n ? img->idx->bases[n - 1].pack_bytes : img->idx->pack_bytes;
+	int fd, ret;
+
+	if (img->cached)
+		return img->cached[n];
+	fd = ckf_image_open_pack_of(img, dir_fd, n, 0, err);
+	if (fd < 0)
+		return fd;
+	ret = ckf_fd_is_cached(fd, bytes);
+	close(fd);
+	return ret;
+}
+
+int ckf_image_find_cached(struct ckf_image *img, struct ckf_error *err)
+{
+	const unsigned int nr = img->idx->nr_bases + 1;
+	bool *cached;
+	int ret = 0;
+
+	cached = calloc(nr, sizeof(*cached));
+	if (!cached)
+		return ckf_error_set(err, -ENOMEM, "no memory for the packs");
+	free(img->cached);
+	img->cached = NULL;
+	for (unsigned int n = 0; n < nr && ret >= 0; n++) {
+		ret = ckf_image_pack_is_cached(img, img->dir_fd, n, err);
+		cached[n] = ret > 0;
+	}
+	if (ret < 0) {
+		free(cached);
+		return ret;
+	}
+	img->cached = cached;
+	return 0;
 }
 
 int ckf_image_open_packs(const struct ckf_image *img, int dir_fd, int **fds, struct ckf_error *err)

@@ -269,7 +269,8 @@ static bool follows(const struct fill_request *req, const struct ckf_chunk *c)
  */
 bool fill_lane_next(struct fill_job *job, struct fill_lane *lane, struct fill_request *req)
 {
-	size_t limit = fill_is_frugal(job) ? FILL_FRUGAL_BYTES : FILL_REQUEST_BYTES;
+	const size_t max = job->small ? FILL_SMALL_BYTES : FILL_REQUEST_BYTES;
+	const size_t limit = fill_is_frugal(job) ? FILL_FRUGAL_BYTES : max;
 
 	req->bytes = 0;
 	req->nr_iovs = 0;

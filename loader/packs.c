@@ -8,23 +8,15 @@
 #include "io_util.h"
 #include "packs.h"
 
-static uint64_t pack_bytes(const struct ckf_index *idx, unsigned int base)
-{
-	return base ? idx->bases[base - 1].pack_bytes : idx->pack_bytes;
-}
-
 int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flags,
 		     struct ckf_packs_io *io, struct ckf_error *err)
 {
 	*io = (struct ckf_packs_io){ .uring = false };
 	for (unsigned int base = 0; base <= img->idx->nr_bases; base++) {
-		int fd = ckf_image_open_pack_of(img, dir_fd, base, 0, err);
-		bool cached;
+		int cached = ckf_image_pack_is_cached(img, dir_fd, base, err);
 
-		if (fd < 0)
-			return fd;
-		cached = ckf_fd_is_cached(fd, pack_bytes(img->idx, base));
-		close(fd);
+		if (cached < 0)
+			return cached;
 		io->direct[base] = !cached && !(fill_flags & CKF_FILL_NO_DIRECT);
 		io->any_direct |= io->direct[base];
 		io->uring |= !cached && !(fill_flags & CKF_FILL_NO_URING);

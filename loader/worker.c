@@ -26,39 +26,58 @@ struct worker {
 	struct fill_request **idle;
 	unsigned int nr_idle;
 	struct fill_lane lane;
-	char *map; /* slots, then the decode buffer */
+	char *map; /* holds the slots, or */
 	size_t map_bytes;
+	char *heap; /* does, in a small fill */
+	char *slots;
 	char *decoded;
 	struct fill_copy copy;
 	struct ckf_fill_stats stats;
 	struct ckf_error err;
 };
 
-static int alloc_buffers(struct worker *w)
+/* Slots, then the decode buffer. */
+static int alloc_slots(struct worker *w)
 {
-	struct fill_job *job = w->job;
-	size_t decoded = ckf_pages_to_bytes(job->img->idx->max_chunk_pages);
-	char *slots;
+	const size_t decoded = ckf_pages_to_bytes(w->job->img->idx->max_chunk_pages);
+	const size_t bytes = w->depth * w->job->slot_bytes + decoded;
 
-	w->requests = calloc(w->depth, sizeof(*w->requests));
-	w->idle = calloc(w->depth, sizeof(*w->idle));
-	w->hash = ckf_sum_new();
-	if (!w->requests || !w->idle || !w->hash || ckf_codec_ctx_new(&w->codec))
-		return -ENOMEM;
-	w->map_bytes = w->depth * job->slot_bytes + decoded + CKF_HUGE_BYTES;
+	/* From the heap, whose pages the next small fill of this process finds still there. */
+	if (w->job->small) {
+		w->heap = malloc(bytes);
+		w->slots = w->heap;
+		return w->heap ? 0 : -ENOMEM;
+	}
+	w->map_bytes = bytes + CKF_HUGE_BYTES;
 	w->map = mmap(NULL, w->map_bytes, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (w->map == MAP_FAILED) {
 		w->map = NULL;
 		return -errno;
 	}
-	slots = (char *)ckf_align_up((uintptr_t)w->map, CKF_HUGE_BYTES);
+	w->slots = (char *)ckf_align_up((uintptr_t)w->map, CKF_HUGE_BYTES);
 	/* A few large faults in place of many small ones; only what is used is ever there. */
-	if (!fill_is_frugal(job))
-		(void)madvise(slots, w->map_bytes - CKF_HUGE_BYTES, MADV_HUGEPAGE);
-	w->decoded = slots + w->depth * job->slot_bytes;
+	if (!fill_is_frugal(w->job))
+		(void)madvise(w->slots, bytes, MADV_HUGEPAGE);
+	return 0;
+}
+
+static int alloc_buffers(struct worker *w)
+{
+	int ret;
+
+	/* Not cleared: fill_lane_next() sets what counts. */
+	w->requests = malloc(w->depth * sizeof(*w->requests));
+	w->idle = calloc(w->depth, sizeof(*w->idle));
+	w->hash = ckf_sum_new();
+	if (!w->requests || !w->idle || !w->hash || ckf_codec_ctx_new(&w->codec))
+		return -ENOMEM;
+	ret = alloc_slots(w);
+	if (ret)
+		return ret;
+	w->decoded = w->slots + w->depth * w->job->slot_bytes;
 	for (unsigned int i = 0; i < w->depth; i++) {
-		w->requests[i].slot = slots + i * job->slot_bytes;
+		w->requests[i].slot = w->slots + i * w->job->slot_bytes;
 		w->idle[w->nr_idle++] = &w->requests[i];
 	}
 	return 0;
@@ -88,6 +107,7 @@ static void worker_fini(struct worker *w)
 	ckf_io_free(w->io);
 	if (w->map)
 		munmap(w->map, w->map_bytes);
+	free(w->heap);
 	free(w->requests);
 	free(w->idle);
 	free(w->lane.pieces);

@@ -621,6 +621,91 @@ static void test_tight(void **state)
 	world_fini(&w);
 }
 
+/*
+ * Few pages out of many chunks that lie side by side: what is read is much more than what is
+ * filled, and the buffers of a small fill are sized by neither of them.
+ */
+static void small_init(struct world *w)
+{
+	static const uint32_t codecs[] = { CKF_CODEC_RAW, CKF_CODEC_ZSTD, CKF_CODEC_LZ4,
+					   CKF_CODEC_RAW };
+	char *pages = malloc(60 * (size_t)CKF_PAGE_BYTES);
+	uint32_t zero;
+
+	assert_non_null(pages);
+	world_begin(w, 47);
+	zero = img_chunk(&w->b, CKF_CODEC_ZERO, NULL, 1);
+	img_target(&w->b, CKF_TARGET_TASK, 1, 0, 0);
+	for (uint16_t i = 0; i < 28; i++) {
+		uint16_t nr = i % 3 ? 20 : 60;
+		uint32_t chunk;
+
+		world_random_pages(&w->seed, pages, nr, codecs[i % 4] != CKF_CODEC_RAW);
+		chunk = img_chunk(&w->b, codecs[i % 4], pages, nr);
+		world_put(w, 3 * i, chunk, i % nr, 1, pages, 0);
+	}
+	world_put(w, 3 * 28, zero, 0, 1, NULL, 0);
+	img_lanes(&w->b, WORLD_LANE_OPS);
+	world_end(w, false);
+	free(pages);
+}
+
+/* In the calling thread and through the page cache, whatever could be had. */
+static void test_small(void **state)
+{
+	static const uint32_t flags[] = { 0, CKF_FILL_FRUGAL, CKF_FILL_NO_URING };
+	struct world w;
+
+	(void)state;
+	small_init(&w);
+	for (unsigned int i = 0; i < 2 * 3; i++) {
+		struct ckf_fill_stats stats = { 0 };
+		struct ckf_error err = { 0 };
+		char *area = world_map_area();
+		struct ckf_dest d = { .start = WORLD_BASE,
+				      .end = WORLD_BASE + WORLD_BYTES,
+				      .addr = area,
+				      .flags = CKF_DEST_FRESH };
+
+		drop_cache(w.dir_fd);
+		if (i == 3)
+			assert_int_equal(ckf_image_find_cached(w.img, &err), 0);
+		if (world_fill(&w, &d, 1, flags[i % 3], 4, &stats, &err))
+			fail_msg("flags %x: %s", flags[i % 3], err.msg);
+		world_assert_resident(&w, area, flags[i % 3] != CKF_FILL_FRUGAL);
+		world_assert_area(&w, area, 0);
+		assert_int_equal(stats.workers, 1);
+		assert_false(stats.uring || stats.direct);
+		munmap(area, WORLD_BYTES);
+	}
+	world_fini(&w);
+}
+
+/* A fill relies on what was found out for all, and looks by itself only where nothing was. */
+static void test_cached(void **state)
+{
+	struct ckf_fill_stats stats = { 0 };
+	struct ckf_error err = { 0 };
+	struct ckf_dest d;
+	struct world w;
+
+	(void)state;
+	world_make(&w, 5, false, true, CKF_TARGET_TASK);
+	assert_int_equal(ckf_image_find_cached(w.img, &err), 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		d = (struct ckf_dest){ .start = WORLD_BASE,
+				       .end = WORLD_BASE + WORLD_BYTES,
+				       .addr = world_map_area() };
+		w.img->cached[0] = w.img->cached[1] = i;
+		stats.direct = false;
+		assert_int_equal(world_fill(&w, &d, 1, 0, 2, &stats, &err), 0);
+		world_assert_area(&w, d.addr, 0);
+		assert_false(i && stats.direct);
+		munmap(d.addr, WORLD_BYTES);
+	}
+	world_fini(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -631,7 +716,8 @@ int main(void)
 		cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_wanted_again),
 		cmocka_unit_test(test_stalled),	      cmocka_unit_test(test_bases),
 		cmocka_unit_test(test_base_broken),   cmocka_unit_test(test_tight),
-		cmocka_unit_test(test_zeros),
+		cmocka_unit_test(test_zeros),	      cmocka_unit_test(test_small),
+		cmocka_unit_test(test_cached),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

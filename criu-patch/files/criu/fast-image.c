@@ -197,7 +197,7 @@ int fast_image_open(void)
 	if (!opts.fast_timeout)
 		opts.fast_timeout = FAST_TIMEOUT_DEFAULT;
 	if (ckf_image_open(dir, &img, &err) || ckf_image_check_files(img, true, &err) ||
-	    ckf_image_find_wanted_again(img, &err)) {
+	    ckf_image_find_wanted_again(img, &err) || ckf_image_find_cached(img, &err)) {
 		pr_err("%s\n", err.msg);
 		return -1;
 	}
