@@ -11,12 +11,13 @@ complain() {
 	bad=1
 }
 
-dirs=(format loader gpu convert cli tests)
+dirs=(format loader gpu agent convert cli tests)
 mapfile -t sources < <(find "${dirs[@]}" -name '*.[ch]' | sort)
+mapfile -t plugins < <(find criu-patch/plugin -name '*.[ch]' | sort)
 mapfile -t scripts < <(find scripts tests .ci -name '*.sh' -o -path '.ci/run' | sort)
 mapfile -t pythons < <(find tests -name '*.py' | sort)
 
-"${CLANG_FORMAT:-clang-format-14}" --dry-run -Werror "${sources[@]}" ||
+"${CLANG_FORMAT:-clang-format-14}" --dry-run -Werror "${sources[@]}" "${plugins[@]}" ||
 	complain "clang-format -i puts the format right"
 
 for f in "${sources[@]}" "${scripts[@]}" "${pythons[@]}" Makefile; do
@@ -45,7 +46,7 @@ done
 # GPUs only through the interface of their backends.
 may_include() {
 	local dir=$1 allowed=" $* " other hits
-	for other in format loader gpu convert cli tests criu-patch; do
+	for other in format loader gpu agent convert cli tests criu-patch; do
 		case $allowed in *" $other "*) continue ;; esac
 		hits=$(grep -nE "#include \"(\.\./)*$other/" "$dir"/*.[ch] 2>/dev/null |
 			grep -v '^loader/.*"\.\./gpu/ckf_sink\.h"') &&
@@ -56,6 +57,7 @@ may_include() {
 may_include format
 may_include loader format
 may_include gpu format loader
+may_include agent format loader gpu
 may_include convert format loader
 may_include cli format loader gpu convert
 

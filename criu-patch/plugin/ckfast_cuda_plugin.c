@@ -5,9 +5,10 @@
  * one that is started for the one dump or restore.
  *
  * At a dump, memory of processes that run with ckfast's agent goes to images of its own and the
- * driver checkpoints what little is left; other processes are the driver's as a whole. At a restore,
- * device memory is filled from the first moment, while CRIU restores the CPU side, and handed over
- * before the process runs. A process whose memory cannot be given back does not get to run.
+ * driver checkpoints what little is left; other processes are the driver's as a whole. At a
+ * restore, device memory is filled from the first moment, while CRIU restores the CPU side, and
+ * handed over before the process runs. A process whose memory cannot be given back does not get to
+ * run.
  */
 #include <errno.h>
 #include <signal.h>
@@ -189,17 +190,18 @@ static int give_back(int pid, struct ckf_error *err)
 	if (!ret && fill)
 		ret = ckf_gpu_fill_wait(fill, image_pid, &stats, err);
 	if (!ret)
-		pr_info("Process %d has its device memory: %llu bytes in %llu ms; the driver took %llu ms, "
-			"mapping %llu ms, then waited %llu ms\n",
-			pid, (unsigned long long)stats.bytes, (unsigned long long)stats.ns / 1000000, t[1] - t[0],
-			t[2] - t[1], now_ms() - t[2]);
+		pr_info("Process %d has its device memory: %llu bytes in %llu ms; "
+			"the driver took %llu ms, mapping %llu ms, then waited %llu ms\n",
+			pid, (unsigned long long)stats.bytes,
+			(unsigned long long)stats.ns / 1000000, t[1] - t[0], t[2] - t[1],
+			now_ms() - t[2]);
 	ckf_gpu_process_close(gpu);
 	return ret;
 }
 
 /*
- * A stock CRIU goes on whatever this returns, so the process is ended here: it would run without its
- * memory. The patched one ends the whole tree at -ECANCELED.
+ * A stock CRIU goes on whatever this returns, so the process is ended here: it would run without
+ * its memory. The patched one ends the whole tree at -ECANCELED.
  */
 static int cuda_resume_late(int pid)
 {
@@ -244,7 +246,7 @@ static int plugin_init(int stage)
 	}
 	if (stage == CR_PLUGIN_STAGE__RESTORE && (start_restore() || disabled))
 		return disabled ? 0 : -1;
-	/* Single threads have to be let run while the rest is stopped, which a frozen cgroup forbids. */
+	/* A frozen cgroup forbids to let single threads run while the rest is stopped. */
 	set_compel_interrupt_only_mode();
 	return 0;
 }
@@ -255,7 +257,8 @@ static void resume_task(struct ckf_gpu_process *gpu)
 	struct ckf_error err = {};
 
 	if (ckf_gpu_process_resume(gpu, gpud, &err))
-		pr_err("Process %d is left without its GPU: %s\n", ckf_gpu_process_pid(gpu), err.msg);
+		pr_err("Process %d is left without its GPU: %s\n", ckf_gpu_process_pid(gpu),
+		       err.msg);
 }
 
 static void plugin_fini(int stage, int ret)
