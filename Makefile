@@ -97,6 +97,7 @@ PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked) build/bin/cuda-checkpoint
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
+FUZZ_OBJ := $(patsubst %.c,build/fuzz/obj/%.o,$(LIB_SRC) $(CONVERT_SRC))
 
 # Shows what is made, or with V=1 how.
 Q := $(if $(V),,@)
@@ -223,12 +224,16 @@ $(PROGS) build/stub/cuapp build/stub/cuapp-linked:
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $(filter %.c %.a %.so.1,$^) $(PROG_FLAGS)
 
-# Fuzz targets are compiled with the sources, by the compiler that has the fuzzer.
-build/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(CONVERT_SRC) $(PROTO_OBJ)
+# Fuzz targets and the sources are compiled by the compiler that has the fuzzer.
+FUZZ_FLAGS = $(BASE_CFLAGS) -O1 $(WARN) -fsanitize=address,undefined -fno-sanitize-recover=undefined
+build/fuzz/obj/%.o: %.c build/flags | $(PROTO_H)
 	@mkdir -p $(@D)
+	$(call say,FUZZCC)
+	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+
+build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(PROTO_OBJ)
 	$(call say,FUZZ)
-	$(Q)$(FUZZ_CC) $(BASE_CFLAGS) -O1 $(WARN) -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=undefined -o $@ $(filter %.c %.o,$^) $(CLI_LIBS)
+	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ $(CLI_LIBS)
 
 deps:
 	@scripts/deps.sh
@@ -317,4 +322,4 @@ clean:
 -include $(AGENT_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
 	 $(FAULT_OBJ:.o=.d) \
 	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d) $(STUB_OBJ:.o=.d) \
-	 $(STUB:=.d)
+	 $(STUB:=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/obj/%.d)
