@@ -128,15 +128,21 @@ restore() {
 	done
 }
 
+# Sets LAST_PID_MOVED: by how much the namespace's last pid is moved on.
 restore_once() {
-	local criu=$1 dir=$2
+	local criu=$1 dir=$2 before after status=0
 	shift 2
 	rm -f "$D/restore.log"
-	"$criu" restore -D "$dir" -d -v4 -o "$D/restore.log" "$@"
+	read -r before </proc/sys/kernel/ns_last_pid
+	"$criu" restore -D "$dir" -d -v4 -o "$D/restore.log" "$@" || status=$?
+	read -r after </proc/sys/kernel/ns_last_pid
+	LAST_PID_MOVED=$((after - before))
+	return $status
 }
 
 restore_stock() {
 	restore "$CRIU_STOCK" "$@" || fail "stock restore: $(log_errors "$D/restore.log")"
+	STOCK_LAST_PID_MOVED=$LAST_PID_MOVED
 }
 
 restore_fast() {

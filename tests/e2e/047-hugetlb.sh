@@ -9,7 +9,7 @@ was=$(cat $pool)
 put_back() {
 	echo "$was" >$pool
 }
-trap 'put_back; at_exit' EXIT
+trap 'status=$?; put_back; at_exit $status' EXIT
 echo $((was + 16)) >$pool 2>/dev/null || skip "the pool of huge pages cannot be changed"
 [ "$(cat $pool)" -ge $((was + 16)) ] || skip "not enough huge pages to be had"
 
@@ -21,11 +21,11 @@ huge() {
 		stop "$PID"
 		return
 	fi
+	stock_snapshot "$D/dump"
 	convert "$D/dump" "$D/fast"
 	extract_same "$D/fast" "$D/dump"
 	restore_fast "$D/fast"
-	snapshot "$PID" "$D/after"
-	same_snapshot "$D/before" "$D/after" "fast restore"
+	same_snapshot "fast restore"
 	check "$PID"
 	stop "$PID"
 	echo "CRIU $V: done"

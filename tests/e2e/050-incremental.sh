@@ -12,12 +12,12 @@ incremental() {
 		fail "pre-dump: $(log_errors "$D/pre/dump.log")"
 	snapshot "$PID" "$D/before"
 	dump "$PID" "$D/dump" --track-mem --prev-images-dir ../pre
+	stock_snapshot "$D/dump"
 	convert "$D/dump" "$D/fast"
 	extract_same "$D/fast" "$D/dump"
 	mv "$D/pre" "$D/pre.away"
 	restore_fast "$D/fast"
-	snapshot "$PID" "$D/after"
-	same_snapshot "$D/before" "$D/after" "fast restore"
+	same_snapshot "fast restore"
 	check "$PID"
 	stop "$PID"
 }

@@ -8,11 +8,11 @@ with() {
 	rm -f "$D/stats"
 	sync "$D/fast/ckfast.pack"
 	dd if="$D/fast/ckfast.pack" iflag=nocache count=0 status=none
-	env "${@/%/=1}" "$CRIU" restore -D "$D/fast" -d -v4 -o "$D/restore.log" --fast-image \
-		--fast-stats "$D/stats" || fail "$*: $(log_errors "$D/restore.log")"
+	export "${@/%/=1}"
+	restore_fast "$D/fast" --fast-stats "$D/stats"
+	unset "$@"
 	check "$PID"
-	snapshot "$PID" "$D/after"
-	same_snapshot "$D/before" "$D/after" "$*"
+	same_snapshot "$*"
 	stop "$PID"
 }
 
@@ -27,6 +27,7 @@ fallbacks() {
 	start_ready "$PROGS/mixed" .
 	snapshot "$PID" "$D/before"
 	dump "$PID" "$D/dump"
+	stock_snapshot "$D/dump"
 	for codec in raw lz4; do
 		rm -rf "$D/fast"
 		convert "$D/dump" "$D/fast" --codec "$codec"

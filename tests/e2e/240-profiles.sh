@@ -21,8 +21,7 @@ through() {
 	extract_same "$D/fast" "$D/dump"
 	compare_memory
 	restore_fast "$D/fast"
-	snapshot "$PID" "$D/after"
-	same_snapshot "$D/before" "$D/after" "$1"
+	same_snapshot "$1"
 	stop "$PID"
 }
 
@@ -33,6 +32,7 @@ weights() {
 	snapshot "$PID" "$D/before"
 	"$ROOT/tests/e2e/memcmp" --save "$D/memory" "$PID"
 	dump "$PID" "$D/dump"
+	stock_snapshot "$D/dump"
 	through ram
 	! has_chunks lz4 || fail 'ram: there is lz4'
 	through nvme
