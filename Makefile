@@ -168,8 +168,9 @@ $(AGENT): $(AGENT_OBJ) $(LIB)
 $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB) $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(filter %.o %.a,$^) $(UNIT_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(UNIT_WRAP) -MMD -MP -o $@ $< $(filter %.o %.a,$^) $(UNIT_LIBS)
 
+$(B)/unit/test_weak_hash: UNIT_WRAP := -Wl,--wrap=ckf_hash64 -Wl,--wrap=ckf_sum_key
 $(B)/unit/test_stub $(B)/unit/test_stub_ckpt: | build/stub/libcuda.so.1
 
 # The calls that wrap.c has a wrapper for are led to it.
