@@ -306,13 +306,14 @@ static void sort_ops(struct ckf_build *b)
 
 	for (uint64_t i = 0; i < b->nr_targets; i++) {
 		struct ckf_target *t = &b->targets[i];
-		struct ckf_op *ops = b->ops + t->first_op;
+		struct ckf_op *ops;
 		uint64_t first = out;
 
 		if (!t->nr_ops) {
 			t->first_op = first;
 			continue;
 		}
+		ops = b->ops + t->first_op;
 		for (uint64_t k = 1; k < t->nr_ops; k++) {
 			if (ops[k].place < ops[k - 1].place) {
 				qsort(ops, (size_t)t->nr_ops, sizeof(*ops), compare_op);
