@@ -92,6 +92,9 @@ json_t *cli_profile_json(const struct ckf_storage *storage);
 const char *cli_bytes(uint64_t bytes, char buf[CLI_BYTES_LEN]);
 /* Printable ASCII stays, all else becomes \xNN; cut off at the end of buf. Returns buf. */
 const char *cli_escape(const char *s, char *buf, size_t buf_bytes);
+#define CLI_PATH_LEN (4 * 4096 + 1)
+/* For a path that the user has given: control characters become \xNN. Returns buf. */
+const char *cli_path(const char *s, char buf[CLI_PATH_LEN]);
 /* A JSON string of any bytes: escaped as above where they are not UTF-8. */
 json_t *cli_json_string(const char *s);
 /* Prints and frees. enum ckf_exit. obj may be NULL (no memory). */

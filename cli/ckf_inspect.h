@@ -55,7 +55,8 @@ struct insp_target {
 struct insp {
 	const char *path;
 	struct ckf_dump *dump;
-	struct ckf_image *img; /* NULL: path is a plain dump */
+	struct ckf_image *img;	     /* NULL: path is a plain dump */
+	struct ckf_error incomplete; /* of a plain dump: what is missing; code 0: nothing */
 
 	struct insp_task *tasks;
 	uint64_t nr_tasks;

@@ -159,10 +159,11 @@ static void on_warning(void *arg, const char *msg)
 static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 {
 	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], c[CLI_BYTES_LEN], profile[CLI_PROFILE_LEN];
+	char path[CLI_PATH_LEN];
 	double seconds = (double)s->ns / 1e9;
 
-	printf("%s: %" PRIu64 " task%s, %s of pages in %.1f s (%.2f GB/s)\n", fast, s->nr_tasks,
-	       s->nr_tasks == 1 ? "" : "s", cli_bytes(s->page_bytes, a), seconds,
+	printf("%s: %" PRIu64 " task%s, %s of pages in %.1f s (%.2f GB/s)\n", cli_path(fast, path),
+	       s->nr_tasks, s->nr_tasks == 1 ? "" : "s", cli_bytes(s->page_bytes, a), seconds,
 	       s->ns ? (double)s->page_bytes / (double)s->ns : 0.0);
 	printf("zero %s, stored before %s, ", cli_bytes(s->zero_bytes, a),
 	       cli_bytes(s->dup_bytes, b));
@@ -182,13 +183,14 @@ static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 static int print_json(const struct cli_verb *verb, const struct ckf_convert_stats *s)
 {
 	json_t *obj = json_pack(
-		"{si ss sI sI sI sI sI sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
-		verb->name, "page_bytes", (json_int_t)s->page_bytes, "zero_bytes",
+		"{si ss sI sI sI sI sI sI sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION,
+		"verb", verb->name, "page_bytes", (json_int_t)s->page_bytes, "zero_bytes",
 		(json_int_t)s->zero_bytes, "dup_bytes", (json_int_t)s->dup_bytes, "stored_bytes",
 		(json_int_t)s->stored_bytes, "pack_bytes", (json_int_t)s->pack_bytes, "idx_bytes",
 		(json_int_t)s->idx_bytes, "other_bytes", (json_int_t)s->other_bytes, "chunks",
 		(json_int_t)s->nr_chunks, "tasks", (json_int_t)s->nr_tasks, "ns", (json_int_t)s->ns,
-		"base_bytes", (json_int_t)s->base_bytes, "bases", (json_int_t)s->nr_bases);
+		"base_bytes", (json_int_t)s->base_bytes, "bases", (json_int_t)s->nr_bases,
+		"left_out", (json_int_t)s->nr_left_out);
 
 	if (obj && s->storage.bytes_per_s)
 		json_object_set_new(obj, "profile", cli_profile_json(&s->storage));

@@ -328,6 +328,10 @@ int insp_open(const char *path, const struct cli_bases *bases, struct insp *insp
 	if (!rc)
 		rc = ckf_dump_openat(dir_fd, ".", &insp->dump, err);
 	close(dir_fd);
+	if (!rc && !insp->img && ckf_dump_check(insp->dump, &insp->incomplete) == -ENOENT)
+		rc = ckf_error_set(err, -ENOENT,
+				   "neither a fast image nor a CRIU dump: there is no ckfast.idx, "
+				   "no inventory.img and no pagemap");
 	if (rc)
 		return rc;
 	rc = gather_dump(insp);

@@ -289,7 +289,11 @@ json_t *insp_json(const struct insp *insp, bool plan, bool chunks)
 		json_object_set_new(obj, "device_memory", insp_json_devices(insp));
 		json_object_set_new(obj, "device_bytes", insp_json_u64(insp->device_bytes));
 	}
+	if (obj && insp->incomplete.code)
+		json_object_set_new(obj, "incomplete", cli_json_string(insp->incomplete.msg));
 	if (obj && insp->img)
 		json_object_set_new(obj, "image", json_image(insp, plan, chunks));
+	if (obj && insp->img)
+		json_object_set_new(obj, "stale", json_boolean(ckf_image_is_stale(insp->img)));
 	return obj;
 }

@@ -60,17 +60,23 @@ static void print_more(uint64_t all, uint64_t shown, const char *where)
 static void print_head(const struct insp *insp)
 {
 	const struct ckf_index *idx;
-	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], id[CKF_ID_HEX_BYTES];
+	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], id[CKF_ID_HEX_BYTES], path[CLI_PATH_LEN];
 	const char *name;
 
+	cli_path(insp->path, path);
 	if (!insp->img) {
-		printf("%s: plain CRIU dump%s\n", insp->path,
+		printf("%s: %s%s\n", path,
+		       insp->dump->nr_tasks ? "plain CRIU dump" : "CRIU pre-dump",
 		       insp->dump->has_parent ? ", incremental (has a parent dump)" : "");
+		if (insp->incomplete.code)
+			printf("  It cannot be restored: %s.\n", insp->incomplete.msg);
 		return;
 	}
 	idx = insp->img->idx;
-	printf("%s: fast image, format %u.%u, id %s\n", insp->path, idx->version_major,
+	printf("%s: fast image, format %u.%u, id %s\n", path, idx->version_major,
 	       idx->version_minor, ckf_id_hex(idx->image_id, id));
+	if (ckf_image_is_stale(insp->img))
+		printf("  A newer dump was written into this directory: the image is of no use.\n");
 	printf("  features   %s", idx->incompat ? "needed to read it:" : "none needed");
 	for (unsigned int bit = 0; (name = insp_feature_name(bit)); bit++)
 		if (idx->incompat & 1ull << bit)

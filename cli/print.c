@@ -27,13 +27,24 @@ const char *cli_bytes(uint64_t bytes, char buf[CLI_BYTES_LEN])
 	return buf;
 }
 
-const char *cli_escape(const char *s, char *buf, size_t buf_bytes)
+static bool is_plain_ascii(unsigned char c)
+{
+	return c >= 0x20 && c < 0x7f && c != '\\';
+}
+
+static bool is_no_control(unsigned char c)
+{
+	return c >= 0x20 && c != 0x7f;
+}
+
+static const char *escape(const char *s, bool (*is_plain)(unsigned char c), char *buf,
+			  size_t buf_bytes)
 {
 	size_t n = 0;
 
 	for (; *s; s++) {
 		unsigned char c = (unsigned char)*s;
-		bool plain = c >= 0x20 && c < 0x7f && c != '\\';
+		bool plain = is_plain(c);
 
 		if (n + (plain ? 1 : 4) >= buf_bytes)
 			break;
@@ -44,6 +55,16 @@ const char *cli_escape(const char *s, char *buf, size_t buf_bytes)
 	}
 	buf[n] = 0;
 	return buf;
+}
+
+const char *cli_escape(const char *s, char *buf, size_t buf_bytes)
+{
+	return escape(s, is_plain_ascii, buf, buf_bytes);
+}
+
+const char *cli_path(const char *s, char buf[CLI_PATH_LEN])
+{
+	return escape(s, is_no_control, buf, CLI_PATH_LEN);
 }
 
 json_t *cli_json_string(const char *s)
@@ -100,10 +121,11 @@ uint64_t cli_now_ns(void)
 
 void cli_message(const struct cli_verb *verb, const char *path, const char *msg)
 {
-	char buf[4 * CKF_ERROR_MSG_BYTES];
+	char buf[4 * CKF_ERROR_MSG_BYTES], name[CLI_PATH_LEN];
 
 	/* Messages quote names of files. */
-	fprintf(stderr, "ckfast %s: %s: %s\n", verb->name, path, cli_escape(msg, buf, sizeof(buf)));
+	fprintf(stderr, "ckfast %s: %s: %s\n", verb->name, cli_path(path, name),
+		cli_escape(msg, buf, sizeof(buf)));
 }
 
 int cli_fail(const struct cli_verb *verb, const char *path, int rc, const struct ckf_error *err)

@@ -92,6 +92,7 @@ static int run(const struct cli_verb *verb, struct rewrite_args *args, const str
 	struct rewrite_ui ui = { .verb = verb, .fast = args->fast, .quiet = args->quiet };
 	struct ckf_error err = { 0 };
 	uint64_t start_ns = cli_now_ns();
+	char path[CLI_PATH_LEN];
 	int rc;
 
 	args->opts.bases = args->bases.dirs;
@@ -107,7 +108,7 @@ static int run(const struct cli_verb *verb, struct rewrite_args *args, const str
 	if (rc)
 		return cli_fail(verb, args->fast, rc, &err);
 	if (!args->quiet)
-		printf("%s: %s, in %.1f s\n", args->out, rw->done,
+		printf("%s: %s, in %.1f s\n", cli_path(args->out, path), rw->done,
 		       (double)(cli_now_ns() - start_ns) / 1e9);
 	return CKF_EXIT_OK;
 }

@@ -61,6 +61,8 @@ struct ckf_convert_stats {
 	uint64_t nr_chunks;
 	uint64_t nr_bases; /* that the image needs */
 	uint64_t nr_tasks;
+	uint64_t nr_left_out; /* entries of the dump that are not in the image: warn has told of
+				 them */
 	uint64_t ns;
 	struct ckf_storage storage; /* what was chosen for */
 };

@@ -55,6 +55,8 @@ struct ckf_task {
 	bool thp_disabled;
 };
 
+#define CKF_DUMP_MISSING_BYTES 32
+
 struct ckf_dump {
 	int dir_fd;		/* owned */
 	struct ckf_task *tasks; /* in the order of pstree.img */
@@ -62,6 +64,9 @@ struct ckf_dump {
 	struct ckf_pagemap *pagemaps; /* ascending by (kind, id) */
 	uint64_t nr_pagemaps;
 	bool has_parent; /* there is a "parent" link */
+	bool has_inventory;
+	bool has_cores;			      /* there is some core-*.img */
+	char missing[CKF_DUMP_MISSING_BYTES]; /* the first file that pstree.img wants, or "" */
 };
 
 /*
@@ -72,6 +77,12 @@ struct ckf_dump {
 int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err);
 int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err);
 void ckf_dump_close(struct ckf_dump *d);
+
+/*
+ * Says what is missing of the dump, where something is: -ENOENT when it is no dump at all, -EBADMSG
+ * when criu dump cannot have ended well. A pre-dump is complete without tasks.
+ */
+int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err);
 
 /* One pagemap file, or table of device memory, of a directory. Free with ckf_pagemap_fini(). */
 int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, struct ckf_error *err);

@@ -71,6 +71,35 @@ static int check_opts(const struct convert *c)
 	return 0;
 }
 
+static bool has_pages_file(const struct convert *c)
+{
+	char name[CKF_ORIGIN_NAME_BYTES];
+
+	for (uint64_t i = 0; i < c->dump->nr_pagemaps; i++) {
+		const struct ckf_origin origin = ckf_origin_of(&c->dump->pagemaps[i]);
+
+		if (ckf_file_list_find(&c->list, ckf_origin_name(&origin, name)) >= 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A fast image has no pages files. Where there are some, a newer dump was written into the
+ * directory of an image, and what is left of that is of no use.
+ */
+static int check_own_files(struct convert *c)
+{
+	if (ckf_image_probe(c->dump_fd) && !has_pages_file(c))
+		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
+	ckf_file_list_remove(&c->list, CKF_README_NAME);
+	c->list.nr_left_out++;
+	ckf_warn(&c->opts,
+		 "a dump was written over an older fast image here: what is left of that, "
+		 "ckfast.* and " CKF_README_NAME ", is left out, and best removed");
+	return 0;
+}
+
 static int open_dump(struct convert *c)
 {
 	int ret;
@@ -79,17 +108,65 @@ static int open_dump(struct convert *c)
 	if (c->dump_fd < 0)
 		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
 				     strerror(errno));
-	if (ckf_image_probe(c->dump_fd))
-		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
-	ret = ckf_file_list_read(c->dump_fd, &c->list, c->err);
+	ret = ckf_file_list_read(c->dump_fd, &c->opts, &c->list, c->err);
 	if (!ret)
 		ret = ckf_dump_openat(c->dump_fd, ".", &c->dump, c->err);
+	if (!ret && c->list.has_own)
+		ret = check_own_files(c);
+	if (!ret)
+		ret = ckf_dump_check(c->dump, c->err);
 	if (!ret)
 		ret = ckf_chain_init(&c->chain, c->dump_fd, c->err);
-	if (!ret && !c->dump->nr_tasks && c->opts.warn)
-		c->opts.warn(c->opts.arg, "no pstree.img: it may be a pre-dump, which cannot be "
-					  "restored");
+	if (!ret && !c->dump->nr_tasks)
+		ckf_warn(&c->opts, "no pstree.img: it may be a pre-dump, which cannot be restored");
 	return ret;
+}
+
+/* True for a pagemap of a task that this dump does not have: CRIU never opens it. */
+static bool is_stray(const struct convert *c, const struct ckf_pagemap *pm)
+{
+	return pm->kind == CKF_TARGET_TASK && c->dump->nr_tasks &&
+	       !ckf_plan_find_task(c->dump, pm->id);
+}
+
+/* True when a pagemap cannot have its pages file: it is too short, or that of another pagemap. */
+static bool lacks_pages(const struct convert *c, uint64_t i)
+{
+	const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
+	const struct ckf_origin origin = ckf_origin_of(pm);
+	char name[CKF_ORIGIN_NAME_BYTES];
+	int64_t at = ckf_file_list_find(&c->list, ckf_origin_name(&origin, name));
+
+	if (at < 0)
+		return pm->nr_local_pages;
+	for (uint64_t k = 0; k < c->dump->nr_pagemaps; k++) {
+		const struct ckf_pagemap *other = &c->dump->pagemaps[k];
+
+		if (k != i && other->kind != CKF_TARGET_DEVICE && other->pages_id == pm->pages_id)
+			return true;
+	}
+	return c->list.files[at].size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages;
+}
+
+/* An earlier dump in the same directory leaves pagemaps whose pages files the newer one replaces.
+ */
+static void drop_strays(struct convert *c)
+{
+	struct ckf_dump *d = c->dump;
+
+	for (uint64_t i = d->nr_pagemaps; i-- > 0;) {
+		struct ckf_pagemap *pm = &d->pagemaps[i];
+
+		if (!is_stray(c, pm) || !lacks_pages(c, i))
+			continue;
+		ckf_warn(&c->opts,
+			 "%s is left of an older dump: no task of pstree.img has it; left out",
+			 pm->name);
+		ckf_file_list_remove(&c->list, pm->name);
+		ckf_pagemap_fini(pm);
+		d->nr_pagemaps--;
+		memmove(pm, pm + 1, (size_t)(d->nr_pagemaps - i) * sizeof(*pm));
+	}
 }
 
 /* Finds and checks the pages file of one pagemap. */
@@ -99,6 +176,7 @@ static int claim_pages_file(struct convert *c, uint64_t i)
 	const struct ckf_origin origin = ckf_origin_of(pm);
 	char name[CKF_ORIGIN_NAME_BYTES];
 	struct ckf_file *f;
+	uint64_t tail;
 	int64_t at;
 
 	at = ckf_file_list_find(&c->list, ckf_origin_name(&origin, name));
@@ -118,7 +196,8 @@ static int claim_pages_file(struct convert *c, uint64_t i)
 				     pm->name);
 	if (f->kind != CKF_FILE_VERBATIM)
 		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
-	if (f->size_bytes % CKF_PAGE_BYTES)
+	tail = f->size_bytes % CKF_PAGE_BYTES;
+	if (origin.device && tail)
 		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
 				      "the length is not one of pages");
 	if (f->size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages)
@@ -131,6 +210,11 @@ static int claim_pages_file(struct convert *c, uint64_t i)
 				      "longer than %s says, got %llu pages, want %llu", pm->name,
 				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
 				      (unsigned long long)pm->nr_local_pages);
+	/* CRIU never reads so far. */
+	if (tail)
+		ckf_warn(&c->opts, "%s ends in %llu bytes that are no page: left out", name,
+			 (unsigned long long)tail);
+	f->size_bytes -= tail;
 	f->kind = CKF_FILE_PAGES;
 	c->pagemap_of[at] = i;
 	c->stats.page_bytes += f->size_bytes;
@@ -156,9 +240,11 @@ static int check_orphans(const struct convert *c)
 
 static int claim_pages_files(struct convert *c)
 {
-	size_t n = (size_t)c->dump->nr_pagemaps;
+	size_t n;
 	int ret = 0;
 
+	drop_strays(c);
+	n = (size_t)c->dump->nr_pagemaps;
 	if (!n)
 		return check_orphans(c);
 	c->pages_file = calloc(n, sizeof(*c->pages_file));
@@ -189,12 +275,14 @@ static int copy_verbatim(struct convert *c, struct ckf_file *f)
 		close(copy.src_fd);
 		return copy.dst_fd;
 	}
+	if (ckf_access_has_acl(copy.src_fd))
+		f->mode &= ~(uint32_t)S_IRWXG;
 	ret = ckf_copy_file(&copy, &c->opts, &f->checksum, c->err);
 	close(copy.src_fd);
 	if (ret)
 		close(copy.dst_fd);
 	else
-		ret = ckf_finish_image_file(copy.dst_fd, f, c->err);
+		ret = ckf_finish_image_file(&c->out, copy.dst_fd, f, c->err);
 	c->stats.other_bytes += f->size_bytes;
 	return ret;
 }
@@ -231,6 +319,29 @@ static void drop_runs(struct convert *c, uint64_t target)
 	free(pm->runs);
 	pm->runs = NULL;
 	pm->nr_runs = 0;
+}
+
+/* The pack is for those only who may read all of the pages files that it holds. */
+static int narrow_access(struct convert *c, const struct ckf_stream *s, struct ckf_error *err)
+{
+	struct ckf_access a, dir;
+	int fd = ckf_chain_open_pages(&c->chain, &s->origin, err), ret;
+
+	if (fd < 0)
+		return fd;
+	ret = ckf_access_get(fd, &a);
+	close(fd);
+	if (!ret)
+		ret = ckf_access_get(c->chain.levels[s->origin.level].fd, &dir);
+	if (ret)
+		return ckf_error_set(err, ret, "cannot stat a pages file: %s", strerror(-ret));
+	ckf_access_narrow(&c->out.memory, &a);
+	/* The image's own directory gets the mode of the dump's. */
+	if (s->origin.level)
+		ckf_access_narrow_by_dir(&c->out.memory, &dir);
+	else
+		c->list.files[c->pages_file[c->target]].mode &= a.mode;
+	return 0;
 }
 
 /* The stream of one level of the target at hand; *s stays NULL where that level has no pages. */
@@ -308,6 +419,9 @@ static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
 		if (ret)
 			return ret;
 		if (*s) {
+			ret = narrow_access(c, *s, err);
+			if (ret)
+				return ret;
 			(*s)->target = c->target;
 			(*s)->has_twin = has_twin(c);
 			c->open_streams[c->target]++;
@@ -329,7 +443,7 @@ static void stream_done(void *arg, const struct ckf_stream *s)
 static int check_unchanged(struct convert *c, const struct ckf_file *f)
 {
 	struct stat st;
-	bool gone = fstatat(c->dump_fd, f->name, &st, AT_SYMLINK_NOFOLLOW) != 0;
+	bool gone = fstatat(c->dump_fd, f->name, &st, 0) != 0;
 
 	if (gone && errno != ENOENT)
 		return ckf_error_set(c->err, -errno, "cannot stat %s: %s", f->name,
@@ -443,6 +557,7 @@ static void fill_stats(struct convert *c)
 	s->pack_bytes = c->idx.pack_bytes;
 	s->nr_chunks = c->idx.nr_chunks;
 	s->nr_tasks = c->dump->nr_tasks;
+	s->nr_left_out = c->list.nr_left_out;
 	s->storage = c->opts.storage;
 }
 
@@ -472,6 +587,8 @@ static int convert_into(struct convert *c, const char *fast)
 	if (!ret && c->bases)
 		ret = ckf_bases_check_outside(c->bases, &c->out, c->err);
 	if (!ret)
+		ret = ckf_output_like_dir(&c->out, c->dump_fd, c->err);
+	if (!ret)
 		ret = copy_files(c);
 	if (!ret) {
 		c->pack_fd = ckf_output_create(&c->out, CKF_PACK_NAME, c->err);
@@ -484,18 +601,24 @@ static int convert_into(struct convert *c, const char *fast)
 	}
 	if (!ret)
 		ret = make_index(c, fast);
+	if (!ret && !c->out.memory.known)
+		ckf_access_narrow_by_dir(&c->out.memory, &c->out.dir);
 	if (!ret)
 		ret = ckf_write_index(&c->out, &c->idx, c->pack_fd, &c->stats.idx_bytes, c->err);
 	if (!ret) {
-		ret = ckf_output_finish_file(c->pack_fd, CKF_PACK_NAME, c->err);
+		ret = ckf_finish_memory_file(&c->out, c->pack_fd, CKF_PACK_NAME, c->err);
 		c->pack_fd = -1;
 	}
+	if (!ret)
+		ret = ckf_write_readme(&c->out, &c->idx, c->err);
 	if (!ret && c->opts.stop && c->opts.stop(c->opts.arg))
 		ret = ckf_error_set(c->err, -EINTR, "stopped");
 	if (!ret)
 		ret = ckf_output_commit(&c->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
-	if (!ret)
+	if (!ret) {
+		ckf_warn_own(&c->out, &c->opts);
 		fill_stats(c);
+	}
 	if (c->pack_fd >= 0)
 		close(c->pack_fd);
 	ckf_output_close(&c->out, c->opts.warn, c->opts.arg);

@@ -9,12 +9,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../loader/ckf_image.h"
 #include "img.h"
 #include "core.pb-c.h"
 #include "mm.pb-c.h"
 #include "pstree.pb-c.h"
 
-static int read_core(int dir_fd, struct ckf_task *t, struct ckf_error *err)
+#define TASK_ALIVE 1 /* compel/include/uapi/task-state.h */
+#define TASK_STOPPED 3
+
+static void note_missing(struct ckf_dump *d, const char *name)
+{
+	if (!*d->missing)
+		snprintf(d->missing, sizeof(d->missing), "%s", name);
+}
+
+static bool has_memory(const struct ckf_task *t)
+{
+	return t->state == TASK_ALIVE || t->state == TASK_STOPPED;
+}
+
+static int read_core(struct ckf_dump *d, struct ckf_task *t, struct ckf_error *err)
 {
 	struct ckf_img im = { .fd = -1 };
 	CoreEntry *core = NULL;
@@ -24,9 +39,13 @@ static int read_core(int dir_fd, struct ckf_task *t, struct ckf_error *err)
 	int ret;
 
 	snprintf(name, sizeof(name), "core-%u.img", t->pid);
-	ret = ckf_img_open(&im, dir_fd, name, CKF_CORE_MAGIC, err);
+	ret = ckf_img_open(&im, d->dir_fd, name, CKF_CORE_MAGIC, err);
+	if (ret == -ENOENT) {
+		note_missing(d, name);
+		return 0;
+	}
 	if (ret)
-		return ret == -ENOENT ? 0 : ret;
+		return ret;
 	ret = ckf_img_next(&im, &rec, &bytes, err);
 	if (ret < 0)
 		goto out;
@@ -78,7 +97,7 @@ static int copy_vmas(const struct ckf_img *im, struct ckf_task *t, const MmEntry
 	return 0;
 }
 
-static int read_mm(int dir_fd, struct ckf_task *t, struct ckf_error *err)
+static int read_mm(struct ckf_dump *d, struct ckf_task *t, struct ckf_error *err)
 {
 	struct ckf_img im = { .fd = -1 };
 	MmEntry *mm = NULL;
@@ -88,9 +107,14 @@ static int read_mm(int dir_fd, struct ckf_task *t, struct ckf_error *err)
 	int ret;
 
 	snprintf(name, sizeof(name), "mm-%u.img", t->pid);
-	ret = ckf_img_open(&im, dir_fd, name, CKF_MM_MAGIC, err);
+	ret = ckf_img_open(&im, d->dir_fd, name, CKF_MM_MAGIC, err);
+	if (ret == -ENOENT) {
+		if (has_memory(t))
+			note_missing(d, name);
+		return 0;
+	}
 	if (ret)
-		return ret == -ENOENT ? 0 : ret;
+		return ret;
 	ret = ckf_img_next(&im, &rec, &bytes, err);
 	if (ret < 0)
 		goto out;
@@ -138,6 +162,20 @@ static int check_pids(const struct ckf_dump *d, struct ckf_error *err)
 	return ret;
 }
 
+/* The core of a task itself is read later. */
+static void check_threads(struct ckf_dump *d, const PstreeEntry *e)
+{
+	char name[CKF_DUMP_MISSING_BYTES];
+
+	for (size_t i = 0; i < e->n_threads && !*d->missing; i++) {
+		if (e->threads[i] == e->pid)
+			continue;
+		snprintf(name, sizeof(name), "core-%u.img", e->threads[i]);
+		if (faccessat(d->dir_fd, name, F_OK, 0) && errno == ENOENT)
+			note_missing(d, name);
+	}
+}
+
 static int add_task(struct ckf_dump *d, uint64_t *cap, const PstreeEntry *e)
 {
 	struct ckf_task *t;
@@ -150,6 +188,7 @@ static int add_task(struct ckf_dump *d, uint64_t *cap, const PstreeEntry *e)
 	t->pid = e->pid;
 	t->ppid = e->ppid;
 	t->nr_threads = (uint32_t)e->n_threads;
+	check_threads(d, e);
 	return 0;
 }
 
@@ -199,6 +238,7 @@ static int read_pagemaps(struct ckf_dump *d, DIR *dir, struct ckf_error *err)
 	int ret;
 
 	while (errno = 0, (de = readdir(dir))) {
+		d->has_cores |= !strncmp(de->d_name, "core-", 5) && ckf_is_img_name(de->d_name);
 		if (!ckf_pagemap_name_parse(de->d_name, &kind, &id))
 			continue;
 		if (ckf_array_grow(&d->pagemaps, d->nr_pagemaps, &cap, sizeof(*d->pagemaps)))
@@ -215,6 +255,26 @@ static int read_pagemaps(struct ckf_dump *d, DIR *dir, struct ckf_error *err)
 	return 0;
 }
 
+/* Tasks with memory have a pagemap each. */
+static void check_pagemaps(struct ckf_dump *d)
+{
+	char name[CKF_DUMP_MISSING_BYTES];
+
+	for (uint64_t i = 0; i < d->nr_tasks && !*d->missing; i++) {
+		const struct ckf_pagemap key = {
+			.kind = CKF_TARGET_TASK,
+			.id = d->tasks[i].pid,
+		};
+
+		if (!has_memory(&d->tasks[i]) ||
+		    (d->nr_pagemaps && bsearch(&key, d->pagemaps, (size_t)d->nr_pagemaps,
+					       sizeof(key), compare_pagemap)))
+			continue;
+		snprintf(name, sizeof(name), "pagemap-%u.img", d->tasks[i].pid);
+		note_missing(d, name);
+	}
+}
+
 static int read_all(struct ckf_dump *d, struct ckf_error *err)
 {
 	struct stat st;
@@ -222,11 +282,12 @@ static int read_all(struct ckf_dump *d, struct ckf_error *err)
 	int fd, ret;
 
 	d->has_parent = !fstatat(d->dir_fd, "parent", &st, AT_SYMLINK_NOFOLLOW);
+	d->has_inventory = !fstatat(d->dir_fd, "inventory.img", &st, 0);
 	ret = read_pstree(d, err);
 	for (uint64_t i = 0; i < d->nr_tasks && !ret; i++) {
-		ret = read_core(d->dir_fd, &d->tasks[i], err);
+		ret = read_core(d, &d->tasks[i], err);
 		if (!ret)
-			ret = read_mm(d->dir_fd, &d->tasks[i], err);
+			ret = read_mm(d, &d->tasks[i], err);
 	}
 	if (ret)
 		return ret;
@@ -241,7 +302,34 @@ static int read_all(struct ckf_dump *d, struct ckf_error *err)
 	}
 	ret = read_pagemaps(d, dir, err);
 	closedir(dir);
+	if (!ret)
+		check_pagemaps(d);
 	return ret;
+}
+
+static int say_incomplete(const char *name, struct ckf_error *err)
+{
+	return ckf_error_set(err, -EBADMSG,
+			     "incomplete dump: there is no %s; if criu dump failed, its log says "
+			     "why, and the process has to be dumped again",
+			     name);
+}
+
+int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err)
+{
+	if (!d->has_inventory && !d->has_cores && !d->nr_tasks && !d->nr_pagemaps)
+		return ckf_error_set(err, -ENOENT,
+				     "not a CRIU dump: there is neither inventory.img nor a "
+				     "pagemap");
+	if (*d->missing)
+		return say_incomplete(d->missing, err);
+	if (!d->nr_tasks && d->has_cores)
+		return say_incomplete("pstree.img", err);
+	if (!d->nr_pagemaps)
+		return say_incomplete("pagemap-*.img", err);
+	if (!d->has_inventory)
+		return say_incomplete("inventory.img", err);
+	return 0;
 }
 
 int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err)

@@ -42,7 +42,6 @@ struct extract {
 	struct ckf_error *err;
 	struct ckf_image *img;
 	struct ckf_output out;
-	bool warned_owner;
 	struct ckf_progress progress;
 	uint64_t progress_ns;
 
@@ -70,41 +69,22 @@ static int check_user(struct extract *x)
 	return 0;
 }
 
-/* Owners are restored by those who may; for all others the files are theirs, which is said once. */
-static int set_owner(struct extract *x, const struct ckf_file *f, int fd)
-{
-	int ret;
-
-	if (fd >= 0)
-		ret = fchown(fd, f->uid, f->gid);
-	else
-		ret = fchownat(x->out.dir_fd, f->name, f->uid, f->gid, AT_SYMLINK_NOFOLLOW);
-	if (!ret)
-		return 0;
-	if (errno != EPERM)
-		return ckf_error_set(x->err, -errno, "cannot set the owner of %s: %s", f->name,
-				     strerror(errno));
-	if (!x->warned_owner && x->opts.warn)
-		x->opts.warn(x->opts.arg, "without the right to set owners: files are your own");
-	x->warned_owner = true;
-	return 0;
-}
-
 static void file_times(const struct ckf_file *f, struct timespec t[2])
 {
 	t[0] = (struct timespec){ .tv_nsec = UTIME_OMIT };
 	t[1] = (struct timespec){ .tv_sec = f->mtime_sec, .tv_nsec = f->mtime_nsec };
 }
 
-/* Owner before mode, which a change of owner may clear bits of; the time after all writing. */
+/* The time after all writing. */
 static int finish_file(struct extract *x, const struct ckf_file *f, int fd)
 {
+	struct ckf_access a = ckf_file_access(f);
 	struct timespec times[2];
-	int ret = set_owner(x, f, fd);
+	int ret = ckf_output_set_access(&x->out, fd, f->name, &a, x->err);
 
 	file_times(f, times);
-	if (!ret && (fchmod(fd, f->mode) || futimens(fd, times)))
-		ret = ckf_error_set(x->err, -errno, "cannot set mode and time of %s: %s", f->name,
+	if (!ret && futimens(fd, times))
+		ret = ckf_error_set(x->err, -errno, "cannot set the time of %s: %s", f->name,
 				    strerror(errno));
 	if (ret) {
 		close(fd);
@@ -131,9 +111,11 @@ static int extract_link(struct extract *x, const struct ckf_file *f)
 	if (symlinkat(f->target, x->out.dir_fd, f->name))
 		return ckf_error_set(x->err, -errno, "cannot make link %s: %s", f->name,
 				     strerror(errno));
-	ret = set_owner(x, f, -1);
+	/* The owner of a link means nothing where it cannot be set. */
+	if (fchownat(x->out.dir_fd, f->name, f->uid, f->gid, AT_SYMLINK_NOFOLLOW))
+		x->out.own = true;
 	file_times(f, times);
-	if (!ret && utimensat(x->out.dir_fd, f->name, times, AT_SYMLINK_NOFOLLOW))
+	if (utimensat(x->out.dir_fd, f->name, times, AT_SYMLINK_NOFOLLOW))
 		ret = ckf_error_set(x->err, -errno, "cannot set the time of %s: %s", f->name,
 				    strerror(errno));
 	return ret;
@@ -363,9 +345,13 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 		goto out;
 	ret = ckf_check_outside(x->img, &x->out, err);
 	if (!ret)
+		ret = ckf_output_like_dir(&x->out, x->img->dir_fd, err);
+	if (!ret)
 		ret = extract_files(x);
 	if (!ret)
 		ret = ckf_output_commit(&x->out, NULL, NULL, err);
+	if (!ret)
+		ckf_warn_own(&x->out, &x->opts);
 	ckf_output_close(&x->out, x->opts.warn, x->opts.arg);
 out:
 	extract_free(x);

@@ -3,6 +3,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +26,12 @@ int ckf_opts_get(const struct ckf_convert_opts *user, struct ckf_convert_opts *o
 		return ckf_error_set(err, -EINVAL, "options of another version");
 	*out = *user;
 	return 0;
+}
+
+static void free_file(struct ckf_file *f)
+{
+	free((char *)f->name);
+	free((char *)f->target);
 }
 
 static int read_link(int dir_fd, struct ckf_file *f, struct ckf_error *err)
@@ -57,12 +65,26 @@ static const char *type_name(mode_t mode)
 	}
 }
 
-static int describe(int dir_fd, struct ckf_file *f, struct ckf_error *err)
+/* CRIU opens images through links, wherever these lead. */
+static bool leads_to_file(int dir_fd, const char *name, struct stat *st)
 {
-	struct stat st;
+	return ckf_is_img_name(name) && !fstatat(dir_fd, name, st, 0) && S_ISREG(st->st_mode);
+}
+
+/* 1 when the file goes into the image, 0 when it is left out, or -errno. */
+static int describe(int dir_fd, struct ckf_file *f, const struct ckf_convert_opts *opts,
+		    struct ckf_error *err)
+{
+	struct stat st, target;
+	int ret = 0;
 
 	if (fstatat(dir_fd, f->name, &st, AT_SYMLINK_NOFOLLOW))
 		return ckf_error_set(err, -errno, "cannot stat %s: %s", f->name, strerror(errno));
+	if (S_ISLNK(st.st_mode) && leads_to_file(dir_fd, f->name, &target)) {
+		ckf_warn(opts, "%s is a symbolic link: the file that it leads to is taken",
+			 f->name);
+		st = target;
+	}
 	f->mtime_sec = st.st_mtim.tv_sec;
 	f->mtime_nsec = (uint32_t)st.st_mtim.tv_nsec;
 	f->mode = st.st_mode & 07777;
@@ -71,26 +93,34 @@ static int describe(int dir_fd, struct ckf_file *f, struct ckf_error *err)
 	if (S_ISREG(st.st_mode)) {
 		f->kind = CKF_FILE_VERBATIM;
 		f->size_bytes = (uint64_t)st.st_size;
+	} else if (S_ISLNK(st.st_mode)) {
+		f->kind = CKF_FILE_SYMLINK;
+		ret = read_link(dir_fd, f, err);
+	} else {
+		ckf_warn(opts, "%s is %s: left out", f->name, type_name(st.st_mode));
 		return 0;
 	}
-	if (S_ISLNK(st.st_mode)) {
-		f->kind = CKF_FILE_SYMLINK;
-		return read_link(dir_fd, f, err);
-	}
-	return ckf_error_set(err, -EOPNOTSUPP, "%s is %s: not something that a dump has", f->name,
-			     type_name(st.st_mode));
+	return ret ? ret : 1;
 }
 
-static int add_entry(int dir_fd, struct ckf_file_list *l, uint64_t *cap, const char *name,
-		     struct ckf_error *err)
+/* Names that files of an image have: those are of an older image, or of a conversion that was
+ * killed. */
+static bool is_own_name(const char *name)
+{
+	return !ckf_name_ok(name, strlen(name)) || !strcmp(name, CKF_IDX_PARTIAL_NAME);
+}
+
+static int add_entry(int dir_fd, struct ckf_file_list *l, const struct ckf_convert_opts *opts,
+		     const char *name, struct ckf_error *err)
 {
 	struct ckf_file *f;
 	int ret;
 
-	if (!ckf_name_ok(name, strlen(name)))
-		return ckf_error_set(err, -EOPNOTSUPP, "%s: a fast image cannot hold that name",
-				     name);
-	ret = ckf_array_grow(&l->files, l->nr_files, cap, sizeof(*l->files));
+	if (is_own_name(name)) {
+		l->has_own = true;
+		return 0;
+	}
+	ret = ckf_array_grow(&l->files, l->nr_files, &l->cap, sizeof(*l->files));
 	if (ret)
 		return ret;
 	f = &l->files[l->nr_files];
@@ -98,8 +128,14 @@ static int add_entry(int dir_fd, struct ckf_file_list *l, uint64_t *cap, const c
 	f->name = strdup(name);
 	if (!f->name)
 		return -ENOMEM;
-	l->nr_files++;
-	return describe(dir_fd, f, err);
+	ret = describe(dir_fd, f, opts, err);
+	if (ret > 0) {
+		l->nr_files++;
+		return 0;
+	}
+	l->nr_left_out++;
+	free_file(f);
+	return ret;
 }
 
 static int compare_file(const void *a, const void *b)
@@ -109,10 +145,10 @@ static int compare_file(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *err)
+int ckf_file_list_read(int dir_fd, const struct ckf_convert_opts *opts, struct ckf_file_list *out,
+		       struct ckf_error *err)
 {
 	struct dirent *de;
-	uint64_t cap = 0;
 	int fd, ret = 0;
 	DIR *dir;
 
@@ -127,7 +163,7 @@ int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *
 	}
 	while (!ret && (errno = 0, de = readdir(dir))) {
 		if (strcmp(de->d_name, ".") != 0 && strcmp(de->d_name, "..") != 0)
-			ret = add_entry(dir_fd, out, &cap, de->d_name, err);
+			ret = add_entry(dir_fd, out, opts, de->d_name, err);
 	}
 	if (!ret && errno)
 		ret = -errno;
@@ -144,12 +180,23 @@ int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *
 
 void ckf_file_list_free(struct ckf_file_list *l)
 {
-	for (uint64_t i = 0; i < l->nr_files; i++) {
-		free((char *)l->files[i].name);
-		free((char *)l->files[i].target);
-	}
+	for (uint64_t i = 0; i < l->nr_files; i++)
+		free_file(&l->files[i]);
 	free(l->files);
 	memset(l, 0, sizeof(*l));
+}
+
+void ckf_file_list_remove(struct ckf_file_list *l, const char *name)
+{
+	int64_t at = ckf_file_list_find(l, name);
+
+	if (at < 0)
+		return;
+	free_file(&l->files[at]);
+	l->nr_files--;
+	l->nr_left_out++;
+	memmove(&l->files[at], &l->files[at + 1],
+		(size_t)(l->nr_files - (uint64_t)at) * sizeof(*l->files));
 }
 
 int64_t ckf_file_list_find(const struct ckf_file_list *l, const char *name)
@@ -165,7 +212,11 @@ int64_t ckf_file_list_find(const struct ckf_file_list *l, const char *name)
 
 bool ckf_file_unchanged(const struct ckf_file *f, const struct stat *st)
 {
-	return S_ISREG(st->st_mode) && (uint64_t)st->st_size == f->size_bytes &&
+	uint64_t size = (uint64_t)st->st_size;
+
+	if (f->kind == CKF_FILE_PAGES) /* of whole pages only */
+		size -= size % CKF_PAGE_BYTES;
+	return S_ISREG(st->st_mode) && size == f->size_bytes &&
 	       st->st_mtim.tv_sec == f->mtime_sec && (uint32_t)st->st_mtim.tv_nsec == f->mtime_nsec;
 }
 
@@ -218,7 +269,7 @@ int ckf_copy_file(const struct ckf_copy *c, const struct ckf_convert_opts *opts,
 	return ret;
 }
 
-static int write_idx_file(const struct ckf_output *o, const void *buf, size_t bytes,
+static int write_idx_file(struct ckf_output *o, const void *buf, size_t bytes,
 			  struct ckf_error *err)
 {
 	int fd, ret;
@@ -231,11 +282,11 @@ static int write_idx_file(const struct ckf_output *o, const void *buf, size_t by
 		close(fd);
 		return ckf_error_set(err, ret, "cannot write %s: %s", CKF_IDX_NAME, strerror(-ret));
 	}
-	return ckf_output_finish_file(fd, CKF_IDX_NAME, err);
+	return ckf_finish_memory_file(o, fd, CKF_IDX_NAME, err);
 }
 
-int ckf_write_index(const struct ckf_output *o, struct ckf_index *idx, int pack_fd,
-		    uint64_t *idx_bytes, struct ckf_error *err)
+int ckf_write_index(struct ckf_output *o, struct ckf_index *idx, int pack_fd, uint64_t *idx_bytes,
+		    struct ckf_error *err)
 {
 	struct ckf_disk_pack_header h;
 	void *buf = NULL;
@@ -326,14 +377,48 @@ int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
 	return ret ? ret : copy.dst_fd;
 }
 
-int ckf_finish_image_file(int fd, const struct ckf_file *f, struct ckf_error *err)
+/* Who converts must be able to read what is written; the bits for programs mean nothing there. */
+static int finish_file(struct ckf_output *o, int fd, const char *name, struct ckf_access a,
+		       struct ckf_error *err)
 {
 	int ret;
 
-	/* Whoever could read the file can; whoever converts must be able to. */
-	if (!fchmod(fd, (f->mode & 0777) | S_IRUSR))
-		return ckf_output_finish_file(fd, f->name, err);
-	ret = ckf_error_set(err, -errno, "cannot set the mode of %s: %s", f->name, strerror(errno));
+	a.mode = (a.mode & 0777) | S_IRUSR;
+	ret = ckf_output_set_access(o, fd, name, &a, err);
+	if (!ret)
+		return ckf_output_finish_file(fd, name, err);
 	close(fd);
 	return ret;
+}
+
+int ckf_finish_image_file(struct ckf_output *o, int fd, const struct ckf_file *f,
+			  struct ckf_error *err)
+{
+	return finish_file(o, fd, f->name, ckf_file_access(f), err);
+}
+
+int ckf_finish_memory_file(struct ckf_output *o, int fd, const char *name, struct ckf_error *err)
+{
+	return finish_file(o, fd, name, o->memory, err);
+}
+
+void ckf_warn(const struct ckf_convert_opts *opts, const char *fmt, ...)
+{
+	char msg[CKF_ERROR_MSG_BYTES];
+	va_list ap;
+
+	if (!opts->warn)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	opts->warn(opts->arg, msg);
+}
+
+void ckf_warn_own(const struct ckf_output *o, const struct ckf_convert_opts *opts)
+{
+	if (o->own)
+		ckf_warn(opts,
+			 "without the right to set owners: files are your own, and groups may do "
+			 "what all others may");
 }

@@ -16,13 +16,32 @@
 struct ckf_file_list {
 	struct ckf_file *files;
 	uint64_t nr_files;
+	uint64_t cap; /* of files */
+	uint64_t nr_left_out;
+	bool has_own; /* there are files that a fast image has: they are left out, too */
 };
 
-/* -EOPNOTSUPP for entries that a dump cannot have: directories, devices, names of our own. */
-int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *err);
+/*
+ * Lists the directory as CRIU sees it: an image that is a symbolic link is what the link leads to.
+ * What no image can hold is left out: directories, sockets, FIFOs, devices, names of our own.
+ */
+int ckf_file_list_read(int dir_fd, const struct ckf_convert_opts *opts, struct ckf_file_list *out,
+		       struct ckf_error *err);
 void ckf_file_list_free(struct ckf_file_list *l);
+/* Leaves out the file of that name, if there is one. */
+void ckf_file_list_remove(struct ckf_file_list *l, const char *name);
 /* Position of a name, or -1. */
 int64_t ckf_file_list_find(const struct ckf_file_list *l, const char *name);
+
+/* Owner, group and mode of a file of a list or an index. */
+static inline struct ckf_access ckf_file_access(const struct ckf_file *f)
+{
+	return (struct ckf_access){ .uid = f->uid, .gid = f->gid, .mode = f->mode, .known = true };
+}
+
+/* Tells the user of something that is no error. */
+void ckf_warn(const struct ckf_convert_opts *opts, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* True when the file is still the one that f was made from. */
 bool ckf_file_unchanged(const struct ckf_file *f, const struct stat *st);
@@ -53,16 +72,24 @@ int ckf_check_sum(const struct ckf_image *img, const struct ckf_file *f, uint64_
 int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
 		      const struct ckf_file *f, const struct ckf_convert_opts *opts,
 		      struct ckf_error *err);
-/* The mode that a verbatim file has in an image; then fsync() and close(). */
-int ckf_finish_image_file(int fd, const struct ckf_file *f, struct ckf_error *err);
+/* Owner and mode that a verbatim file has in an image; then fsync() and close(). */
+int ckf_finish_image_file(struct ckf_output *o, int fd, const struct ckf_file *f,
+			  struct ckf_error *err);
+/* The same for the pack, or the index: only who may read all of the memory may read these. */
+int ckf_finish_memory_file(struct ckf_output *o, int fd, const char *name, struct ckf_error *err);
+/* Says it once when files are the caller's own which belonged to others. */
+void ckf_warn_own(const struct ckf_output *o, const struct ckf_convert_opts *opts);
 
 /*
  * Writes the index, under a name that the commit of the output replaces, and the pack header; sets
  * the length of the pack.
  */
 #define CKF_IDX_PARTIAL_NAME CKF_IDX_NAME ".partial"
-int ckf_write_index(const struct ckf_output *o, struct ckf_index *idx, int pack_fd,
-		    uint64_t *idx_bytes, struct ckf_error *err);
+int ckf_write_index(struct ckf_output *o, struct ckf_index *idx, int pack_fd, uint64_t *idx_bytes,
+		    struct ckf_error *err);
+
+/* readme.c: writes CKF_README_NAME, but for a dump that has a file of that name itself. */
+int ckf_write_readme(struct ckf_output *o, const struct ckf_index *idx, struct ckf_error *err);
 
 /* Checks the size of an options struct and fills in the defaults of one that is NULL. */
 int ckf_opts_get(const struct ckf_convert_opts *user, struct ckf_convert_opts *out,

@@ -182,7 +182,7 @@ static int copy_files(struct flatten *f)
 		fd = ckf_copy_verbatim(f->img, &f->out, file, &f->opts, f->err);
 		if (fd < 0)
 			return fd;
-		ret = ckf_finish_image_file(fd, file, f->err);
+		ret = ckf_finish_image_file(&f->out, fd, file, f->err);
 	}
 	return ret;
 }
@@ -196,11 +196,40 @@ static bool is_dense(const struct flatten *f)
 	return f->progress.total_bytes >= f->idx.pack_bytes / 2;
 }
 
+/* The new pack holds what is in all of these, and bases may be in directories of fewer readers. */
+static int gather_access(struct flatten *f)
+{
+	struct ckf_access a;
+	int ret = 0;
+
+	for (unsigned int n = 0; n <= f->img->idx->nr_bases && !ret; n++) {
+		int dir;
+
+		ret = ckf_access_get(f->pack_fds[n], &a);
+		if (!ret)
+			ckf_access_narrow(&f->out.memory, &a);
+		if (ret || !n)
+			continue;
+		dir = ckf_image_open_base_dir(f->img, n, f->err);
+		if (dir < 0)
+			return dir;
+		ret = ckf_access_get(dir, &a);
+		close(dir);
+		if (!ret)
+			ckf_access_narrow_by_dir(&f->out.memory, &a);
+	}
+	if (ret)
+		return ckf_error_set(f->err, ret, "cannot stat a pack: %s", strerror(-ret));
+	return 0;
+}
+
 static int write_pack(struct flatten *f)
 {
 	int ret;
 
 	ret = ckf_image_open_packs(f->img, f->img->dir_fd, &f->pack_fds, f->err);
+	if (!ret)
+		ret = gather_access(f);
 	if (!ret)
 		ret = ckf_pack_writer_open(&f->pack, f->pack_fd, f->idx.pack_bytes, is_dense(f),
 					   f->err);
@@ -232,7 +261,7 @@ static int copy_pack(struct flatten *f)
 		close(f->pack_fd);
 		return ret;
 	}
-	return ckf_output_finish_file(f->pack_fd, CKF_PACK_NAME, f->err);
+	return ckf_finish_memory_file(&f->out, f->pack_fd, CKF_PACK_NAME, f->err);
 }
 
 static int flatten_into(struct flatten *f, const char *out)
@@ -244,13 +273,19 @@ static int flatten_into(struct flatten *f, const char *out)
 		return ret;
 	ret = ckf_check_outside(f->img, &f->out, f->err);
 	if (!ret)
+		ret = ckf_output_like_dir(&f->out, f->img->dir_fd, f->err);
+	if (!ret)
 		ret = place_chunks(f);
 	if (!ret)
 		ret = copy_files(f);
 	if (!ret)
 		ret = copy_pack(f);
 	if (!ret)
+		ret = ckf_write_readme(&f->out, f->img->idx, f->err);
+	if (!ret)
 		ret = ckf_output_commit(&f->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, f->err);
+	if (!ret)
+		ckf_warn_own(&f->out, &f->opts);
 	ckf_output_close(&f->out, f->opts.warn, f->opts.arg);
 	return ret;
 }

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../loader/ckf_image.h"
 #include "img.h"
 
 #define IMG_COMMON_MAGIC 0x54564319u /* before the magic of the type, since images v1.1 */
@@ -34,11 +35,12 @@ int ckf_array_grow(void *array, uint64_t nr, uint64_t *cap, size_t entry_bytes)
 
 int ckf_open_regular(int dir_fd, const char *name)
 {
+	int follow = ckf_is_img_name(name) ? 0 : O_NOFOLLOW;
 	struct stat st;
 	int fd, ret;
 
 	/* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-	fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	fd = openat(dir_fd, name, O_RDONLY | follow | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ELOOP ? -EOPNOTSUPP : -errno;
 	if (fstat(fd, &st)) {

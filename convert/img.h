@@ -57,7 +57,10 @@ int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, stru
 int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* Opens a regular file of a directory for reading, never a link. -errno, with err untouched. */
+/*
+ * Opens a regular file of a directory for reading: -errno, with err untouched. Links are followed
+ * where CRIU follows them: from the names of images.
+ */
 int ckf_open_regular(int dir_fd, const char *name);
 
 /* The entries of one pagemap file, one after the other. */

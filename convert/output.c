@@ -168,6 +168,7 @@ static int make_temp(struct ckf_output *o, const char *path, struct ckf_error *e
 	o->dir_fd = openat(o->parent_fd, o->temp, DIR_FLAGS | O_NOFOLLOW);
 	if (o->dir_fd < 0)
 		return ckf_error_set(err, -errno, "cannot open %s: %s", o->temp, strerror(errno));
+	ckf_access_drop_acls(o->dir_fd);
 	return 0;
 }
 
@@ -254,6 +255,27 @@ int ckf_output_finish_file(int fd, const char *name, struct ckf_error *err)
 	return 0;
 }
 
+int ckf_output_set_access(struct ckf_output *o, int fd, const char *name,
+			  const struct ckf_access *a, struct ckf_error *err)
+{
+	int ret = ckf_access_set(fd, a, &o->own);
+
+	if (ret)
+		return ckf_error_set(err, ret, "cannot set owner and mode of %s: %s", name,
+				     strerror(-ret));
+	return 0;
+}
+
+int ckf_output_like_dir(struct ckf_output *o, int dir_fd, struct ckf_error *err)
+{
+	int ret = ckf_access_get(dir_fd, &o->dir);
+
+	if (ret)
+		return ckf_error_set(err, ret, "cannot stat the source directory: %s",
+				     strerror(-ret));
+	return 0;
+}
+
 static int sync_dir(int fd)
 {
 	return fsync(fd) ? -errno : 0;
@@ -266,6 +288,15 @@ static int rename_last(struct ckf_output *o, const char *from, const char *to)
 	if (renameat(o->dir_fd, from, o->dir_fd, to))
 		return -errno;
 	return sync_dir(o->dir_fd);
+}
+
+/* Its maker can work in the directory up to the end, whatever the mode says then. */
+static int set_dir_access(struct ckf_output *o, uint32_t more)
+{
+	struct ckf_access a = o->dir;
+
+	a.mode |= more;
+	return a.known ? ckf_access_set(o->dir_fd, &a, &o->own) : 0;
 }
 
 static int commit_new(struct ckf_output *o, const char *from, const char *to)
@@ -311,12 +342,14 @@ static int commit_replace(struct ckf_output *o, const char *from, const char *to
 int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *last_to,
 		      struct ckf_error *err)
 {
-	int ret;
+	int ret = set_dir_access(o, S_IRWXU);
 
-	if (o->replaces)
+	if (!ret && o->replaces)
 		ret = commit_replace(o, last_from, last_to);
-	else
+	else if (!ret)
 		ret = commit_new(o, last_from, last_to);
+	if (!ret && (o->dir.mode & S_IRWXU) != S_IRWXU)
+		ret = set_dir_access(o, 0);
 	if (ret)
 		return ckf_error_set(err, ret, "cannot put %s into its place: %s", o->name,
 				     strerror(-ret));

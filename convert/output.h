@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A directory that comes into being all at once: written under another name beside its place, and
- * renamed when it is complete and on stable storage. Flat: no directories in it.
+ * renamed when it is complete and on stable storage. Flat: no directories in it. Until then nobody
+ * but its maker can enter it, and nobody else can open its files.
  */
 #ifndef CKF_CONVERT_OUTPUT_H
 #define CKF_CONVERT_OUTPUT_H
@@ -9,6 +10,7 @@
 #include <stdbool.h>
 
 #include "../format/ckf_error.h"
+#include "access.h"
 
 struct ckf_output {
 	int parent_fd;
@@ -19,6 +21,9 @@ struct ckf_output {
 	bool replaces;	/* something is there already */
 	bool exchanged; /* temp names what was there before */
 	const char *mark;
+	struct ckf_access dir;	  /* set by the caller: what the directory gets */
+	struct ckf_access memory; /* set by the caller: of those who may read pages of memory */
+	bool own;		  /* an owner or a group could not be set */
 };
 
 /*
@@ -36,6 +41,12 @@ int ckf_output_create(const struct ckf_output *o, const char *name, struct ckf_e
 
 /* fsync() and close(). */
 int ckf_output_finish_file(int fd, const char *name, struct ckf_error *err);
+
+/* Sets owner, group and mode, before ckf_output_finish_file(): see ckf_access_set(). */
+int ckf_output_set_access(struct ckf_output *o, int fd, const char *name,
+			  const struct ckf_access *a, struct ckf_error *err);
+/* Takes what the directory gets from the source directory dir_fd. */
+int ckf_output_like_dir(struct ckf_output *o, int dir_fd, struct ckf_error *err);
 
 /*
  * Puts the directory into its place. last_from, if not NULL, is a file that is renamed to last_to

@@ -9,6 +9,7 @@
 
 #define CKF_IDX_NAME "ckfast.idx"
 #define CKF_PACK_NAME "ckfast.pack"
+#define CKF_README_NAME "README.ckfast" /* for people: nothing depends on it */
 #define CKF_IDX_MAGIC "CKFASTIX"
 #define CKF_PACK_MAGIC "CKFASTPK"
 #define CKF_VERSION_MAJOR 1

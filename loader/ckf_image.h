@@ -29,6 +29,9 @@ struct ckf_image_opts {
 	bool no_bases;
 };
 
+/* True for the names of what CRIU restores from: *.img. */
+bool ckf_is_img_name(const char *name);
+
 /* True when the directory has a ckfast.idx, whatever is in it. */
 bool ckf_image_probe(int dir_fd);
 
@@ -79,6 +82,12 @@ int ckf_image_open_pack_of(const struct ckf_image *img, int dir_fd, unsigned int
  */
 int ckf_image_open_packs(const struct ckf_image *img, int dir_fd, int **fds, struct ckf_error *err);
 void ckf_image_close_packs(const struct ckf_image *img, int *fds);
+/*
+ * True when CRIU has written a newer dump into the directory: the image's pages files are there,
+ * and the small images are no longer those of the index.
+ */
+bool ckf_image_is_stale(const struct ckf_image *img);
+
 int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,
 			struct ckf_error *err);
 

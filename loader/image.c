@@ -57,6 +57,13 @@ fail:
 	return ret;
 }
 
+bool ckf_is_img_name(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 4 && !strcmp(name + len - 4, ".img");
+}
+
 bool ckf_image_probe(int dir_fd)
 {
 	return faccessat(dir_fd, CKF_IDX_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
@@ -456,6 +463,27 @@ void ckf_image_close_packs(const struct ckf_image *img, int *fds)
 	free(fds);
 }
 
+bool ckf_image_is_stale(const struct ckf_image *img)
+{
+	for (uint64_t i = 0; i < img->idx->nr_files; i++) {
+		const struct ckf_file *f = &img->idx->files[i];
+
+		if (f->kind == CKF_FILE_PAGES && !faccessat(img->dir_fd, f->name, F_OK, 0))
+			return true;
+	}
+	return false;
+}
+
+/* Why a file is not the one that the index names. */
+static const char *stale_hint(const struct ckf_image *img)
+{
+	if (!ckf_image_is_stale(img))
+		return "";
+	return "; a newer dump was written into this directory: remove ckfast.idx, ckfast.pack "
+	       "and " CKF_README_NAME
+	       " to restore that as it is, or convert it to another directory";
+}
+
 int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,
 			struct ckf_error *err)
 {
@@ -465,14 +493,15 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 	fd = ckf_image_open_regular(dir_fd, f->name, 0, &size, err);
 	if (fd == -ENOENT)
 		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
-				      "%s is missing", f->name);
+				      "%s is missing%s", f->name, stale_hint(img));
 	if (fd < 0)
 		return fd;
 	if (size != f->size_bytes) {
 		close(fd);
 		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
-				      "wrong length of %s, got %llu, want %llu", f->name,
-				      (unsigned long long)size, (unsigned long long)f->size_bytes);
+				      "wrong length of %s, got %llu, want %llu%s", f->name,
+				      (unsigned long long)size, (unsigned long long)f->size_bytes,
+				      stale_hint(img));
 	}
 	return fd;
 }
@@ -509,17 +538,11 @@ static int check_file(const struct ckf_image *img, const struct ckf_file *f, voi
 		ckf_error_set(err, ret, "cannot read %s: %s", f->name, strerror(-ret));
 	else if (hash != f->checksum)
 		ret = ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
-				     "wrong checksum of %s, got %016llx, want %016llx", f->name,
-				     (unsigned long long)hash, (unsigned long long)f->checksum);
+				     "wrong checksum of %s, got %016llx, want %016llx%s", f->name,
+				     (unsigned long long)hash, (unsigned long long)f->checksum,
+				     stale_hint(img));
 	close(fd);
 	return ret;
-}
-
-static bool is_img(const char *name)
-{
-	size_t len = strlen(name);
-
-	return len > 4 && !strcmp(name + len - 4, ".img");
 }
 
 int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err)
@@ -537,7 +560,7 @@ int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf
 	}
 	for (uint64_t i = 0; i < idx->nr_files && !ret; i++)
 		if (idx->files[i].kind == CKF_FILE_VERBATIM &&
-		    (!img_only || is_img(idx->files[i].name)))
+		    (!img_only || ckf_is_img_name(idx->files[i].name)))
 			ret = check_file(img, &idx->files[i], buf, state, err);
 out:
 	ckf_sum_free(state);

@@ -41,6 +41,7 @@ static int setup(void **state)
 	assert_non_null(e);
 	dm_tempdir(e->base);
 	e->dir = dm_mkdir(e->base, "dump", e->path, sizeof(e->path));
+	dm_inventory(e->dir);
 	*state = e;
 	return 0;
 }

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* Owner, group and mode of what is written. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "access.h"
+
+#define ACL_ACCESS "system.posix_acl_access"
+#define ACL_DEFAULT "system.posix_acl_default"
+
+#define MODE_BITS 07777u
+#define GROUP_BITS (S_IRWXG | S_ISGID)
+#define READ_WRITE 0666u
+#define ENTER 0111u
+
+bool ckf_access_has_acl(int fd)
+{
+	char path[32];
+	ssize_t n = fgetxattr(fd, ACL_ACCESS, NULL, 0);
+
+	if (n < 0 && errno == EBADF) { /* O_PATH */
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = getxattr(path, ACL_ACCESS, NULL, 0);
+	}
+	return n > 0;
+}
+
+int ckf_access_get(int fd, struct ckf_access *a)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	*a = (struct ckf_access){
+		.uid = st.st_uid,
+		.gid = st.st_gid,
+		.mode = st.st_mode & MODE_BITS,
+		.known = true,
+	};
+	if (ckf_access_has_acl(fd))
+		a->mode &= ~S_IRWXG;
+	return 0;
+}
+
+/* The group becomes another one, which may do no more than all others. */
+static uint32_t lose_group(uint32_t mode)
+{
+	return (mode & ~GROUP_BITS) | (mode & (mode & S_IRWXO) << 3);
+}
+
+void ckf_access_narrow(struct ckf_access *a, const struct ckf_access *b)
+{
+	uint32_t mode = b->mode & READ_WRITE;
+
+	if (!a->known) {
+		*a = *b;
+		a->mode = mode;
+		return;
+	}
+	if (a->gid != b->gid) {
+		a->gid = getegid();
+		a->mode = lose_group(a->mode);
+		mode = lose_group(mode);
+	}
+	if (a->uid != b->uid)
+		a->uid = geteuid();
+	a->mode &= mode;
+}
+
+void ckf_access_narrow_by_dir(struct ckf_access *a, const struct ckf_access *b)
+{
+	struct ckf_access file = *b;
+
+	file.mode = (b->mode & ENTER) * 6;
+	ckf_access_narrow(a, &file);
+}
+
+/* True for what says that this user, or this file system, cannot have other owners. */
+static bool is_refusal(int code)
+{
+	return code == EPERM || code == EINVAL || code == ENOSYS || code == EOPNOTSUPP;
+}
+
+int ckf_access_set(int fd, const struct ckf_access *a, bool *own)
+{
+	uint32_t mode = a->mode;
+
+	if (fchown(fd, a->uid, a->gid)) {
+		if (!is_refusal(errno))
+			return -errno;
+		*own = true;
+		mode &= ~(uint32_t)S_ISUID;
+		if (fchown(fd, (uid_t)-1, a->gid)) {
+			if (!is_refusal(errno))
+				return -errno;
+			mode = lose_group(mode);
+		}
+	}
+	return fchmod(fd, mode) ? -errno : 0;
+}
+
+void ckf_access_drop_acls(int dir_fd)
+{
+	/* A file system without them says so; there is nothing to take away then. */
+	(void)fremovexattr(dir_fd, ACL_DEFAULT);
+	(void)fremovexattr(dir_fd, ACL_ACCESS);
+}

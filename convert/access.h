@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who may read what is written: never more than who may read what it is made from.
+ *
+ * Only owner, group and the bits of the mode are carried over. An access control list is not: its
+ * mask stands in the place of the group's bits, so what has one gives its group nothing.
+ * Private to convert/.
+ */
+#ifndef CKF_CONVERT_ACCESS_H
+#define CKF_CONVERT_ACCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+struct ckf_access {
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t mode; /* permission, set-id and sticky bits */
+	bool known;    /* false: of nothing so far */
+};
+
+/* That of an open file or directory. 0 or -errno. */
+int ckf_access_get(int fd, struct ckf_access *a);
+
+/* True when the file has an access control list. */
+bool ckf_access_has_acl(int fd);
+
+/*
+ * Narrows a to those who may read the file of b, too: both are copied into one file. Where owners
+ * or groups differ, the file becomes the caller's, and a group gets what all others have.
+ */
+void ckf_access_narrow(struct ckf_access *a, const struct ckf_access *b);
+/* The same for a file in the directory of b: who cannot enter it cannot read the file. */
+void ckf_access_narrow_by_dir(struct ckf_access *a, const struct ckf_access *b);
+
+/*
+ * Sets owner, group and mode. Where the caller may not set the owner or the group, the file stays
+ * the caller's with a narrower mode, and *own becomes true. 0 or -errno.
+ */
+int ckf_access_set(int fd, const struct ckf_access *a, bool *own);
+
+/* Takes away the lists that a new directory has from the one above, for all that will be in it. */
+void ckf_access_drop_acls(int dir_fd);
+
+#endif
