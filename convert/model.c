@@ -121,7 +121,7 @@ double ckf_model_restore_s(const struct ckf_restore_work *w, uint64_t bytes_per_
 	double read_s = (double)w->read_bytes / (double)bytes_per_s;
 	double core_s = 0;
 
-	/* Zeros are not filled: fresh memory is zero. */
+	/* Zeros are made while reads are in flight, so they are not counted. */
 	for (uint32_t c = CKF_CODEC_RAW; c < CKF_CODEC_END; c++)
 		core_s += (double)w->decoded_bytes[c] *
 			  (1 / (double)v->decode[c] + 1 / (double)v->fill);
