@@ -30,8 +30,20 @@ uint64_t ckf_room_self(int proc_fd);
 /* The memory that all tasks of an image together need, their page tables included. */
 uint64_t ckf_room_needed(const struct ckf_image *img);
 
-/* What the workers take for themselves when all targets are filled at once: each has one, and they
- * have so many more together. */
-uint64_t ckf_room_for_workers(const struct ckf_image *img, unsigned int threads);
+/* What the fills of an image may take, all of its tasks together. */
+struct ckf_budget {
+	unsigned int workers; /* at least 1; a task that finds none left fills by itself */
+	bool frugal;	      /* memory is short: CKF_FILL_FRUGAL */
+	uint64_t want_bytes;  /* of room, for all workers that have something to do */
+};
+
+/*
+ * All workers where there is room for those that have something to do, else as many as there is
+ * room for, and a frugal fill where there is room for none. room_bytes: of ckf_room_self() or
+ * ckf_room_of_dir(), before the first fill. asked: workers that the user wants, or 0: by the CPUs,
+ * of which there are cpus. taken_bytes: what the caller itself takes beside the tasks' memory.
+ */
+struct ckf_budget ckf_room_budget(const struct ckf_image *img, uint64_t room_bytes,
+				  uint64_t taken_bytes, unsigned int asked, unsigned int cpus);
 
 #endif

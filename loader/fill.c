@@ -18,14 +18,13 @@
 #include "io_util.h"
 #include "worker.h"
 
-#define MIN_BYTES_PER_WORKER (16ull << 20) /* below, starting a thread costs more than it gains */
 #define MAX_WORKERS 64
 #define STACK_BYTES (256u << 10)
 #define GONE_TIMEOUT_MS 10000
 
 unsigned int ckf_fill_default_threads(uint64_t fill_bytes)
 {
-	uint64_t by_size = fill_bytes / MIN_BYTES_PER_WORKER;
+	uint64_t by_size = fill_bytes / FILL_WORKER_BYTES;
 	unsigned int cpus = 1;
 	cpu_set_t set;
 

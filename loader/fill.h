@@ -31,6 +31,9 @@
 #define FILL_SMALL_BYTES (128u << 10)
 #define FILL_COPY_IOVS 512 /* copies that go into one system call */
 
+/* Below, starting a thread costs more than it gains. */
+#define FILL_WORKER_BYTES (16ull << 20)
+
 struct fill_piece {
 	char *dst; /* NULL: only check the chunk */
 	uint32_t chunk;

@@ -25,12 +25,13 @@
 /* The names of the same files in the two versions. */
 static const struct names {
 	const char *limit;
+	const char *high; /* above it processes are slowed down until memory is reclaimed */
 	const char *usage;
 	const char *inactive; /* lines of memory.stat */
 	const char *active;
 } versions[] = {
-	{ "memory.max", "memory.current", "inactive_file ", "active_file " },
-	{ "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ",
+	{ "memory.max", "memory.high", "memory.current", "inactive_file ", "active_file " },
+	{ "memory.limit_in_bytes", NULL, "memory.usage_in_bytes", "total_inactive_file ",
 	  "total_active_file " },
 };
 
@@ -88,11 +89,15 @@ static uint64_t stat_value(const char *text, const char *key)
 /* Of one cgroup, without those above it. */
 static uint64_t room_here(int dir_fd, const struct names *n)
 {
-	uint64_t limit, usage, cache;
+	uint64_t limit = CKF_ROOM_UNLIMITED, high = CKF_ROOM_UNLIMITED, usage, cache;
+	bool limited = read_number(dir_fd, n->limit, &limit);
 	char *stat;
 
-	if (!read_number(dir_fd, n->limit, &limit) || !read_number(dir_fd, n->usage, &usage))
+	if (n->high)
+		limited |= read_number(dir_fd, n->high, &high);
+	if (!limited || !read_number(dir_fd, n->usage, &usage))
 		return CKF_ROOM_UNLIMITED;
+	limit = high < limit ? high : limit;
 	stat = read_text(dir_fd, "memory.stat");
 	cache = stat_value(stat, n->inactive) + stat_value(stat, n->active);
 	free(stat);
@@ -250,15 +255,55 @@ static uint64_t worker_bytes(const struct ckf_image *img)
 	       ckf_pages_to_bytes(img->idx->max_chunk_pages) + 2 * CKF_HUGE_BYTES;
 }
 
-uint64_t ckf_room_for_workers(const struct ckf_image *img, unsigned int threads)
+/* Workers that have something to do beside the first one of each target. */
+static uint64_t useful_more(const struct ckf_image *img, bool asked)
 {
-	const uint64_t each = worker_bytes(img);
-	uint64_t bytes = threads * each;
+	uint64_t sum = 0;
 
 	for (uint64_t t = 0; t < img->idx->nr_targets; t++) {
-		uint64_t own = ckf_pages_to_bytes(img->idx->targets[t].nr_pages);
+		const struct ckf_target *target = &img->idx->targets[t];
+		uint64_t n = asked ? target->nr_lanes
+				   : ckf_pages_to_bytes(target->nr_pages) / FILL_WORKER_BYTES;
 
-		bytes += own < each ? own : each;
+		if (n > target->nr_lanes)
+			n = target->nr_lanes;
+		if (n && target->kind != CKF_TARGET_DEVICE)
+			sum += n - 1;
+	}
+	return sum;
+}
+
+/* The one worker that each target has, even where all are filled at the same time. */
+static uint64_t first_workers_bytes(const struct ckf_image *img, uint64_t each)
+{
+	uint64_t bytes = 0;
+
+	for (uint64_t t = 0; t < img->idx->nr_targets; t++) {
+		const struct ckf_target *target = &img->idx->targets[t];
+		uint64_t own = ckf_pages_to_bytes(target->nr_pages);
+
+		if (target->kind != CKF_TARGET_DEVICE)
+			bytes += own < each ? own : each;
 	}
 	return bytes;
+}
+
+struct ckf_budget ckf_room_budget(const struct ckf_image *img, uint64_t room_bytes,
+				  uint64_t taken_bytes, unsigned int asked, unsigned int cpus)
+{
+	const uint64_t each = worker_bytes(img);
+	const uint64_t least = taken_bytes + ckf_room_needed(img) + first_workers_bytes(img, each);
+	struct ckf_budget b = { .workers = asked ? asked : cpus };
+	uint64_t more = useful_more(img, asked);
+
+	if (!b.workers)
+		b.workers = 1;
+	if (more > b.workers - 1)
+		more = b.workers - 1;
+	b.want_bytes = least + more * each;
+	if (room_bytes >= b.want_bytes)
+		return b;
+	b.frugal = room_bytes < least;
+	b.workers = b.frugal ? 1 : 1 + (unsigned int)((room_bytes - least) / each);
+	return b;
 }

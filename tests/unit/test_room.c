@@ -128,6 +128,132 @@ static void test_page_cache(void **state)
 	assert_true(room_of("pc") == CKF_ROOM_UNLIMITED);
 }
 
+/* Above memory.high processes are slowed down: the lower of the two counts. */
+static void test_high(void **state)
+{
+	(void)state;
+	make_dir("hi");
+	put("hi/memory.max", "max\n");
+	put("hi/memory.high", "8000\n");
+	put("hi/memory.current", "5000\n");
+	assert_true(room_of("hi") == 3000);
+	put("hi/memory.max", "7000\n");
+	assert_true(room_of("hi") == 2000);
+	put("hi/memory.high", "max\n");
+	assert_true(room_of("hi") == 2000);
+	put("hi/memory.high", "4000\n");
+	assert_true(room_of("hi") == 0);
+	/* The soft limit of version 1 holds only where the machine is short of memory. */
+	make_dir("soft");
+	put("soft/memory.soft_limit_in_bytes", "1000\n");
+	put("soft/memory.limit_in_bytes", "9000\n");
+	put("soft/memory.usage_in_bytes", "5000\n");
+	assert_true(room_of("soft") == 4000);
+}
+
+#define MIB ((uint64_t)1 << 20)
+#define FAR (1024 * 1024 * MIB)
+#define TAKEN (4 * MIB)
+
+/* An image of tasks of so many MiB each, with a lane of the plan for every 4 MiB. */
+static void make_sizes(struct ckf_image *img, struct ckf_index *idx, const unsigned int *mib,
+		       unsigned int nr)
+{
+	memset(idx, 0, sizeof(*idx));
+	idx->nr_targets = nr;
+	idx->max_chunk_pages = 128;
+	idx->targets = calloc(nr, sizeof(*idx->targets));
+	idx->ops = calloc(nr, sizeof(*idx->ops));
+	idx->chunks = calloc(1, sizeof(*idx->chunks));
+	assert_true(idx->targets && idx->ops && idx->chunks);
+	for (unsigned int i = 0; i < nr; i++) {
+		struct ckf_target *t = &idx->targets[i];
+
+		t->kind = CKF_TARGET_TASK;
+		t->id = i + 1;
+		t->nr_pages = mib[i] * MIB / CKF_PAGE_BYTES;
+		t->nr_lanes = mib[i] > 4 ? mib[i] / 4 : 1;
+	}
+	img->idx = idx;
+}
+
+static void free_sizes(struct ckf_index *idx)
+{
+	free(idx->targets);
+	free(idx->ops);
+	free(idx->chunks);
+}
+
+/* The least room with which the budget is no smaller than with any. */
+static uint64_t enough(const struct ckf_image *img, unsigned int asked, unsigned int cpus)
+{
+	struct ckf_budget b = ckf_room_budget(img, FAR, TAKEN, asked, cpus);
+
+	assert_false(b.frugal);
+	assert_int_equal(b.workers, asked ? asked : cpus);
+	b = ckf_room_budget(img, b.want_bytes, TAKEN, asked, cpus);
+	assert_false(b.frugal);
+	assert_int_equal(b.workers, asked ? asked : cpus);
+	return b.want_bytes;
+}
+
+/* Of the tasks' own memory make_sizes() says nothing, so all of it is what the workers take. */
+static void test_budget_sizes(void **state)
+{
+	static const unsigned int one[] = { 310 }, small[] = { 5 }, none[] = { 0 };
+	static const unsigned int cpus[] = { 1, 2, 16, 64 };
+	struct ckf_image img = { 0 };
+	struct ckf_index idx;
+	struct ckf_budget b;
+
+	(void)state;
+	make_sizes(&img, &idx, one, 1);
+	/* 310 MiB are worth 19 workers: no more are reckoned with on any number of CPUs. */
+	assert_true(enough(&img, 0, 64) == enough(&img, 0, 19));
+	assert_in_range(enough(&img, 0, 64), 19 * 8 * MIB, 19 * 16 * MIB);
+	for (unsigned int i = 0; i + 1 < 3; i++)
+		assert_true(enough(&img, 0, cpus[i]) < enough(&img, 0, cpus[i + 1]));
+	/* Those that were asked for are as many as there are lanes. */
+	assert_true(enough(&img, 4, 64) == enough(&img, 0, 4));
+	assert_true(enough(&img, 1000, 1) == enough(&img, 77, 1));
+	for (unsigned int i = 0; i < 4; i++) {
+		/* A byte less, and there is a worker less. */
+		b = ckf_room_budget(&img, enough(&img, 0, cpus[i]) - 1, TAKEN, 0, cpus[i]);
+		assert_int_equal(b.workers, cpus[i] < 19 ? (cpus[i] > 1 ? cpus[i] - 1 : 1) : 18);
+		assert_int_equal(b.frugal, cpus[i] == 1);
+		b = ckf_room_budget(&img, enough(&img, 0, 1), TAKEN, 0, cpus[i]);
+		assert_int_equal(b.workers, 1);
+		assert_false(b.frugal);
+		b = ckf_room_budget(&img, TAKEN, TAKEN, 0, cpus[i]);
+		assert_int_equal(b.workers, 1);
+		assert_true(b.frugal);
+	}
+	free_sizes(&idx);
+	make_sizes(&img, &idx, small, 1);
+	assert_true(enough(&img, 0, 64) == TAKEN + 5 * MIB);
+	free_sizes(&idx);
+	make_sizes(&img, &idx, none, 1);
+	assert_true(enough(&img, 0, 64) == TAKEN);
+	free_sizes(&idx);
+}
+
+/* Each task has one worker, small ones a small one; the others are shared. */
+static void test_budget_tree(void **state)
+{
+	static const unsigned int tree[] = { 1, 1, 1, 64, 1, 1 };
+	struct ckf_image img = { 0 };
+	struct ckf_index idx;
+	uint64_t first, each;
+
+	(void)state;
+	make_sizes(&img, &idx, tree, 6);
+	first = enough(&img, 0, 1);
+	each = enough(&img, 0, 2) - first;
+	assert_true(first == TAKEN + 5 * MIB + each);
+	assert_true(enough(&img, 0, 64) == first + 3 * each);
+	free_sizes(&idx);
+}
+
 static void expect_path(const char *text, int ret, const char *want, bool want_unified)
 {
 	bool unified = false;
@@ -204,9 +330,10 @@ static void test_self(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_version_2),  cmocka_unit_test(test_version_1),
-		cmocka_unit_test(test_page_cache), cmocka_unit_test(test_path),
-		cmocka_unit_test(test_self),
+		cmocka_unit_test(test_version_2),    cmocka_unit_test(test_version_1),
+		cmocka_unit_test(test_page_cache),   cmocka_unit_test(test_path),
+		cmocka_unit_test(test_self),	     cmocka_unit_test(test_high),
+		cmocka_unit_test(test_budget_sizes), cmocka_unit_test(test_budget_tree),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -70,7 +70,8 @@ struct fast_shared {
 	atomic_uint direct;
 	atomic_uint busy;	   /* workers that run now, in all tasks */
 	atomic_bool judged;	   /* the cgroup of the tasks was looked at */
-	atomic_bool frugal;	   /* memory is short */
+	atomic_uint budget;	   /* workers for all tasks together; lowered where memory is short */
+	atomic_bool frugal;	   /* memory is short for a single worker */
 };
 
 static struct ckf_image *img;
@@ -144,15 +145,21 @@ static bool huge_pages_off(void)
 	return strstr(buf, "[never]") != NULL;
 }
 
-/* Near the limit of a memory cgroup the fills do with little. All tasks may be filled at the same time. */
+/* Near the limit of a memory cgroup the fills have fewer workers, or do with little. */
 static void judge_room(uint64_t room)
 {
-	uint64_t need = ROOM_FOR_CRIU + ckf_room_needed(img) +
-			ckf_room_for_workers(img, ckf_fill_default_threads(UINT64_MAX));
+	struct ckf_budget b;
+	cpu_set_t set;
+	int cpus = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
 
-	if (room >= need || atomic_exchange(&shared->frugal, true))
-		return;
-	pr_info("Memory is short: there is room for %" PRIu64 " bytes, wanted are %" PRIu64 "\n", room, need);
+	b = ckf_room_budget(img, room, ROOM_FOR_CRIU, opts.fast_threads, cpus);
+	if (!shared->budget || b.workers < shared->budget)
+		shared->budget = b.workers;
+	if (room < b.want_bytes)
+		pr_info("%s: there is room for %" PRIu64 " bytes, wanted are %" PRIu64 "; %u workers\n",
+			b.frugal ? "Memory is short" : "Memory is scarce", room, b.want_bytes, b.workers);
+	if (b.frugal)
+		shared->frugal = true;
 }
 
 /*
@@ -384,19 +391,14 @@ static void account(const struct ckf_fill_stats *s, unsigned long long start)
 }
 
 /*
- * All tasks of the tree share one budget of workers: --fast-threads, or as many as there are CPUs. A task
- * takes what is left of it, and at least one, which is itself.
+ * All tasks of the tree share one budget of workers: see judge_room(). A task takes what is left of it, and at
+ * least one, which is itself.
  */
 static unsigned int take_workers(const struct ckf_target *t)
 {
-	unsigned int budget = opts.fast_threads, want, busy;
-	cpu_set_t set;
+	unsigned int budget = atomic_load(&shared->budget), want, busy;
 
-	want = ckf_fill_default_threads(t->nr_pages * PAGE_SIZE);
-	if (budget)
-		want = budget;
-	else if (!sched_getaffinity(0, sizeof(set), &set))
-		budget = CPU_COUNT(&set);
+	want = opts.fast_threads ?: ckf_fill_default_threads(t->nr_pages * PAGE_SIZE);
 	busy = atomic_load(&shared->busy);
 	if (busy + want > budget)
 		want = busy < budget ? budget - busy : 1;
