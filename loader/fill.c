@@ -73,8 +73,6 @@ size_t fill_slot_bytes(const struct ckf_image *img)
 static int job_init(struct fill_job *job, const struct ckf_image *img, const struct ckf_dest *dests,
 		    size_t nr_dests, struct ckf_error *err)
 {
-	int ret = 0;
-
 	job->small = ckf_pages_to_bytes(job->target->nr_pages) <= FILL_SMALL_BYTES;
 	job->slot_bytes = slot_bytes(img, job->small ? FILL_SMALL_BYTES : FILL_REQUEST_BYTES);
 	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : img->dir_fd;
@@ -87,11 +85,9 @@ static int job_init(struct fill_job *job, const struct ckf_image *img, const str
 	for (size_t i = 0; i < nr_dests; i++)
 		job->dests[i].d = dests[i];
 	job->nr_dests = nr_dests;
-	if (!job->small)
-		ret = ckf_packs_choose(img, job->dir_fd, job->opts->flags, &job->packs_io, err);
-	if (!ret)
-		ret = fill_huge_init(job, err);
-	return ret;
+	if (job->small)
+		return 0;
+	return ckf_packs_choose(img, job->dir_fd, job->opts->flags, &job->packs_io, err);
 }
 
 static void *worker_main(void *arg)
@@ -240,6 +236,7 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 		n = t->nr_lanes;
 	if (opts->flags & CKF_FILL_FRUGAL || job.small)
 		n = 1;
+	fill_huge_init(&job, n);
 	ret = run_workers(&job, n, err);
 	if (job.ret)
 		ret = ckf_error_set(err, job.ret, "%s", job.err.msg);

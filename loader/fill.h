@@ -16,6 +16,7 @@
 
 #include "../format/ckf_codec.h"
 #include "madvise.h"
+#include "pace.h"
 #include "packs.h"
 
 /* What one read brings at most, unless one chunk is larger. */
@@ -34,6 +35,9 @@
 /* Below, starting a thread costs more than it gains. */
 #define FILL_WORKER_BYTES (16ull << 20)
 
+struct uffdio_range;
+struct fill_scratch;
+
 struct fill_piece {
 	char *dst; /* NULL: only check the chunk */
 	uint32_t chunk;
@@ -45,15 +49,17 @@ struct fill_piece {
 
 /* The read went straight to the destinations. Set on all pieces of a chunk or on none. */
 #define FILL_IN_PLACE (1u << 31)
-/* Leads to a segment of huge.c: to its scratch memory, or to huge pages that are in place. */
+/* Part of a segment of huge.c, which is told when it is there. */
 #define FILL_SEG (1u << 30)
 /* Registered with the userfaultfd: only fill_huge_copy() may write to it. */
 #define FILL_REGISTERED (1u << 29)
+/* Leads to a huge page that is there: to scratch memory, or in place. */
+#define FILL_HUGE (1u << 28)
 
 /* A dest of the caller, or a part of it. */
 struct fill_dest {
 	struct ckf_dest d; /* with FILL_ bits in its flags */
-	uint32_t seg;
+	uint32_t seg;	   /* with FILL_SEG: the first one; they follow each other */
 };
 
 struct fill_request {
@@ -78,23 +84,24 @@ struct fill_lane {
 };
 
 /*
- * Part of a target that gets huge pages. Either it is filled in scratch memory, and moved to dst by
- * whoever fills the last of it; or whoever comes first makes huge pages in place, and scratch is
- * dst.
+ * 2 MiB of a target that the plan fills all over. Either they are filled in scratch memory, and
+ * moved to dst by whoever fills the last of it; or whoever comes first makes a huge page in place,
+ * and at is dst; or they are small pages after all.
  */
 struct fill_huge_seg {
-	uint64_t start; /* in the target */
-	uint64_t bytes;
-	atomic_uint_fast64_t left_bytes; /* not filled yet */
 	char *dst;
-	char *scratch;
-	pthread_mutex_t lock; /* for state */
-	enum fill_huge_state {
+	char *at;			 /* with READY: where to fill */
+	atomic_uint_fast32_t left_bytes; /* not filled yet */
+	uint8_t prot;
+	atomic_bool zeros; /* pages of zeros, which nobody writes, are part of it */
+	_Atomic enum fill_huge_state {
 		FILL_HUGE_NEW,
 		FILL_HUGE_READY,
-		FILL_HUGE_REFUSED
+		FILL_HUGE_SMALL
 	} state;
 };
+
+#define FILL_HUGE_LOCKS 64
 
 struct fill_huge {
 	int uffd;
@@ -102,12 +109,10 @@ struct fill_huge {
 	size_t nr_full;
 	struct fill_huge_seg *segs;
 	size_t nr_segs;
-	struct fill_huge_map { /* one for each dest that is registered */
-		char *map;     /* scratch memory, as mmap() gave it; NULL without segments */
-		uint64_t map_bytes;
-		char *dst;
-		uint64_t dst_bytes;
-	} * maps;
+	pthread_mutex_t locks[FILL_HUGE_LOCKS]; /* of segments, by number: to leave NEW */
+	struct fill_scratch *scratch;
+	struct fill_pace pace;
+	struct uffdio_range *maps; /* of dests that are registered */
 	size_t nr_maps;
 };
 
@@ -149,7 +154,7 @@ static inline bool fill_is_frugal(const struct fill_job *job)
 static inline bool fill_may_touch(const struct fill_job *job, const struct ckf_chunk *c,
 				  uint32_t flags)
 {
-	if (flags & FILL_SEG)
+	if (flags & FILL_HUGE)
 		return true;
 	return fill_is_frugal(job) && ckf_pages_to_bytes(c->nr_pages) > FILL_FRUGAL_BYTES &&
 	       !(flags & (CKF_DEST_SKIP | CKF_DEST_SHARED));
@@ -186,21 +191,27 @@ bool fill_lane_next(struct fill_job *job, struct fill_lane *lane, struct fill_re
 /* huge.c */
 
 /*
- * Finds the segments, maps scratch memory for them, and replaces job->dests by one that leads
- * there. Without the kernel's help, or without segments, it leaves everything as it is.
+ * Finds the segments, and replaces job->dests by one that leads there. Without the kernel's help,
+ * without memory, or without segments, it leaves everything as it is.
  */
-int fill_huge_init(struct fill_job *job, struct ckf_error *err);
+void fill_huge_init(struct fill_job *job, unsigned int workers);
 /*
- * Before anything is written to a segment. False when it gets no huge pages after all: its memory
- * then is like any other. Any number of threads at once.
+ * Before anything is written to a segment: where its huge page is, or NULL when it is in small
+ * pages, written to in place. Any number of threads at once.
  */
-bool fill_huge_ready(struct fill_huge *h, uint32_t seg);
-/* Tells that bytes of a segment are filled; moves it when it is full. Any number of threads at
- * once. */
+char *fill_huge_ready(struct fill_huge *h, uint32_t seg);
+/*
+ * Tells that bytes of a segment are filled, or are zeros that need no write; when it is full, what
+ * it lacks is made, and it is moved. Any number of threads at once.
+ */
 int fill_huge_done(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf_fill_stats *stats,
 		   struct ckf_error *err);
+int fill_huge_zero(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf_fill_stats *stats,
+		   struct ckf_error *err);
 /* Copies to fresh memory of a FILL_REGISTERED dest. 0 or -errno. */
-int fill_huge_copy(const struct fill_huge *h, char *dst, const char *src, uint64_t bytes);
+int fill_huge_copy(struct fill_huge *h, char *dst, const char *src, uint64_t bytes);
+/* The pages of such memory that are not there yet. Those that cannot be made read as zeros, too. */
+void fill_huge_zeros(const struct fill_huge *h, char *dst, uint64_t bytes);
 void fill_huge_fini(struct fill_huge *h);
 
 #endif

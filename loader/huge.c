@@ -2,9 +2,10 @@
 /*
  * Huge pages without a trace.
  *
- * Where the plan fills a whole aligned 2 MiB range, the pages are first filled in scratch memory
- * that has MADV_HUGEPAGE, and then moved to their place with UFFDIO_MOVE (Linux 6.8 and later): a
- * page table operation. The mapping that they end in never had its own flags changed.
+ * Where the plan fills a whole aligned 2 MiB range, a segment, its pages are first filled in
+ * scratch memory that has MADV_HUGEPAGE, and then moved to their place with UFFDIO_MOVE (Linux 6.8
+ * and later): a page table operation. The mapping that they end in never had its own flags changed.
+ * A piece of scratch memory is used for one segment after the other: see scratch.c.
  *
  * Source and destination lie at the same place modulo 2 MiB, or the kernel would split the pages.
  *
@@ -16,7 +17,9 @@
  * that changes no flags either. Of shared memory the plan has no huge ranges; those that are filled
  * all over are found here.
  *
- * Zeros are not written: what is not there yet of a segment that is full is populated at the end.
+ * Huge pages are a gain and never a must. Whether a segment gets one is decided when its first byte
+ * arrives: small pages may cost less (pace.c), there may be no scratch memory left, or the kernel
+ * refuses. Zeros are not written: what a segment lacks when all else is in place is made then.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +33,7 @@
 
 #include "fill.h"
 #include "madvise.h"
+#include "scratch.h"
 
 /* From the kernel's uapi; older headers lack them. */
 #ifndef UFFD_USER_MODE_ONLY
@@ -49,9 +53,10 @@ struct uffdio_move {
 #endif
 
 #define HUGE_PAGES (CKF_HUGE_BYTES / CKF_PAGE_BYTES)
-#define SEG_MAX_BYTES (16ull << 20) /* small, so that moving starts early */
-#define BUSY_TRIES 100		    /* a page may stay pinned for a moment after a direct read */
+#define BUSY_TRIES 100 /* a page may stay pinned for a moment after a direct read */
 #define COLLAPSE_TRIES 3
+#define ZEROS_BYTES (64u << 10) /* of zeros, to copy from */
+#define COPIES_PER_SAMPLE 4	/* one of them is timed: asking for the time costs, too */
 
 static int open_uffd(void)
 {
@@ -143,129 +148,157 @@ static bool is_large(const struct ckf_dest *d)
 	return d->flags & CKF_DEST_HUGE && d->end - d->start >= CKF_HUGE_BYTES;
 }
 
-static int add_seg(struct fill_huge *h, uint64_t start, uint64_t bytes, char *dst)
-{
-	struct fill_huge_seg *segs;
+/* What fill_huge_init() makes of the dests; it takes the place of job->dests. */
+struct cutter {
+	struct fill_job *job;
+	struct fill_dest *out;
+	size_t nr;
+	size_t max;
+	size_t max_segs;
+};
 
-	segs = realloc(h->segs, (h->nr_segs + 1) * sizeof(*segs));
-	if (!segs)
-		return -ENOMEM;
-	h->segs = segs;
-	segs[h->nr_segs].start = start;
-	segs[h->nr_segs].bytes = bytes;
-	segs[h->nr_segs].dst = dst;
-	segs[h->nr_segs].scratch = dst;
-	segs[h->nr_segs].state = FILL_HUGE_NEW;
-	atomic_init(&segs[h->nr_segs++].left_bytes, bytes);
+static int add_dest(struct cutter *c, const struct ckf_dest *d, uint64_t start, uint64_t end)
+{
+	struct fill_dest *out;
+
+	if (start >= end)
+		return 0;
+	if (c->nr == c->max) {
+		c->max = c->max ? c->max * 2 : c->job->nr_dests + 16;
+		out = realloc(c->out, c->max * sizeof(*out));
+		if (!out)
+			return -ENOMEM;
+		c->out = out;
+	}
+	out = &c->out[c->nr++];
+	*out = (struct fill_dest){ .d = *d };
+	out->d.start = start;
+	out->d.end = end;
+	if (d->addr)
+		out->d.addr = d->addr + (start - d->start);
 	return 0;
 }
 
-/* The parts of the ranges from *r on that lie in d. */
-static int collect_dest(struct fill_huge *h, const struct ckf_dest *d, const struct ckf_huge **r,
-			const struct ckf_huge *end)
+/* Segments for [start, end) of a dest, and a dest that leads there. */
+static int add_segs(struct cutter *c, const struct ckf_dest *d, uint64_t start, uint64_t end)
 {
-	const uint64_t mask = CKF_HUGE_BYTES - 1;
-	/* Where they are made in place, one at a time: see make_ready() in lane.c. */
-	const uint64_t max = h->uffd >= 0 ? SEG_MAX_BYTES : CKF_HUGE_BYTES;
-	uint64_t a, b, range_end, bytes;
-	int ret;
+	const size_t nr = (size_t)((end - start) / CKF_HUGE_BYTES);
+	struct fill_huge *h = &c->job->huge;
+	struct fill_huge_seg *s;
+	int ret = add_dest(c, d, start, end);
 
-	for (; *r < end; (*r)++) {
-		a = (*r)->addr;
-		range_end = a + (uint64_t)(*r)->nr_huge * CKF_HUGE_BYTES;
-		if (a >= d->end)
-			return 0;
-		b = range_end < d->end ? range_end : d->end & ~mask;
-		if (a < d->start)
-			a = (d->start + mask) & ~mask;
-		if (d->flags & CKF_DEST_HUGE && (((uintptr_t)d->addr ^ d->start) & mask) == 0) {
-			for (; a < b; a += bytes) {
-				bytes = b - a < max ? b - a : max;
-				ret = add_seg(h, a, bytes, d->addr + (a - d->start));
-				if (ret)
-					return ret;
-			}
-		}
-		if (range_end > d->end) /* goes on in the next dest */
-			return 0;
+	if (ret)
+		return ret;
+	if (h->nr_segs + nr > c->max_segs) {
+		c->max_segs = (h->nr_segs + nr) * 2;
+		s = realloc(h->segs, c->max_segs * sizeof(*s));
+		if (!s)
+			return -ENOMEM;
+		h->segs = s;
+	}
+	c->out[c->nr - 1].seg = (uint32_t)h->nr_segs;
+	c->out[c->nr - 1].d.flags |= FILL_SEG;
+	for (size_t i = 0; i < nr; i++) {
+		s = &h->segs[h->nr_segs++];
+		s->dst = c->out[c->nr - 1].d.addr + i * CKF_HUGE_BYTES;
+		s->at = NULL;
+		s->prot = (uint8_t)d->prot;
+		atomic_init(&s->state, FILL_HUGE_NEW);
+		atomic_init(&s->zeros, false);
+		atomic_init(&s->left_bytes, CKF_HUGE_BYTES);
 	}
 	return 0;
 }
 
+/* The next part of d that lies in the ranges from *r on, in whole huge pages; false: there is none.
+ * A range that goes on behind d stays the first one. */
+static bool next_part(const struct ckf_dest *d, const struct ckf_huge **r,
+		      const struct ckf_huge *end, uint64_t *a, uint64_t *b)
+{
+	const uint64_t mask = CKF_HUGE_BYTES - 1, from = *b;
+
+	for (; *r < end && (*r)->addr < d->end; (*r)++) {
+		const uint64_t range_end = (*r)->addr + (uint64_t)(*r)->nr_huge * CKF_HUGE_BYTES;
+
+		*a = (*r)->addr < from ? (from + mask) & ~mask : (*r)->addr;
+		*b = range_end < d->end ? range_end : d->end & ~mask;
+		if (*a < *b)
+			return true;
+		if (range_end > d->end)
+			return false;
+	}
+	return false;
+}
+
+static int cut_dest(struct cutter *c, const struct ckf_dest *d, const struct ckf_huge **r,
+		    const struct ckf_huge *end)
+{
+	uint64_t at = d->start, a = 0, b = d->start;
+	int ret = 0;
+
+	while (!ret && next_part(d, r, end, &a, &b)) {
+		ret = add_dest(c, d, at, a);
+		if (!ret)
+			ret = add_segs(c, d, a, b);
+		at = b;
+	}
+	return ret ? ret : add_dest(c, d, at, d->end);
+}
+
+/* Only past the ranges. */
+static void skip_dest(const struct ckf_dest *d, const struct ckf_huge **r,
+		      const struct ckf_huge *end)
+{
+	while (*r < end && (*r)->addr + (uint64_t)(*r)->nr_huge * CKF_HUGE_BYTES <= d->end)
+		(*r)++;
+}
+
 /* All of a dest, since a part would split the mapping. */
-static int register_dest(struct fill_huge *h, struct ckf_dest *d)
+static bool register_dest(struct fill_huge *h, const struct ckf_dest *d)
 {
 	struct uffdio_register reg = {
 		.range = { (uintptr_t)d->addr, d->end - d->start },
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
-	struct fill_huge_map *maps;
+	struct uffdio_range *maps = realloc(h->maps, (h->nr_maps + 1) * sizeof(*maps));
 
-	maps = realloc(h->maps, (h->nr_maps + 1) * sizeof(*maps));
 	if (!maps)
-		return -ENOMEM;
+		return false;
 	h->maps = maps;
 	if (ioctl(h->uffd, UFFDIO_REGISTER, &reg))
-		return -errno;
-	maps[h->nr_maps++] = (struct fill_huge_map){ .dst = d->addr,
-						     .dst_bytes = d->end - d->start };
-	d->flags |= FILL_REGISTERED;
-	return 0;
+		return false;
+	maps[h->nr_maps++] = reg.range;
+	return true;
 }
 
-/* Scratch memory for segs[first..]: all of one dest, the one registered last, with its protection,
- * as UFFDIO_MOVE wants. */
-static int map_scratch(struct fill_huge *h, size_t first, const struct ckf_dest *d)
+static int cut_dests(struct cutter *c, const struct ckf_huge *r, const struct ckf_huge *end)
 {
-	struct fill_huge_map *m = &h->maps[h->nr_maps - 1];
-	uint64_t bytes = 0;
-	char *map, *p;
+	struct fill_huge *h = &c->job->huge;
+	int ret = 0;
 
-	for (size_t i = first; i < h->nr_segs; i++)
-		bytes += h->segs[i].bytes;
-	map = mmap(NULL, bytes + CKF_HUGE_BYTES, (int)d->prot,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (map == MAP_FAILED)
-		return -errno;
-	m->map = map;
-	m->map_bytes = bytes + CKF_HUGE_BYTES;
-	p = (char *)ckf_align_up((uintptr_t)map, CKF_HUGE_BYTES);
-	/* Refused where the kernel has no huge pages: then small pages are moved, no harm. */
-	(void)madvise(p, bytes, MADV_HUGEPAGE);
-	for (size_t i = first; i < h->nr_segs; i++) {
-		h->segs[i].scratch = p;
-		h->segs[i].state = FILL_HUGE_READY;
-		p += h->segs[i].bytes;
-	}
-	return 0;
-}
+	for (size_t i = 0; i < c->job->nr_dests && !ret; i++) {
+		struct ckf_dest d = c->job->dests[i].d;
+		bool fits = is_large(&d) && !(((uintptr_t)d.addr ^ d.start) & (CKF_HUGE_BYTES - 1));
 
-static int collect_dests(struct fill_job *job, const struct ckf_huge *r, const struct ckf_huge *end)
-{
-	struct fill_huge *h = &job->huge;
-	size_t first;
-	int ret;
-
-	for (size_t i = 0; i < job->nr_dests; i++) {
-		struct ckf_dest *d = &job->dests[i].d;
-
-		first = h->nr_segs;
-		ret = collect_dest(h, d, &r, end);
-		if (!ret && h->uffd >= 0 && h->nr_segs > first) {
-			ret = register_dest(h, d);
-			if (!ret)
-				ret = map_scratch(h, first, d);
-		} else if (!ret && h->uffd >= 0 && is_large(d)) {
-			(void)register_dest(h, d); /* or else without */
+		if (h->uffd >= 0 && is_large(&d)) {
+			if (register_dest(h, &d))
+				d.flags |= FILL_REGISTERED;
+			else
+				fits = false; /* nothing can be moved there */
 		}
-		if (ret)
-			return ret;
+		if (fits) {
+			ret = cut_dest(c, &d, &r, end);
+		} else {
+			skip_dest(&d, &r, end);
+			ret = add_dest(c, &d, d.start, d.end);
+		}
 	}
-	return 0;
+	return ret;
 }
 
-static int collect(struct fill_job *job)
+static int cut(struct cutter *c)
 {
+	struct fill_job *job = c->job;
 	const struct ckf_index *idx = job->img->idx;
 	struct fill_huge *h = &job->huge;
 	const struct ckf_huge *r, *end;
@@ -278,50 +311,7 @@ static int collect(struct fill_job *job)
 	} else {
 		find_ranges(idx, (uint32_t)(job->target - idx->targets), &r, &end);
 	}
-	if (!ret)
-		ret = collect_dests(job, r, end);
-	for (size_t i = 0; i < h->nr_segs; i++)
-		pthread_mutex_init(&h->segs[i].lock, NULL);
-	return ret;
-}
-
-/* job->dests with every segment as a dest of its own that leads to the scratch memory. */
-static int redirect(struct fill_job *job)
-{
-	const struct fill_huge *h = &job->huge;
-	struct fill_dest *out;
-	size_t n = 0;
-	uint32_t s = 0;
-
-	out = calloc(job->nr_dests + 2 * h->nr_segs, sizeof(*out));
-	if (!out)
-		return -ENOMEM;
-	for (size_t i = 0; i < job->nr_dests; i++) {
-		struct ckf_dest d = job->dests[i].d;
-
-		for (; s < h->nr_segs && h->segs[s].start < d.end; s++) {
-			const struct fill_huge_seg *seg = &h->segs[s];
-
-			if (seg->start > d.start) {
-				out[n].d = d;
-				out[n++].d.end = seg->start;
-			}
-			out[n].seg = s;
-			out[n].d = d;
-			out[n].d.start = seg->start;
-			out[n].d.end = seg->start + seg->bytes;
-			out[n].d.addr = seg->scratch;
-			out[n].d.flags |= FILL_SEG;
-			d.addr += out[n].d.end - d.start;
-			d.start = out[n++].d.end;
-		}
-		if (d.start < d.end)
-			out[n++].d = d;
-	}
-	free(job->dests);
-	job->dests = out;
-	job->nr_dests = n;
-	return 0;
+	return ret ? ret : cut_dests(c, r, end);
 }
 
 static bool wants_help(const struct fill_job *job)
@@ -334,31 +324,37 @@ static bool wants_help(const struct fill_job *job)
 	return false;
 }
 
-int fill_huge_init(struct fill_job *job, struct ckf_error *err)
+void fill_huge_init(struct fill_job *job, unsigned int workers)
 {
 	struct fill_huge *h = &job->huge;
-	int ret;
+	struct cutter c = { .job = job };
 
 	if (!wants_help(job))
-		return 0;
+		return;
 	if (job->target->kind != CKF_TARGET_SHMEM && !(job->opts->flags & CKF_FILL_NO_MOVE))
 		h->uffd = open_uffd();
-	ret = collect(job);
-	if (!ret && h->nr_segs)
-		ret = redirect(job);
-	if (ret)
-		return ckf_error_set(err, ret, "cannot prepare huge pages: %s", strerror(-ret));
-	return 0;
+	for (unsigned int i = 0; i < FILL_HUGE_LOCKS; i++)
+		pthread_mutex_init(&h->locks[i], NULL);
+	h->scratch = h->uffd >= 0 ? fill_scratch_new(workers) : NULL;
+	if (cut(&c)) {
+		free(c.out);
+		fill_huge_fini(h);
+		return;
+	}
+	free(job->dests);
+	job->dests = c.out;
+	job->nr_dests = c.nr;
+	if (h->scratch)
+		fill_scratch_limit(h->scratch, h->nr_segs);
 }
 
 /* Any failure is a wish for small pages: no support, no memory, a limit of the cgroup. */
 static bool collapse(const struct fill_huge_seg *s)
 {
-	for (uint64_t off = 0; off < s->bytes; off += CKF_HUGE_BYTES)
-		if (madvise(s->dst + off, CKF_PAGE_BYTES, MADV_POPULATE_WRITE))
-			return false;
+	if (madvise(s->dst, CKF_PAGE_BYTES, MADV_POPULATE_WRITE))
+		return false;
 	for (int i = 0; i < COLLAPSE_TRIES; i++) {
-		if (!madvise(s->dst, s->bytes, MADV_COLLAPSE))
+		if (!madvise(s->dst, CKF_HUGE_BYTES, MADV_COLLAPSE))
 			return true;
 		if (errno != EAGAIN) /* a page that the kernel held for a moment */
 			return false;
@@ -366,103 +362,235 @@ static bool collapse(const struct fill_huge_seg *s)
 	return false;
 }
 
-bool fill_huge_ready(struct fill_huge *h, uint32_t seg)
+/* Where the segment is to be filled: a huge page that is there, or NULL. */
+static char *make_huge(struct fill_huge *h, const struct fill_huge_seg *s)
 {
-	struct fill_huge_seg *s = &h->segs[seg];
-	bool ready;
+	char *at;
 
-	pthread_mutex_lock(&s->lock);
-	if (s->state == FILL_HUGE_NEW)
-		s->state = collapse(s) ? FILL_HUGE_READY : FILL_HUGE_REFUSED;
-	ready = s->state == FILL_HUGE_READY;
-	pthread_mutex_unlock(&s->lock);
-	return ready;
+	if (h->uffd < 0)
+		return collapse(s) ? s->dst : NULL;
+	at = h->scratch ? fill_scratch_take(h->scratch, s->prot) : NULL;
+	if (at && madvise(at, CKF_HUGE_BYTES, MADV_POPULATE_WRITE)) {
+		fill_scratch_give(h->scratch, s->prot, at, true);
+		return NULL;
+	}
+	return at;
 }
 
-int fill_huge_copy(const struct fill_huge *h, char *dst, const char *src, uint64_t bytes)
+static enum fill_huge_state decide(struct fill_huge *h, struct fill_huge_seg *s)
+{
+	uint64_t start;
+
+	if (fill_pace_choose(&h->pace) == FILL_WAY_SMALL)
+		return FILL_HUGE_SMALL;
+	start = fill_pace_now();
+	s->at = make_huge(h, s);
+	if (!s->at)
+		return FILL_HUGE_SMALL;
+	fill_pace_tell(&h->pace, FILL_WAY_HUGE, CKF_HUGE_BYTES, fill_pace_now() - start);
+	return FILL_HUGE_READY;
+}
+
+char *fill_huge_ready(struct fill_huge *h, uint32_t seg)
+{
+	pthread_mutex_t *lock = &h->locks[seg % FILL_HUGE_LOCKS];
+	struct fill_huge_seg *s = &h->segs[seg];
+
+	if (atomic_load(&s->state) == FILL_HUGE_NEW) {
+		pthread_mutex_lock(lock);
+		if (atomic_load(&s->state) == FILL_HUGE_NEW)
+			atomic_store(&s->state, decide(h, s));
+		pthread_mutex_unlock(lock);
+	}
+	return atomic_load(&s->state) == FILL_HUGE_READY ? s->at : NULL;
+}
+
+/*
+ * What to do where UFFDIO_COPY does not: the mapping gives up its registration, and from then on
+ * is like any other, for all workers.
+ */
+static int copy_plainly(const struct fill_huge *h, char *dst, const char *src, uint64_t bytes)
+{
+	for (size_t i = 0; i < h->nr_maps; i++) {
+		struct uffdio_range *m = &h->maps[i];
+
+		if ((uintptr_t)dst - m->start < m->len && ioctl(h->uffd, UFFDIO_UNREGISTER, m))
+			return -errno;
+	}
+	memcpy(dst, src, bytes);
+	return 0;
+}
+
+static int copy(const struct fill_huge *h, char *dst, const char *src, uint64_t bytes)
 {
 	struct uffdio_copy cp = { .dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = bytes };
 
 	while (ioctl(h->uffd, UFFDIO_COPY, &cp)) {
-		if (errno != EAGAIN)
-			return -errno;
 		if (cp.copy > 0) {
 			cp.dst += (uint64_t)cp.copy;
 			cp.src += (uint64_t)cp.copy;
 			cp.len -= (uint64_t)cp.copy;
+		} else if (errno != EAGAIN) {
+			return copy_plainly(h, (char *)(uintptr_t)cp.dst,
+					    (const char *)(uintptr_t)cp.src, cp.len);
 		}
+		cp.copy = 0;
 	}
 	return 0;
 }
 
-static int move_seg(const struct fill_huge *h, const struct fill_huge_seg *seg)
+int fill_huge_copy(struct fill_huge *h, char *dst, const char *src, uint64_t bytes)
+{
+	static _Thread_local unsigned int nr;
+	uint64_t start;
+	int ret;
+
+	if (nr++ % COPIES_PER_SAMPLE)
+		return copy(h, dst, src, bytes);
+	start = fill_pace_now();
+	ret = copy(h, dst, src, bytes);
+	fill_pace_tell(&h->pace, FILL_WAY_SMALL, bytes * COPIES_PER_SAMPLE,
+		       (fill_pace_now() - start) * COPIES_PER_SAMPLE);
+	return ret;
+}
+
+void fill_huge_zeros(const struct fill_huge *h, char *dst, uint64_t bytes)
+{
+	/* Neither written nor const, and thus one page of zeros many times. */
+	static char zeros[ZEROS_BYTES];
+
+	while (bytes) {
+		struct uffdio_copy cp = { .dst = (uintptr_t)dst,
+					  .src = (uintptr_t)zeros,
+					  .len = bytes < ZEROS_BYTES ? bytes : ZEROS_BYTES };
+		uint64_t done = cp.len;
+
+		if (ioctl(h->uffd, UFFDIO_COPY, &cp)) {
+			if (cp.copy > 0)
+				done = (uint64_t)cp.copy;
+			else if (errno == EEXIST)
+				done = CKF_PAGE_BYTES;
+			else if (errno == EAGAIN)
+				done = 0;
+			else
+				break;
+		}
+		dst += done;
+		bytes -= done;
+	}
+	if (bytes)
+		fill_populate(dst, bytes);
+}
+
+/* The zeros of a segment in small pages: what is not there of it when all else is. */
+static void make_missing(struct fill_huge *h, const struct fill_huge_seg *s)
+{
+	const uint64_t start = fill_pace_now();
+	unsigned char there[HUGE_PAGES];
+	uint64_t made = 0;
+	size_t n;
+
+	if (h->uffd < 0) {
+		fill_populate(s->dst, CKF_HUGE_BYTES);
+		return;
+	}
+	/* A page that was swapped out is not there either: fill_huge_zeros() leaves it alone. */
+	if (mincore(s->dst, CKF_HUGE_BYTES, there))
+		memset(there, 0, sizeof(there));
+	for (size_t i = 0; i < HUGE_PAGES; i += n) {
+		for (n = 1; i + n < HUGE_PAGES && !((there[i + n] ^ there[i]) & 1); n++)
+			;
+		if (there[i] & 1)
+			continue;
+		fill_huge_zeros(h, s->dst + ckf_pages_to_bytes(i), ckf_pages_to_bytes(n));
+		made += ckf_pages_to_bytes(n);
+	}
+	fill_pace_tell(&h->pace, FILL_WAY_SMALL, made, fill_pace_now() - start);
+}
+
+/* The pages from scratch memory to their place. *moved: none had to be copied. */
+static int move(struct fill_huge *h, const struct fill_huge_seg *s, bool *moved)
 {
 	struct timespec pause = { .tv_nsec = 1000000 };
 	uint64_t done = 0;
 	int busy = 0;
 
-	while (done < seg->bytes) {
-		struct uffdio_move mv = { .dst = (uintptr_t)seg->dst + done,
-					  .src = (uintptr_t)seg->scratch + done,
-					  .len = seg->bytes - done,
+	while (done < CKF_HUGE_BYTES) {
+		struct uffdio_move mv = { .dst = (uintptr_t)s->dst + done,
+					  .src = (uintptr_t)s->at + done,
+					  .len = CKF_HUGE_BYTES - done,
 					  .mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES };
+		bool again;
 
 		if (!ioctl(h->uffd, UFFDIO_MOVE, &mv))
-			return 0;
-		if (errno != EAGAIN && errno != EBUSY)
-			return -errno;
+			break;
+		again = errno == EAGAIN || errno == EBUSY;
 		if (mv.move > 0) {
 			done += (uint64_t)mv.move;
 			busy = 0;
-		} else if (++busy > BUSY_TRIES) {
-			return fill_huge_copy(h, seg->dst + done, seg->scratch + done,
-					      seg->bytes - done);
-		} else {
+		} else if (again && ++busy <= BUSY_TRIES) {
 			nanosleep(&pause, NULL);
+		} else {
+			*moved = false;
+			return copy(h, s->dst + done, s->at + done, CKF_HUGE_BYTES - done);
 		}
 	}
+	*moved = true;
 	return 0;
+}
+
+/* The last of a segment has come. */
+static int finish(struct fill_huge *h, uint32_t seg, struct ckf_fill_stats *stats)
+{
+	struct fill_huge_seg *s = &h->segs[seg];
+	bool moved = true;
+	int ret = 0;
+
+	if (!fill_huge_ready(h, seg)) {
+		if (atomic_load(&s->zeros))
+			make_missing(h, s);
+		return 0;
+	}
+	if (s->at != s->dst) {
+		ret = move(h, s, &moved);
+		fill_scratch_give(h->scratch, s->prot, s->at, !moved);
+	}
+	if (moved)
+		stats->huge_pages++;
+	return ret;
 }
 
 int fill_huge_done(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf_fill_stats *stats,
 		   struct ckf_error *err)
 {
 	struct fill_huge_seg *s = &h->segs[seg];
-	const bool in_place = s->scratch == s->dst;
-	int ret = 0;
+	int ret;
 
-	if (atomic_fetch_sub(&s->left_bytes, bytes) != bytes)
+	if (atomic_fetch_sub(&s->left_bytes, (uint32_t)bytes) != bytes)
 		return 0;
-	if (in_place && fill_huge_ready(h, seg)) {
-		stats->huge_pages += s->bytes / CKF_HUGE_BYTES;
-		return 0;
-	}
-	fill_populate(s->scratch, s->bytes);
-	if (in_place)
-		return 0;
-	ret = move_seg(h, s);
-	if (ret)
-		return ckf_error_set(err, ret, "cannot move huge pages to 0x%llx: %s",
-				     (unsigned long long)s->start, strerror(-ret));
-	stats->huge_pages += s->bytes / CKF_HUGE_BYTES;
-	return 0;
+	ret = finish(h, seg, stats);
+	return ret ? ckf_error_set(err, ret, "cannot make memory at 0x%llx: %s",
+				   (unsigned long long)(uintptr_t)s->dst, strerror(-ret))
+		   : 0;
+}
+
+int fill_huge_zero(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf_fill_stats *stats,
+		   struct ckf_error *err)
+{
+	atomic_store(&h->segs[seg].zeros, true);
+	return fill_huge_done(h, seg, bytes, stats, err);
 }
 
 void fill_huge_fini(struct fill_huge *h)
 {
-	for (size_t i = 0; i < h->nr_maps; i++) {
-		struct uffdio_range range = { (uintptr_t)h->maps[i].dst, h->maps[i].dst_bytes };
-
-		/* Explicitly: an exiting worker may hold the descriptor for a moment longer. */
-		(void)ioctl(h->uffd, UFFDIO_UNREGISTER, &range);
-		if (h->maps[i].map)
-			munmap(h->maps[i].map, h->maps[i].map_bytes);
-	}
+	/* Explicitly: an exiting worker may hold the descriptor for a moment longer. */
+	for (size_t i = 0; i < h->nr_maps; i++)
+		(void)ioctl(h->uffd, UFFDIO_UNREGISTER, &h->maps[i]);
+	fill_scratch_free(h->scratch);
 	if (h->uffd >= 0)
 		close(h->uffd);
-	for (size_t i = 0; i < h->nr_segs; i++)
-		pthread_mutex_destroy(&h->segs[i].lock);
 	free(h->maps);
 	free(h->segs);
 	free(h->full);
+	*h = (struct fill_huge){ .uffd = -1 };
 }

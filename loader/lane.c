@@ -10,8 +10,6 @@
 #include "fill.h"
 #include "io_util.h"
 
-#define ZEROS_BYTES (64u << 10) /* of zeros, to copy from */
-
 static const struct fill_dest *find_dest(const struct fill_job *job, uint64_t addr)
 {
 	size_t lo = 0, hi = job->nr_dests;
@@ -34,20 +32,12 @@ static const struct fill_dest *find_dest(const struct fill_job *job, uint64_t ad
  */
 static void make_zeros(const struct fill_job *job, char *dst, uint64_t bytes, uint32_t flags)
 {
-	/* Neither written nor const, and thus one page of zeros many times. */
-	static char zeros[ZEROS_BYTES];
-	uint64_t part;
-
 	if (flags & FILL_SEG || fill_is_frugal(job))
 		return;
-	if (!(flags & FILL_REGISTERED)) {
+	if (flags & FILL_REGISTERED)
+		fill_huge_zeros(&job->huge, dst, bytes);
+	else
 		fill_populate(dst, bytes);
-		return;
-	}
-	for (; bytes; bytes -= part, dst += part) {
-		part = bytes < ZEROS_BYTES ? bytes : ZEROS_BYTES;
-		(void)fill_huge_copy(&job->huge, dst, zeros, part);
-	}
 }
 
 static void fill_zero(struct fill_job *job, char *dst, uint64_t bytes, uint32_t flags,
@@ -90,13 +80,29 @@ static struct fill_piece *new_piece(struct fill_lane *lane)
 	return &lane->pieces[lane->nr_pieces++];
 }
 
-/* A part of an op, from addr on, that lies in one dest. */
+/* A part of an op, from addr on, that lies in one dest and, with FILL_SEG, in one segment. */
 struct part {
 	const struct ckf_op *op;
 	const struct fill_dest *dest;
 	uint64_t addr;
 	uint64_t bytes;
+	uint32_t seg;
 };
+
+/* How far the op, which ends at end, may go on from where the part begins. */
+static void cut_part(struct part *part, uint64_t end)
+{
+	const struct ckf_dest *d = &part->dest->d;
+	uint64_t off = part->addr - d->start;
+
+	part->bytes = (end < d->end ? end : d->end) - part->addr;
+	if (!(d->flags & FILL_SEG))
+		return;
+	part->seg = part->dest->seg + (uint32_t)(off / CKF_HUGE_BYTES);
+	off = CKF_HUGE_BYTES - off % CKF_HUGE_BYTES;
+	if (part->bytes > off)
+		part->bytes = off;
+}
 
 static int add_piece(struct fill_lane *lane, const struct part *part, uint32_t flags)
 {
@@ -111,7 +117,7 @@ static int add_piece(struct fill_lane *lane, const struct part *part, uint32_t f
 				   ((part->addr - ckf_op_addr(part->op)) >> CKF_PAGE_SHIFT));
 	p->nr_pages = (uint16_t)(part->bytes >> CKF_PAGE_SHIFT);
 	p->flags = flags;
-	p->seg = part->dest->seg;
+	p->seg = part->seg;
 	return 0;
 }
 
@@ -133,9 +139,8 @@ static int load_part(struct fill_job *job, struct fill_lane *lane, const struct 
 			       : 0;
 	if (!(flags & CKF_DEST_SKIP))
 		fill_zero(job, d->addr + (part->addr - d->start), part->bytes, flags, stats);
-	return flags & FILL_SEG
-		       ? fill_huge_done(&job->huge, part->dest->seg, part->bytes, stats, err)
-		       : 0;
+	return flags & FILL_SEG ? fill_huge_zero(&job->huge, part->seg, part->bytes, stats, err)
+				: 0;
 }
 
 static int load_op(struct fill_job *job, struct fill_lane *lane, const struct ckf_op *op,
@@ -155,7 +160,7 @@ static int load_op(struct fill_job *job, struct fill_lane *lane, const struct ck
 				(unsigned long long)part.addr,
 				ckf_target_kind_name(job->target->kind),
 				(unsigned long long)job->target->id);
-		part.bytes = (end < part.dest->d.end ? end : part.dest->d.end) - part.addr;
+		cut_part(&part, end);
 		ret = load_part(job, lane, &part, stats, err);
 		if (ret)
 			return ret;
@@ -240,9 +245,17 @@ static void add_unit(struct fill_request *req, const struct ckf_chunk *c,
 /* Right before the read, while the new huge pages are in the CPU's cache. */
 static void make_ready(struct fill_job *job, struct fill_piece *p, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		if (p[i].flags & FILL_SEG && !fill_huge_ready(&job->huge, p[i].seg))
-			p[i].flags &= ~FILL_SEG;
+	for (size_t i = 0; i < n; i++) {
+		char *at;
+
+		if ((p[i].flags & (FILL_SEG | FILL_HUGE)) != FILL_SEG)
+			continue;
+		at = fill_huge_ready(&job->huge, p[i].seg);
+		if (at) {
+			p[i].dst = at + (p[i].dst - job->huge.segs[p[i].seg].dst);
+			p[i].flags |= FILL_HUGE;
+		}
+	}
 }
 
 /* Only direct reads pass by the page cache. */

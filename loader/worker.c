@@ -48,17 +48,18 @@ static int alloc_slots(struct worker *w)
 		w->slots = w->heap;
 		return w->heap ? 0 : -ENOMEM;
 	}
-	w->map_bytes = bytes + CKF_HUGE_BYTES;
+	/*
+	 * In small pages: only what is used is ever there, and a huge page may cost more than all
+	 * reads of a small fill (see pace.c).
+	 */
+	w->map_bytes = bytes;
 	w->map = mmap(NULL, w->map_bytes, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (w->map == MAP_FAILED) {
 		w->map = NULL;
 		return -errno;
 	}
-	w->slots = (char *)ckf_align_up((uintptr_t)w->map, CKF_HUGE_BYTES);
-	/* A few large faults in place of many small ones; only what is used is ever there. */
-	if (!fill_is_frugal(w->job))
-		(void)madvise(w->slots, bytes, MADV_HUGEPAGE);
+	w->slots = w->map;
 	return 0;
 }
 
@@ -163,18 +164,15 @@ static int scatter(struct worker *w, const struct fill_piece *p, const char *src
 
 	if (!p->dst)
 		return 0;
-	if (p->flags & FILL_SEG) {
-		memcpy(p->dst, src, bytes);
-		w->stats.filled_bytes += bytes;
-		return huge_done(w, p);
-	}
-	if (p->flags & FILL_REGISTERED) {
-		w->stats.filled_bytes += bytes;
-		return fill_huge_copy(&w->job->huge, p->dst, src, bytes);
-	}
 	if (!(p->flags & CKF_DEST_SHARED)) {
 		w->stats.filled_bytes += bytes;
-		return fill_copy_add(&w->copy, p->dst, src, bytes);
+		if (p->flags & FILL_HUGE)
+			memcpy(p->dst, src, bytes);
+		else if (p->flags & FILL_REGISTERED)
+			ret = fill_huge_copy(&w->job->huge, p->dst, src, bytes);
+		else
+			ret = fill_copy_add(&w->copy, p->dst, src, bytes);
+		return ret ? ret : huge_done(w, p);
 	}
 	for (uint64_t off = 0; off < bytes && !ret; off += CKF_PAGE_BYTES) {
 		if (!memcmp(p->dst + off, src + off, CKF_PAGE_BYTES)) {
@@ -184,6 +182,23 @@ static int scatter(struct worker *w, const struct fill_piece *p, const char *src
 			ret = fill_copy_add(&w->copy, p->dst + off, src + off, CKF_PAGE_BYTES);
 		}
 	}
+	return ret;
+}
+
+/* The copies that wait, which tell what small pages cost where none are copied by
+ * fill_huge_copy(). */
+static int flush(struct worker *w)
+{
+	struct fill_huge *h = &w->job->huge;
+	const uint64_t bytes = w->copy.bytes;
+	uint64_t start;
+	int ret;
+
+	if (!bytes || h->uffd >= 0 || !h->nr_segs)
+		return fill_copy_flush(&w->copy);
+	start = fill_pace_now();
+	ret = fill_copy_flush(&w->copy);
+	fill_pace_tell(&h->pace, FILL_WAY_SMALL, bytes, fill_pace_now() - start);
 	return ret;
 }
 
@@ -245,7 +260,7 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 		ret = scatter(w, &p[i], data + ckf_pages_to_bytes(p[i].first_page));
 	/* The decode buffer is about to be used again. */
 	if (!ret && data == w->decoded)
-		ret = fill_copy_flush(&w->copy);
+		ret = flush(w);
 	return ret ? copy_error(w, ret) : 0;
 }
 
@@ -274,7 +289,7 @@ static int finish_request(struct worker *w, struct fill_request *req, int res)
 				w, p, n, req->slot + (chunks[p->chunk].pack_off - req->pack_off));
 	}
 	if (!ret) {
-		ret = fill_copy_flush(&w->copy);
+		ret = flush(w);
 		if (ret)
 			copy_error(w, ret);
 	}
@@ -392,12 +407,26 @@ static void fail(struct fill_job *job, int ret, const struct ckf_error *err)
 	pthread_mutex_unlock(&job->lock);
 }
 
+/* A thread that has no memory for its buffers leaves its part to the others; the caller does it
+ * where there are none. */
+static void leave(struct fill_job *job)
+{
+	pthread_mutex_lock(&job->lock);
+	job->active--;
+	pthread_mutex_unlock(&job->lock);
+}
+
 void fill_worker_run(struct fill_job *job, bool may_uring)
 {
 	struct worker w;
 	int ret;
 
 	ret = worker_init(&w, job, may_uring);
+	if (ret == -ENOMEM && may_uring) {
+		worker_fini(&w);
+		leave(job);
+		return;
+	}
 	if (!ret)
 		ret = fill_lanes(&w);
 	if (ret)

@@ -32,7 +32,8 @@ shared() {
 	check_both "$PID"
 	stop "$PID"
 	if makes_huge; then
-		[ "$(huge_pages)" -ge 7 ] || fail "$(huge_pages) huge pages of 16 MiB"
+		# How many is a matter of what they cost at the moment.
+		[ "$(huge_pages)" -ge 1 ] || fail "no huge pages in 16 MiB"
 	else
 		echo "$V: no huge pages of shared memory here"
 	fi

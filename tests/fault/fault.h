@@ -49,7 +49,8 @@ enum fault_point {
 	FAULT_UNSHARE,
 	FAULT_UFFD,
 	FAULT_IOCTL,
-	FAULT_MOVE, /* UFFDIO_MOVE; these are of kind FAULT_IOCTL, too */
+	FAULT_MOVE,  /* UFFDIO_MOVE; these are of kind FAULT_IOCTL, too */
+	FAULT_CLOCK, /* a thread's own time goes by faster */
 	FAULT_RING_INIT,
 	FAULT_SUBMIT,
 	FAULT_SQE, /* what comes of a read that was submitted */

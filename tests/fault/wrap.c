@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -405,6 +406,21 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	if (request == UFFDIO_MOVE && fault_hit_half(FAULT_MOVE))
 		return move_half(fd, arg);
 	return __real_ioctl(fd, request, arg);
+}
+
+/* As if the CPU had been busy since the call before. */
+int __real_clock_gettime(clockid_t id, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts)
+{
+	static _Thread_local time_t more;
+	int ret = __real_clock_gettime(id, ts);
+
+	if (id == CLOCK_THREAD_CPUTIME_ID) {
+		more += fault_hit(FAULT_CLOCK);
+		ts->tv_sec += more;
+	}
+	return ret;
 }
 
 /* io_uring */

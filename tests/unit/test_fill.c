@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -349,6 +350,20 @@ static void test_shared_memory(void **state)
 	}
 }
 
+/* Enough for the buffers of one worker, and not for a piece of scratch memory. */
+#define SPACE_BYTES (5ull << 20)
+
+static uint64_t address_space(void)
+{
+	unsigned long long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%llu", &pages), 1);
+	fclose(f);
+	return ckf_pages_to_bytes(pages);
+}
+
 static void put_zeros(struct world *w, uint64_t page, uint32_t zero, uint64_t nr)
 {
 	for (uint64_t part; nr; nr -= part, page += part) {
@@ -416,6 +431,46 @@ static void fill_zeros(struct world *w, uint32_t flags)
 	else
 		assert_int_equal(stats.huge_pages, huge);
 	munmap(area, WORLD_BYTES);
+}
+
+/*
+ * The address space is too small for scratch memory: all is there nevertheless, in small pages,
+ * zeros too.
+ */
+static void test_no_scratch(void **state)
+{
+	struct rlimit old, tight;
+	struct world w;
+
+	(void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip(); /* they want address space of their own */
+#endif
+	assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
+	zeros_init(&w, CKF_TARGET_TASK);
+	for (unsigned int threads = 1; threads <= 4; threads++) {
+		struct ckf_fill_stats stats = { 0 };
+		char *area = world_map_area();
+		struct ckf_dest d = { .start = WORLD_BASE,
+				      .end = WORLD_BASE + WORLD_BYTES,
+				      .addr = area,
+				      .prot = PROT_READ | PROT_WRITE,
+				      .flags = CKF_DEST_FRESH | CKF_DEST_HUGE };
+		int ret;
+
+		(void)madvise(area, WORLD_BYTES, MADV_NOHUGEPAGE);
+		tight = old;
+		tight.rlim_cur = address_space() + SPACE_BYTES;
+		assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
+		ret = world_fill(&w, &d, 1, 0, threads, &stats, NULL);
+		assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
+		assert_int_equal(ret, 0);
+		assert_int_equal(stats.huge_pages, 0);
+		world_assert_resident(&w, area, true);
+		world_assert_area(&w, area, 0);
+		munmap(area, WORLD_BYTES);
+	}
+	world_fini(&w);
 }
 
 /* Pages of zero chunks are there, in huge pages where all of one is filled. */
@@ -716,8 +771,8 @@ int main(void)
 		cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_wanted_again),
 		cmocka_unit_test(test_stalled),	      cmocka_unit_test(test_bases),
 		cmocka_unit_test(test_base_broken),   cmocka_unit_test(test_tight),
-		cmocka_unit_test(test_zeros),	      cmocka_unit_test(test_small),
-		cmocka_unit_test(test_cached),
+		cmocka_unit_test(test_no_scratch),    cmocka_unit_test(test_zeros),
+		cmocka_unit_test(test_small),	      cmocka_unit_test(test_cached),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
