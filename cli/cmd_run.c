@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,31 @@
 #include "ckf_cli.h"
 
 static const struct option long_opts[] = {
+	{ "env", no_argument, NULL, 'e' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
+
+/*
+ * What keeps a program from making what CRIU cannot dump, and changes nothing else that it does.
+ * Each has a line in docs/GPU.md and in the man page.
+ */
+static const struct setting {
+	const char *name;
+	const char *value;
+} settings[] = {
+	{ "USE_LIBUV", "0" }, /* PyTorch's TCPStore does without libuv, which has an io_uring */
+	{ "UV_USE_IO_URING", "0" }, /* libuv in other places reads files by its threads instead */
+};
+
+static int set_environment(struct ckf_error *err)
+{
+	for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
+		if (setenv(settings[i].name, settings[i].value, 0))
+			return ckf_error_set(err, -ENOMEM, "no memory for the environment");
+	}
+	return 0;
+}
 
 /* Puts the agent before what is preloaded already. */
 static int preload(const char *agent, struct ckf_error *err)
@@ -37,23 +60,48 @@ static int preload(const char *agent, struct ckf_error *err)
 	return ret;
 }
 
+/* For programs that something else starts: what run would set, in the form that env(1) takes. */
+static int print_environment(const struct cli_verb *verb, const char *agent)
+{
+	struct ckf_error err = { 0 };
+	int ret = preload(agent, &err);
+
+	if (ret)
+		return cli_fail(verb, agent, ret, &err);
+	printf("LD_PRELOAD=%s\n", getenv("LD_PRELOAD"));
+	for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
+		const char *own = getenv(settings[i].name);
+
+		printf("%s=%s\n", settings[i].name, own ? own : settings[i].value);
+	}
+	return CKF_EXIT_OK;
+}
+
 static int run_run(const struct cli_verb *verb, int argc, char **argv)
 {
 	struct ckf_error err = { 0 };
 	char agent[PATH_MAX];
+	bool env = false;
 	int opt, ret;
 
 	/* Options end at the program: what follows is its own. */
 	while ((opt = getopt_long(argc, argv, "+h", long_opts, NULL)) != -1) {
 		if (opt == 'h')
 			return cli_help(verb);
-		return cli_usage(verb, "wrong options");
+		if (opt != 'e')
+			return cli_usage(verb, "wrong options");
+		env = true;
 	}
-	if (optind == argc)
-		return cli_usage(verb, "want a program: %s", verb->args);
+	if (env != (optind == argc))
+		return cli_usage(verb, "want a program, or --env: %s", verb->args);
 	ret = ckf_gpu_find_own("lib/" CKF_AGENT_LIBRARY, agent, sizeof(agent), &err);
+	if (ret)
+		return cli_fail(verb, env ? "--env" : argv[optind], ret, &err);
+	if (env)
+		return print_environment(verb, agent);
+	ret = preload(agent, &err);
 	if (!ret)
-		ret = preload(agent, &err);
+		ret = set_environment(&err);
 	if (ret)
 		return cli_fail(verb, argv[optind], ret, &err);
 	execvp(argv[optind], argv + optind);
@@ -65,6 +113,7 @@ const struct cli_verb cli_verb_run = {
 	.name = "run",
 	.args = "PROGRAM…",
 	.summary = "Starts a program so that its GPU memory can be parked and restored fast.",
-	.help = "",
+	.help = "  --env                print the environment that it would set, and start "
+		"nothing\n",
 	.run = run_run,
 };

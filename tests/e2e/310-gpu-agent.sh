@@ -45,3 +45,15 @@ got=$(LD_PRELOAD=$AGENT:$W/next.so "$PYTHON" -c 'import os; print(os.getppid())'
 [ "$("$CKFAST" run -- echo word)" = word ] || fail "ckfast run echo"
 ! "$CKFAST" run -- /no/such/program 2>err || fail "no such program"
 grep -q /no/such/program err || fail "the message names no program: $(cat err)"
+
+# What it sets, only where nothing is set.
+seen() {
+	env -u LD_PRELOAD -u USE_LIBUV -u UV_USE_IO_URING "$@" | sort
+}
+wanted=$(printf "%s\n" "LD_PRELOAD=$AGENT" UV_USE_IO_URING=0 USE_LIBUV=0 | sort)
+[ "$(seen "$CKFAST" run --env)" = "$wanted" ] || fail "run --env: $(seen "$CKFAST" run --env)"
+got=$(seen "$CKFAST" run -- env | grep -E '^(LD_PRELOAD|USE_LIBUV|UV_USE_IO_URING)=')
+[ "$got" = "$wanted" ] || fail "the program's environment: $got"
+[ "$(USE_LIBUV=1 "$CKFAST" run -- printenv USE_LIBUV)" = 1 ] || fail "a variable of the user's was changed"
+USE_LIBUV=1 "$CKFAST" run --env | grep -qx USE_LIBUV=1 || fail "--env does not say what the user has set"
+! "$CKFAST" run --env true 2>err || fail "--env with a program"
