@@ -120,7 +120,7 @@ build_patched() {
 # from ckfast it brings along, and keeps to itself.
 build_plugin() {
 	local version=$1 dir=build/criu-$1 out=build/lib/criu-$1 id
-	id=$(cat "$lib" criu-patch/plugin/*.c gpu/*.h format/*.h "$dir/.patched" | sha256sum)
+	id=$(cat "$lib" criu-patch/plugin/*.[ch] gpu/*.h format/*.h "$dir/.patched" | sha256sum)
 	if [ "$(cat "$out/.built" 2>/dev/null)" != "$id" ]; then
 		echo "criu: building the plugin for $version"
 		mkdir -p "$out"
@@ -130,7 +130,7 @@ build_plugin() {
 			-iquote "$dir/include" -iquote "$dir/criu/include" \
 			-iquote "$dir/criu/arch/x86/include" -iquote "$dir" -iquote "$root" \
 			$("$dir/compel/compel-host" includes) -Wl,--exclude-libs,ALL \
-			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/ckfast_cuda_plugin.c "$lib"
+			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/*.c "$lib"
 		echo "$id" >"$out/.built"
 	fi
 }

@@ -30,6 +30,7 @@
 #include "gpu/ckf_gpu_fill.h"
 #include "gpu/ckf_gpud.h"
 #include "gpu/ckf_process.h"
+#include "preflight.h"
 
 #undef LOG_PREFIX
 #define LOG_PREFIX "ckfast-cuda: "
@@ -45,6 +46,7 @@ struct task {
 static LIST_HEAD(tasks);
 static bool disabled;
 static bool in_inventory;
+static bool looked_at; /* by preflight_tree() */
 static int gpud = -1;
 static char helper[PATH_MAX];
 static struct ckf_gpu_fill *fill;
@@ -58,17 +60,7 @@ static int connect_gpud(struct ckf_error *err)
 
 static bool uses_cuda(int pid)
 {
-	char path[64], line[PATH_MAX + 128];
-	bool found = false;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	f = fopen(path, "re");
-	while (f && !found && fgets(line, sizeof(line), f))
-		found = strstr(line, DRIVER_NAME) != NULL;
-	if (f)
-		fclose(f);
-	return found;
+	return preflight_maps(pid, DRIVER_NAME);
 }
 
 static struct task *find_task(int pid)
@@ -137,6 +129,10 @@ static int cuda_checkpoint(int pid)
 	t = find_task(pid);
 	if (!t)
 		return uses_cuda(pid) ? 0 : -ENOTSUP;
+	/* From here on nothing changes any more, and nothing was taken yet. */
+	if (!looked_at && preflight_tree())
+		return -1;
+	looked_at = true;
 	if (ckf_gpu_process_suspend(t->gpu, gpud, criu_get_image_dir(), &err)) {
 		pr_err("Can't checkpoint the device memory of process %d: %s\n", pid, err.msg);
 		return -1;
