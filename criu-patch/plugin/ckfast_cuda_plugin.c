@@ -51,6 +51,14 @@ static int gpud = -1;
 static char helper[PATH_MAX];
 static struct ckf_gpu_fill *fill;
 
+static unsigned long long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
+}
+
 static int connect_gpud(struct ckf_error *err)
 {
 	if (gpud < 0)
@@ -88,14 +96,60 @@ static int add_task(struct ckf_gpu_process *gpu)
 	return 0;
 }
 
-static int cuda_pause(int pid)
+/*
+ * CRIU that is ended in the middle of a dump would leave the tasks without their devices. So
+ * signals that ask for that are noted, and the next hook fails, which gives everything back. After
+ * the last hook the dump is completed.
+ */
+static const int end_signals[] = { SIGHUP, SIGINT, SIGTERM };
+static struct sigaction old_actions[sizeof(end_signals) / sizeof(*end_signals)];
+static bool signals_held;
+static volatile sig_atomic_t end_signal;
+
+static void note_signal(int signal)
+{
+	end_signal = signal;
+}
+
+static void hold_signals(void)
+{
+	struct sigaction note = { .sa_handler = note_signal, .sa_flags = SA_RESTART };
+
+	if (signals_held)
+		return;
+	signals_held = true;
+	for (size_t i = 0; i < sizeof(end_signals) / sizeof(*end_signals); i++) {
+		sigaction(end_signals[i], NULL, &old_actions[i]);
+		if (old_actions[i].sa_handler == SIG_DFL)
+			sigaction(end_signals[i], &note, NULL);
+	}
+}
+
+static void release_signals(void)
+{
+	if (!signals_held)
+		return;
+	signals_held = false;
+	for (size_t i = 0; i < sizeof(end_signals) / sizeof(*end_signals); i++)
+		sigaction(end_signals[i], &old_actions[i], NULL);
+	if (end_signal)
+		pr_warn("Signal %d came while devices were taken\n", (int)end_signal);
+	end_signal = 0;
+}
+
+static bool must_end(void)
+{
+	if (end_signal)
+		pr_err("The dump is ended by signal %d\n", (int)end_signal);
+	return end_signal;
+}
+
+static int lock_task(int pid, unsigned int timeout_s)
 {
 	struct ckf_gpu_process *gpu = NULL;
 	struct ckf_error err = {};
 	int ret;
 
-	if (disabled || !uses_cuda(pid))
-		return -ENOTSUP;
 	ret = connect_gpud(&err);
 	if (!ret)
 		ret = ckf_gpu_process_open(pid, gpud, &gpu, &err);
@@ -109,13 +163,37 @@ static int cuda_pause(int pid)
 		return -1;
 	}
 	if (!ret)
-		ret = ckf_gpu_process_lock(gpu, gpud, opts.timeout * 1000, &err);
+		ret = ckf_gpu_process_lock(gpu, gpud, timeout_s * 1000, &err);
 	if (ret) {
 		pr_err("Can't lock CUDA of process %d: %s\n", pid, err.msg);
 		return -1;
 	}
 	pr_info("CUDA of process %d is locked\n", pid);
 	return 0;
+}
+
+/*
+ * CRIU's alarm limits the time in which the whole tree is stopped, and aborts CRIU when that cannot
+ * be interrupted: no task would be unlocked. So it stands still while the driver is waited for,
+ * which has what is left of that time.
+ */
+static int cuda_pause(int pid)
+{
+	unsigned long long start_ms = now_ms(), took_s;
+	unsigned int left_s;
+	int ret;
+
+	if (disabled || !uses_cuda(pid))
+		return -ENOTSUP;
+	hold_signals();
+	if (must_end())
+		return -1;
+	left_s = alarm(0);
+	ret = lock_task(pid, left_s ? left_s : opts.timeout);
+	took_s = (now_ms() - start_ms) / 1000;
+	if (left_s)
+		alarm(left_s > took_s ? left_s - took_s : 1);
+	return ret;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__PAUSE_DEVICES, cuda_pause)
 
@@ -130,7 +208,7 @@ static int cuda_checkpoint(int pid)
 	if (!t)
 		return uses_cuda(pid) ? 0 : -ENOTSUP;
 	/* From here on nothing changes any more, and nothing was taken yet. */
-	if (!looked_at && preflight_tree())
+	if (must_end() || (!looked_at && preflight_tree()))
 		return -1;
 	looked_at = true;
 	if (ckf_gpu_process_suspend(t->gpu, gpud, criu_get_image_dir(), &err)) {
@@ -142,14 +220,6 @@ static int cuda_checkpoint(int pid)
 	return 0;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, cuda_checkpoint)
-
-static unsigned long long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
-}
 
 /*
  * The driver's restore and the mapping go on beside the fill. The process does not run before
@@ -247,12 +317,27 @@ static int plugin_init(int stage)
 	return 0;
 }
 
-/* A dump that failed, or that leaves the tasks running. */
+/*
+ * A dump that failed, or that leaves the tasks there. If it is gpud that has failed, another one
+ * does it, and the driver is asked how far the first one has come.
+ */
 static void resume_task(struct ckf_gpu_process *gpu)
 {
 	struct ckf_error err = {};
+	int ret = ckf_gpu_process_resume(gpu, gpud, &err);
 
-	if (ckf_gpu_process_resume(gpu, gpud, &err))
+	if (ret) {
+		pr_warn("Process %d: %s: trying again\n", ckf_gpu_process_pid(gpu), err.msg);
+		err = (struct ckf_error){};
+		close(gpud);
+		gpud = -1;
+		ret = connect_gpud(&err);
+		if (!ret) {
+			ckf_gpu_process_adopt(gpu, gpud, NULL);
+			ret = ckf_gpu_process_resume(gpu, gpud, &err);
+		}
+	}
+	if (ret)
 		pr_err("Process %d is left without its GPU: %s\n", ckf_gpu_process_pid(gpu),
 		       err.msg);
 }
@@ -262,7 +347,7 @@ static void plugin_fini(int stage, int ret)
 	struct task *t, *next;
 
 	list_for_each_entry_safe(t, next, &tasks, list) {
-		if (ret || opts.final_state == TASK_ALIVE)
+		if (ret || opts.final_state != TASK_DEAD)
 			resume_task(t->gpu);
 		ckf_gpu_process_close(t->gpu);
 		list_del(&t->list);
@@ -273,6 +358,7 @@ static void plugin_fini(int stage, int ret)
 	if (gpud >= 0)
 		close(gpud);
 	gpud = -1;
+	release_signals();
 }
 
 CR_PLUGIN_REGISTER(PLUGIN_NAME, plugin_init, plugin_fini)
