@@ -234,7 +234,7 @@ build/fuzz/obj/%.o: %.c build/flags | $(PROTO_H)
 
 build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(PROTO_OBJ)
 	$(call say,FUZZ)
-	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ $(CLI_LIBS)
+	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ $(UNIT_LIBS)
 
 deps:
 	@scripts/deps.sh
