@@ -37,6 +37,7 @@ enum {
 	OPT_FORCE,
 	OPT_JSON,
 	OPT_BASE,
+	OPT_NO_CACHE,
 };
 
 static const struct option long_opts[] = {
@@ -48,6 +49,7 @@ static const struct option long_opts[] = {
 	{ "jobs", required_argument, NULL, OPT_THREADS },
 	{ "nice", required_argument, NULL, OPT_NICE },
 	{ "profile", required_argument, NULL, OPT_PROFILE },
+	{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "quiet", no_argument, NULL, 'q' },
@@ -93,6 +95,9 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 		return cli_take_bases(verb, &args->bases);
 	case OPT_FORCE:
 		args->opts.force = true;
+		break;
+	case OPT_NO_CACHE:
+		args->opts.no_cache = true;
 		break;
 	case OPT_JSON:
 		args->json = true;
@@ -254,6 +259,7 @@ const struct cli_verb cli_verb_convert = {
 		"  --jobs N, --threads N\n"
 		"                       default: the CPUs\n"
 		"  --nice N             a lower priority, 1 to 19\n"
+		"  --no-cache           keep the pack out of the page cache\n"
 		"  --force              replace FAST if it is there\n"
 		"  --json               the summary as JSON\n"
 		"  -q, --quiet          errors only\n",

@@ -47,6 +47,7 @@ struct ckf_convert_opts {
 	/* Polled; non-zero ends the work with -EINTR and cleans up. May be NULL. */
 	int (*stop)(void *arg);
 	void *arg;
+	bool no_cache; /* convert: leave nothing of the pack in the page cache */
 };
 
 struct ckf_convert_stats {

@@ -14,6 +14,7 @@
 #include "ckf_model.h"
 #include "files.h"
 #include "img.h"
+#include "memory.h"
 #include "output.h"
 #include "pipeline.h"
 #include "plan.h"
@@ -453,6 +454,20 @@ static int check_unchanged(struct convert *c, const struct ckf_file *f)
 	return 0;
 }
 
+/*
+ * Whether the pack, which is at most as long as the pages, may stay in the page cache: a restore
+ * right afterwards then finds it there, as a stock one finds the dump. Others need memory, too.
+ */
+static bool fits_cache(const struct convert *c)
+{
+	int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	uint64_t available = proc_fd >= 0 ? ckf_memory_available(proc_fd) : 0;
+
+	if (proc_fd >= 0)
+		close(proc_fd);
+	return c->stats.page_bytes <= available / 2;
+}
+
 static int convert_pages(struct convert *c)
 {
 	struct ckf_pipeline_opts p = {
@@ -460,6 +475,7 @@ static int convert_pages(struct convert *c)
 		.chain = &c->chain,
 		.bases = c->bases,
 		.pack_fd = c->pack_fd,
+		.keep_cached = !c->opts.no_cache && fits_cache(c),
 		.total_bytes = c->stats.page_bytes,
 		.next_stream = next_stream,
 		.stream_done = stream_done,

@@ -601,7 +601,7 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->no_porter = opts->user->no_uring || opts->user->no_direct;
 	/* No pack is as long: padding is a small part of it. */
 	ret = ckf_pack_writer_open(&p->s.pack, opts->pack_fd, 2 * opts->total_bytes + ROOM_BYTES,
-				   !p->no_porter, err);
+				   !p->no_porter && !opts->keep_cached, err);
 	if (!ret)
 		ret = alloc_all(p, threads, err);
 	if (!ret)

@@ -18,6 +18,7 @@ struct ckf_pipeline_opts {
 	struct ckf_chain *chain;
 	struct ckf_bases *bases; /* may be NULL */
 	int pack_fd;
+	bool keep_cached;     /* the pack stays in the page cache */
 	uint64_t total_bytes; /* of all streams */
 	/*
 	 * The next stream, which the pipeline frees: 1, 0 when there are no more, -errno. The
