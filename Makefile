@@ -214,8 +214,8 @@ build/progs/bare: PROG_FLAGS := -luring
 build/progs/cudaprog: tests/gpu/cudaprog.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)
-build/progs/stages: tests/bench/stages.c convert/encode.c convert/model.c convert/pack_writer.c convert/transfer.c \
-		    build/libckfast.a
+build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c model.c calibrate.c decode_costs.c \
+		    pack_writer.c transfer.c) build/libckfast.a
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/cuapp-linked: build/stub/libcuda.so.1

@@ -81,6 +81,7 @@ struct insp {
 	uint64_t base_bytes;   /* stored in bases */
 	uint64_t nr_extents;
 	struct ckf_restore_work work;		 /* of a restore of everything */
+	struct ckf_speeds speeds;		 /* to estimate with: of this image, here */
 	uint64_t nr_files[CKF_FILE_SYMLINK + 1]; /* by kind */
 	uint64_t file_bytes[CKF_FILE_SYMLINK + 1];
 };

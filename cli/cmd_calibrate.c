@@ -18,6 +18,7 @@ static json_t *speeds_json(const struct ckf_speeds *s)
 
 	for (uint32_t c = CKF_CODEC_RAW; c < CKF_CODEC_END; c++)
 		json_object_set_new(obj, ckf_codec_name(c), json_integer((json_int_t)s->decode[c]));
+	json_object_set_new(obj, "copy", json_integer((json_int_t)s->copy));
 	json_object_set_new(obj, "fill", json_integer((json_int_t)s->fill));
 	return obj;
 }
@@ -33,9 +34,10 @@ static void print_speeds(const struct ckf_speeds *here)
 	printf("  %-8s %9s %11s\n", "codec", "this CPU", "the model");
 	for (uint32_t c = CKF_CODEC_RAW; c < CKF_CODEC_END; c++)
 		print_row(ckf_codec_name(c), here->decode[c], ckf_model_speeds.decode[c]);
+	print_row("copy", here->copy, ckf_model_speeds.copy);
 	print_row("fill", here->fill, ckf_model_speeds.fill);
-	printf("raw: the checksum alone; lz4, zstd: of text; bf16: of weights; fill: fresh "
-	       "memory\n");
+	printf("raw: the checksum alone; lz4, zstd: of text; bf16: of weights;\n"
+	       "copy: out of the page cache; fill: fresh memory\n");
 }
 
 static int run_calibrate(const struct cli_verb *verb, int argc, char **argv)

@@ -38,6 +38,7 @@ enum {
 	OPT_JSON,
 	OPT_BASE,
 	OPT_NO_CACHE,
+	OPT_SMALLEST,
 };
 
 static const struct option long_opts[] = {
@@ -49,6 +50,7 @@ static const struct option long_opts[] = {
 	{ "jobs", required_argument, NULL, OPT_THREADS },
 	{ "nice", required_argument, NULL, OPT_NICE },
 	{ "profile", required_argument, NULL, OPT_PROFILE },
+	{ "smallest", no_argument, NULL, OPT_SMALLEST },
 	{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "json", no_argument, NULL, OPT_JSON },
@@ -96,6 +98,9 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 	case OPT_FORCE:
 		args->opts.force = true;
 		break;
+	case OPT_SMALLEST:
+		args->opts.smallest = true;
+		break;
 	case OPT_NO_CACHE:
 		args->opts.no_cache = true;
 		break;
@@ -139,6 +144,9 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 		return CKF_EXIT_OK;
 	if (argc - optind != 2)
 		return cli_usage(verb, "want two directories: %s", verb->args);
+	if (args->opts.smallest &&
+	    (args->opts.codec != CKF_CODEC_AUTO || args->opts.storage.bytes_per_s))
+		return cli_usage(verb, "--smallest goes with neither --codec nor --profile");
 	args->dump = argv[optind];
 	args->fast = argv[optind + 1];
 	return check_level(verb, args);
@@ -253,6 +261,7 @@ const struct cli_verb cli_verb_convert = {
 	.help = "  --base DIR[,DIR...]  fast images: what they hold is not stored again\n"
 		"  --codec NAME         auto (default), raw, lz4, zstd or bf16\n"
 		"  --level N            level of lz4 or zstd\n"
+		"  --smallest           the fewest bytes, however long it takes\n"
 		"  --extent-size SIZE   4M, 8M or 16M (default): the unit of reading\n"
 		"  --profile NAME       what auto chooses for: ram, nvme, ssd, network, or\n"
 		"                       bytes/s; default: what FAST lies on\n"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Gathers what ckfast inspect prints. Reads the index and the small .img files, never the pack or a
- * pages file.
+ * Gathers what ckfast inspect prints. Reads the index and the small .img files, and of the pack a
+ * few chunks, to time them; never a pages file.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,8 +11,12 @@
 #include <unistd.h>
 
 #include "../convert/ckf_model.h"
-#include "../convert/pool.h"
+#include "../convert/decode_costs.h"
+#include "../loader/io_util.h"
 #include "ckf_inspect.h"
+
+/* Of each codec, at most, or a few more. */
+#define CHUNKS_TIMED 12
 
 /* CRIU's VMA status bits, criu/include/image.h. */
 #define VMA_FILE_PRIVATE (1u << 6)
@@ -248,6 +252,60 @@ static uint64_t gather_chunk(struct insp *insp, const struct ckf_chunk *c)
 	return c->codec != CKF_CODEC_ZERO ? bytes : 0;
 }
 
+/*
+ * Adds the time that a chunk takes to decode. One that cannot be read or decoded is left out:
+ * whether the pack is whole is for ckfast verify to say.
+ */
+static void time_chunk(const struct ckf_chunk *c, int pack_fd, struct ckf_codec_ctx *codecs,
+		       uint64_t *sum_bytes, uint64_t *sum_ns)
+{
+	size_t bytes = (size_t)ckf_pages_to_bytes(c->nr_pages);
+	uint8_t *stored = malloc(c->stored_bytes), *decoded = malloc(bytes);
+	uint64_t ns;
+
+	if (stored && decoded && !ckf_pread_all(pack_fd, stored, c->stored_bytes, c->pack_off) &&
+	    !ckf_decode_time(codecs, &ckf_clock_real, c->codec, stored, c->stored_bytes, decoded,
+			     bytes, &ns)) {
+		*sum_bytes += bytes;
+		*sum_ns += ns;
+	}
+	free(stored);
+	free(decoded);
+}
+
+/*
+ * Codecs decode some data several times as fast as other. So some chunks of each codec, from all
+ * over the own pack, tell how fast this CPU decodes these; the speeds of the model stand for the
+ * rest.
+ */
+static void time_chunks(struct insp *insp)
+{
+	const struct ckf_index *idx = insp->img->idx;
+	uint64_t seen[CKF_CODEC_END] = { 0 }, bytes[CKF_CODEC_END] = { 0 };
+	uint64_t ns[CKF_CODEC_END] = { 0 };
+	struct ckf_codec_ctx *codecs = NULL;
+	int fd = ckf_image_open_pack(insp->img, insp->img->dir_fd, 0, NULL);
+
+	insp->speeds = ckf_model_speeds;
+	if (fd >= 0 && !ckf_codec_ctx_new(&codecs)) {
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+		for (uint64_t i = 0; i < idx->nr_chunks; i++) {
+			const struct ckf_chunk *c = &idx->chunks[i];
+			uint64_t step = insp->codecs[c->codec].nr_chunks / CHUNKS_TIMED + 1;
+
+			if (c->codec > CKF_CODEC_RAW && !c->base && seen[c->codec]++ % step == 0)
+				time_chunk(c, fd, codecs, &bytes[c->codec], &ns[c->codec]);
+		}
+	}
+	for (uint32_t k = 0; k < CKF_CODEC_END; k++) {
+		if (ns[k])
+			insp->speeds.decode[k] = (uint64_t)((double)bytes[k] * 1e9 / (double)ns[k]);
+	}
+	ckf_codec_ctx_free(codecs);
+	if (fd >= 0)
+		close(fd);
+}
+
 static int gather_image(struct insp *insp)
 {
 	const struct ckf_index *idx = insp->img->idx;
@@ -278,6 +336,7 @@ static int gather_image(struct insp *insp)
 	}
 	used_bytes = insp->sum.fill_bytes - insp->sum.zero_bytes;
 	insp->dup_bytes = used_bytes > unique_bytes ? used_bytes - unique_bytes : 0;
+	time_chunks(insp);
 	insp->nr_extents = (idx->pack_bytes + idx->extent_bytes - 1) / idx->extent_bytes;
 	return ckf_model_work(idx, &insp->work);
 }
@@ -299,7 +358,7 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 
 double insp_estimate_s(const struct insp *insp, uint64_t bytes_per_s)
 {
-	return ckf_model_restore_s(&insp->work, bytes_per_s, ckf_pool_threads(0));
+	return ckf_model_restore_s(&insp->speeds, &insp->work, bytes_per_s, ckf_pool_threads(0));
 }
 
 uint64_t insp_restored_bytes(const struct insp *insp)

@@ -93,7 +93,8 @@ const char *cli_profile(const struct ckf_storage *storage, char buf[CLI_PROFILE_
 	double gb = (double)storage->bytes_per_s / 1e9;
 
 	if (storage->profile == CKF_PROFILE_NUMBER || storage->profile >= CKF_PROFILE_END)
-		snprintf(buf, CLI_PROFILE_LEN, "%.3f GB/s", gb);
+		snprintf(buf, CLI_PROFILE_LEN, "%.3f GB/s%s", gb,
+			 storage->measured ? ", measured" : "");
 	else
 		snprintf(buf, CLI_PROFILE_LEN, "%s (%.3f GB/s)%s",
 			 ckf_profile_name(storage->profile), gb,

@@ -7,6 +7,9 @@
 
 #include "block.h"
 
+/* Codecs must save one byte of so many of a block. */
+#define SAVE_OF_BLOCK 4
+
 static struct ckf_block *block_of(struct ckf_transfer *t)
 {
 	return (struct ckf_block *)((char *)t - offsetof(struct ckf_block, read));
@@ -113,12 +116,50 @@ static int encode_part(struct ckf_block *b, struct ckf_part *part, struct ckf_wo
 	return ret;
 }
 
+static bool is_new(const struct ckf_part *part)
+{
+	return !part->zero && part->match == CKF_DEDUP_NONE && part->base < 0;
+}
+
+/*
+ * A restore reads raw chunks that follow each other straight into place, and at once; each packed
+ * one between them ends such a run. So a block in which codecs save little is raw altogether, where
+ * they are not wanted for the bytes.
+ */
+static int smooth(struct ckf_block *b, struct ckf_worker *w)
+{
+	uint64_t saved = 0, all = 0;
+	int ret = 0;
+
+	for (uint32_t i = 0; i < b->nr_parts; i++) {
+		const struct ckf_part *part = &b->parts[i];
+
+		if (!is_new(part))
+			continue;
+		all += ckf_pages_to_bytes(part->nr_pages);
+		saved += ckf_pages_to_bytes(part->nr_pages) - part->stored.stored_bytes;
+	}
+	if (!saved || saved >= all / SAVE_OF_BLOCK)
+		return 0;
+	for (uint32_t i = 0; i < b->nr_parts && !ret; i++) {
+		struct ckf_part *part = &b->parts[i];
+
+		if (is_new(part) && part->stored.codec != CKF_CODEC_RAW)
+			ret = ckf_encode_undo(w, ckf_block_page(b, part->first), part->nr_pages,
+					      &part->stored);
+	}
+	return ret;
+}
+
 void ckf_block_encode(struct ckf_job *job, struct ckf_worker *w)
 {
 	struct ckf_block *b = (struct ckf_block *)job;
+	const struct ckf_encode_opts *opts = &b->s->encode;
 
 	for (uint32_t i = 0; i < b->nr_parts && !b->ret; i++)
 		b->ret = encode_part(b, &b->parts[i], w);
+	if (!b->ret && opts->codec == CKF_CODEC_AUTO && opts->goal == CKF_GOAL_FAST_WARM)
+		b->ret = smooth(b, w);
 }
 
 /* Writes the new chunks of a block, those that follow each other in the pack at once. */

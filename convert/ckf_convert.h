@@ -28,7 +28,9 @@ struct ckf_convert_opts {
 	unsigned int threads;  /* 0: the CPUs that may be used */
 	/*
 	 * What CKF_CODEC_AUTO is to choose for; bytes_per_s 0: the storage of the destination,
-	 * found out where that is worth it and taken for nvme else.
+	 * found out where that is worth it and taken for nvme else. Only for a storage that is
+	 * named here and slower than memory is a codec chosen that makes a restore from the page
+	 * cache more than a tenth slower.
 	 */
 	struct ckf_storage storage;
 	bool force;	/* replace an existing destination */
@@ -47,6 +49,7 @@ struct ckf_convert_opts {
 	/* Polled; non-zero ends the work with -EINTR and cleans up. May be NULL. */
 	int (*stop)(void *arg);
 	void *arg;
+	bool smallest; /* convert, with CKF_CODEC_AUTO: the fewest bytes; storage does not matter */
 	bool no_cache; /* convert: leave nothing of the pack in the page cache */
 };
 

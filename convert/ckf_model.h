@@ -6,7 +6,11 @@
  * storage; what it decodes, checks and puts into fresh memory is done by all cores; the slower of
  * the two is the time. Chosen per chunk, the codec with the least max(reading, decoding) gives the
  * least time for the whole if all chunks are alike, and never more than the sum over the chunks.
- * Speeds are in bytes per second, decode speeds count decoded bytes.
+ *
+ * But an image is often read again, and then comes from the page cache: the cores copy it, and
+ * whatever they decode comes on top. So unless the user has named a storage to choose for, a codec
+ * must not cost more than a tenth of that. Speeds are in bytes per second, decode speeds count
+ * decoded bytes.
  */
 #ifndef CKF_MODEL_H
 #define CKF_MODEL_H
@@ -21,6 +25,7 @@
 
 struct ckf_speeds {
 	uint64_t decode[CKF_CODEC_END]; /* of one core, with the checksum; 0 for zero */
+	uint64_t copy;			/* of one core: out of the page cache */
 	uint64_t fill;			/* of one core: fresh huge pages */
 };
 
@@ -31,12 +36,19 @@ extern const struct ckf_speeds ckf_model_speeds;
 const char *ckf_profile_name(uint32_t profile);
 /* profile is not CKF_PROFILE_NUMBER. */
 void ckf_profile_get(uint32_t profile, struct ckf_storage *out);
-/* The profile of a disk that reads so fast: never ram. */
-uint32_t ckf_profile_of_disk(uint64_t bytes_per_s);
 
-/* What a chunk costs, in picoseconds. Both are sizes of a chunk. */
-uint64_t ckf_model_chunk_ps(const struct ckf_storage *s, uint32_t codec, uint64_t stored_bytes,
-			    uint64_t decoded_bytes);
+/*
+ * What a chunk costs from that storage, in picoseconds. decode_speed: as in ckf_speeds, of this
+ * data. Both sizes are those of a chunk.
+ */
+uint64_t ckf_model_chunk_ps(const struct ckf_storage *s, uint64_t decode_speed,
+			    uint64_t stored_bytes, uint64_t decoded_bytes);
+
+/*
+ * Whether a chunk stored so costs at most a tenth more than a raw one when a restore has it from
+ * the page cache. There is no wait for a disk then that decoding could hide behind.
+ */
+bool ckf_model_fits_warm(uint64_t decode_speed, uint64_t stored_bytes, uint64_t decoded_bytes);
 
 /* What a restore does. */
 struct ckf_restore_work {
@@ -48,18 +60,24 @@ struct ckf_restore_work {
 /* 0 or -ENOMEM. */
 int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out);
 /* The time of criu restore, in seconds. */
-double ckf_model_restore_s(const struct ckf_restore_work *w, uint64_t bytes_per_s,
-			   unsigned int nr_cores);
+double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
+			   uint64_t bytes_per_s, unsigned int nr_cores);
 
 /*
- * The profile of the storage below a directory. Writes a file without a name of some MiB and reads
- * it past the page cache. False when that cannot be done; *out is then nvme.
+ * How fast the storage below a directory reads. Writes a file without a name of some MiB and reads
+ * it past the page cache. The result goes in steps, so that it is the same most of the time. False
+ * when that cannot be done; *out is then nvme.
  */
 bool ckf_storage_measure(int dir_fd, struct ckf_storage *out);
 /* Whether files of the directory are in memory. */
 bool ckf_storage_is_ram(int dir_fd);
 
+/* The same step for speeds that differ little: they are half an octave apart. At least 1. */
+uint64_t ckf_storage_round(uint64_t bytes_per_s);
+
 /* Measures this CPU, for about a second. -ENOMEM or -EIO. */
 int ckf_calibrate(struct ckf_speeds *out, struct ckf_error *err);
+/* The data that the speed of a codec is measured with; *seed goes on. bytes is even. */
+void ckf_calibrate_data(uint32_t codec, uint8_t *dst, size_t bytes, uint64_t *seed);
 
 #endif

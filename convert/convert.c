@@ -24,6 +24,9 @@
 #define NO_FILE (-1)
 /* A smaller dump is restored in no time from anything: not worth a measurement. */
 #define MEASURE_FROM_BYTES (256ull << 20)
+/* Chunks are about as long. */
+#define SAMPLE_PAGES 16u
+#define NR_SAMPLES 48u
 
 struct convert {
 	struct ckf_convert_opts opts;
@@ -41,6 +44,8 @@ struct convert {
 	int pack_fd;
 	struct ckf_build build;
 	struct ckf_index idx;
+	struct ckf_encode_opts encode;
+	struct ckf_decode_costs costs;
 
 	/* Which stream comes next. */
 	uint64_t target;
@@ -59,6 +64,8 @@ static int check_opts(const struct convert *c)
 		return ckf_error_set(c->err, -EINVAL, "unknown codec %d", o->codec);
 	if (o->codec != CKF_CODEC_AUTO)
 		ckf_codec_levels((uint32_t)o->codec, &min, &max);
+	if (o->smallest && o->codec != CKF_CODEC_AUTO)
+		return ckf_error_set(c->err, -EINVAL, "the smallest image is not one of one codec");
 	if (o->level && (o->level < min || o->level > max))
 		return ckf_error_set(c->err, -EINVAL,
 				     "level %d is not one of this codec (%d to %d)", o->level, min,
@@ -468,6 +475,115 @@ static bool fits_cache(const struct convert *c)
 	return c->stats.page_bytes <= available / 2;
 }
 
+/* Up to SAMPLE_PAGES pages from a place of the local pages files, or none where they are zero. */
+static int read_sample(struct convert *c, uint64_t page, uint8_t *data, uint32_t *nr_pages)
+{
+	uint64_t i = 0, left = 0;
+	struct ckf_origin origin;
+	int fd, ret;
+
+	*nr_pages = 0;
+	for (; i < c->dump->nr_pagemaps; i++) {
+		left = c->pages_file[i] == NO_FILE
+			       ? 0
+			       : c->list.files[c->pages_file[i]].size_bytes / CKF_PAGE_BYTES;
+		if (page < left)
+			break;
+		page -= left;
+	}
+	if (i == c->dump->nr_pagemaps)
+		return 0;
+	left -= page;
+	if (left > SAMPLE_PAGES)
+		left = SAMPLE_PAGES;
+	origin = ckf_origin_of(&c->dump->pagemaps[i]);
+	fd = ckf_chain_open_pages(&c->chain, &origin, c->err);
+	if (fd < 0)
+		return fd;
+	/* No more than that into the page cache: the file is read elsewhere next. */
+	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	ret = ckf_pread_all(fd, data, (size_t)ckf_pages_to_bytes(left), ckf_pages_to_bytes(page));
+	close(fd);
+	if (ret)
+		return ckf_error_set(c->err, ret, "cannot read a sample of the pages: %s",
+				     strerror(-ret));
+	if (!ckf_is_zero(data, (size_t)ckf_pages_to_bytes(left)))
+		*nr_pages = (uint32_t)left;
+	return 0;
+}
+
+/* How fast the pages of this dump decode: from samples at places that depend on its size alone. */
+static int measure_costs(struct convert *c, struct ckf_decode_costs *costs)
+{
+	uint8_t *data = aligned_alloc(CKF_PAGE_BYTES, SAMPLE_PAGES * CKF_PAGE_BYTES);
+	struct ckf_worker w = { 0 };
+	uint64_t pages = 0;
+	uint32_t nr_pages;
+	int ret;
+
+	for (uint64_t i = 0; i < c->list.nr_files; i++) {
+		if (c->list.files[i].kind == CKF_FILE_PAGES)
+			pages += c->list.files[i].size_bytes / CKF_PAGE_BYTES;
+	}
+	w.scratch = aligned_alloc(CKF_PAGE_BYTES, CKF_ENCODE_SCRATCH_BYTES);
+	ret = data && w.scratch ? ckf_codec_ctx_new(&w.codec) : -ENOMEM;
+	for (uint64_t i = 0; i < NR_SAMPLES && !ret; i++) {
+		ret = read_sample(c, pages / NR_SAMPLES * i, data, &nr_pages);
+		if (!ret && nr_pages)
+			ret = ckf_decode_costs_sample(costs, &w, &ckf_clock_real, data, nr_pages);
+	}
+	if (!ret)
+		ret = ckf_decode_costs_finish(costs, &w, &ckf_clock_real);
+	ckf_codec_ctx_free(w.codec);
+	free(w.scratch);
+	free(data);
+	return ret ? ckf_error_set(c->err, ret, "cannot measure: %s", strerror(-ret)) : 0;
+}
+
+/* After this, opts.storage says what codecs are chosen for. */
+static void choose_storage(struct convert *c)
+{
+	struct ckf_storage *s = &c->opts.storage;
+
+	if (s->bytes_per_s)
+		return;
+	if (ckf_storage_is_ram(c->out.dir_fd))
+		ckf_profile_get(CKF_PROFILE_RAM, s);
+	else if (c->stats.page_bytes < MEASURE_FROM_BYTES)
+		ckf_profile_get(CKF_PROFILE_NVME, s);
+	else
+		ckf_storage_measure(c->out.dir_fd, s);
+}
+
+/* A storage that the user has named and that is slower than memory is meant. */
+static enum ckf_encode_goal goal_of(const struct convert *c, const struct ckf_storage *named)
+{
+	struct ckf_storage ram;
+
+	ckf_profile_get(CKF_PROFILE_RAM, &ram);
+	if (c->opts.smallest)
+		return CKF_GOAL_SMALL;
+	return named->bytes_per_s && named->bytes_per_s < ram.bytes_per_s ? CKF_GOAL_FAST
+									  : CKF_GOAL_FAST_WARM;
+}
+
+/* What codecs are chosen for, and by which speeds. */
+static int choose_encoding(struct convert *c)
+{
+	struct ckf_encode_opts *e = &c->encode;
+
+	e->codec = c->opts.codec;
+	e->level = c->opts.level;
+	e->costs = &c->costs;
+	e->goal = goal_of(c, &c->opts.storage);
+	ckf_decode_costs_default(&c->costs);
+	if (e->codec != CKF_CODEC_AUTO || e->goal == CKF_GOAL_SMALL)
+		return 0;
+	choose_storage(c);
+	e->storage = c->opts.storage;
+	return c->stats.page_bytes < MEASURE_FROM_BYTES ? 0 : measure_costs(c, &c->costs);
+}
+
 static int convert_pages(struct convert *c)
 {
 	struct ckf_pipeline_opts p = {
@@ -475,6 +591,7 @@ static int convert_pages(struct convert *c)
 		.chain = &c->chain,
 		.bases = c->bases,
 		.pack_fd = c->pack_fd,
+		.encode = c->encode,
 		.keep_cached = !c->opts.no_cache && fits_cache(c),
 		.total_bytes = c->stats.page_bytes,
 		.next_stream = next_stream,
@@ -577,21 +694,6 @@ static void fill_stats(struct convert *c)
 	s->storage = c->opts.storage;
 }
 
-/* After this, opts.storage says what codecs are chosen for, if they are chosen. */
-static void choose_storage(struct convert *c)
-{
-	struct ckf_storage *s = &c->opts.storage;
-
-	if (!s->bytes_per_s && c->opts.codec == CKF_CODEC_AUTO) {
-		if (ckf_storage_is_ram(c->out.dir_fd))
-			ckf_profile_get(CKF_PROFILE_RAM, s);
-		else if (c->stats.page_bytes < MEASURE_FROM_BYTES)
-			ckf_profile_get(CKF_PROFILE_NVME, s);
-		else
-			ckf_storage_measure(c->out.dir_fd, s);
-	}
-}
-
 static int convert_into(struct convert *c, const char *fast)
 {
 	int ret;
@@ -612,7 +714,9 @@ static int convert_into(struct convert *c, const char *fast)
 			ret = c->pack_fd;
 	}
 	if (!ret) {
-		choose_storage(c);
+		ret = choose_encoding(c);
+	}
+	if (!ret) {
 		ret = convert_pages(c);
 	}
 	if (!ret)

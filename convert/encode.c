@@ -19,6 +19,7 @@
 /* Storage that is slower than this is worth a level of zstd that takes longer to encode. */
 #define SLOW_BYTES_PER_S 1000000000ull
 #define SLOW_ZSTD_LEVEL 3
+#define SMALL_ZSTD_LEVEL 19
 
 /* The best so far. Its bytes are in one half of the scratch, the other one is for the next try. */
 struct choice {
@@ -29,42 +30,65 @@ struct choice {
 	size_t max_bytes; /* that a codec may need */
 	uint8_t codec;
 	size_t stored_bytes;
-	uint64_t cost_ps;
+	uint64_t cost;
 	uint8_t *stored;
 	uint8_t *room;
 };
 
+static size_t chunk_bytes(const struct choice *c)
+{
+	return (size_t)c->nr_pages * CKF_PAGE_BYTES;
+}
+
+/* What the goal has least of. UINT64_MAX: that must not be. */
+static uint64_t cost_of(const struct choice *c, uint64_t decode_speed, size_t stored_bytes)
+{
+	const struct ckf_encode_opts *o = c->opts;
+
+	if (o->goal == CKF_GOAL_SMALL)
+		return stored_bytes;
+	if (o->goal == CKF_GOAL_FAST_WARM &&
+	    !ckf_model_fits_warm(decode_speed, stored_bytes, chunk_bytes(c)))
+		return UINT64_MAX;
+	return ckf_model_chunk_ps(&o->storage, decode_speed, stored_bytes, chunk_bytes(c));
+}
+
+/* Not even nothing to read would make up for decoding. */
+static bool is_too_slow(const struct choice *c, uint32_t codec)
+{
+	return cost_of(c, c->opts->costs->fastest[codec], 0) > c->cost;
+}
+
 /* Encodes, and keeps the result if a restore is faster with it, or as fast and reads less. */
 static int try_codec(struct choice *c, uint8_t codec, int level)
 {
-	const struct ckf_storage *s = &c->opts->storage;
-	size_t bytes = (size_t)c->nr_pages * CKF_PAGE_BYTES;
+	size_t bytes = chunk_bytes(c);
 	uint8_t *room = c->room;
-	uint64_t cost;
+	uint64_t speed, cost;
 	int64_t n;
 
-	/* Not even nothing to read would make up for decoding. */
-	if (ckf_model_chunk_ps(s, codec, 0, bytes) > c->cost_ps)
+	if (is_too_slow(c, codec) || ckf_encode_is_hopeless(c->w, codec, c->data, c->nr_pages))
 		return 0;
 	n = ckf_encode(c->w->codec, codec, level, c->data, bytes, room, c->max_bytes);
 	if (n <= 0)
 		return (int)n;
-	cost = ckf_model_chunk_ps(s, codec, (uint64_t)n, bytes);
-	if (cost > c->cost_ps || (cost == c->cost_ps && (size_t)n >= c->stored_bytes))
+	speed = c->opts->costs->speed[codec][ckf_decode_class((uint64_t)n, bytes)];
+	cost = cost_of(c, speed, (size_t)n);
+	if (cost > c->cost || (cost == c->cost && (size_t)n >= c->stored_bytes))
 		return 0;
 	c->codec = codec;
-	c->cost_ps = cost;
+	c->cost = cost;
 	c->stored_bytes = (size_t)n;
 	c->room = c->stored;
 	c->stored = room;
 	return 0;
 }
 
-static bool looks_like_floats(const struct choice *c)
+static bool looks_like_floats(const uint8_t *data, uint32_t nr_pages)
 {
 	struct ckf_planes_guess g;
 
-	ckf_planes_look(c->data, (size_t)c->nr_pages * CKF_PAGE_BYTES, &g);
+	ckf_planes_look(data, (size_t)nr_pages * CKF_PAGE_BYTES, &g);
 	return g.bits + FLOAT_BITS <= g.byte_bits;
 }
 
@@ -72,51 +96,58 @@ static bool looks_like_floats(const struct choice *c)
  * True when zstd is worth trying: the bytes may be far from evenly distributed even where LZ4 finds
  * no repeats. Some pages from all over the chunk stand for it.
  */
-static bool sample_shrinks(const struct choice *c)
+static bool sample_shrinks(struct ckf_worker *w, const uint8_t *data, uint32_t nr_pages)
 {
 	const size_t bytes = CKF_ENCODE_SAMPLE_PAGES * CKF_PAGE_BYTES;
-	uint8_t *sample = c->w->scratch + 2 * (size_t)CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES;
+	uint8_t *sample = w->scratch + 2 * (size_t)CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES;
 	uint8_t *out = sample + bytes;
-	uint32_t step = c->nr_pages / CKF_ENCODE_SAMPLE_PAGES;
+	uint32_t step = nr_pages / CKF_ENCODE_SAMPLE_PAGES;
 
 	if (step < 2)
 		return true;
 	for (uint32_t i = 0; i < CKF_ENCODE_SAMPLE_PAGES; i++)
-		memcpy(sample + i * CKF_PAGE_BYTES, c->data + (size_t)i * step * CKF_PAGE_BYTES,
+		memcpy(sample + i * CKF_PAGE_BYTES, data + (size_t)i * step * CKF_PAGE_BYTES,
 		       CKF_PAGE_BYTES);
-	return ckf_encode(c->w->codec, CKF_CODEC_ZSTD, 1, sample, bytes, out,
+	return ckf_encode(w->codec, CKF_CODEC_ZSTD, 1, sample, bytes, out,
 			  bytes * SAMPLE_PERCENT / 100) > 0;
+}
+
+bool ckf_encode_is_hopeless(struct ckf_worker *w, uint32_t codec, const uint8_t *data,
+			    uint32_t nr_pages)
+{
+	if (codec == CKF_CODEC_BF16)
+		return !looks_like_floats(data, nr_pages);
+	return codec == CKF_CODEC_ZSTD && !sample_shrinks(w, data, nr_pages);
 }
 
 /* What decodes fast first: it shows what a slower one has to beat. */
 static int choose_auto(struct choice *c)
 {
-	const struct ckf_storage *s = &c->opts->storage;
-	int level = s->bytes_per_s < SLOW_BYTES_PER_S ? SLOW_ZSTD_LEVEL : 1;
-	uint64_t bytes = (uint64_t)c->nr_pages * CKF_PAGE_BYTES;
-	int ret = 0;
+	int level = c->opts->storage.bytes_per_s < SLOW_BYTES_PER_S ? SLOW_ZSTD_LEVEL : 1;
+	int ret;
 
-	if (ckf_model_chunk_ps(s, CKF_CODEC_BF16, 0, bytes) <= c->cost_ps && looks_like_floats(c))
-		ret = try_codec(c, CKF_CODEC_BF16, 0);
-	if (!ret)
+	if (c->opts->goal == CKF_GOAL_SMALL)
+		level = SMALL_ZSTD_LEVEL;
+	c->cost = cost_of(c, ckf_model_speeds.decode[CKF_CODEC_RAW], chunk_bytes(c));
+	ret = try_codec(c, CKF_CODEC_BF16, 0);
+	/* zstd makes less of all that LZ4 can. */
+	if (!ret && c->opts->goal != CKF_GOAL_SMALL)
 		ret = try_codec(c, CKF_CODEC_LZ4, 0);
-	if (!ret && ckf_model_chunk_ps(s, CKF_CODEC_ZSTD, 0, bytes) <= c->cost_ps &&
-	    sample_shrinks(c))
+	if (!ret)
 		ret = try_codec(c, CKF_CODEC_ZSTD, level);
 	return ret;
 }
 
 static int choose(struct choice *c)
 {
-	size_t bytes = (size_t)c->nr_pages * CKF_PAGE_BYTES;
 	int64_t n;
 
 	if (c->opts->codec == CKF_CODEC_RAW)
 		return 0;
 	if (c->opts->codec == CKF_CODEC_AUTO)
 		return choose_auto(c);
-	n = ckf_encode(c->w->codec, (uint32_t)c->opts->codec, c->opts->level, c->data, bytes,
-		       c->room, c->max_bytes);
+	n = ckf_encode(c->w->codec, (uint32_t)c->opts->codec, c->opts->level, c->data,
+		       chunk_bytes(c), c->room, c->max_bytes);
 	if (n <= 0)
 		return (int)n;
 	c->codec = (uint8_t)c->opts->codec;
@@ -142,8 +173,6 @@ int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, u
 	};
 	int ret;
 
-	if (opts->codec == CKF_CODEC_AUTO)
-		c.cost_ps = ckf_model_chunk_ps(&opts->storage, CKF_CODEC_RAW, bytes, bytes);
 	ret = choose(&c);
 	if (ret)
 		return ret;
@@ -152,5 +181,18 @@ int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, u
 	if (c.codec == CKF_CODEC_RAW)
 		return 0;
 	memcpy(data, c.stored, c.stored_bytes);
+	return 0;
+}
+
+int ckf_encode_undo(struct ckf_worker *w, uint8_t *data, uint32_t nr_pages, struct ckf_encoded *out)
+{
+	size_t bytes = (size_t)nr_pages * CKF_PAGE_BYTES;
+	int ret = ckf_decode(w->codec, out->codec, data, out->stored_bytes, w->scratch, bytes);
+
+	if (ret)
+		return ret;
+	memcpy(data, w->scratch, bytes);
+	out->codec = CKF_CODEC_RAW;
+	out->stored_bytes = (uint32_t)bytes;
 	return 0;
 }

@@ -3,19 +3,33 @@
 #ifndef CKF_CONVERT_ENCODE_H
 #define CKF_CONVERT_ENCODE_H
 
-#include "ckf_model.h"
 #include "cut.h"
+#include "decode_costs.h"
 #include "pool.h"
 
-/* What the scratch of a worker must hold: two chunks, a sample and what becomes of it. */
+/*
+ * What the scratch of a worker must hold: two chunks, and either a sample and what becomes of it,
+ * or the data of the model.
+ */
 #define CKF_ENCODE_SAMPLE_PAGES 4
+#define CKF_ENCODE_MODEL_PAGES 16
 #define CKF_ENCODE_SCRATCH_BYTES \
-	(2 * ((size_t)CKF_CUT_MAX_PAGES + CKF_ENCODE_SAMPLE_PAGES) * CKF_PAGE_BYTES)
+	((2 * (size_t)CKF_CUT_MAX_PAGES + CKF_ENCODE_MODEL_PAGES) * CKF_PAGE_BYTES)
+
+/* What CKF_CODEC_AUTO looks for. */
+enum ckf_encode_goal {
+	CKF_GOAL_FAST_WARM = 0, /* from that storage, but never much slower from memory */
+	CKF_GOAL_FAST,		/* from that storage */
+	CKF_GOAL_SMALL,		/* the fewest bytes, whatever it takes */
+};
 
 struct ckf_encode_opts {
 	int codec; /* CKF_CODEC_AUTO or an enum ckf_codec other than zero */
 	int level;
-	struct ckf_storage storage; /* for CKF_CODEC_AUTO */
+	/* For CKF_CODEC_AUTO. */
+	enum ckf_encode_goal goal;
+	struct ckf_storage storage;
+	const struct ckf_decode_costs *costs;
 };
 
 struct ckf_encoded {
@@ -29,5 +43,13 @@ struct ckf_encoded {
  */
 int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, uint8_t *data,
 		     uint32_t nr_pages, struct ckf_encoded *out);
+
+/* Makes a chunk raw after all: data is again what it was. 0 or -errno. */
+int ckf_encode_undo(struct ckf_worker *w, uint8_t *data, uint32_t nr_pages,
+		    struct ckf_encoded *out);
+
+/* Whether a look at the chunk says that the codec will not make it smaller. */
+bool ckf_encode_is_hopeless(struct ckf_worker *w, uint32_t codec, const uint8_t *data,
+			    uint32_t nr_pages);
 
 #endif

@@ -13,6 +13,7 @@
 
 #define PIECE_BYTES ((size_t)8 << 20)
 #define NR_PIECES 4
+#define MAX_SPEED 1e18
 
 bool ckf_storage_is_ram(int dir_fd)
 {
@@ -60,6 +61,16 @@ static uint64_t read_speed(int fd, void *buf)
 	return PIECE_BYTES * 1000000000ull / (best_ns ? best_ns : 1);
 }
 
+uint64_t ckf_storage_round(uint64_t bytes_per_s)
+{
+	double step = 1;
+
+	/* 2 to the 1/4 is where a step is as far away as the next one. */
+	while (step < MAX_SPEED && step * 1.1892 <= (double)bytes_per_s)
+		step *= 1.4142135623730951;
+	return (uint64_t)step;
+}
+
 bool ckf_storage_measure(int dir_fd, struct ckf_storage *out)
 {
 	void *buf = aligned_alloc(CKF_HUGE_BYTES, PIECE_BYTES);
@@ -84,7 +95,11 @@ out:
 	if (fd >= 0)
 		close(fd);
 	free(buf);
-	ckf_profile_get(speed ? ckf_profile_of_disk(speed) : CKF_PROFILE_NVME, out);
-	out->measured = speed != 0;
+	ckf_profile_get(CKF_PROFILE_NVME, out);
+	if (speed) {
+		out->bytes_per_s = ckf_storage_round(speed);
+		out->profile = CKF_PROFILE_NUMBER;
+		out->measured = true;
+	}
 	return speed != 0;
 }

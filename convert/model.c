@@ -26,6 +26,7 @@ const struct ckf_speeds ckf_model_speeds = {
 		[CKF_CODEC_ZSTD] = 1800000000,
 		[CKF_CODEC_BF16] = 4600000000,
 	},
+	.copy = 8500000000,
 	.fill = 10000000000,
 };
 
@@ -42,10 +43,6 @@ static const struct {
 	[CKF_PROFILE_NETWORK] = { "network", 125000000 },
 };
 
-/* Where two profiles meet: the geometric mean of their speeds. */
-#define NVME_FROM 1000000000ull
-#define SSD_FROM 250000000ull
-
 const char *ckf_profile_name(uint32_t profile)
 {
 	return profiles[profile < CKF_PROFILE_END ? profile : CKF_PROFILE_NUMBER].name;
@@ -60,25 +57,33 @@ void ckf_profile_get(uint32_t profile, struct ckf_storage *out)
 	};
 }
 
-uint32_t ckf_profile_of_disk(uint64_t bytes_per_s)
-{
-	if (bytes_per_s >= NVME_FROM)
-		return CKF_PROFILE_NVME;
-	return bytes_per_s >= SSD_FROM ? CKF_PROFILE_SSD : CKF_PROFILE_NETWORK;
-}
-
 /* Integers: the choice must not depend on how a machine rounds. */
-uint64_t ckf_model_chunk_ps(const struct ckf_storage *s, uint32_t codec, uint64_t stored_bytes,
-			    uint64_t decoded_bytes)
+uint64_t ckf_model_chunk_ps(const struct ckf_storage *s, uint64_t decode_speed,
+			    uint64_t stored_bytes, uint64_t decoded_bytes)
 {
-	const struct ckf_speeds *v = &ckf_model_speeds;
 	uint64_t read_ps = stored_bytes * PS_PER_S / s->bytes_per_s;
-	uint64_t core_ps = decoded_bytes * PS_PER_S / v->fill;
+	uint64_t core_ps = decoded_bytes * PS_PER_S / ckf_model_speeds.fill;
 
-	if (v->decode[codec])
-		core_ps += decoded_bytes * PS_PER_S / v->decode[codec];
+	core_ps += decoded_bytes * PS_PER_S / decode_speed;
 	core_ps /= s->nr_cores;
 	return read_ps > core_ps ? read_ps : core_ps;
+}
+
+/* All of it is work for the cores, so that their number does not matter. */
+static uint64_t warm_ps(uint64_t decode_speed, uint64_t stored_bytes, uint64_t decoded_bytes)
+{
+	const struct ckf_speeds *v = &ckf_model_speeds;
+
+	return stored_bytes * PS_PER_S / v->copy + decoded_bytes * PS_PER_S / decode_speed +
+	       decoded_bytes * PS_PER_S / v->fill;
+}
+
+bool ckf_model_fits_warm(uint64_t decode_speed, uint64_t stored_bytes, uint64_t decoded_bytes)
+{
+	uint64_t raw_ps = warm_ps(ckf_model_speeds.decode[CKF_CODEC_RAW], decoded_bytes,
+				  decoded_bytes);
+
+	return warm_ps(decode_speed, stored_bytes, decoded_bytes) <= raw_ps + raw_ps / 10;
 }
 
 /*
@@ -114,10 +119,9 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 	return 0;
 }
 
-double ckf_model_restore_s(const struct ckf_restore_work *w, uint64_t bytes_per_s,
-			   unsigned int nr_cores)
+double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
+			   uint64_t bytes_per_s, unsigned int nr_cores)
 {
-	const struct ckf_speeds *v = &ckf_model_speeds;
 	double read_s = (double)w->read_bytes / (double)bytes_per_s;
 	double core_s = 0;
 

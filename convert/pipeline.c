@@ -578,10 +578,9 @@ static void free_all(struct pipeline *p)
 static unsigned int thread_count(const struct ckf_convert_opts *u)
 {
 	unsigned int n = ckf_pool_threads(u->threads);
+	bool slow = u->smallest || (u->codec == CKF_CODEC_ZSTD && u->level > ZSTD_LEAN_LEVEL);
 
-	if (u->codec == CKF_CODEC_ZSTD && u->level > ZSTD_LEAN_LEVEL && n > ZSTD_SLOW_THREADS)
-		return ZSTD_SLOW_THREADS;
-	return n;
+	return slow && n > ZSTD_SLOW_THREADS ? ZSTD_SLOW_THREADS : n;
 }
 
 int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
@@ -594,9 +593,7 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for buffers");
 	p->s.opts = opts;
-	p->s.encode.codec = opts->user->codec;
-	p->s.encode.level = opts->user->level;
-	p->s.encode.storage = opts->user->storage;
+	p->s.encode = opts->encode;
 	p->build = b;
 	p->no_porter = opts->user->no_uring || opts->user->no_direct;
 	/* No pack is as long: padding is a small part of it. */

@@ -12,12 +12,14 @@
 #include "bases.h"
 #include "build.h"
 #include "ckf_convert.h"
+#include "encode.h"
 
 struct ckf_pipeline_opts {
 	const struct ckf_convert_opts *user;
 	struct ckf_chain *chain;
 	struct ckf_bases *bases; /* may be NULL */
 	int pack_fd;
+	struct ckf_encode_opts encode;
 	bool keep_cached;     /* the pack stays in the page cache */
 	uint64_t total_bytes; /* of all streams */
 	/*

@@ -44,6 +44,8 @@ static struct {
 	struct ckf_pack_writer *out;
 } job;
 
+static struct ckf_decode_costs costs;
+
 /* The next piece of the stage. False when there is none. */
 static bool take(uint64_t *off, size_t *bytes)
 {
@@ -229,7 +231,10 @@ int main(int argc, char **argv)
 		die("THREADS");
 	direct = !strcmp(argv[2], "direct");
 	job.encode.codec = strcmp(argv[3], "raw") ? CKF_CODEC_AUTO : CKF_CODEC_RAW;
+	job.encode.goal = CKF_GOAL_FAST;
 	ckf_profile_get(CKF_PROFILE_NVME, &job.encode.storage);
+	ckf_decode_costs_default(&costs);
+	job.encode.costs = &costs;
 	open_files(argv + 8, (unsigned int)argc - 8, direct ? O_DIRECT : 0);
 	run("read", do_read, direct ? DEPTH : threads, job.bytes);
 	job.data = aligned_alloc(PIECE_BYTES, (size_t)ckf_align_up(job.bytes, PIECE_BYTES));

@@ -61,6 +61,9 @@ run 2 convert --jobs 0 a b
 run 2 convert --profile floppy a b
 says err '--profile floppy: want ram, nvme, ssd, network or bytes/s'
 run 2 convert --profile 0 a b
+run 2 convert --smallest --codec raw a b
+says err '--smallest goes with neither --codec nor --profile'
+run 2 convert --smallest --profile ssd a b
 run 2 convert --nice 20 a b
 says err '--nice 20: want 0 to 19'
 run 2 verify --threads x a

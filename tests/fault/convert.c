@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../../convert/ckf_convert.h"
+#include "../../convert/ckf_model.h"
 #include "../../convert/vma.h"
 #include "../unit/dump_maker.h"
 #include "world.h"
@@ -150,9 +151,15 @@ static const char *check_dump_open(struct world *w, int ret, bool may_leave)
 
 static struct ckf_convert_opts options(unsigned int threads)
 {
-	return (struct ckf_convert_opts){ .size = sizeof(struct ckf_convert_opts),
-					  .codec = CKF_CODEC_AUTO,
-					  .threads = threads };
+	struct ckf_convert_opts opts = {
+		.size = sizeof(opts),
+		.codec = CKF_CODEC_AUTO,
+		.threads = threads,
+	};
+
+	/* For which codecs are chosen at all. */
+	ckf_profile_get(CKF_PROFILE_SSD, &opts.storage);
+	return opts;
 }
 
 static void result_path(const struct world *w, char path[160])

@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "../../convert/ckf_convert.h"
+#include "../../convert/ckf_model.h"
 #include "../../convert/vma.h"
 #include "../../format/ckf_codec.h"
 #include "../../loader/ckf_verify.h"
@@ -366,8 +367,10 @@ static void test_random(void **state)
 		e = *state;
 		e->rand = seed + (uint64_t)round;
 		opts.codec = (int)(dm_rand(&e->rand) % CKF_CODEC_END);
-		if (opts.codec == CKF_CODEC_ZERO)
+		if (opts.codec == CKF_CODEC_ZERO) {
 			opts.codec = CKF_CODEC_AUTO;
+			ckf_profile_get(CKF_PROFILE_SSD, &opts.storage);
+		}
 		opts.threads = 1 + dm_rand(&e->rand) % 4;
 		opts.extent_bytes = 4u << 20 << dm_rand(&e->rand) % 3;
 		make_dump(e, 1 + (unsigned int)round % MAX_LEVELS);

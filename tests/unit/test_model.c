@@ -100,8 +100,14 @@ static void test_auto(void **state)
 		[CKF_PROFILE_NETWORK] = { CKF_CODEC_RAW, CKF_CODEC_ZSTD, CKF_CODEC_BF16,
 					  CKF_CODEC_BF16 },
 	};
-	struct ckf_encode_opts opts = { .codec = CKF_CODEC_AUTO };
+	struct ckf_decode_costs costs;
+	struct ckf_encode_opts opts = {
+		.codec = CKF_CODEC_AUTO,
+		.goal = CKF_GOAL_FAST,
+		.costs = &costs,
+	};
 
+	ckf_decode_costs_default(&costs);
 	for (uint32_t p = CKF_PROFILE_RAM; p < CKF_PROFILE_END; p++) {
 		ckf_profile_get(p, &opts.storage);
 		for (uint32_t what = 0; what < NR_CONTENTS; what++)
@@ -109,11 +115,161 @@ static void test_auto(void **state)
 	}
 }
 
+/* From memory too, a codec must not cost much more than raw, however slow the storage. */
+static void test_warm(void **state)
+{
+	struct ckf_decode_costs costs;
+	struct ckf_encode_opts opts = { .codec = CKF_CODEC_AUTO, .costs = &costs };
+
+	for (uint32_t p = CKF_PROFILE_RAM; p < CKF_PROFILE_END; p++) {
+		ckf_profile_get(p, &opts.storage);
+		ckf_decode_costs_default(&costs);
+		for (uint32_t what = 0; what < NR_CONTENTS; what++)
+			assert_int_equal(chosen(*state, &opts, what), CKF_CODEC_RAW);
+		/* Data that decodes as fast as it is copied, as what hardly differs does. */
+		for (unsigned int k = 0; k < CKF_DECODE_CLASSES; k++)
+			costs.speed[CKF_CODEC_LZ4][k] = 40000000000;
+		costs.fastest[CKF_CODEC_LZ4] = 40000000000;
+		assert_int_equal(chosen(*state, &opts, TEXT), CKF_CODEC_LZ4);
+		assert_int_equal(chosen(*state, &opts, NOISE), CKF_CODEC_RAW);
+	}
+}
+
+static void test_small(void **state)
+{
+	struct ckf_encode_opts opts = { .codec = CKF_CODEC_AUTO, .goal = CKF_GOAL_SMALL };
+	struct ckf_decode_costs costs;
+
+	ckf_decode_costs_default(&costs);
+	opts.costs = &costs;
+	assert_int_equal(chosen(*state, &opts, NOISE), CKF_CODEC_RAW);
+	assert_int_equal(chosen(*state, &opts, TEXT), CKF_CODEC_ZSTD);
+	assert_int_equal(chosen(*state, &opts, WEIGHTS16), CKF_CODEC_BF16);
+}
+
+/* This data decodes at a speed that makes a codec a loss where the model's would not. */
+static void test_slow_data(void **state)
+{
+	struct ckf_decode_costs costs;
+	struct ckf_encode_opts opts = {
+		.codec = CKF_CODEC_AUTO,
+		.goal = CKF_GOAL_FAST,
+		.costs = &costs,
+		.storage = { .bytes_per_s = 3400000000, .nr_cores = 2 },
+	};
+
+	ckf_decode_costs_default(&costs);
+	assert_int_equal(chosen(*state, &opts, WEIGHTS16), CKF_CODEC_BF16);
+	for (unsigned int k = 0; k < CKF_DECODE_CLASSES; k++)
+		costs.speed[CKF_CODEC_BF16][k] = 1000000000;
+	costs.fastest[CKF_CODEC_BF16] = 1000000000;
+	assert_int_equal(chosen(*state, &opts, WEIGHTS16), CKF_CODEC_RAW);
+}
+
+static void test_undo(void **state)
+{
+	static const enum content contents[] = { TEXT, WEIGHTS16 };
+	uint8_t *src = malloc(BYTES), *data = malloc(BYTES);
+	struct ckf_encode_opts opts = { .codec = CKF_CODEC_ZSTD };
+	struct ckf_encoded out;
+
+	assert_true(src && data);
+	for (int i = 0; i < 2; i++) {
+		make_content(contents[i], src);
+		memcpy(data, src, BYTES);
+		assert_int_equal(ckf_encode_chunk(*state, &opts, data, NR_PAGES, &out), 0);
+		assert_int_equal(out.codec, CKF_CODEC_ZSTD);
+		assert_int_equal(ckf_encode_undo(*state, data, NR_PAGES, &out), 0);
+		assert_int_equal(out.codec, CKF_CODEC_RAW);
+		assert_int_equal(out.stored_bytes, BYTES);
+		assert_memory_equal(src, data, BYTES);
+	}
+	free(src);
+	free(data);
+}
+
+/* A clock that goes on by step_ns each time it is read. */
+struct fake_clock {
+	uint64_t now_ns;
+	uint64_t step_ns;
+};
+
+static uint64_t fake_now(void *arg)
+{
+	struct fake_clock *f = arg;
+
+	f->now_ns += f->step_ns;
+	return f->now_ns;
+}
+
+/*
+ * Each decoding takes one step: four chunks of 64 KiB of the model's data, and one sample that is
+ * four times as long. So the model's speed is that of 64 KiB in a step.
+ */
+static void sample(struct ckf_worker *w, struct ckf_decode_costs *c, uint64_t sample_ns,
+		   uint64_t model_ns)
+{
+	struct fake_clock fake = { .step_ns = sample_ns };
+	const struct ckf_clock clock = { .now_ns = fake_now, .arg = &fake };
+	uint8_t *data = malloc(BYTES);
+
+	assert_non_null(data);
+	make_content(WEIGHTS16, data);
+	ckf_decode_costs_default(c);
+	assert_int_equal(ckf_decode_costs_sample(c, w, &clock, data, NR_PAGES), 0);
+	fake.step_ns = model_ns;
+	assert_int_equal(ckf_decode_costs_finish(c, w, &clock), 0);
+	free(data);
+}
+
+static void test_costs(void **state)
+{
+	const uint64_t model = ckf_model_speeds.decode[CKF_CODEC_BF16];
+	const unsigned int k = ckf_decode_class(2, 3);
+	struct ckf_decode_costs c, again;
+
+	/* As fast, a third, three times as fast; each to the next step. */
+	sample(*state, &c, 4000, 1000);
+	assert_true(c.speed[CKF_CODEC_BF16][k] == model);
+	sample(*state, &c, 12000, 1000);
+	assert_true(c.speed[CKF_CODEC_BF16][k] > model / 4);
+	assert_true(c.speed[CKF_CODEC_BF16][k] < model / 10 * 4);
+	assert_true(c.fastest[CKF_CODEC_BF16] == model);
+	sample(*state, &c, 4000, 3000);
+	assert_true(c.speed[CKF_CODEC_BF16][k] > model / 10 * 25);
+	assert_true(c.speed[CKF_CODEC_BF16][k] < model * 4);
+	assert_true(c.fastest[CKF_CODEC_BF16] == c.speed[CKF_CODEC_BF16][k]);
+	/* A little more or less is the same. Classes without samples keep the model's speed. */
+	sample(*state, &again, 4150, 3000);
+	assert_memory_equal(again.speed, c.speed, sizeof(c.speed));
+	assert_true(c.speed[CKF_CODEC_BF16][CKF_DECODE_CLASSES - 1] == model);
+	assert_true(c.speed[CKF_CODEC_LZ4][k] == ckf_model_speeds.decode[CKF_CODEC_LZ4]);
+	/* A clock that stands still, and one that jumps. */
+	sample(*state, &c, 0, 0);
+	assert_true(c.speed[CKF_CODEC_BF16][k] == model);
+	sample(*state, &c, UINT64_MAX / 64, 1);
+	assert_true(c.speed[CKF_CODEC_BF16][k] > 0);
+	sample(*state, &c, 1, UINT64_MAX / 64);
+	assert_true(c.speed[CKF_CODEC_BF16][k] < UINT64_MAX / 1024);
+}
+
+static void test_class(void **state)
+{
+	(void)state;
+	assert_int_equal(ckf_decode_class(4096, 4096), 0);
+	assert_int_equal(ckf_decode_class(3000, 4096), 0);
+	assert_int_equal(ckf_decode_class(2800, 4096), 1);
+	assert_int_equal(ckf_decode_class(2048, 4096), 2);
+	assert_int_equal(ckf_decode_class(1, UINT32_MAX), CKF_DECODE_CLASSES - 1);
+}
+
 /* A codec that was asked for is taken where it saves something, whatever the model says. */
 static void test_forced(void **state)
 {
-	struct ckf_encode_opts opts = { .codec = CKF_CODEC_RAW };
+	struct ckf_decode_costs costs;
+	struct ckf_encode_opts opts = { .codec = CKF_CODEC_RAW, .costs = &costs };
 
+	ckf_decode_costs_default(&costs);
 	ckf_profile_get(CKF_PROFILE_RAM, &opts.storage);
 	for (; opts.codec < CKF_CODEC_END; opts.codec++) {
 		uint32_t all = (uint32_t)opts.codec;
@@ -131,18 +287,18 @@ static void test_chunk_cost(void **state)
 
 	(void)state;
 	/* Reading counts, byte by byte. */
-	assert_true(ckf_model_chunk_ps(&s, CKF_CODEC_RAW, 8192, 8192) == 8192000);
-	assert_true(ckf_model_chunk_ps(&s, CKF_CODEC_LZ4, 4097, 8192) == 4097000);
+	assert_true(ckf_model_chunk_ps(&s, v->decode[CKF_CODEC_RAW], 8192, 8192) == 8192000);
+	assert_true(ckf_model_chunk_ps(&s, v->decode[CKF_CODEC_LZ4], 4097, 8192) == 4097000);
 	/* Decoding counts, with half of it for each core. */
 	s.bytes_per_s = UINT64_MAX;
-	slow = ckf_model_chunk_ps(&s, CKF_CODEC_ZSTD, 8192, 1 << 20);
+	slow = ckf_model_chunk_ps(&s, v->decode[CKF_CODEC_ZSTD], 8192, 1 << 20);
 	assert_true(slow >= (1ull << 20) * 1000000000000 / v->decode[CKF_CODEC_ZSTD] / 2);
 	s.nr_cores = 1;
-	assert_true(ckf_model_chunk_ps(&s, CKF_CODEC_ZSTD, 8192, 1 << 20) / 2 == slow);
-	assert_true(slow > ckf_model_chunk_ps(&s, CKF_CODEC_RAW, 8192, 1 << 20));
+	assert_true(ckf_model_chunk_ps(&s, v->decode[CKF_CODEC_ZSTD], 8192, 1 << 20) / 2 == slow);
+	assert_true(slow > ckf_model_chunk_ps(&s, v->decode[CKF_CODEC_RAW], 8192, 1 << 20));
 	/* The largest chunk at the lowest speed stays below 2^64. */
 	s.bytes_per_s = 1;
-	assert_true(ckf_model_chunk_ps(&s, CKF_CODEC_RAW, 4 << 20, 4 << 20) ==
+	assert_true(ckf_model_chunk_ps(&s, v->decode[CKF_CODEC_RAW], 4 << 20, 4 << 20) ==
 		    (4ull << 20) * 1000000000000);
 }
 
@@ -151,15 +307,21 @@ static void test_profiles(void **state)
 	struct ckf_storage s;
 
 	(void)state;
-	/* Each disk is its own profile. */
 	for (uint32_t p = CKF_PROFILE_NVME; p < CKF_PROFILE_END; p++) {
 		ckf_profile_get(p, &s);
-		assert_int_equal(ckf_profile_of_disk(s.bytes_per_s), p);
 		assert_int_equal(s.profile, p);
 		assert_int_equal(s.nr_cores, CKF_MODEL_CORES);
 	}
-	assert_int_equal(ckf_profile_of_disk(UINT64_MAX), CKF_PROFILE_NVME);
-	assert_int_equal(ckf_profile_of_disk(0), CKF_PROFILE_NETWORK);
+	/* Half an octave apart; each step is its own. */
+	assert_true(ckf_storage_round(0) == 1);
+	assert_true(ckf_storage_round(UINT64_MAX) >= 1000000000000000000);
+	for (uint64_t v = 1000; v < 8000000000; v = v * 5 / 4) {
+		uint64_t step = ckf_storage_round(v);
+
+		assert_true(step <= v + v / 5 && step >= v - v / 5);
+		assert_true(ckf_storage_round(step + step / 20) == step);
+		assert_true(ckf_storage_round(step - step / 20) == step);
+	}
 	assert_string_equal(ckf_profile_name(CKF_PROFILE_NETWORK), "network");
 	assert_string_equal(ckf_profile_name(CKF_PROFILE_END), "number");
 	assert_string_equal(ckf_profile_name(UINT32_MAX), "number");
@@ -184,15 +346,17 @@ static void test_restore(void **state)
 	img_fini(&b);
 
 	w = (struct ckf_restore_work){ .nr_tasks = 1 };
-	nothing = ckf_model_restore_s(&w, 1000000000, 2);
+	nothing = ckf_model_restore_s(v, &w, 1000000000, 2);
 	w.decoded_bytes[CKF_CODEC_ZERO] = 1ull << 40;
-	assert_true(ckf_model_restore_s(&w, 1000000000, 2) == nothing);
+	assert_true(ckf_model_restore_s(v, &w, 1000000000, 2) == nothing);
 	w.read_bytes = w.decoded_bytes[CKF_CODEC_RAW] = 2000000000;
-	assert_true(fabs(ckf_model_restore_s(&w, 1000000000, 2) - nothing - 2) < 1e-6);
-	assert_true(fabs(ckf_model_restore_s(&w, UINT64_MAX, 1) - nothing - 2e9 * core_s) < 1e-6);
-	assert_true(fabs(ckf_model_restore_s(&w, UINT64_MAX, 2) - nothing - 1e9 * core_s) < 1e-6);
+	assert_true(fabs(ckf_model_restore_s(v, &w, 1000000000, 2) - nothing - 2) < 1e-6);
+	assert_true(fabs(ckf_model_restore_s(v, &w, UINT64_MAX, 1) - nothing - 2e9 * core_s) <
+		    1e-6);
+	assert_true(fabs(ckf_model_restore_s(v, &w, UINT64_MAX, 2) - nothing - 1e9 * core_s) <
+		    1e-6);
 	w.nr_tasks = 9;
-	assert_true(ckf_model_restore_s(&w, 1000000000, 2) > nothing + 2);
+	assert_true(ckf_model_restore_s(v, &w, 1000000000, 2) > nothing + 2);
 }
 
 static void test_measure(void **state)
@@ -210,7 +374,7 @@ static void test_measure(void **state)
 	measured = ckf_storage_measure(dir, &s);
 	assert_int_equal(measured, s.measured);
 	assert_true(s.bytes_per_s && s.nr_cores);
-	assert_true(s.profile >= CKF_PROFILE_NVME && s.profile <= CKF_PROFILE_NETWORK);
+	assert_int_equal(s.profile, measured ? CKF_PROFILE_NUMBER : CKF_PROFILE_NVME);
 	close(dir);
 	d = opendir(path);
 	while (readdir(d))
@@ -231,7 +395,7 @@ static void test_calibrate(void **state)
 
 	(void)state;
 	assert_int_equal(ckf_calibrate(&s, NULL), 0);
-	assert_true(!s.decode[CKF_CODEC_ZERO] && s.fill);
+	assert_true(!s.decode[CKF_CODEC_ZERO] && s.fill && s.copy);
 	for (uint32_t c = CKF_CODEC_RAW; c < CKF_CODEC_END; c++)
 		assert_true(s.decode[c]);
 }
@@ -240,6 +404,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_auto),	   cmocka_unit_test(test_forced),
+		cmocka_unit_test(test_warm),	   cmocka_unit_test(test_small),
+		cmocka_unit_test(test_slow_data),  cmocka_unit_test(test_undo),
+		cmocka_unit_test(test_costs),	   cmocka_unit_test(test_class),
 		cmocka_unit_test(test_chunk_cost), cmocka_unit_test(test_profiles),
 		cmocka_unit_test(test_restore),	   cmocka_unit_test(test_measure),
 		cmocka_unit_test(test_calibrate),
