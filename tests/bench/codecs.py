@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """codecs.py: the same dumps stored in several ways: how many bytes, how fast it is made, decoded and
-restored with the page cache cold, and what ckfast inspect had estimated. Writes build/codecs.json
+restored with the page cache cold or warm, and what ckfast inspect had estimated. Writes build/codecs.json
 and build/codecs.txt.
 
     CODECS_MIB=512      size of each dump; the tree has four processes with a quarter of it each
     CODECS_REPS=5       restores of each kind
     CODECS_SECONDS=900  no run starts that would not end by then
-    CODECS_CASES=WORDS  only these of: server tree random
-    CODECS_WAYS=WORDS   only these of: auto raw zstd erofs tar.zst
+    CODECS_CASES=WORDS  only these of: server tree random masked heap weights text
+    CODECS_WAYS=WORDS   only these of: auto nvme raw zstd erofs tar.zst
+    CODECS_STATE=cold   of the page cache: cold or warm
     CODECS_WORK=DIR     where the images are (build/codecs)
 """
 
@@ -22,11 +23,11 @@ import time
 from contest import Contest, ErofsPeer, TarPeer
 from harness import DROP_CACHES, MIB, Bench, Failure, dir_bytes, fresh_runs, output, run
 
-CASES = ["server", "tree", "random"]
-WAYS = ["auto", "raw", "zstd", "erofs", "tar.zst"]
-NAMES = {"auto": "ckfast", "raw": "ckfast --codec raw", "zstd": "ckfast --codec zstd --level 3",
+CASES = ["server", "tree", "random", "masked", "heap", "weights", "text"]
+WAYS = ["auto", "nvme", "raw", "zstd", "erofs", "tar.zst"]
+NAMES = {"auto": "ckfast", "nvme": "ckfast --profile nvme", "raw": "ckfast --codec raw", "zstd": "ckfast --codec zstd --level 3",
          "erofs": "EROFS lz4, stock CRIU", "tar.zst": "tar.zst, stock CRIU"}
-OPTIONS = {"auto": [], "raw": ["--codec", "raw"], "zstd": ["--codec", "zstd", "--level", "3"]}
+OPTIONS = {"auto": [], "nvme": ["--profile", "nvme"], "raw": ["--codec", "raw"], "zstd": ["--codec", "zstd", "--level", "3"]}
 
 
 def words(name, default):
@@ -37,10 +38,9 @@ class CodecContest(Contest):
     """One dump and all the ways to store it."""
 
     def __init__(self, bench, case, mib):
-        specs = {"server": {"kind": "anon", "mib": mib, "data": "server"},
-                 "tree": {"kind": "equal", "mib": max(mib // 4, 1), "data": "weights", "procs": 4},
-                 "random": {"kind": "anon", "mib": mib, "data": "random"}}
-        super().__init__(bench, case, **specs[case])
+        specs = {"tree": {"kind": "equal", "mib": max(mib // 4, 1), "data": "weights", "procs": 4}}
+        alike = {"kind": "anon", "mib": mib, "data": case}
+        super().__init__(bench, case, **specs.get(case, alike))
         self.total_mib = mib
         self.touch_mib = mib * 2 + 256
         self.page_bytes = 0
@@ -199,7 +199,8 @@ def main():
     if len(sys.argv) > 1:
         print(__doc__)
         return 2
-    states = ["cold" if os.access(DROP_CACHES, os.W_OK) else "warm"]
+    states = [os.environ.get("CODECS_STATE",
+                             "cold" if os.access(DROP_CACHES, os.W_OK) else "warm")]
     settings = {"mib": int(os.environ.get("CODECS_MIB", "512")),
                 "reps": int(os.environ.get("CODECS_REPS", "5")),
                 "ways": words("CODECS_WAYS", WAYS), "states": states}

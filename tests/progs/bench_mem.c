@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * bench_mem DIR KIND MIB [random|mixed|server|weights] [PROCS]: memory of one kind, for the
- * benchmarks.
+ * bench_mem DIR KIND MIB [random|mixed|server|weights|text|heap|masked] [PROCS]: memory of one
+ * kind, for the benchmarks.
  *
  *	anon	private anonymous memory of one process
  *	frag	the same, but only every other page of twice the range, never in huge pages
@@ -12,6 +12,8 @@
  *	shm	shared anonymous memory that PROCS processes have mapped
  *
  * server: half of it written with zeros, three eighths weights of 16 bits, the rest text.
+ * heap: small objects with a count, a type and pointers, as interpreters have them.
+ * masked: random words of 64 bits of which a mask leaves 44.
  *
  * Each process has a rank, the root 0. It creates DIR/ready.RANK with its pid, and answers signals
  * with DIR/report.RANK: "OK" or "BAD", and how many nanoseconds that took.
@@ -110,19 +112,61 @@ static void make_text(char *p, uint64_t seed)
 	}
 }
 
-static void fill_server(struct memory *m, bool weights, uint64_t seed)
+/* Objects of 64 bytes: count of references, type, size, three pointers, and room to spare. */
+static void make_heap(uint64_t *p, uint64_t seed)
+{
+	const uint64_t heap = UINT64_C(0x7f5a10000000);
+
+	for (unsigned int i = 0; i < PAGE / 64; i++, p += 8) {
+		uint64_t v = mix(seed * PAGE + i);
+
+		p[0] = 1 + (v % 16 == 0 ? v >> 60 : 0);
+		p[1] = heap + (v >> 8) % 12 * 408;
+		p[2] = (v >> 16) % 40;
+		for (unsigned int k = 3; k < 6; k++)
+			p[k] = v >> k & 1 ? heap + (seed * 64 + (v >> 8 * (k - 2)) % 512) * 64 : 0;
+		p[6] = 0;
+		p[7] = 0;
+	}
+}
+
+static void make_masked(uint64_t *p, uint64_t seed)
+{
+	for (unsigned int i = 0; i < PAGE / sizeof(*p); i++)
+		p[i] = mix(seed * PAGE + i) & UINT64_C(0x00ff00ff0fffffff);
+}
+
+static void make_server(char *page, uint64_t i, uint64_t nr_pages, uint64_t seed)
+{
+	if (i < nr_pages / 2)
+		memset(page, 0, PAGE);
+	else if (i < nr_pages / 8 * 7)
+		make_weights((uint16_t *)page, seed);
+	else
+		make_text(page, seed);
+}
+
+/* False where the data is not one of these. */
+static bool fill_alike(struct memory *m, const char *data, uint64_t seed)
 {
 	for (uint64_t i = 0; i < m->nr_pages; i++) {
 		char *page = m->addr + i * m->step_bytes;
 
-		if (weights || (i >= m->nr_pages / 2 && i < m->nr_pages / 8 * 7))
+		if (!strcmp(data, "weights"))
 			make_weights((uint16_t *)page, seed + i);
-		else if (i < m->nr_pages / 2)
-			memset(page, 0, PAGE);
-		else
+		else if (!strcmp(data, "text"))
 			make_text(page, seed + i);
+		else if (!strcmp(data, "heap"))
+			make_heap((uint64_t *)page, seed + i);
+		else if (!strcmp(data, "masked"))
+			make_masked((uint64_t *)page, seed + i);
+		else if (!strcmp(data, "server"))
+			make_server(page, i, m->nr_pages, seed + i);
+		else
+			return false;
 	}
 	m->sum = checksum(m);
+	return true;
 }
 
 /* Two thirds of the zero pages are never touched. */
@@ -130,10 +174,8 @@ static void fill(struct memory *m, const char *data, uint64_t seed)
 {
 	enum profile profile = strcmp(data, "mixed") ? RANDOM : MIXED;
 
-	if (!strcmp(data, "server") || !strcmp(data, "weights")) {
-		fill_server(m, !strcmp(data, "weights"), seed);
+	if (fill_alike(m, data, seed))
 		return;
-	}
 	for (uint64_t i = 0; i < m->nr_pages; i++) {
 		if (page_class(profile, seed, i) != PAGE_ZERO || i % 3 == 0)
 			page_make(m->addr + i * m->step_bytes, profile, seed, i);
@@ -181,7 +223,7 @@ int main(int argc, char **argv)
 
 	if (argc < 4) {
 		fprintf(stderr, "usage: bench_mem DIR anon|frag|tasks|equal|forked|shm MIB "
-				"[random|mixed|server|weights] [PROCS]\n");
+				"[random|mixed|server|weights|text|heap|masked] [PROCS]\n");
 		return 2;
 	}
 	kind = argv[2];
