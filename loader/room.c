@@ -6,21 +6,14 @@
  * What a file says is read once and may be out of date a moment later: this is good for a decision,
  * not a guarantee.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "cgroup.h"
 #include "ckf_room.h"
 #include "fill.h"
 
-#define MAX_FILE_BYTES (1u << 20) /* mountinfo, on a machine with many mounts */
-#define MAX_DEPTH 64		  /* of cgroups */
-#define PAGE_TABLE_SHARE 256	  /* a page table of one page maps 512 */
+#define PAGE_TABLE_SHARE 256 /* a page table of one page maps 512 */
 
 /* The names of the same files in the two versions. */
 static const struct names {
@@ -35,44 +28,6 @@ static const struct names {
 	  "total_active_file " },
 };
 
-/* All of a file, ended by a zero byte and malloc()ed; NULL if it cannot be read. */
-static char *read_text(int dir_fd, const char *name)
-{
-	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
-	size_t len = 0;
-	ssize_t got = 1;
-	char *text, *cut;
-
-	if (fd < 0)
-		return NULL;
-	text = malloc(MAX_FILE_BYTES);
-	while (text && got > 0 && len < MAX_FILE_BYTES - 1) {
-		got = read(fd, text + len, MAX_FILE_BYTES - 1 - len);
-		if (got > 0)
-			len += (size_t)got;
-	}
-	close(fd);
-	if (!text)
-		return NULL;
-	text[len] = 0;
-	cut = realloc(text, len + 1);
-	return cut ? cut : text;
-}
-
-/* A file with one number; "max" is not one. */
-static bool read_number(int dir_fd, const char *name, uint64_t *out)
-{
-	char *text = read_text(dir_fd, name), *end;
-	bool ok = false;
-
-	if (text && *text >= '0' && *text <= '9') {
-		*out = strtoull(text, &end, 10);
-		ok = end != text;
-	}
-	free(text);
-	return ok;
-}
-
 /* The number after key, which starts a line. */
 static uint64_t stat_value(const char *text, const char *key)
 {
@@ -86,147 +41,50 @@ static uint64_t stat_value(const char *text, const char *key)
 	return 0;
 }
 
-/* Of one cgroup, without those above it. */
-static uint64_t room_here(int dir_fd, const struct names *n)
+/* Of one cgroup, by the files of one version, without those above it. */
+static uint64_t room_by(int dir_fd, const struct names *n)
 {
 	uint64_t limit = CKF_ROOM_UNLIMITED, high = CKF_ROOM_UNLIMITED, usage, cache;
-	bool limited = read_number(dir_fd, n->limit, &limit);
+	bool limited = cgroup_read_number(dir_fd, n->limit, &limit);
 	char *stat;
 
 	if (n->high)
-		limited |= read_number(dir_fd, n->high, &high);
-	if (!limited || !read_number(dir_fd, n->usage, &usage))
+		limited |= cgroup_read_number(dir_fd, n->high, &high);
+	if (!limited || !cgroup_read_number(dir_fd, n->usage, &usage))
 		return CKF_ROOM_UNLIMITED;
 	limit = high < limit ? high : limit;
-	stat = read_text(dir_fd, "memory.stat");
+	stat = cgroup_read_text(dir_fd, "memory.stat");
 	cache = stat_value(stat, n->inactive) + stat_value(stat, n->active);
 	free(stat);
 	usage -= cache < usage ? cache : usage;
 	return usage < limit ? limit - usage : 0;
 }
 
-uint64_t ckf_room_of_dir(int dir_fd)
+/* Of one cgroup, without those above it. */
+static uint64_t room_here(int dir_fd)
 {
-	uint64_t room = CKF_ROOM_UNLIMITED, here;
-	struct stat st, above;
-	int fd = dir_fd, up;
+	uint64_t room = CKF_ROOM_UNLIMITED, by;
 
-	for (unsigned int depth = 0; depth < MAX_DEPTH; depth++) {
-		for (size_t v = 0; v < sizeof(versions) / sizeof(versions[0]); v++) {
-			here = room_here(fd, &versions[v]);
-			room = here < room ? here : room;
-		}
-		up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (up < 0)
-			break;
-		/* Out of the hierarchy, or at the root of the file system. */
-		if (fstat(fd, &st) || fstat(up, &above) || st.st_dev != above.st_dev ||
-		    st.st_ino == above.st_ino) {
-			close(up);
-			break;
-		}
-		if (fd != dir_fd)
-			close(fd);
-		fd = up;
+	for (size_t v = 0; v < sizeof(versions) / sizeof(versions[0]); v++) {
+		by = room_by(dir_fd, &versions[v]);
+		room = by < room ? by : room;
 	}
-	if (fd != dir_fd)
-		close(fd);
 	return room;
 }
 
-/* True when the list of names, with commas between, holds memory. */
-static bool has_memory(const char *list, const char *end)
+uint64_t ckf_room_of_dir(int dir_fd)
 {
-	for (const char *p = list; p < end; p += strcspn(p, ",") + 1)
-		if (end - p >= 6 && !strncmp(p, "memory", 6) && (p + 6 == end || p[6] == ','))
-			return true;
-	return false;
+	return cgroup_least(dir_fd, room_here);
 }
 
-/* Lines are ID:CONTROLLERS:PATH; of version 2, 0::PATH. That of version 1 has the limits where both
- * are there. */
 int ckf_room_path(int proc_fd, char *path, size_t path_bytes, bool *unified)
 {
-	char *text = read_text(proc_fd, "cgroup");
-	int ret = -ENOENT;
-
-	for (const char *line = text; line && *line;
-	     line += strcspn(line, "\n"), line += *line == '\n') {
-		const char *list = strchr(line, ':'), *at = list ? strchr(list + 1, ':') : NULL;
-		bool v2 = list && at == list + 1;
-		size_t len;
-
-		if (!at || !(v2 ? ret == -ENOENT : has_memory(list + 1, at)))
-			continue;
-		len = strcspn(++at, "\n");
-		if (len >= path_bytes) {
-			ret = -ENAMETOOLONG;
-			break;
-		}
-		memcpy(path, at, len);
-		path[len] = 0;
-		*unified = v2;
-		ret = 0;
-	}
-	free(text);
-	return ret;
-}
-
-/*
- * Where the hierarchy is mounted: out of a line of mountinfo, ID PARENT DEV ROOT POINT OPTIONS
- * [FIELDS] - TYPE SOURCE OPTIONS. False for any other mount.
- */
-static bool parse_mount(const char *line, bool unified, char *root, char *point)
-{
-	const char *tail = strstr(line, " - "), *end = line + strcspn(line, "\n");
-	char type[16], options[256];
-
-	if (!tail || tail > end || sscanf(line, "%*s %*s %*s %4095s %4095s", root, point) != 2 ||
-	    sscanf(tail, " - %15s %*s %255s", type, options) != 2)
-		return false;
-	if (unified)
-		return !strcmp(type, "cgroup2");
-	return !strcmp(type, "cgroup") && has_memory(options, options + strlen(options));
-}
-
-static int open_cgroup(const char *mounts, const char *path, bool unified)
-{
-	char root[PATH_MAX], point[PATH_MAX], full[2 * PATH_MAX];
-	size_t len;
-	int fd;
-
-	for (const char *line = mounts; *line; line += strcspn(line, "\n"), line += *line == '\n') {
-		if (!parse_mount(line, unified, root, point))
-			continue;
-		/* In a container what is mounted may be a part of the hierarchy. */
-		len = strcmp(root, "/") ? strlen(root) : 0;
-		if (strncmp(path, root, len) || (path[len] && path[len] != '/'))
-			continue;
-		snprintf(full, sizeof(full), "%s%s", point, path + len);
-		fd = open(full, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (fd >= 0)
-			return fd;
-	}
-	return -ENOENT;
+	return cgroup_path(proc_fd, "memory", path, path_bytes, unified);
 }
 
 uint64_t ckf_room_self(int proc_fd)
 {
-	char *mounts = read_text(proc_fd, "mountinfo");
-	uint64_t room = CKF_ROOM_UNLIMITED;
-	char path[PATH_MAX];
-	bool unified;
-	int fd;
-
-	if (mounts && !ckf_room_path(proc_fd, path, sizeof(path), &unified)) {
-		fd = open_cgroup(mounts, path, unified);
-		if (fd >= 0) {
-			room = ckf_room_of_dir(fd);
-			close(fd);
-		}
-	}
-	free(mounts);
-	return room;
+	return cgroup_least_self(proc_fd, "memory", room_here);
 }
 
 uint64_t ckf_room_needed(const struct ckf_image *img)
