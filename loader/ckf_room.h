@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How much memory the limits of memory cgroups leave, so that a fill can do with little where there
- * is little: see CKF_FILL_FRUGAL. Versions 1 and 2 of cgroups, also both at once.
+ * How much memory, and how many threads, the limits of cgroups leave, so that a fill can do with
+ * little where there is little: see CKF_FILL_FRUGAL. Versions 1 and 2 of cgroups, also both at
+ * once.
  */
 #ifndef CKF_ROOM_H
 #define CKF_ROOM_H
@@ -26,6 +27,10 @@ int ckf_room_path(int proc_fd, char *path, size_t path_bytes, bool *unified);
 /* The room of that process, by the mounts that it sees. Unlimited, too, where it cannot be found
  * out. */
 uint64_t ckf_room_self(int proc_fd);
+
+/* The same two for the threads that the limits of pids cgroups leave. */
+uint64_t ckf_room_pids_of_dir(int dir_fd);
+uint64_t ckf_room_pids_self(int proc_fd);
 
 /* The memory that all tasks of an image together need, their page tables included. */
 uint64_t ckf_room_needed(const struct ckf_image *img);

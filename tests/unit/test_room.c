@@ -327,6 +327,29 @@ static void test_self(void **state)
 	assert_true(ckf_room_self(-1) == CKF_ROOM_UNLIMITED);
 }
 
+/* Threads: the limit of each level, and none where a file is missing. */
+static void test_pids(void **state)
+{
+	int fd;
+
+	(void)state;
+	make_dir("pids");
+	make_dir("pids/a");
+	put("pids/a/pids.max", "max\n");
+	put("pids/a/pids.current", "7\n");
+	fd = open_dir("pids/a");
+	assert_true(ckf_room_pids_of_dir(fd) == CKF_ROOM_UNLIMITED);
+	put("pids/pids.max", "10\n");
+	put("pids/pids.current", "8\n");
+	assert_int_equal(ckf_room_pids_of_dir(fd), 2);
+	put("pids/a/pids.max", "8\n");
+	assert_int_equal(ckf_room_pids_of_dir(fd), 1);
+	put("pids/a/pids.max", "3\n");
+	assert_int_equal(ckf_room_pids_of_dir(fd), 0);
+	close(fd);
+	assert_true(ckf_room_pids_self(-1) == CKF_ROOM_UNLIMITED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -334,6 +357,7 @@ int main(void)
 		cmocka_unit_test(test_page_cache),   cmocka_unit_test(test_path),
 		cmocka_unit_test(test_self),	     cmocka_unit_test(test_high),
 		cmocka_unit_test(test_budget_sizes), cmocka_unit_test(test_budget_tree),
+		cmocka_unit_test(test_pids),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
