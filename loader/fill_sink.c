@@ -442,7 +442,7 @@ static int reader_init(struct reader *r)
 	if (!r->hash || ckf_codec_ctx_new(&r->codec))
 		ret = -ENOMEM;
 	if (!ret && (src->io.any_direct || src->io.uring))
-		ret = ckf_io_new(DEPTH, src->io.uring, &r->io);
+		ret = ckf_io_new(DEPTH, src->io.uring ? CKF_IO_URING : CKF_IO_PLAIN, &r->io);
 	if (ret)
 		return ckf_error_set(&w->err, ret, "cannot start a worker: %s", strerror(-ret));
 	w->stats.uring = r->io && ckf_io_is_uring(r->io);

@@ -2,9 +2,9 @@
 /*
  * Requests in flight over io_uring, or over preadv and pwritev where io_uring is not to be had.
  *
- * The ring is small and private to one thread. Kernel worker threads of a ring (iou-wrk) belong to
- * the thread that submitted and are gone when that thread has exited: whoever must not leave
- * threads behind uses io_uring only in threads that end.
+ * The ring is small and private to one thread. For a request that would block the kernel makes a
+ * thread (iou-wrk), with the next free id and counted as any other. Without threads, such a request
+ * is refused instead (RWF_NOWAIT), and done here.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,21 +23,44 @@ struct request {
 	unsigned int nr_iov;
 	uint64_t off;
 	void *tag;
-};
-
-struct done {
-	void *tag;
-	int res;
+	int res; /* when it is done */
 };
 
 struct ckf_io {
 	struct io_uring ring;
-	bool uring;
+	enum ckf_io_mode mode; /* CKF_IO_PLAIN also where io_uring is not to be had */
 	unsigned int depth;
 	unsigned int in_flight;
-	struct done *done; /* without uring: completions not fetched yet */
-	unsigned int nr_done;
+	struct request *requests; /* [depth] */
+	struct request **idle;	  /* those not in flight */
+	struct request **done;	  /* CKF_IO_PLAIN: those not fetched yet */
 };
+
+static bool is_uring(const struct ckf_io *io)
+{
+	return io->mode != CKF_IO_PLAIN;
+}
+
+/* A filter of system calls may allow to make a ring, and not to use it. */
+static int ring_probe(struct io_uring *ring)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	struct io_uring_cqe *cqe;
+	int ret;
+
+	if (!sqe)
+		return -EBUSY;
+	io_uring_prep_nop(sqe);
+	do {
+		ret = io_uring_submit_and_wait(ring, 1);
+	} while (ret == -EINTR || ret == -EAGAIN);
+	if (ret < 0)
+		return ret;
+	ret = io_uring_peek_cqe(ring, &cqe);
+	if (!ret)
+		io_uring_cqe_seen(ring, cqe);
+	return ret;
+}
 
 static int ring_init(struct ckf_io *io)
 {
@@ -50,12 +73,18 @@ static int ring_init(struct ckf_io *io)
 		ret = io_uring_queue_init(io->depth, &io->ring, 0);
 	if (ret)
 		return ret;
+	ret = ring_probe(&io->ring);
+	if (ret) {
+		io_uring_queue_exit(&io->ring);
+		return ret;
+	}
 	/* A bound, not a need: older kernels lack the call. */
-	(void)io_uring_register_iowq_max_workers(&io->ring, workers);
+	if (io->mode == CKF_IO_URING)
+		(void)io_uring_register_iowq_max_workers(&io->ring, workers);
 	return 0;
 }
 
-int ckf_io_new(unsigned int depth, bool want_uring, struct ckf_io **out)
+int ckf_io_new(unsigned int depth, enum ckf_io_mode mode, struct ckf_io **out)
 {
 	struct ckf_io *io;
 
@@ -63,22 +92,40 @@ int ckf_io_new(unsigned int depth, bool want_uring, struct ckf_io **out)
 	if (!io)
 		return -ENOMEM;
 	io->depth = depth;
+	io->requests = calloc(depth, sizeof(*io->requests));
+	io->idle = calloc(depth, sizeof(*io->idle));
 	io->done = calloc(depth, sizeof(*io->done));
-	if (!io->done) {
-		free(io);
+	if (!io->requests || !io->idle || !io->done) {
+		ckf_io_free(io);
 		return -ENOMEM;
 	}
-	io->uring = want_uring && ring_init(io) == 0;
+	for (unsigned int i = 0; i < depth; i++)
+		io->idle[i] = &io->requests[i];
+	io->mode = mode;
+	if (is_uring(io) && ring_init(io))
+		io->mode = CKF_IO_PLAIN;
 	*out = io;
 	return 0;
 }
 
 bool ckf_io_is_uring(const struct ckf_io *io)
 {
-	return io->uring;
+	return is_uring(io);
 }
 
-static int uring_submit(struct ckf_io *io, const struct request *rq)
+/* The number of bytes, or -errno. */
+static int do_plainly(const struct request *rq)
+{
+	ssize_t n;
+
+	if (rq->write)
+		n = pwritev(rq->fd, rq->iov, (int)rq->nr_iov, (off_t)rq->off);
+	else
+		n = preadv(rq->fd, rq->iov, (int)rq->nr_iov, (off_t)rq->off);
+	return n < 0 ? -errno : (int)n;
+}
+
+static int uring_submit(struct ckf_io *io, struct request *rq)
 {
 	struct io_uring_sqe *sqe;
 	int ret;
@@ -90,7 +137,9 @@ static int uring_submit(struct ckf_io *io, const struct request *rq)
 		io_uring_prep_writev(sqe, rq->fd, rq->iov, rq->nr_iov, rq->off);
 	else
 		io_uring_prep_readv(sqe, rq->fd, rq->iov, rq->nr_iov, rq->off);
-	io_uring_sqe_set_data(sqe, rq->tag);
+	if (io->mode == CKF_IO_URING_NO_THREADS)
+		sqe->rw_flags = RWF_NOWAIT;
+	io_uring_sqe_set_data(sqe, rq);
 	do {
 		ret = io_uring_submit(&io->ring);
 	} while (ret == -EINTR || ret == -EAGAIN);
@@ -100,33 +149,24 @@ static int uring_submit(struct ckf_io *io, const struct request *rq)
 	return ret == 1 ? 0 : -EIO;
 }
 
-static void submit_plainly(struct ckf_io *io, const struct request *rq)
+static int submit(struct ckf_io *io, const struct request *request)
 {
-	struct done *done = &io->done[io->nr_done++];
-	ssize_t n;
-
-	if (rq->write)
-		n = pwritev(rq->fd, rq->iov, (int)rq->nr_iov, (off_t)rq->off);
-	else
-		n = preadv(rq->fd, rq->iov, (int)rq->nr_iov, (off_t)rq->off);
-	*done = (struct done){ .tag = rq->tag, .res = n < 0 ? -errno : (int)n };
-}
-
-static int submit(struct ckf_io *io, const struct request *rq)
-{
-	int ret;
+	struct request *rq;
+	int ret = 0;
 
 	if (io->in_flight == io->depth)
 		return -EBUSY;
-	if (io->uring) {
+	rq = io->idle[io->depth - io->in_flight - 1];
+	*rq = *request;
+	if (is_uring(io)) {
 		ret = uring_submit(io, rq);
-		if (ret)
-			return ret;
 	} else {
-		submit_plainly(io, rq);
+		rq->res = do_plainly(rq);
+		io->done[io->in_flight] = rq;
 	}
-	io->in_flight++;
-	return 0;
+	if (!ret)
+		io->in_flight++;
+	return ret;
 }
 
 int ckf_io_submit(struct ckf_io *io, int fd, const struct iovec *iov, unsigned int nr_iov,
@@ -149,9 +189,10 @@ int ckf_io_submit_write(struct ckf_io *io, int fd, const struct iovec *iov, unsi
 	return submit(io, &rq);
 }
 
-static int uring_wait(struct ckf_io *io, void **tag, int *res)
+static int uring_wait(struct ckf_io *io, struct request **out)
 {
 	struct io_uring_cqe *cqe;
+	struct request *rq;
 	int ret;
 
 	do {
@@ -159,28 +200,34 @@ static int uring_wait(struct ckf_io *io, void **tag, int *res)
 	} while (ret == -EINTR);
 	if (ret)
 		return ret;
-	*tag = io_uring_cqe_get_data(cqe);
-	*res = cqe->res;
+	rq = io_uring_cqe_get_data(cqe);
+	rq->res = cqe->res;
 	io_uring_cqe_seen(&io->ring, cqe);
+	/* It would have blocked, or the file system never says whether it would. */
+	if (io->mode == CKF_IO_URING_NO_THREADS && (rq->res == -EAGAIN || rq->res == -EOPNOTSUPP))
+		rq->res = do_plainly(rq);
+	*out = rq;
 	return 0;
 }
 
 int ckf_io_wait(struct ckf_io *io, void **tag, int *res)
 {
+	struct request *rq;
 	int ret;
 
 	if (!io->in_flight)
 		return -EINVAL;
-	if (io->uring) {
-		ret = uring_wait(io, tag, res);
+	if (is_uring(io)) {
+		ret = uring_wait(io, &rq);
 		if (ret)
 			return ret;
 	} else {
-		io->nr_done--;
-		*tag = io->done[io->nr_done].tag;
-		*res = io->done[io->nr_done].res;
+		rq = io->done[io->in_flight - 1];
 	}
 	io->in_flight--;
+	io->idle[io->depth - io->in_flight - 1] = rq;
+	*tag = rq->tag;
+	*res = rq->res;
 	return 0;
 }
 
@@ -194,8 +241,10 @@ void ckf_io_free(struct ckf_io *io)
 	while (io->in_flight)
 		if (ckf_io_wait(io, &tag, &res))
 			break;
-	if (io->uring)
+	if (is_uring(io))
 		io_uring_queue_exit(&io->ring);
+	free(io->requests);
+	free(io->idle);
 	free(io->done);
 	free(io);
 }

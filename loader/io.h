@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Reads and writes in flight, of one thread. Two backends, io_uring and plain preadv and pwritev;
- * the second completes each while it is submitted.
- */
+/* Reads and writes in flight, of one thread. */
 #ifndef CKF_IO_H
 #define CKF_IO_H
 
@@ -12,11 +9,17 @@
 
 struct ckf_io;
 
+enum ckf_io_mode {
+	CKF_IO_PLAIN, /* preadv and pwritev: each is done while it is submitted */
+	CKF_IO_URING,
+	CKF_IO_URING_NO_THREADS, /* what would block is done by ckf_io_wait() */
+};
+
 /*
- * depth: requests in flight at most. want_uring: try io_uring, and go on without where the kernel
- * has none or forbids it. -ENOMEM.
+ * depth: requests in flight at most. io_uring is left out where the kernel has none or forbids it.
+ * -ENOMEM.
  */
-int ckf_io_new(unsigned int depth, bool want_uring, struct ckf_io **out);
+int ckf_io_new(unsigned int depth, enum ckf_io_mode mode, struct ckf_io **out);
 
 /* True when io_uring is in use. */
 bool ckf_io_is_uring(const struct ckf_io *io);

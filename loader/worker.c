@@ -96,7 +96,8 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 	if (!ret)
 		ret = alloc_buffers(w);
 	if (!ret)
-		ret = ckf_io_new(w->depth, w->stats.uring, &w->io);
+		ret = ckf_io_new(w->depth, w->stats.uring ? CKF_IO_URING_NO_THREADS : CKF_IO_PLAIN,
+				 &w->io);
 	if (ret)
 		return ckf_error_set(&w->err, ret, "cannot start a worker: %s", strerror(-ret));
 	w->stats.uring = ckf_io_is_uring(w->io);
