@@ -20,7 +20,7 @@
 # the tests with WORD in their name. V=1 shows the commands. WERROR=0 lets warnings pass. CRIU_VERSION=4.1.1 picks a CRIU,
 # CRIU_SRC=DIR|TARBALL gives one's own source.
 
-VERSION := 0.1.0
+VERSION := 0.2.0
 
 PREFIX ?= /usr/local
 ifeq ($(origin CC),default)

@@ -4,11 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../format/ckf_version.h"
 #include "ckf_cli.h"
-
-#ifndef CKF_VERSION
-#error "the Makefile defines CKF_VERSION"
-#endif
 
 #define TITLE_BYTES 32
 
@@ -55,7 +52,7 @@ static int run(int argc, char **argv)
 		return CKF_EXIT_OK;
 	}
 	if (!strcmp(word, "--version") || !strcmp(word, "-V")) {
-		printf("ckfast %s, image format %d.%d\n", CKF_VERSION, CKF_VERSION_MAJOR,
+		printf("ckfast %s, image format %d.%d\n", ckf_version(), CKF_VERSION_MAJOR,
 		       CKF_VERSION_MINOR);
 		return CKF_EXIT_OK;
 	}
