@@ -63,9 +63,12 @@ struct ckf_fill_opts {
 	 * others). May be NULL.
 	 */
 	int (*worker_ok)(void *arg, int tid);
-	/* Called around the start of the workers, in the calling thread (locks for TIDs). May be
-	 * NULL. */
-	void (*before_workers)(void *arg);
+	/*
+	 * Called around the start of the workers, in the calling thread. The first one is told how
+	 * many are wanted and returns how many there may be: with none the calling thread does it
+	 * all. May be NULL.
+	 */
+	unsigned int (*before_workers)(void *arg, unsigned int wanted);
 	void (*after_workers)(void *arg);
 	void *arg;
 };

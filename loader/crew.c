@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Starts threads, watches them and joins them. */
-#include <errno.h>
 #include <pthread.h>
-#include <time.h>
 
 #include "crew.h"
 #include "io_util.h"
@@ -48,19 +46,13 @@ static void watch(struct crew *c)
 {
 	const struct crew_opts *o = c->o;
 	unsigned int seen = atomic_load(o->progress), now;
-	struct timespec end;
-	int ret;
+	bool woken;
 
 	pthread_mutex_lock(&c->lock);
 	while (c->running) {
-		clock_gettime(CLOCK_REALTIME, &end);
-		end.tv_sec += o->timeout_ms / 1000;
-		end.tv_nsec += (long)(o->timeout_ms % 1000) * 1000000;
-		end.tv_sec += end.tv_nsec / 1000000000;
-		end.tv_nsec %= 1000000000;
-		ret = pthread_cond_timedwait(&c->cond, &c->lock, &end);
+		woken = ckf_cond_wait_ms(&c->cond, &c->lock, o->timeout_ms);
 		now = atomic_load(o->progress);
-		if (ret == ETIMEDOUT && now == seen && c->running)
+		if (!woken && now == seen && c->running)
 			o->stalled(o->stalled_arg);
 		seen = now;
 	}
@@ -76,7 +68,7 @@ unsigned int crew_run(const struct crew_opts *o)
 	unsigned int started = 0;
 
 	pthread_mutex_init(&c.lock, NULL);
-	pthread_cond_init(&c.cond, NULL);
+	ckf_cond_init(&c.cond);
 	/* What may hang must not be in the thread that watches. */
 	if (n > 1 || watched)
 		started = start(&c, threads, n);

@@ -14,11 +14,11 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include <linux/close_range.h>
 
 #include "io_util.h"
 #include "worker.h"
 
-#define MAX_WORKERS 64
 #define STACK_BYTES (256u << 10)
 #define GONE_TIMEOUT_MS 10000
 
@@ -30,30 +30,29 @@ unsigned int ckf_fill_default_threads(uint64_t fill_bytes)
 
 	if (!sched_getaffinity(0, sizeof(set), &set))
 		cpus = (unsigned int)CPU_COUNT(&set);
-	if (cpus > MAX_WORKERS)
-		cpus = MAX_WORKERS;
+	if (cpus > FILL_MAX_WORKERS)
+		cpus = FILL_MAX_WORKERS;
 	if (by_size < cpus)
 		cpus = (unsigned int)by_size;
 	return cpus ? cpus : 1;
 }
 
-/* True when the calling thread is the only one: unshare(CLONE_THREAD) then is allowed, and does
- * nothing. */
-static bool single_threaded(void)
-{
-	return unshare(CLONE_THREAD) == 0;
-}
-
-static int wait_single_threaded(struct ckf_error *err)
+/*
+ * A joined thread is there a moment longer, and so are its id and its place among those that a
+ * cgroup may have.
+ */
+static int wait_gone(const struct fill_job *job, struct ckf_error *err)
 {
 	struct timespec pause = { .tv_nsec = 200000 };
 	uint64_t end = ckf_now_ns() + GONE_TIMEOUT_MS * 1000000ull;
 
-	while (!single_threaded()) {
-		if (ckf_now_ns() > end)
-			return ckf_error_set(err, -EBUSY, "worker threads did not go away");
-		nanosleep(&pause, NULL);
-	}
+	for (unsigned int i = 0; i < job->nr_tids; i++)
+		while (!tgkill(getpid(), job->tids[i], 0)) {
+			if (ckf_now_ns() > end)
+				return ckf_error_set(err, -EBUSY, "thread %d does not go away",
+						     job->tids[i]);
+			nanosleep(&pause, NULL);
+		}
 	return 0;
 }
 
@@ -90,18 +89,23 @@ static int job_init(struct fill_job *job, const struct ckf_image *img, const str
 	return ckf_packs_choose(img, job->dir_fd, job->opts->flags, &job->packs_io, err);
 }
 
+/* Without a file table of our own, what we open would be seen by others. The second call is for
+ * where a filter of system calls forbids the first. */
+static bool own_files(void)
+{
+	return !unshare(CLONE_FILES) || !syscall(SYS_close_range, ~0u, ~0u, CLOSE_RANGE_UNSHARE);
+}
+
 static void *worker_main(void *arg)
 {
 	struct fill_job *job = arg;
 	const struct ckf_fill_opts *o = job->opts;
-	bool ok = true;
+	const int tid = gettid();
+	bool ok;
 
-	if (o->worker_ok)
-		ok = o->worker_ok(o->arg, (int)syscall(SYS_gettid)) == 0;
-	/* Without a file table of our own, what we open would be seen by others. */
-	if (ok && unshare(CLONE_FILES))
-		ok = false;
+	ok = (!o->worker_ok || !o->worker_ok(o->arg, tid)) && own_files();
 	pthread_mutex_lock(&job->lock);
+	job->tids[job->nr_tids++] = tid;
 	job->starting--;
 	if (ok)
 		job->active++;
@@ -130,7 +134,7 @@ static unsigned int start_workers(struct fill_job *job, pthread_t *threads, unsi
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	if (o->before_workers)
-		o->before_workers(o->arg);
+		n = o->before_workers(o->arg, n);
 	pthread_mutex_lock(&job->lock);
 	for (i = 0; i < n; i++) {
 		if (pthread_create(&threads[i], &attr, worker_main, job))
@@ -155,19 +159,13 @@ static void watch_workers(struct fill_job *job)
 {
 	const unsigned int timeout_ms = job->opts->timeout_ms;
 	unsigned int seen = atomic_load(&job->progress), now;
-	struct timespec end;
-	int ret;
+	bool woken;
 
 	pthread_mutex_lock(&job->lock);
 	while (job->running) {
-		clock_gettime(CLOCK_REALTIME, &end);
-		end.tv_sec += timeout_ms / 1000;
-		end.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-		end.tv_sec += end.tv_nsec / 1000000000;
-		end.tv_nsec %= 1000000000;
-		ret = pthread_cond_timedwait(&job->cond, &job->lock, &end);
+		woken = ckf_cond_wait_ms(&job->cond, &job->lock, timeout_ms);
 		now = atomic_load(&job->progress);
-		if (ret == ETIMEDOUT && now == seen && job->running)
+		if (!woken && now == seen && job->running)
 			job->opts->stalled(job->opts->arg);
 		seen = now;
 	}
@@ -178,12 +176,11 @@ static void watch_workers(struct fill_job *job)
 static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *err)
 {
 	const bool watch = job->opts->timeout_ms && job->opts->stalled;
-	bool alone = single_threaded();
-	pthread_t threads[MAX_WORKERS];
+	pthread_t threads[FILL_MAX_WORKERS];
 	unsigned int started = 0;
 
-	if (n > MAX_WORKERS)
-		n = MAX_WORKERS;
+	if (n > FILL_MAX_WORKERS)
+		n = FILL_MAX_WORKERS;
 	/* A read that may hang must not be in the thread that watches. */
 	if (n > 1 || (watch && job->packs_io.uring))
 		started = start_workers(job, threads, n);
@@ -193,9 +190,7 @@ static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *e
 		pthread_join(threads[i], NULL);
 	if (!job->active)
 		fill_worker_run(job, false);
-	if (started && alone)
-		return wait_single_threaded(err);
-	return 0;
+	return wait_gone(job, err);
 }
 
 void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s)
@@ -226,7 +221,7 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 		return 0;
 	job.huge.uffd = -1;
 	pthread_mutex_init(&job.lock, NULL);
-	pthread_cond_init(&job.cond, NULL);
+	ckf_cond_init(&job.cond);
 	ret = job_init(&job, img, dests, nr_dests, err);
 	if (ret)
 		goto out;

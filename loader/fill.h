@@ -25,6 +25,7 @@
 #define FILL_REQUEST_IOVS 512	      /* below IOV_MAX */
 #define FILL_REQUEST_PIECES 1024      /* one for each page of the largest chunk */
 #define FILL_DEPTH 8		      /* reads in flight per worker */
+#define FILL_MAX_WORKERS 64
 /*
  * A fill of no more is over before threads, a ring, huge buffers or a look at the page cache could
  * pay: it reads in the calling thread, through the page cache, which reads ahead for the next one.
@@ -137,6 +138,8 @@ struct fill_job {
 	unsigned int starting; /* workers created that have not said yet whether they take part */
 	unsigned int active;   /* workers that take part */
 	unsigned int running;  /* workers that have not ended */
+	int tids[FILL_MAX_WORKERS];
+	unsigned int nr_tids;
 	int ret;
 	struct ckf_error err;
 	struct ckf_fill_stats stats;

@@ -133,3 +133,22 @@ uint64_t ckf_now_ns(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
+
+void ckf_cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+bool ckf_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, unsigned int timeout_ms)
+{
+	const uint64_t end_ns = ckf_now_ns() + timeout_ms * 1000000ull;
+	const struct timespec end = { .tv_sec = (time_t)(end_ns / 1000000000u),
+				      .tv_nsec = (long)(end_ns % 1000000000u) };
+
+	return pthread_cond_timedwait(cond, lock, &end) != ETIMEDOUT;
+}

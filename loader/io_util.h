@@ -39,6 +39,11 @@ int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64
 
 uint64_t ckf_now_ns(void);
 
+/* A condition for ckf_cond_wait_ms(): by CLOCK_MONOTONIC, which nobody sets. */
+void ckf_cond_init(pthread_cond_t *cond);
+/* Waits no longer than timeout_ms: false when that has passed. */
+bool ckf_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, unsigned int timeout_ms);
+
 /* Starts a thread in which all signals are blocked, for they are the caller's: 0 or -errno. */
 int ckf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
 

@@ -5,9 +5,6 @@
  * CRIU decides where memory is mapped, libckfast reads, checks and places the pages. A task that is being
  * restored calls in twice: before it forks, for the VMAs that its children inherit, and afterwards for
  * the rest. In between the VMAs are mapped in the premapped area and empty.
- *
- * The worker threads of the loader live inside one call. They are threads of the task, so their ids
- * come out of the task's pid namespace, and must not be ids that somebody will be restored with.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +22,7 @@
 #include "bitmap.h"
 #include "cr_options.h"
 #include "fast-image.h"
+#include "fast-workers.h"
 #include "image.h"
 #include "imgset.h"
 #include "kerndat.h"
@@ -44,6 +42,7 @@
 #include "xmalloc.h"
 
 #include "format/ckf_codec.h"
+#include "format/ckf_version.h"
 #include "loader/ckf_fill.h"
 #include "loader/ckf_image.h"
 #include "loader/ckf_room.h"
@@ -53,6 +52,12 @@
 
 /* What CRIU itself takes beside the memory of the tasks. */
 #define ROOM_FOR_CRIU (4u << 20)
+
+/* Mappings that a task has beside its own while it is restored. */
+#define MAPS_OF_CRIU 1024
+
+/* Up to so much of what the restorer restores by itself is filled here, and copied by it. */
+#define STAGED_MAX (64u << 20)
 
 /* What all tasks have done together. In shared memory. */
 struct fast_shared {
@@ -68,7 +73,6 @@ struct fast_shared {
 	atomic_ullong last_ns;	   /* when the last one ended */
 	atomic_uint uring;
 	atomic_uint direct;
-	atomic_uint busy;	   /* workers that run now, in all tasks */
 	atomic_bool judged;	   /* the cgroup of the tasks was looked at */
 	atomic_uint budget;	   /* workers for all tasks together; lowered where memory is short */
 	atomic_bool frugal;	   /* memory is short for a single worker */
@@ -77,6 +81,15 @@ struct fast_shared {
 static struct ckf_image *img;
 static struct fast_shared *shared;
 static bool huge_off;
+static unsigned long max_map_count;
+
+/* Of this task. */
+static const struct ckf_target *task_target;
+static bool few_maps;	       /* it is near the limit of mappings */
+static bool premap_none;       /* it is so near that nothing more than it has can be mapped */
+static bool staging;	       /* the restorer's share of the pages comes from memory, not from the pack */
+static char *staged;	       /* these pages, once they are filled */
+static uint64_t staged_bytes;
 
 /* Parts of this task's premapped area that hold no VMA. They stay mapped until the restorer unmaps them: in a
  * hole something else could be mapped, a stack of a worker say, and then stay in the task for ever. */
@@ -107,6 +120,42 @@ int fast_image_parse_number(const char *opt, const char *arg, unsigned int max, 
 		return 1;
 	}
 	*out = n;
+	return 0;
+}
+
+int fast_image_check_number(const char *opt, unsigned int n, unsigned int max)
+{
+	if (n <= max)
+		return 0;
+	pr_err("%s must be at most %u, not %u\n", opt, max, n);
+	return -1;
+}
+
+const char *fast_image_version(void)
+{
+	static char text[64];
+
+	snprintf(text, sizeof(text), "+ckfast %s, fast image %u.%u", ckf_version(), CKF_VERSION_MAJOR,
+		 CKF_VERSION_MINOR);
+	return text;
+}
+
+int fast_image_remove_stale(void)
+{
+	/* The index first: without it the rest is nothing. */
+	static const char *const names[] = { CKF_IDX_NAME, CKF_PACK_NAME, CKF_README_NAME };
+	int dir = get_service_fd(IMG_FD_OFF);
+	unsigned int i;
+
+	if (opts.stream || !ckf_image_probe(dir))
+		return 0;
+	pr_info("The directory holds a fast image of another dump, which is removed\n");
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		if (unlinkat(dir, names[i], 0) && errno != ENOENT) {
+			pr_perror("Can't remove %s, which is of another dump", names[i]);
+			return -1;
+		}
+	}
 	return 0;
 }
 
@@ -143,6 +192,22 @@ static bool huge_pages_off(void)
 	close(fd);
 	buf[n > 0 ? n : 0] = 0;
 	return strstr(buf, "[never]") != NULL;
+}
+
+/* The kernel's default where it cannot be read. */
+static unsigned long read_max_map_count(void)
+{
+	char buf[16] = {};
+	unsigned long n = 0;
+	int fd;
+
+	fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (read(fd, buf, sizeof(buf) - 1) > 0)
+			n = strtoul(buf, NULL, 10);
+		close(fd);
+	}
+	return n ?: 65530;
 }
 
 /* Near the limit of a memory cgroup the fills have fewer workers, or do with little. */
@@ -185,6 +250,16 @@ static void judge_cgroup_of_task(void)
 	close(fd);
 }
 
+static int check_files(struct ckf_error *err)
+{
+	int ret = ckf_image_check_files(img, true, err);
+
+	if (ret == -EBADMSG)
+		pr_err("The images are not those that " CKF_IDX_NAME " was made for. After another dump into this "
+		       "directory remove " CKF_IDX_NAME " and " CKF_PACK_NAME ", and convert the dump again\n");
+	return ret;
+}
+
 int fast_image_open(void)
 {
 	struct ckf_error err = {};
@@ -203,8 +278,8 @@ int fast_image_open(void)
 	}
 	if (!opts.fast_timeout)
 		opts.fast_timeout = FAST_TIMEOUT_DEFAULT;
-	if (ckf_image_open(dir, &img, &err) || ckf_image_check_files(img, true, &err) ||
-	    ckf_image_find_wanted_again(img, &err) || ckf_image_find_cached(img, &err)) {
+	if (ckf_image_open(dir, &img, &err) || check_files(&err) || ckf_image_find_wanted_again(img, &err) ||
+	    ckf_image_find_cached(img, &err)) {
 		pr_err("%s\n", err.msg);
 		return -1;
 	}
@@ -213,6 +288,9 @@ int fast_image_open(void)
 		pr_perror("Can't map statistics");
 		return -1;
 	}
+	if (fast_workers_init())
+		return -1;
+	max_map_count = read_max_map_count();
 	huge_off = huge_pages_off();
 	proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	judge_room(ckf_room_self(proc));
@@ -240,24 +318,112 @@ int fast_image_page_read(struct page_read *pr)
 	return 1;
 }
 
+static const struct ckf_target *find_target(uint32_t kind, uint64_t id)
+{
+	int64_t pos = ckf_index_find_target(img->idx, kind, id);
+
+	if (pos < 0) {
+		pr_err("The image has no pages for %s %" PRIu64 "\n", ckf_target_kind_name(kind), id);
+		return NULL;
+	}
+	return &img->idx->targets[pos];
+}
+
+/* The page below a stack that grows may have been dumped, too. */
+static uint64_t first_page(struct vma_area *vma)
+{
+	return vma->e->start - (vma_has_guard_gap_hidden(vma) ? PAGE_SIZE : 0);
+}
+
+static bool has_pages(struct vma_area *vma)
+{
+	const struct ckf_index *idx = img->idx;
+	uint64_t i = ckf_index_find_op(idx, task_target, first_page(vma));
+
+	return i < task_target->first_op + task_target->nr_ops && ckf_op_addr(&idx->ops[i]) < vma->e->end;
+}
+
 /* Huge pages survive mremap() only between places that are equal modulo their size. */
 static bool wants_huge_place(struct vma_area *vma)
 {
-	return vma_area_is_private(vma, kdat.task_size) && vma_area_len(vma) >= CKF_HUGE_BYTES;
+	const struct ckf_index *idx = img->idx;
+	uint64_t lo = 0, hi = idx->nr_huge, task = task_target - idx->targets;
+
+	if (huge_off || few_maps || !vma_area_is_private(vma, kdat.task_size) || vma_area_len(vma) < CKF_HUGE_BYTES)
+		return false;
+	while (lo < hi) {
+		uint64_t mid = lo + (hi - lo) / 2;
+		const struct ckf_huge *h = &idx->huge[mid];
+
+		if (h->target < task ||
+		    (h->target == task && h->addr + (uint64_t)h->nr_huge * CKF_HUGE_BYTES <= vma->e->start))
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < idx->nr_huge && idx->huge[lo].target == task && idx->huge[lo].addr < vma->e->end;
 }
 
-unsigned long fast_image_premap_begin(struct vm_area_list *vmas)
+/*
+ * A task's mappings are premapped beside those of the criu process and those that it has from its parent,
+ * and a gap between two of them is one, too.
+ */
+static void judge_maps(struct pstree_item *t)
 {
-	unsigned long slack = 0;
+	unsigned long nr = rsti(t)->vmas.nr + MAPS_OF_CRIU;
+
+	if (t->parent)
+		nr += rsti(t->parent)->vmas.nr;
+	few_maps = 2 * nr > max_map_count;
+	premap_none = nr > max_map_count;
+}
+
+/* The bytes of the plan in what CRIU leaves to the restorer. */
+static uint64_t restorer_bytes(struct vm_area_list *vmas)
+{
+	const struct ckf_index *idx = img->idx;
+	struct vma_area *vma;
+	uint64_t bytes = 0, i;
+
+	list_for_each_entry(vma, &vmas->h, list) {
+		if (!(vma->e->flags & MAP_HUGETLB) && !(vma->e->status & VMA_EXT_PLUGIN))
+			continue;
+		for (i = ckf_index_find_op(idx, task_target, vma->e->start);
+		     i < task_target->first_op + task_target->nr_ops && ckf_op_addr(&idx->ops[i]) < vma->e->end; i++)
+			bytes += ckf_op_end(&idx->ops[i]) - ckf_op_addr(&idx->ops[i]);
+	}
+	return bytes;
+}
+
+int fast_image_premap_begin(struct pstree_item *t)
+{
+	struct vm_area_list *vmas = &rsti(t)->vmas;
 	struct vma_area *vma;
 
 	if (!img)
 		return 0;
+	task_target = find_target(CKF_TARGET_TASK, vpid(t));
+	if (!task_target)
+		return -1;
 	nr_gaps = 0; /* what was there is the parent's */
+	staged_bytes = 0;
+	judge_maps(t);
+	staging = premap_none || (!atomic_load(&shared->frugal) && restorer_bytes(vmas) <= STAGED_MAX);
 	list_for_each_entry(vma, &vmas->h, list)
 		if (wants_huge_place(vma))
-			slack += CKF_HUGE_BYTES;
-	return slack;
+			vmas->rst_priv_size += CKF_HUGE_BYTES;
+	return 0;
+}
+
+bool fast_image_premap_not(struct vma_area *vma)
+{
+	if (!img || vma->pvma)
+		return false;
+	if (has_pages(vma))
+		return premap_none;
+	/* Made by the restorer, and not writable unless it is so in the end. */
+	vma->e->status |= VMA_NO_PROT_WRITE;
+	return true;
 }
 
 int fast_image_premap_place(struct vma_area *vma, void **at)
@@ -293,55 +459,6 @@ int fast_image_prepare_gaps(struct task_restore_args *ta)
 	return 0;
 }
 
-/* ids that workers must not have, and somebody is yet to get: all of the image. */
-static pid_t max_image_id(void)
-{
-	struct pstree_item *pi;
-	pid_t max = 0;
-	int i;
-
-	for_each_pstree_item(pi) {
-		max = max_t(pid_t, max, vpid(pi));
-		max = max_t(pid_t, max, pi->pgid);
-		max = max_t(pid_t, max, pi->sid);
-		for (i = 0; i < pi->nr_threads && pi->threads; i++)
-			max = max_t(pid_t, max, pi->threads[i].ns[0].virt);
-	}
-	return max;
-}
-
-static int worker_ok(void *arg, int tid)
-{
-	return tid > *(pid_t *)arg ? 0 : -1;
-}
-
-/*
- * Threads get the ids after the last one given out: move that above the image's. The lock is CRIU's
- * own for this. Should it not work out, worker_ok() sends away workers with a wrong id.
- */
-static void before_workers(void *arg)
-{
-	pid_t max = *(pid_t *)arg;
-	char buf[16] = {};
-	int fd;
-
-	lock_last_pid();
-	fd = open_proc_rw(PROC_GEN, LAST_PID_PATH);
-	if (fd < 0)
-		return;
-	if (read(fd, buf, sizeof(buf) - 1) > 0 && atoi(buf) < max) {
-		snprintf(buf, sizeof(buf), "%d", max);
-		if (pwrite(fd, buf, strlen(buf), 0) < 0)
-			pr_warn("Can't move the last pid to %d: %s\n", max, strerror(errno));
-	}
-	close(fd);
-}
-
-static void after_workers(void *arg)
-{
-	unlock_last_pid();
-}
-
 /* A read of the pack that hangs cannot be taken back: the task goes down, and with it the restore. */
 static void stalled(void *arg)
 {
@@ -354,8 +471,7 @@ static uint32_t switches(void)
 {
 	uint32_t flags = 0;
 
-	/* Without clone3() CRIU sets the last pid back and forth: a kernel worker could get any id. */
-	if (getenv("CKF_NO_URING") || !kdat.has_clone3_set_tid)
+	if (getenv("CKF_NO_URING"))
 		flags |= CKF_FILL_NO_URING;
 	if (getenv("CKF_NO_DIRECT"))
 		flags |= CKF_FILL_NO_DIRECT;
@@ -390,34 +506,19 @@ static void account(const struct ckf_fill_stats *s, unsigned long long start)
 	cnt_add(CNT_PAGES_SKIPPED_COW, s->shared_bytes / PAGE_SIZE);
 }
 
-/*
- * All tasks of the tree share one budget of workers: see judge_room(). A task takes what is left of it, and at
- * least one, which is itself.
- */
-static unsigned int take_workers(const struct ckf_target *t)
-{
-	unsigned int budget = atomic_load(&shared->budget), want, busy;
-
-	want = opts.fast_threads ?: ckf_fill_default_threads(t->nr_pages * PAGE_SIZE);
-	busy = atomic_load(&shared->busy);
-	if (busy + want > budget)
-		want = busy < budget ? budget - busy : 1;
-	atomic_fetch_add(&shared->busy, want);
-	return want;
-}
-
 static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t nr)
 {
-	pid_t max_id = max_image_id();
+	struct fast_workers workers = {};
 	struct ckf_fill_opts o = {
 		.size = sizeof(o),
 		.dir_fd = get_service_fd(IMG_FD_OFF),
-		.worker_ok = worker_ok,
-		.before_workers = before_workers,
-		.after_workers = after_workers,
+		.threads = fast_workers_wanted(t->nr_pages * PAGE_SIZE),
+		.worker_ok = fast_workers_id_ok,
+		.before_workers = fast_workers_before,
+		.after_workers = fast_workers_after,
 		.timeout_ms = opts.fast_timeout * 1000,
 		.stalled = stalled,
-		.arg = &max_id,
+		.arg = &workers,
 	};
 	unsigned long long start = now_ns();
 	struct ckf_fill_stats stats = {};
@@ -425,10 +526,10 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	int ret;
 
 	judge_cgroup_of_task();
+	workers.budget = atomic_load(&shared->budget);
 	o.flags = switches();
-	o.threads = take_workers(t);
 	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);
-	atomic_fetch_sub(&shared->busy, o.threads);
+	fast_workers_end(&workers);
 	if (ret) {
 		pr_err("%s\n", err.msg);
 		return -1;
@@ -441,17 +542,6 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	return 0;
 }
 
-static const struct ckf_target *find_target(uint32_t kind, uint64_t id)
-{
-	int64_t pos = ckf_index_find_target(img->idx, kind, id);
-
-	if (pos < 0) {
-		pr_err("The image has no pages for %s %" PRIu64 "\n", ckf_target_kind_name(kind), id);
-		return NULL;
-	}
-	return &img->idx->targets[pos];
-}
-
 /* Not in the list for its own sake: guard regions of madvise(), which CRIU knows of since 4.2. */
 static bool vma_is_private(struct vma_area *vma)
 {
@@ -460,6 +550,12 @@ static bool vma_is_private(struct vma_area *vma)
 		return false;
 #endif
 	return vma_area_is_private(vma, kdat.task_size);
+}
+
+/* Zeros that a mapping has anyway. */
+static bool restorer_skips(struct vma_area *vma, const struct ckf_chunk *c)
+{
+	return c->codec == CKF_CODEC_ZERO && vma->e->flags & MAP_ANONYMOUS;
 }
 
 static bool vma_cow(struct vma_area *vma)
@@ -501,21 +597,70 @@ static void make_dest(struct vma_area *vma, bool cow, struct ckf_dest *d)
 		d->flags |= CKF_DEST_HUGE;
 }
 
-static int fill_private(struct pstree_item *t, const struct ckf_target *target, bool cow)
+/* Where the pages of a VMA that the restorer copies go: one after the other, in the order of the plan. */
+static void make_staged_dests(struct vma_area *vma, uint64_t *off, struct ckf_dest *dests, size_t *nr)
+{
+	const struct ckf_index *idx = img->idx;
+	uint64_t i, last = task_target->first_op + task_target->nr_ops;
+
+	for (i = ckf_index_find_op(idx, task_target, vma->e->start); i < last; i++) {
+		const struct ckf_op *op = &idx->ops[i];
+		struct ckf_dest *d = &dests[*nr];
+
+		d->start = max_t(uint64_t, ckf_op_addr(op), vma->e->start);
+		d->end = min_t(uint64_t, ckf_op_end(op), vma->e->end);
+		if (d->start >= vma->e->end)
+			break;
+		d->addr = NULL;
+		d->flags = CKF_DEST_SKIP;
+		if (!restorer_skips(vma, &idx->chunks[op->chunk])) {
+			d->addr = staged + *off;
+			d->flags = CKF_DEST_FRESH;
+			*off += d->end - d->start;
+		}
+		(*nr)++;
+	}
+}
+
+static bool is_staged(struct vma_area *vma)
+{
+	return staging && !vma_area_is(vma, VMA_PREMMAPED);
+}
+
+static int map_staged(void)
+{
+	if (!staged_bytes)
+		return 0;
+	staged = mmap(NULL, staged_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (staged != MAP_FAILED)
+		return 0;
+	pr_perror("Can't map %" PRIu64 " bytes for the restorer", staged_bytes);
+	staged = NULL;
+	return -1;
+}
+
+static int fill_private(struct pstree_item *t, bool cow)
 {
 	struct vm_area_list *vmas = &rsti(t)->vmas;
+	uint64_t off = 0;
 	struct ckf_dest *dests;
 	struct vma_area *vma;
 	size_t nr = 0;
 	int ret;
 
-	dests = xmalloc(vmas->nr * sizeof(*dests));
+	/* Each op that is staged is one more at most. */
+	dests = xmalloc((vmas->nr + (staged_bytes ? task_target->nr_ops + vmas->nr : 0)) * sizeof(*dests));
 	if (!dests)
 		return -1;
-	list_for_each_entry(vma, &vmas->h, list)
-		if (vma_is_private(vma))
+	list_for_each_entry(vma, &vmas->h, list) {
+		if (!vma_is_private(vma))
+			continue;
+		if (cow || !is_staged(vma))
 			make_dest(vma, cow, &dests[nr++]);
-	ret = fill(target, dests, nr);
+		else
+			make_staged_dests(vma, &off, dests, &nr);
+	}
+	ret = fill(task_target, dests, nr);
 	xfree(dests);
 	return ret;
 }
@@ -524,12 +669,12 @@ static int fill_private(struct pstree_item *t, const struct ckf_target *target, 
  * Which pages a VMA has in the image, for those that share pages with a child. A page that the parent's VMA has and
  * this one has not is thrown away by the caller.
  */
-static void mark_pages(const struct ckf_target *target, struct vma_area *vma)
+static void mark_pages(struct vma_area *vma)
 {
 	const struct ckf_index *idx = img->idx;
-	uint64_t i, start, end, off, nr;
+	uint64_t i, start, end, off, nr, last = task_target->first_op + task_target->nr_ops;
 
-	for (i = ckf_index_find_op(idx, target, vma->e->start); i < target->first_op + target->nr_ops; i++) {
+	for (i = ckf_index_find_op(idx, task_target, vma->e->start); i < last; i++) {
 		start = max_t(uint64_t, ckf_op_addr(&idx->ops[i]), vma->e->start);
 		end = min_t(uint64_t, ckf_op_end(&idx->ops[i]), vma->e->end);
 		if (start >= vma->e->end)
@@ -542,71 +687,77 @@ static void mark_pages(const struct ckf_target *target, struct vma_area *vma)
 	}
 }
 
-/* VMAs that are not premapped are filled by the restorer, which reads them from the pack. */
-static int enqueue_direct(struct pstree_item *t, const struct ckf_target *target, struct vma_area *vma)
+/* Where in the pack the restorer can read the pages of an op itself. */
+static int verbatim_off(const struct ckf_op *op, uint64_t start, off_t *off)
+{
+	const struct ckf_chunk *c = &img->idx->chunks[op->chunk];
+
+	if (c->codec != CKF_CODEC_RAW) {
+		pr_err("Pages at %" PRIx64 " are %s, but must be raw for a mapping of this kind\n", start,
+		       ckf_codec_name(c->codec));
+		return -1;
+	}
+	if (c->base) {
+		pr_err("Pages at %" PRIx64 " are in a base, but must be in " CKF_PACK_NAME
+		       " for a mapping of this kind\n", start);
+		return -1;
+	}
+	*off = c->pack_off + op->first_page * PAGE_SIZE + (start - ckf_op_addr(op));
+	return 0;
+}
+
+/* VMAs that are not premapped are filled by the restorer: from memory, or from the pack. */
+static int enqueue(struct pstree_item *t, struct vma_area *vma)
 {
 	const struct ckf_index *idx = img->idx;
+	uint64_t i, start, end, last = task_target->first_op + task_target->nr_ops;
 	struct page_read pr;
-	uint64_t i, start, end;
 
 	fast_image_page_read(&pr);
-	for (i = ckf_index_find_op(idx, target, vma->e->start); i < target->first_op + target->nr_ops; i++) {
+	for (i = ckf_index_find_op(idx, task_target, vma->e->start); i < last; i++) {
 		const struct ckf_op *op = &idx->ops[i];
-		const struct ckf_chunk *c = &idx->chunks[op->chunk];
 
 		start = max_t(uint64_t, ckf_op_addr(op), vma->e->start);
 		end = min_t(uint64_t, ckf_op_end(op), vma->e->end);
 		if (start >= vma->e->end)
 			break;
-		if (c->codec == CKF_CODEC_ZERO && (vma->e->flags & MAP_ANONYMOUS))
+		if (restorer_skips(vma, &idx->chunks[op->chunk]))
 			continue;
-		if (c->codec != CKF_CODEC_RAW) {
-			pr_err("Pages at %" PRIx64 " are %s, but must be raw for a mapping of this kind\n", start,
-			       ckf_codec_name(c->codec));
+		pr.pi_off = staged_bytes;
+		if (!staging && verbatim_off(op, start, &pr.pi_off))
 			return -1;
-		}
-		if (c->base) {
-			pr_err("Pages at %" PRIx64 " are in a base, but must be in " CKF_PACK_NAME
-			       " for a mapping of this kind\n", start);
-			return -1;
-		}
-		pr.pi_off = c->pack_off + op->first_page * PAGE_SIZE + (start - ckf_op_addr(op));
 		if (pagemap_enqueue_iovec(&pr, decode_pointer(start), end - start, &rsti(t)->vma_io))
 			return -1;
+		if (staging)
+			staged_bytes += end - start;
 	}
 	return 0;
 }
 
 int fast_image_fill_cow(struct pstree_item *t)
 {
-	const struct ckf_target *target = find_target(CKF_TARGET_TASK, vpid(t));
 	struct vma_area *vma;
 	bool any = false;
 
-	if (!target)
-		return -1;
 	list_for_each_entry(vma, &rsti(t)->vmas.h, list) {
 		if (!vma_is_private(vma))
 			continue;
 		if (!vma_area_is(vma, VMA_PREMMAPED)) {
-			if (enqueue_direct(t, target, vma))
+			if (enqueue(t, vma))
 				return -1;
 		} else if (vma_cow(vma)) {
-			mark_pages(target, vma);
+			mark_pages(vma);
 			any = true;
 		}
 	}
-	return any ? fill_private(t, target, true) : 0;
+	return any ? fill_private(t, true) : 0;
 }
 
 int fast_image_fill_task(struct pstree_item *t)
 {
-	const struct ckf_target *target;
-
 	if (!img || rsti(t)->vmas.nr == 0)
 		return 0;
-	target = find_target(CKF_TARGET_TASK, vpid(t));
-	return target ? fill_private(t, target, false) : -1;
+	return map_staged() ? -1 : fill_private(t, false);
 }
 
 /*
@@ -656,7 +807,7 @@ int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid)
 	return ret;
 }
 
-int fast_image_open_pack(void)
+static int open_pack(void)
 {
 	struct ckf_error err = {};
 	int fd;
@@ -667,14 +818,38 @@ int fast_image_open_pack(void)
 	return fd;
 }
 
+int fast_image_prepare_ios(struct pstree_item *t, struct task_restore_args *ta)
+{
+	void *copy;
+
+	if (!staging) {
+		ta->vma_ios_fd = open_pack();
+		return ta->vma_ios_fd < 0 ? -1 : pagemap_render_iovec(&rsti(t)->vma_io, ta);
+	}
+	ta->vma_ios_fd = -1;
+	ta->staged_bytes = staged_bytes;
+	ta->staged = (char *)rst_mem_align_cpos(RM_PRIVATE);
+	copy = rst_mem_alloc(staged_bytes, RM_PRIVATE);
+	if (!copy)
+		return -1;
+	memcpy(copy, staged, staged_bytes);
+	munmap(staged, staged_bytes);
+	return pagemap_render_iovec(&rsti(t)->vma_io, ta);
+}
+
 static int write_stats_file(const char *line)
 {
+	int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, fd, ret;
 	FILE *f;
-	int ret;
 
-	f = fopen(opts.fast_stats, "we");
+	/* In the working directory, which may be somebody else's. */
+	if (!strchr(opts.fast_stats, '/'))
+		flags |= O_NOFOLLOW;
+	fd = open(opts.fast_stats, flags, 0600);
+	f = fd < 0 ? NULL : fdopen(fd, "w");
 	if (!f) {
 		pr_perror("Can't create %s", opts.fast_stats);
+		close_safe(&fd);
 		return -1;
 	}
 	ret = fputs(line, f) < 0;

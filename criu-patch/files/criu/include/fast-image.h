@@ -14,7 +14,6 @@
 struct page_read;
 struct pstree_item;
 struct task_restore_args;
-struct vm_area_list;
 struct vma_area;
 
 /*
@@ -32,8 +31,11 @@ extern int fast_image_page_read(struct page_read *pr);
 /* Options that exclude one another. fast: a fast image is asked for. */
 extern int fast_image_check_opts(bool fast);
 
-/* Begins the premapped area of a task. Returns how much longer than its VMAs it must be. */
-extern unsigned long fast_image_premap_begin(struct vm_area_list *vmas);
+/* Begins the premapped area of a task: makes it as long as it must be. */
+extern int fast_image_premap_begin(struct pstree_item *t);
+
+/* True for a VMA that the restorer maps by itself, for it has no pages, or cannot be premapped. */
+extern bool fast_image_premap_not(struct vma_area *vma);
 
 /* Where in the premapped area a VMA goes: *at may move up, and leaves a gap. */
 extern int fast_image_premap_place(struct vma_area *vma, void **at);
@@ -49,8 +51,8 @@ extern int fast_image_fill_task(struct pstree_item *t);
 
 extern int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid);
 
-/* What the restorer reads its own share of pages from. */
-extern int fast_image_open_pack(void);
+/* What the restorer takes its own share of pages from. */
+extern int fast_image_prepare_ios(struct pstree_item *t, struct task_restore_args *ta);
 
 /* The summary in the log and in --fast-stats. */
 extern int fast_image_report(void);
@@ -64,5 +66,14 @@ extern int fast_image_report(void);
 
 /* Reads the number of an option; 0, or 1 with a message. */
 extern int fast_image_parse_number(const char *opt, const char *arg, unsigned int max, unsigned int *out);
+
+/* The same for a number that came through RPC, where 0 is the default: 0, or -1 with a message. */
+extern int fast_image_check_number(const char *opt, unsigned int n, unsigned int max);
+
+/* For --version: what is restored beside dumps. */
+extern const char *fast_image_version(void);
+
+/* At the end of a dump: a fast image that was in its directory is of no use any more. */
+extern int fast_image_remove_stale(void);
 
 #endif /* __CR_FAST_IMAGE_H__ */

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The threads that fill memory from a fast image: how many there may be, and with which ids.
+ *
+ * They are threads of the tasks that are being restored, so whatever limits these limits them, too, and
+ * their ids come out of the same pid namespace. Nobody may miss what they take: they get neither ids
+ * that a task or thread of the image is yet to get, nor the last room under the limits that the tree
+ * is yet to need; and the next id that the namespace gives out is afterwards what it was.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "types.h"
+#include "common/list.h"
+#include "cr_options.h"
+#include "fast-image.h"
+#include "fast-workers.h"
+#include "log.h"
+#include "pstree.h"
+#include "rst_info.h"
+#include "servicefd.h"
+#include "util.h"
+#include "xmalloc.h"
+
+#include "loader/ckf_fill.h"
+#include "loader/ckf_room.h"
+
+#undef LOG_PREFIX
+#define LOG_PREFIX "fast-image: "
+
+#define LOWEST_ID 300	   /* where the kernel goes on when it has given out all ids */
+#define CRIU_PROCESSES 4   /* of CRIU's own, that may come and go while tasks are restored */
+#define LOCK_TRIES 1000	   /* of a millisecond */
+#define SIGNAL_OF_LIBC 33  /* SIGSETXID of glibc */
+
+/* Threads that the criu process could still make when it began. Tasks inherit it, as all below. */
+static uint64_t room_of_criu = CKF_ROOM_UNLIMITED;
+/* Where CRIU has moved this task, below the yard: in version 1 and 2 of cgroups. */
+static char moved_pids[PATH_MAX];
+static char moved_unified[PATH_MAX];
+
+static void *no_work(void *arg)
+{
+	return NULL;
+}
+
+static bool libc_has_handler(void)
+{
+	struct {
+		void (*handler)(int);
+		unsigned long flags;
+		void (*restorer)(void);
+		unsigned long mask;
+	} act = {};
+
+	return !syscall(SYS_rt_sigaction, SIGNAL_OF_LIBC, NULL, &act, sizeof(act.mask)) && act.handler;
+}
+
+/*
+ * The first pthread_create() of a process installs a handler for a signal of libc's own. In a task, whose
+ * actions are restored by the time that it has workers, the handler would stay. In the criu process it
+ * does no harm, and tasks then have it before their actions are restored. It is enough to ask for a
+ * thread that cannot be made, which takes no id.
+ */
+static int make_libc_ready(void)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 1ul << 60);
+	if (!pthread_create(&thread, &attr, no_work, NULL))
+		return pthread_join(thread, NULL);
+	pthread_attr_destroy(&attr);
+	if (libc_has_handler())
+		return 0;
+	if (pthread_create(&thread, NULL, no_work, NULL)) {
+		pr_err("Can't create a thread\n");
+		return -1;
+	}
+	return pthread_join(thread, NULL);
+}
+
+int fast_workers_init(void)
+{
+	int proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	room_of_criu = ckf_room_pids_self(proc);
+	close_safe(&proc);
+	return make_libc_ready();
+}
+
+void fast_workers_moved(const char *procs)
+{
+	const char *end = strrchr(procs, '/'), *dir_end = strchr(procs, '/');
+	char *to = NULL;
+
+	if (!end)
+		return;
+	if (!strncmp(procs, "unified/", strlen("unified/")))
+		to = moved_unified;
+	else if (memmem(procs, dir_end - procs, "pids", strlen("pids")))
+		to = moved_pids;
+	if (to)
+		snprintf(to, PATH_MAX, "%.*s", (int)(end - procs), procs);
+}
+
+/* What the limits of one cgroup that the task was moved to, and of those above it, leave. */
+static uint64_t room_of_moved(const char *path)
+{
+	int yard = get_service_fd(CGROUP_YARD), fd;
+	uint64_t room;
+
+	if (!*path || yard < 0)
+		return CKF_ROOM_UNLIMITED;
+	fd = openat(yard, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return CKF_ROOM_UNLIMITED;
+	room = ckf_room_pids_of_dir(fd);
+	close(fd);
+	return room;
+}
+
+/* All that the tree may have at once. That some of it is there already is left out of account. */
+static uint64_t tree_threads(void)
+{
+	struct pstree_item *pi;
+	uint64_t n = CRIU_PROCESSES;
+
+	for_each_pstree_item(pi)
+		n += max_t(int, pi->nr_threads, 1);
+	return n;
+}
+
+/* How many threads there may be in addition to the tree. */
+static uint64_t threads_left(unsigned int busy)
+{
+	uint64_t tree = tree_threads(), room;
+
+	if (*moved_pids || *moved_unified)
+		room = min_t(uint64_t, room_of_moved(moved_pids), room_of_moved(moved_unified));
+	else
+		room = room_of_criu - min_t(uint64_t, room_of_criu, busy);
+	return room - min_t(uint64_t, room, tree);
+}
+
+unsigned int fast_workers_wanted(uint64_t bytes)
+{
+	return opts.fast_threads ?: ckf_fill_default_threads(bytes);
+}
+
+static void add_id(struct fast_workers *w, pid_t id)
+{
+	if (w->nr_ids < w->max_ids)
+		w->ids[w->nr_ids++] = id;
+}
+
+static int cmp_id(const void *a, const void *b)
+{
+	return *(const pid_t *)a - *(const pid_t *)b;
+}
+
+/* The ids that workers must not have: all of the image. */
+static int collect_ids(struct fast_workers *w)
+{
+	struct pstree_item *pi;
+	int i;
+
+	for_each_pstree_item(pi)
+		w->max_ids += 3 + pi->nr_threads;
+	w->ids = xmalloc(w->max_ids * sizeof(*w->ids));
+	if (!w->ids)
+		return -1;
+	for_each_pstree_item(pi) {
+		add_id(w, vpid(pi));
+		add_id(w, pi->pgid);
+		add_id(w, pi->sid);
+		for (i = 0; i < pi->nr_threads && pi->threads; i++)
+			add_id(w, pi->threads[i].ns[0].virt);
+	}
+	qsort(w->ids, w->nr_ids, sizeof(*w->ids), cmp_id);
+	return 0;
+}
+
+int fast_workers_id_ok(void *arg, int tid)
+{
+	struct fast_workers *w = arg;
+	pid_t id = tid;
+
+	return bsearch(&id, w->ids, w->nr_ids, sizeof(*w->ids), cmp_id) ? -1 : 0;
+}
+
+static pid_t highest_id(void)
+{
+	char buf[16] = {};
+	int fd, n;
+
+	fd = open_proc(PROC_GEN, "sys/kernel/pid_max");
+	if (fd < 0)
+		return 0;
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	return n > 0 ? atoi(buf) - 1 : 0;
+}
+
+/*
+ * As far from all ids of the image as can be, and so from those of other images that were dumped at about
+ * the same time and may be restored now.
+ */
+static pid_t far_id(const struct fast_workers *w)
+{
+	pid_t highest = highest_id(), last = LOWEST_ID, next, at = 0, gap = 0;
+	size_t i;
+
+	for (i = 0; i <= w->nr_ids; i++) {
+		next = i < w->nr_ids ? w->ids[i] : highest;
+		if (next > last) {
+			if (next - last > gap) {
+				gap = next - last;
+				at = last + gap / 2;
+			}
+			last = next;
+		}
+	}
+	return at;
+}
+
+/*
+ * Restores in one pid namespace take turns. CRIU's own lock is for the tasks of one restore. The files of
+ * procfs would not do: each mount has its own.
+ */
+static int lock_pid_ns(void)
+{
+	struct timespec ms = { .tv_nsec = 1000000 };
+	int fd = open_proc(PROC_SELF, "ns/pid"), i;
+
+	if (fd < 0)
+		return -1;
+	for (i = 0; i < LOCK_TRIES; i++) {
+		if (!flock(fd, LOCK_EX | LOCK_NB))
+			return fd;
+		if (errno != EWOULDBLOCK)
+			break;
+		nanosleep(&ms, NULL);
+	}
+	pr_warn("Can't lock the pid namespace: %s\n", strerror(errno));
+	close(fd);
+	return -1;
+}
+
+static int write_last_pid(int fd, const char *text)
+{
+	if (pwrite(fd, text, strlen(text), 0) == strlen(text))
+		return 0;
+	pr_warn("Can't set the last pid to %s: %s\n", text, strerror(errno));
+	return -1;
+}
+
+/* New threads get the ids after the last one that was given out: moves that away. */
+static int move_last_pid(struct fast_workers *w)
+{
+	const pid_t far = far_id(w);
+	char buf[16];
+	ssize_t n;
+
+	if (!far)
+		return -1;
+	w->ns_fd = lock_pid_ns();
+	w->last_pid_fd = w->ns_fd < 0 ? -1 : open_proc_rw(PROC_GEN, LAST_PID_PATH);
+	if (w->last_pid_fd < 0)
+		return -1;
+	n = read(w->last_pid_fd, w->last_pid, sizeof(w->last_pid) - 1);
+	if (n <= 0)
+		return -1;
+	w->last_pid[n] = 0;
+	w->last_pid[strcspn(w->last_pid, "\n")] = 0;
+	snprintf(buf, sizeof(buf), "%d", far);
+	if (write_last_pid(w->last_pid_fd, buf))
+		return -1;
+	w->moved = true;
+	return 0;
+}
+
+unsigned int fast_workers_before(void *arg, unsigned int wanted)
+{
+	struct fast_workers *w = arg;
+	unsigned int busy, n;
+
+	w->ns_fd = w->last_pid_fd = -1;
+	lock_last_pid();
+	busy = atomic_read(&task_entries->fast_threads);
+	n = busy < w->budget ? min(wanted, w->budget - busy) : 0;
+	n = min_t(uint64_t, n, threads_left(busy));
+	if (n < wanted)
+		pr_debug("%u workers of %u, %u are busy\n", n, wanted, busy);
+	if (!n || atomic_read(&task_entries->fast_tight) || collect_ids(w) || move_last_pid(w))
+		return 0;
+	w->taken = n;
+	atomic_add(n, &task_entries->fast_threads);
+	return n;
+}
+
+void fast_workers_after(void *arg)
+{
+	struct fast_workers *w = arg;
+
+	if (w->moved)
+		write_last_pid(w->last_pid_fd, w->last_pid);
+	close_safe(&w->last_pid_fd);
+	close_safe(&w->ns_fd);
+	unlock_last_pid();
+}
+
+void fast_workers_end(struct fast_workers *w)
+{
+	atomic_sub(w->taken, &task_entries->fast_threads);
+	xfree(w->ids);
+}
+
+bool fast_workers_retry(int err)
+{
+	struct timespec ms = { .tv_nsec = 1000000 };
+	bool first;
+
+	if (err != EAGAIN || !fast_image_on())
+		return false;
+	first = !atomic_read(&task_entries->fast_tight);
+	atomic_set(&task_entries->fast_tight, 1);
+	if (!first && !atomic_read(&task_entries->fast_threads))
+		return false;
+	while (atomic_read(&task_entries->fast_threads))
+		nanosleep(&ms, NULL);
+	return true;
+}

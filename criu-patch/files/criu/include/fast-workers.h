@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The threads that fill memory from a fast image. */
+#ifndef __CR_FAST_WORKERS_H__
+#define __CR_FAST_WORKERS_H__
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* The workers of one fill. Starts zeroed, but for the budget. */
+struct fast_workers {
+	unsigned int budget; /* what all tasks may have together */
+	unsigned int taken;
+	pid_t *ids;	    /* of the image, sorted */
+	size_t nr_ids;
+	size_t max_ids;
+	int ns_fd;	 /* the pid namespace, locked */
+	int last_pid_fd; /* of ns_last_pid */
+	char last_pid[16];
+	bool moved;
+};
+
+/* Once, in the criu process, before any task is created. */
+extern int fast_workers_init(void);
+
+/* From move_in_cgroup(): the task is in that cgroup of the yard now; its file cgroup.procs. */
+extern void fast_workers_moved(const char *procs);
+
+/*
+ * Creating a process or thread of the tree failed: true when it should be tried once more, since workers
+ * may have taken what there was. They have ended then, and there will be no more. Any lock of CRIU's
+ * may be held.
+ */
+extern bool fast_workers_retry(int err);
+
+/* For struct ckf_fill_opts, with a struct fast_workers as arg. */
+extern unsigned int fast_workers_before(void *arg, unsigned int wanted);
+extern void fast_workers_after(void *arg);
+extern int fast_workers_id_ok(void *arg, int tid);
+
+/* How many are of use for so many bytes. */
+extern unsigned int fast_workers_wanted(uint64_t bytes);
+
+/* When the fill has ended. */
+extern void fast_workers_end(struct fast_workers *w);
+
+#endif /* __CR_FAST_WORKERS_H__ */
