@@ -28,7 +28,10 @@ request.opts.log_file = os.path.basename(log)
 request.opts.log_level = 4
 for field in fields:
     name, value = field.split("=")
-    setattr(request.opts, name, {"true": True, "false": False}.get(value) or int(value))
+    if value.isdigit():
+        setattr(request.opts, name, int(value))
+    else:
+        setattr(request.opts, name, {"true": True, "false": False}.get(value, value))
 ours.send(request.SerializeToString())
 answer = rpc_pb2.criu_resp()
 answer.ParseFromString(ours.recv(1 << 16))
