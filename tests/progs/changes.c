@@ -259,6 +259,15 @@ static void advise(void)
 	need(madvise(area + PAGE, PAGE, MADV_DONTFORK), "madvise");
 }
 
+static void account(void)
+{
+	/* Not accountable, as long as it has never been writable. */
+	char *copy = mmap(area, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, file, 0);
+
+	if (copy == MAP_FAILED)
+		die("mmap");
+}
+
 static void name_memory(void)
 {
 	/* A choice of the kernel's configuration. */
@@ -356,7 +365,7 @@ static const struct {
 	const char *what;
 	void (*change)(void);
 } changes[] = {
-	{ "action of signal 12", catch_signal },
+	{ "SigCgt", catch_signal },
 	{ "action of signal 12", change_flags },
 	{ "action of signal 12", change_mask },
 	{ "SigIgn", ignore_signal },
@@ -391,6 +400,7 @@ static const struct {
 	{ "cwd", change_dir },
 	{ "permissions", protect },
 	{ "flag dc", advise },
+	{ "flag ac", account },
 	{ "name", name_memory },
 	{ "mapped", unmap },
 	{ "brk", grow_heap },
