@@ -121,7 +121,7 @@ uint32_t ckf_inner_id(pid_t pid, pid_t tid)
 	return id;
 }
 
-static pid_t find_thread(pid_t pid, uint32_t inner)
+pid_t ckf_find_thread(pid_t pid, uint32_t inner)
 {
 	struct dirent *de;
 	char path[64];
@@ -163,7 +163,7 @@ int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err)
 				     "process %d has version %u of the agent, not %u", (int)pid,
 				     block.version, CKF_AGENT_VERSION);
 	c->parked = block.parked != 0;
-	c->tid = find_thread(pid, block.tid);
+	c->tid = ckf_find_thread(pid, block.tid);
 	if (!c->tid)
 		return ckf_error_set(err, -EBADMSG,
 				     "process %d has no thread %u, which its agent names", (int)pid,

@@ -24,6 +24,8 @@ int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err);
 
 /* The id of a thread in its own pid namespace; 0: there is no such thread. */
 uint32_t ckf_inner_id(pid_t pid, pid_t tid);
+/* The opposite: the id here of a thread of the process; 0: it has no such thread. */
+pid_t ckf_find_thread(pid_t pid, uint32_t inner);
 
 /* Lets its thread run, and gets its socket. */
 int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err);

@@ -5,11 +5,17 @@
  * loaded.
  *
  * The same program serves one client when it is started for one restore (--fd). Messages go over a
- * unix SOCK_SEQPACKET socket; descriptors come beside them. One connection has one job at a time,
- * answered in order; a client that has more to do at once opens more of them (JOIN). Memory that
- * was made for a connection and not fetched is freed when the connection ends, however it ends. A
- * client that closes its end stops its job. A request that cannot be done is answered by ERROR;
- * after one that breaks these rules the connection is closed, too.
+ * unix SOCK_SEQPACKET socket; descriptors come beside them. The first request of a connection is
+ * HELLO. One connection has one job at a time, answered in order; a client that has more to do at
+ * once opens more of them (JOIN). Memory that was made for a connection and not fetched is freed
+ * when the connection ends, however it ends. A client that closes its end stops its job. A request
+ * that cannot be done is answered by ERROR; after one that breaks these rules the connection is
+ * closed, too.
+ *
+ * Client and gpud may be in different pid namespaces, so a number never names a running process or
+ * one of its threads: a process comes as a pidfd, which also stays with that process when its
+ * number is used again, and a thread as its id in the innermost pid namespace of its process. Pids
+ * of images are those in the names of the images.
  */
 #ifndef CKF_GPUD_H
 #define CKF_GPUD_H
@@ -19,14 +25,17 @@
 #include "../format/ckf_error.h"
 
 #define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock" /* mode 0600; peers of another uid are refused */
-#define CKF_GPUD_VERSION 2
+#define CKF_GPUD_VERSION 3
 
 enum ckf_gpud_op {
 	/* Requests. */
-	CKF_GPUD_HELLO = 1,  /* arg: version. Answer: DONE, arg: version, arg2: devices */
+	CKF_GPUD_HELLO = 1,  /* arg: version. Answer: DONE, arg: version; ERROR EOPNOTSUPP */
 	CKF_GPUD_STATUS = 2, /* Answer: TEXT messages (JSON, in pieces), then DONE */
-	CKF_GPUD_CHECKPOINT =
-		3, /* arg: enum ckf_gpud_action, arg2: timeout in ms; pid. DONE, arg */
+	/*
+	 * Beside it a pidfd; arg: enum ckf_gpud_action, arg2: timeout in ms. DONE, arg; ERROR ESRCH
+	 * when the process has ended, EXDEV when gpud's pid namespace does not have it.
+	 */
+	CKF_GPUD_CHECKPOINT = 3,
 	/*
 	 * Beside it a descriptor of an image directory: a fast image, or a dump. Fills memory for
 	 * each device target of it; ERROR ENOENT: it has none. Answers: where a device of the image
@@ -55,7 +64,7 @@ enum ckf_gpud_op {
 	 * in the machine, whatever the process saw of them. Has no answer of its own.
 	 */
 	CKF_GPUD_PAIR = 8,
-	/* Beside it one end of a socketpair: another connection, to the same process. No answer. */
+	/* DONE with a socket beside it: another connection to the same process, past HELLO. */
 	CKF_GPUD_JOIN = 9,
 	/* Answers. */
 	CKF_GPUD_DONE = 16,
@@ -72,14 +81,12 @@ enum ckf_gpud_action {
 	CKF_GPUD_SUSPEND = 3, /* cuCheckpointProcessCheckpoint() */
 	CKF_GPUD_RESUME = 4,  /* cuCheckpointProcessRestore() */
 	CKF_GPUD_STATE = 5, /* DONE, arg: CU_PROCESS_STATE_; ERROR ESRCH: no CUDA in this process */
-	CKF_GPUD_RESTORE_TID = 6, /* DONE, arg: thread id; ERROR ESRCH likewise */
+	CKF_GPUD_RESTORE_TID = 6, /* DONE, arg: id of the thread as above; ERROR ESRCH likewise */
 };
 
 struct ckf_gpud_msg {
 	uint32_t op;
-	/* FILL's answers and SAVE: as in the image. CHECKPOINT: of the running process, as gpud
-	 * sees it. */
-	uint32_t pid;
+	uint32_t pid; /* FILL's answers and SAVE: as in the image; otherwise 0 */
 	uint64_t arg;
 	uint64_t arg2;
 	uint64_t addr;
@@ -94,7 +101,7 @@ struct ckf_gpud_msg {
 /*
  * The client's side, for one thread. Connects to the daemon at path (NULL: CKF_GPUD_SOCKET, or
  * $CKFAST_GPUD_SOCKET); where none answers it starts a helper for this connection: the program
- * at helper (NULL: never), with "gpud --fd N". A socket, or -errno.
+ * at helper (NULL: never), with "gpud --fd N". Says HELLO. A socket, or -errno.
  */
 int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err);
 
@@ -105,7 +112,10 @@ int ckf_gpud_join(int sock, struct ckf_error *err);
 int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err);
 
-/* A request without descriptors and its answer; an ERROR answer becomes err and -errno. */
-int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, struct ckf_error *err);
+/*
+ * A request, beside it fd, which stays the caller's, or -1, and its answer; an ERROR answer becomes
+ * err and -errno.
+ */
+int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
 
 #endif

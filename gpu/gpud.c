@@ -199,34 +199,37 @@ void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf
 static int hello(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_error *err)
 {
 	struct ckf_gpud_msg answer = { .op = CKF_GPUD_DONE, .arg = CKF_GPUD_VERSION };
-	struct ckf_cuda_pool *pool;
-	int ret;
 
 	if (m->arg != CKF_GPUD_VERSION)
 		return ckf_error_set(err, -EOPNOTSUPP,
-				     "gpud speaks version %d, the client version %llu",
+				     "gpud speaks version %d, the client version %llu: "
+				     "both have to come from one version of ckfast",
 				     CKF_GPUD_VERSION, (unsigned long long)m->arg);
-	ret = gpud_pool(c->g, &pool, err);
-	if (ret)
-		return ret;
-	answer.arg2 = pool->nr_devs;
+	c->greeted = true;
 	return gpud_send(c, &answer, -1, err);
 }
 
-static struct gpud_conn *conn_new(struct ckf_gpud *g, int sock)
+/* Clients before version 3 said no HELLO. */
+static int not_greeted(struct gpud_conn *c, struct ckf_error *err)
+{
+	c->bad = true;
+	return ckf_error_set(err, -EOPNOTSUPP,
+			     "gpud speaks version %d, the client has not said HELLO and may be of "
+			     "an older version: both have to come from one version of ckfast",
+			     CKF_GPUD_VERSION);
+}
+
+static struct gpud_conn *conn_new(struct ckf_gpud *g, int sock, uint32_t peer_pid)
 {
 	struct gpud_conn *c = calloc(1, sizeof(*c));
 	int bytes = SEND_BUFFER_BYTES;
-	socklen_t len = sizeof(struct ucred);
-	struct ucred cred;
 
 	if (!c)
 		return NULL;
 	c->g = g;
 	c->sock = sock;
+	c->peer_pid = peer_pid;
 	pthread_mutex_init(&c->send_lock, NULL);
-	if (!getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len))
-		c->peer_pid = (uint32_t)cred.pid;
 	if (setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)))
 		(void)setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 	pthread_mutex_lock(&g->lock);
@@ -236,7 +239,7 @@ static struct gpud_conn *conn_new(struct ckf_gpud *g, int sock)
 	return c;
 }
 
-static void conn_free(struct gpud_conn *c)
+static void conn_free(struct gpud_conn *c, bool keep_sock)
 {
 	struct ckf_gpud *g = c->g;
 	struct gpud_conn **link;
@@ -246,7 +249,8 @@ static void conn_free(struct gpud_conn *c)
 		;
 	*link = c->next;
 	/* Under the lock: nobody shuts down a descriptor that is another one by then. */
-	close(c->sock);
+	if (!keep_sock)
+		close(c->sock);
 	pthread_cond_broadcast(&g->cond);
 	pthread_mutex_unlock(&g->lock);
 	free(c->pairs.pairs);
@@ -272,46 +276,57 @@ static void refuse(int sock, int code, const char *text)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_ERROR, .arg = (uint64_t)code };
 
-	snprintf(m.text, sizeof(m.text), "%s", text);
+	snprintf(m.text, sizeof(m.text), "%.*s", (int)sizeof(m.text) - 1, text);
 	ckf_gpud_send(sock, &m, -1, NULL);
 	close(sock);
 }
 
-/* Serves it in a thread. Where that is not possible its peer is told, and it is closed. */
-static void conn_start(struct ckf_gpud *g, int sock)
+/* Serves it in a thread. Where that is not possible sock stays the caller's. */
+static int conn_start(struct ckf_gpud *g, int sock, uint32_t peer_pid, bool greeted,
+		      struct ckf_error *err)
 {
-	struct gpud_conn *c = conn_new(g, sock);
+	struct gpud_conn *c = conn_new(g, sock, peer_pid);
+	int ret;
 
-	if (!c) {
-		refuse(sock, ENOMEM, "no memory");
-		return;
-	}
-	if (pthread_create(&c->thread, NULL, conn_main, c)) {
-		answer_error(c, -EAGAIN, &(struct ckf_error){ 0 });
-		conn_free(c);
-	}
+	if (!c)
+		return ckf_error_set(err, -ENOMEM, "no memory for another connection");
+	c->greeted = greeted;
+	ret = pthread_create(&c->thread, NULL, conn_main, c);
+	if (!ret)
+		return 0;
+	conn_free(c, true);
+	return ckf_error_set(err, -ret, "cannot start a thread for another connection: %s",
+			     strerror(ret));
 }
 
-static int join_conn(struct gpud_conn *c, int fd, struct ckf_error *err)
+/*
+ * The socketpair is made here, and its client never has both ends: one with both could leave a
+ * connection behind that only gpud itself keeps open.
+ */
+static int join_conn(struct gpud_conn *c, struct ckf_error *err)
 {
-	socklen_t len = sizeof(int);
-	int type = 0, domain = 0, sock;
+	struct ckf_gpud_msg done = { .op = CKF_GPUD_DONE };
+	int sv[2], ret;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) ||
-	    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) || type != SOCK_SEQPACKET ||
-	    domain != AF_UNIX)
-		return gpud_bad(c, "not a socket to join with", err);
-	sock = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (sock < 0)
-		return ckf_error_set(err, -errno, "no room for another connection");
-	conn_start(c->g, sock);
-	return 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
+		return ckf_error_set(err, -errno, "cannot make another connection: %s",
+				     strerror(errno));
+	ret = conn_start(c->g, sv[0], c->peer_pid, true, err);
+	if (ret)
+		close(sv[0]);
+	else
+		ret = gpud_send(c, &done, sv[1], err);
+	close(sv[1]);
+	return ret;
 }
 
 static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
 {
-	bool wants_fd = m->op == CKF_GPUD_FILL || m->op == CKF_GPUD_SAVE || m->op == CKF_GPUD_JOIN;
+	bool wants_fd = m->op == CKF_GPUD_FILL || m->op == CKF_GPUD_SAVE ||
+			m->op == CKF_GPUD_CHECKPOINT;
 
+	if (!c->greeted && m->op != CKF_GPUD_HELLO)
+		return not_greeted(c, err);
 	if (wants_fd != (fd >= 0))
 		return gpud_bad(c, fd >= 0 ? "an fd came along" : "no fd came along", err);
 	switch (m->op) {
@@ -320,7 +335,7 @@ static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, st
 	case CKF_GPUD_STATUS:
 		return gpud_status(c, err);
 	case CKF_GPUD_CHECKPOINT:
-		return gpud_checkpoint(c, m, err);
+		return gpud_checkpoint(c, m, fd, err);
 	case CKF_GPUD_PAIR:
 		return gpud_pair(c, m, err);
 	case CKF_GPUD_FILL:
@@ -328,7 +343,7 @@ static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, st
 	case CKF_GPUD_SAVE:
 		return gpud_save(c, m, fd, err);
 	case CKF_GPUD_JOIN:
-		return join_conn(c, fd, err);
+		return join_conn(c, err);
 	default:
 		return gpud_bad(c, "there is no such request", err);
 	}
@@ -366,21 +381,32 @@ static void *conn_main(void *arg)
 
 	pthread_detach(pthread_self());
 	converse(c, NULL);
-	conn_free(c);
+	conn_free(c, false);
 	return NULL;
+}
+
+static bool peer_of(int sock, struct ucred *cred)
+{
+	socklen_t len = sizeof(*cred);
+
+	memset(cred, 0, sizeof(*cred));
+	return !getsockopt(sock, SOL_SOCKET, SO_PEERCRED, cred, &len);
 }
 
 int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err)
 {
-	struct gpud_conn *c = conn_new(g, sock);
+	struct gpud_conn *c;
+	struct ucred cred;
 	int ret;
 
+	peer_of(sock, &cred);
+	c = conn_new(g, sock, (uint32_t)cred.pid);
 	if (!c) {
 		close(sock);
 		return ckf_error_set(err, -ENOMEM, "no memory");
 	}
 	ret = converse(c, err);
-	conn_free(c);
+	conn_free(c, false);
 	/* Those that joined. */
 	pthread_mutex_lock(&g->lock);
 	while (g->conns)
@@ -389,29 +415,24 @@ int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err)
 	return ret;
 }
 
-static bool peer_allowed(int sock)
-{
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-
-	return !getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) &&
-	       (cred.uid == geteuid() || cred.uid == 0);
-}
-
 static void accept_one(struct ckf_gpud *g, int listen_fd)
 {
-	int sock = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	int sock = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC), ret;
+	struct ckf_error err = { 0 };
+	struct ucred cred;
 
 	if (sock < 0) {
 		/* No descriptor or memory left: until there is, the client waits. */
 		poll(NULL, 0, ACCEPT_PAUSE_MS);
 		return;
 	}
-	if (!peer_allowed(sock)) {
+	if (!peer_of(sock, &cred) || (cred.uid != geteuid() && cred.uid != 0)) {
 		refuse(sock, EPERM, "gpud serves only the user that started it, and root");
 		return;
 	}
-	conn_start(g, sock);
+	ret = conn_start(g, sock, (uint32_t)cred.pid, false, &err);
+	if (ret)
+		refuse(sock, -ret, err.msg);
 }
 
 static void shutdown_all(struct ckf_gpud *g, int how)

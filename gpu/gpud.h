@@ -37,7 +37,8 @@ struct gpud_conn {
 	struct gpud_conn *next; /* under g->lock */
 	pthread_t thread;
 	int sock;
-	uint32_t peer_pid;
+	uint32_t peer_pid; /* in gpud's pid namespace; 0: it is in another one */
+	bool greeted;	   /* HELLO is past */
 	pthread_mutex_t send_lock;
 	struct gpud_pairs pairs; /* for the next RESUME */
 	bool bad;		 /* the peer broke the rules: the connection is to be closed */
@@ -82,7 +83,8 @@ void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf
  * descriptor that came with it, or -1; gpud.c closes it. */
 int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err);
 int gpud_save(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
-int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_error *err);
+int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd,
+		    struct ckf_error *err);
 int gpud_pair(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_error *err);
 int gpud_status(struct gpud_conn *c, struct ckf_error *err);
 

@@ -145,6 +145,20 @@ static int limit_wait(int sock)
 	return sock;
 }
 
+/* Takes sock. A gpud of another version says so. */
+static int say_hello(int sock, const char *path, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_HELLO, .arg = CKF_GPUD_VERSION };
+	struct ckf_error hello_err = { 0 };
+	int ret;
+
+	ret = ckf_gpud_call(limit_wait(sock), &m, -1, &hello_err);
+	if (!ret)
+		return sock;
+	close(sock);
+	return ckf_error_set(err, ret, "gpud at %s: %s", path, hello_err.msg);
+}
+
 int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err)
 {
 	struct ckf_error first = { 0 };
@@ -156,27 +170,11 @@ int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err
 		path = CKF_GPUD_SOCKET;
 	sock = connect_daemon(path, &first);
 	if (sock >= 0)
-		return limit_wait(sock);
-	if (helper && (sock == -ENOENT || sock == -ECONNREFUSED))
-		sock = start_helper(helper, err);
-	else
+		return say_hello(sock, path, err);
+	if (!helper || (sock != -ENOENT && sock != -ECONNREFUSED))
 		return ckf_error_set(err, sock, "%s", first.msg);
-	return sock < 0 ? sock : limit_wait(sock);
-}
-
-int ckf_gpud_join(int sock, struct ckf_error *err)
-{
-	struct ckf_gpud_msg m = { .op = CKF_GPUD_JOIN };
-	int sv[2], ret;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
-		return ckf_error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
-	ret = ckf_gpud_send(sock, &m, sv[1], err);
-	close(sv[1]);
-	if (!ret)
-		return limit_wait(sv[0]);
-	close(sv[0]);
-	return ret;
+	sock = start_helper(helper, err);
+	return sock < 0 ? sock : say_hello(sock, helper, err);
 }
 
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err)
@@ -229,18 +227,41 @@ int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_err
 	return ret ? send_error(sock, ret, err) : 0;
 }
 
-int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, struct ckf_error *err)
+/* The answer to a request that has only one. */
+static int check_done(const struct ckf_gpud_msg *m, struct ckf_error *err)
 {
-	int ret;
-
-	ret = ckf_gpud_send(sock, m, -1, err);
-	if (!ret)
-		ret = ckf_gpud_recv(sock, m, NULL, err);
-	if (ret)
-		return ret;
 	if (m->op == CKF_GPUD_ERROR)
 		return answered_error(m, err);
 	if (m->op != CKF_GPUD_DONE)
 		return ckf_error_set(err, -EBADMSG, "gpud answered with message %u", m->op);
 	return 0;
+}
+
+int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
+{
+	int ret;
+
+	ret = ckf_gpud_send(sock, m, fd, err);
+	if (!ret)
+		ret = ckf_gpud_recv(sock, m, NULL, err);
+	return ret ? ret : check_done(m, err);
+}
+
+int ckf_gpud_join(int sock, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_JOIN };
+	int joined = -1, ret;
+
+	ret = ckf_gpud_send(sock, &m, -1, err);
+	if (!ret)
+		ret = ckf_gpud_recv(sock, &m, &joined, err);
+	if (!ret)
+		ret = check_done(&m, err);
+	if (!ret && joined < 0)
+		ret = ckf_error_set(err, -EBADMSG, "gpud has answered without a connection");
+	if (!ret)
+		return limit_wait(joined);
+	if (joined >= 0)
+		close(joined);
+	return ret;
 }

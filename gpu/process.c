@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../format/ckf_gpu_dump.h"
@@ -25,6 +26,7 @@
 
 struct ckf_gpu_process {
 	pid_t pid;
+	int pidfd; /* what gpud knows it by: it may be in another pid namespace */
 	uint32_t image_pid;
 	struct ckf_tracee restorer; /* the driver's own thread in the process */
 	pid_t restore_tid;
@@ -48,11 +50,10 @@ static int action(const struct ckf_gpu_process *p, int gpud, uint32_t what, uint
 {
 	struct ckf_gpud_msg m = {
 		.op = CKF_GPUD_CHECKPOINT,
-		.pid = (uint32_t)p->pid,
 		.arg = what,
 		.arg2 = timeout_ms,
 	};
-	int ret = ckf_gpud_call(gpud, &m, err);
+	int ret = ckf_gpud_call(gpud, &m, p->pidfd, err);
 
 	if (!ret && answer)
 		*answer = m.arg;
@@ -65,20 +66,37 @@ int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err)
 	return *image_pid ? 0 : ckf_error_set(err, -ESRCH, "there is no process %d", (int)pid);
 }
 
+static int find_restorer(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	uint64_t inner = 0;
+	int ret = action(p, gpud, CKF_GPUD_RESTORE_TID, 0, &inner, err);
+
+	if (ret)
+		return ret;
+	p->restore_tid = ckf_find_thread(p->pid, (uint32_t)inner);
+	return p->restore_tid ? 0
+			      : ckf_error_set(err, -EPROTO,
+					      "process %d has no thread %llu, which gpud names",
+					      (int)p->pid, (unsigned long long)inner);
+}
+
 int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, struct ckf_error *err)
 {
 	struct ckf_gpu_process *p = calloc(1, sizeof(*p));
-	uint64_t tid = 0;
 	int ret;
 
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for a process");
 	p->pid = pid;
 	p->agent.sock = -1;
-	ret = ckf_gpu_image_pid(pid, &p->image_pid, err);
+	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (p->pidfd < 0)
+		ret = ckf_error_set(err, -errno, "cannot open process %d: %s", (int)pid,
+				    strerror(errno));
+	else
+		ret = ckf_gpu_image_pid(pid, &p->image_pid, err);
 	if (!ret)
-		ret = action(p, gpud, CKF_GPUD_RESTORE_TID, 0, &tid, err);
-	p->restore_tid = (pid_t)tid;
+		ret = find_restorer(p, gpud, err);
 	if (ret) {
 		ckf_gpu_process_close(p);
 		return ret;
@@ -101,6 +119,8 @@ void ckf_gpu_process_close(struct ckf_gpu_process *p)
 	if (!p)
 		return;
 	drop_memory(p);
+	if (p->pidfd >= 0)
+		close(p->pidfd);
 	free(p->mem);
 	free(p);
 }
@@ -220,7 +240,7 @@ static int save_memory(const struct ckf_gpu_process *p, int gpud, int dir_fd, st
 		ret = ckf_gpud_send(gpud, &m, p->mem[i].fd, err);
 	}
 	m = (struct ckf_gpud_msg){ .op = CKF_GPUD_COMMIT };
-	return ret ? ret : ckf_gpud_call(gpud, &m, err);
+	return ret ? ret : ckf_gpud_call(gpud, &m, -1, err);
 }
 
 static int release_memory(struct ckf_gpu_process *p, struct ckf_error *err)

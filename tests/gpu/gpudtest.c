@@ -13,6 +13,8 @@
  *		before it; prints what DONE brings.
  *	gpudtest [OPTION…] bad NAME
  *		something that the rules forbid; see bads.
+ *	gpudtest [OPTION…] hello VERSION
+ *		a client of that version; 0: one from before there was HELLO.
  *
  * Options: --socket PATH, --helper PROGRAM, --die N (ends after N messages of memory were
  * received or sent), --pause MS (after each of them).
@@ -25,6 +27,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -357,13 +362,14 @@ static int cmd_act(char **argv)
 {
 	static const char *const names[] = { "",       "lock",	"unlock", "suspend",
 					     "resume", "state", "tid" };
-	struct ckf_gpud_msg m = { .op = CKF_GPUD_CHECKPOINT,
-				  .pid = (uint32_t)atoi(argv[1]),
-				  .arg2 = 10000 };
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_CHECKPOINT, .arg2 = 10000 };
 	struct ckf_gpud_msg pair = { .op = CKF_GPUD_PAIR };
 	struct ckf_error err = { 0 };
-	int sock = connect_gpud(), ret;
+	int pidfd = (int)syscall(SYS_pidfd_open, atoi(argv[1]), 0), sock, ret;
 
+	if (pidfd < 0)
+		die("process %s: %s (%d)", argv[1], strerror(errno), errno);
+	sock = connect_gpud();
 	for (char **a = argv + 2; a[0] && a[1]; a += 2) {
 		parse_uuid(a[0], pair.uuid);
 		parse_uuid(a[1], pair.uuid2);
@@ -371,7 +377,7 @@ static int cmd_act(char **argv)
 	}
 	while (m.arg <= CKF_GPUD_RESTORE_TID && strcmp(argv[0], names[m.arg]))
 		m.arg++;
-	ret = ckf_gpud_call(sock, &m, &err);
+	ret = ckf_gpud_call(sock, &m, pidfd, &err);
 	if (ret)
 		die("gpud: %s (%d)", err.msg, -ret);
 	printf("%" PRIu64 "\n", m.arg);
@@ -390,10 +396,10 @@ static const struct {
 	{ "stray-memory", { .op = CKF_GPUD_MEMORY }, false, false },
 	{ "stray-fd", { .op = CKF_GPUD_STATUS }, true, false },
 	{ "fill-without-fd", { .op = CKF_GPUD_FILL }, false, false },
-	{ "action", { .op = CKF_GPUD_CHECKPOINT, .pid = 1, .arg = 7 }, false, false },
-	{ "no-process", { .op = CKF_GPUD_CHECKPOINT, .arg = CKF_GPUD_STATE }, false, false },
-	{ "join-without-fd", { .op = CKF_GPUD_JOIN }, false, false },
-	{ "join-no-socket", { .op = CKF_GPUD_JOIN }, true, false },
+	{ "action", { .op = CKF_GPUD_CHECKPOINT, .arg = 7 }, true, false },
+	{ "no-process", { .op = CKF_GPUD_CHECKPOINT, .arg = CKF_GPUD_LOCK }, false, false },
+	{ "process-no-pidfd", { .op = CKF_GPUD_CHECKPOINT, .arg = CKF_GPUD_LOCK }, true, false },
+	{ "join-with-fd", { .op = CKF_GPUD_JOIN }, true, false },
 	{ "save-hello", { .op = CKF_GPUD_HELLO, .arg = 1 }, false, true },
 	{ "save-without-fd", { .op = CKF_GPUD_MEMORY, .bytes = ALIGN }, false, true },
 	{ "save-unaligned", { .op = CKF_GPUD_MEMORY, .addr = 4096, .bytes = ALIGN }, true, true },
@@ -430,6 +436,25 @@ static int cmd_bad(char **argv)
 	return 0;
 }
 
+static int cmd_hello(char **argv)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_HELLO, .arg = strtoull(argv[0], NULL, 10) };
+	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	if (!socket_path)
+		socket_path = getenv("CKFAST_GPUD_SOCKET");
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", socket_path);
+	if (sock < 0 || connect(sock, (struct sockaddr *)&addr, sizeof(addr)))
+		die("%s: %s", socket_path, strerror(errno));
+	if (!m.arg)
+		m.op = CKF_GPUD_STATUS;
+	send_msg(sock, &m, -1);
+	recv_msg(sock, &m, NULL);
+	printf("%" PRIu64 "\n", m.arg);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option opts[] = { { "socket", required_argument, NULL, 's' },
@@ -460,5 +485,7 @@ int main(int argc, char **argv)
 		return cmd_act(argv + 1);
 	if (argc - optind == 2 && !strcmp(argv[0], "bad"))
 		return cmd_bad(argv + 1);
+	if (argc - optind == 2 && !strcmp(argv[0], "hello"))
+		return cmd_hello(argv + 1);
 	return 2;
 }
