@@ -4,12 +4,13 @@
  *
  * Nothing in the process is believed: the mapping is found by its name in /proc/PID/maps, the block
  * in it by its magic, the thread must be one of the process, and the descriptor must be a socket
- * that speaks the protocol. A process that lies about all this can harm only itself.
+ * that speaks the protocol. A process that lies about all this can harm only itself: it also has
+ * our end of the socket, so no call on it may wait without a deadline, and nothing that a process
+ * can have more and more of is gone through without a bound.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +19,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../loader/io_util.h"
 #include "agent_call.h"
 #include "scm.h"
 
 #define MAX_DATA_BYTES (1u << 20) /* of the library's writable mapping */
+#define MAX_MAPPINGS 16		  /* of that name that are looked at */
 #define ANSWER_TIMEOUT_MS 60000	  /* the device may have work to finish first */
 #define WAKE_TIMEOUT_MS 10000
 #define POLL_NS 50000
+#define NS_PER_MS 1000000ull
 
 static int open_mem(pid_t pid, int flags, struct ckf_error *err)
 {
@@ -79,6 +83,7 @@ static int scan_data(int mem, uint64_t start, uint64_t end, struct ckf_agent_blo
 
 static int find_block(pid_t pid, int mem, struct ckf_agent_block *block, uint64_t *at)
 {
+	unsigned int looked_at = 0;
 	uint64_t start, end;
 	char path[64], *line = NULL;
 	size_t cap = 0;
@@ -89,9 +94,11 @@ static int find_block(pid_t pid, int mem, struct ckf_agent_block *block, uint64_
 	f = fopen(path, "re");
 	if (!f)
 		return -errno;
-	while (ret == -ENOENT && getline(&line, &cap, f) > 0) {
-		if (parse_map(line, &start, &end))
-			ret = scan_data(mem, start, end, block, at);
+	while (ret == -ENOENT && looked_at < MAX_MAPPINGS && getline(&line, &cap, f) > 0) {
+		if (!parse_map(line, &start, &end))
+			continue;
+		looked_at++;
+		ret = scan_data(mem, start, end, block, at);
 	}
 	free(line);
 	fclose(f);
@@ -171,14 +178,20 @@ int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err)
 	return 0;
 }
 
+static uint64_t deadline(const struct ckf_agent_call *c, unsigned int timeout_ms)
+{
+	return ckf_now_ns() + (c->timeout_ms ? c->timeout_ms : timeout_ms) * NS_PER_MS;
+}
+
 /* The agent's number of our end of its socketpair, as soon as it has made one. */
 static int wait_peer(const struct ckf_agent_call *c, int mem, struct ckf_error *err)
 {
 	const uint64_t at = c->block + offsetof(struct ckf_agent_block, peer_fd);
 	const struct timespec pause = { .tv_nsec = POLL_NS };
+	const uint64_t end = deadline(c, WAKE_TIMEOUT_MS);
 	int32_t fd = -1;
 
-	for (long i = 0; i < WAKE_TIMEOUT_MS * 1000000l / POLL_NS; i++) {
+	while (ckf_now_ns() < end) {
 		if (pread(mem, &fd, sizeof(fd), (off_t)at) != sizeof(fd))
 			return ckf_error_set(err, -ESRCH, "process %d has ended", (int)c->pid);
 		if (fd >= 0)
@@ -187,6 +200,16 @@ static int wait_peer(const struct ckf_agent_call *c, int mem, struct ckf_error *
 	}
 	return ckf_error_set(err, -ETIMEDOUT, "the agent of process %d does not wake up",
 			     (int)c->pid);
+}
+
+/* Any descriptor of the process may come. On others, what we send could do something. */
+static bool is_seqpacket(int sock)
+{
+	socklen_t len = sizeof(int);
+	int type = 0, domain = 0;
+
+	return !getsockopt(sock, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_SEQPACKET &&
+	       !getsockopt(sock, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_UNIX;
 }
 
 static int take_socket(struct ckf_agent_call *c, int fd, struct ckf_error *err)
@@ -201,6 +224,14 @@ static int take_socket(struct ckf_agent_call *c, int fd, struct ckf_error *err)
 				    (int)c->pid, strerror(errno));
 	if (pidfd >= 0)
 		close(pidfd);
+	if (!ret && !is_seqpacket(c->sock)) {
+		close(c->sock);
+		c->sock = -1;
+		ret = ckf_error_set(err, -EBADMSG,
+				    "descriptor %d, which the agent of process %d names, is not a "
+				    "socket of it",
+				    fd, (int)c->pid);
+	}
 	return ret;
 }
 
@@ -231,15 +262,15 @@ int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err)
 int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err)
 {
 	struct ckf_agent_msg m = { .op = CKF_AGENT_QUIT };
-	struct pollfd p = { .fd = c->sock, .events = POLLIN };
+	const uint64_t end = deadline(c, WAKE_TIMEOUT_MS);
 	int fd;
 
 	if (c->sock >= 0) {
 		/* The end of the stream says that the agent has closed its socket: none is to be
 		 * dumped. */
-		if (!ckf_scm_send(c->sock, &m, sizeof(m), -1)) {
-			while (poll(&p, 1, WAKE_TIMEOUT_MS) == 1 &&
-			       ckf_scm_recv(c->sock, &m, sizeof(m), &fd) == sizeof(m)) {
+		if (!ckf_scm_send_until(c->sock, &m, sizeof(m), -1, end)) {
+			while (ckf_now_ns() < end &&
+			       ckf_scm_recv_until(c->sock, &m, sizeof(m), &fd, end) == sizeof(m)) {
 				if (fd >= 0)
 					close(fd);
 			}
@@ -253,26 +284,41 @@ int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err)
 int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int fd,
 		   struct ckf_error *err)
 {
-	int ret = ckf_scm_send(c->sock, m, sizeof(*m), fd);
+	int ret;
 
+	/* All others go on with a request. */
+	if (m->op != CKF_AGENT_MAP && m->op != CKF_AGENT_COMMIT)
+		c->deadline_ns = deadline(c, ANSWER_TIMEOUT_MS);
+	ret = ckf_scm_send_until(c->sock, m, sizeof(*m), fd, c->deadline_ns);
+	if (ret == -ETIMEDOUT)
+		return ckf_error_set(err, ret, "the agent of process %d does not read",
+				     (int)c->pid);
 	return ret ? ckf_error_set(err, ret, "the agent of process %d has gone: %s", (int)c->pid,
 				   strerror(-ret))
 		   : 0;
 }
 
+/* What the process says goes into our log. */
+static void make_printable(char *text, size_t bytes)
+{
+	text[bytes - 1] = 0;
+	for (; *text; text++)
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+}
+
 int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
 		   struct ckf_error *err)
 {
-	struct pollfd p = { .fd = c->sock, .events = POLLIN };
-	int ret;
+	int ret = -ETIMEDOUT;
 
 	*fd = -1;
-	ret = poll(&p, 1, ANSWER_TIMEOUT_MS);
-	if (ret != 1)
-		return ckf_error_set(err, -ETIMEDOUT, "the agent of process %d does not answer",
+	if (ckf_now_ns() < c->deadline_ns)
+		ret = ckf_scm_recv_until(c->sock, m, sizeof(*m), fd, c->deadline_ns);
+	if (ret == -ETIMEDOUT)
+		return ckf_error_set(err, ret, "the agent of process %d has not answered in time",
 				     (int)c->pid);
-	ret = ckf_scm_recv(c->sock, m, sizeof(*m), fd);
-	m->text[sizeof(m->text) - 1] = 0;
+	make_printable(m->text, sizeof(m->text));
 	if (ret == (int)sizeof(*m) && m->op != CKF_AGENT_ERROR)
 		return 0;
 	if (*fd >= 0)

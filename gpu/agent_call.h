@@ -9,10 +9,12 @@
 /* A conversation with an agent, from call to hang-up. */
 struct ckf_agent_call {
 	pid_t pid;
-	uint64_t block; /* where it is in the process */
-	pid_t tid;	/* here */
-	bool parked;	/* its memory was away when it was found */
-	int sock;	/* -1: none */
+	uint64_t block;		 /* where it is in the process */
+	pid_t tid;		 /* here */
+	bool parked;		 /* its memory was away when it was found */
+	int sock;		 /* -1: none */
+	unsigned int timeout_ms; /* of each wait; 0: those that a busy device may need */
+	uint64_t deadline_ns;	 /* of the request that is under way */
 	struct ckf_tracee thread;
 };
 
@@ -32,6 +34,10 @@ int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err);
 /* The agent sleeps again and its thread is stopped. Does nothing when there is no conversation. */
 int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err);
 
+/*
+ * A request has a time that starts when its first message is sent, and that all messages of it and
+ * of its answer share: an agent that sends for ever, or does not read, ends with -ETIMEDOUT.
+ */
 int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int fd,
 		   struct ckf_error *err);
 /* An ERROR message becomes err and -EIO. *fd is -1, or the caller's to close. */

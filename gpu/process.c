@@ -180,6 +180,9 @@ int ckf_gpu_process_give(struct ckf_gpu_process *p, const struct ckf_gpu_memory 
 	size_t cap = p->cap_mem ? p->cap_mem * 2 : 64;
 	struct ckf_gpu_memory *more;
 
+	if (p->nr_mem == CKF_GPU_MAX_ALLOCS)
+		return ckf_error_set(err, -E2BIG, "process %d has more than %u allocations",
+				     (int)p->pid, CKF_GPU_MAX_ALLOCS);
 	if (p->nr_mem == p->cap_mem) {
 		more = realloc(p->mem, cap * sizeof(*more));
 		if (!more)

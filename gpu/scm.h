@@ -4,9 +4,16 @@
 #define CKF_SCM_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* fd: -1 for none. 0, or -errno. Allocates nothing and may be called in any thread. */
 int ckf_scm_send(int sock, const void *msg, size_t bytes, int fd);
+
+/*
+ * The same until deadline_ns (ckf_now_ns(); 0: for ever), then -ETIMEDOUT. Also on a socket that
+ * its peer shares with us and has set options of.
+ */
+int ckf_scm_send_until(int sock, const void *msg, size_t bytes, int fd, uint64_t deadline_ns);
 
 /*
  * The bytes received, 0 at the end, or -errno: -EMSGSIZE for a message that is longer, -EBADMSG for
@@ -15,5 +22,6 @@ int ckf_scm_send(int sock, const void *msg, size_t bytes, int fd);
  * the caller's.
  */
 int ckf_scm_recv(int sock, void *msg, size_t bytes, int *fd);
+int ckf_scm_recv_until(int sock, void *msg, size_t bytes, int *fd, uint64_t deadline_ns);
 
 #endif
