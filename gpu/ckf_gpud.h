@@ -26,14 +26,18 @@
 
 #define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock" /* mode 0600; peers of another uid are refused */
 #define CKF_GPUD_VERSION 3
+#define CKF_GPUD_ANSWER_S 300 /* the driver alone may take a minute for a full GPU */
+
+#define CKF_GPUD_MAX_TIMEOUT_MS 86400000u
 
 enum ckf_gpud_op {
 	/* Requests. */
 	CKF_GPUD_HELLO = 1,  /* arg: version. Answer: DONE, arg: version; ERROR EOPNOTSUPP */
 	CKF_GPUD_STATUS = 2, /* Answer: TEXT messages (JSON, in pieces), then DONE */
 	/*
-	 * Beside it a pidfd; arg: enum ckf_gpud_action, arg2: timeout in ms. DONE, arg; ERROR ESRCH
-	 * when the process has ended, EXDEV when gpud's pid namespace does not have it.
+	 * Beside it a pidfd; arg: enum ckf_gpud_action, arg2: timeout in ms, at most
+	 * CKF_GPUD_MAX_TIMEOUT_MS. DONE, arg; ERROR ESRCH when the process has ended, EXDEV when
+	 * gpud's pid namespace does not have it.
 	 */
 	CKF_GPUD_CHECKPOINT = 3,
 	/*
@@ -108,7 +112,10 @@ int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err
 /* Another connection to the process at the other end of sock. A socket, or -errno. */
 int ckf_gpud_join(int sock, struct ckf_error *err);
 
-/* Send and receive one message; *fd is -1 or a descriptor, which is the receiver's to close. */
+/*
+ * Send and receive one message, each within CKF_GPUD_ANSWER_S, or else -ETIMEDOUT; *fd is -1 or a
+ * descriptor, which is the receiver's to close.
+ */
 int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err);
 

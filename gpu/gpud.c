@@ -24,6 +24,7 @@
 #define SLOTS_PER_CPU 2
 #define MIN_SLOTS 8
 #define MAX_SLOTS 64
+#define MAX_CONNECTIONS 256 /* each has a thread, and a queue of messages in the kernel */
 #define ACCEPT_PAUSE_MS 10
 #define STOP_SECONDS 5
 #define SEND_BUFFER_BYTES (64 << 20) /* a client may read late: all MEMORY messages fit in */
@@ -138,8 +139,11 @@ int gpud_send(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct 
 	int ret;
 
 	pthread_mutex_lock(&c->send_lock);
-	ret = ckf_gpud_send(c->sock, m, fd, err);
+	ret = gpud_send_until(c->sock, m, fd, ckf_now_ns() + GPUD_SEND_S * GPUD_NS_PER_S, err);
 	pthread_mutex_unlock(&c->send_lock);
+	/* What is lost cannot be told from what was never sent. */
+	if (ret == -ETIMEDOUT)
+		shutdown(c->sock, SHUT_RDWR);
 	return ret;
 }
 
@@ -219,24 +223,43 @@ static int not_greeted(struct gpud_conn *c, struct ckf_error *err)
 			     CKF_GPUD_VERSION);
 }
 
-static struct gpud_conn *conn_new(struct ckf_gpud *g, int sock, uint32_t peer_pid)
+/* Into the list, if there is room. */
+static bool conn_add(struct ckf_gpud *g, struct gpud_conn *c)
+{
+	bool room;
+
+	pthread_mutex_lock(&g->lock);
+	room = g->nr_conns < MAX_CONNECTIONS;
+	if (room) {
+		g->nr_conns++;
+		c->next = g->conns;
+		g->conns = c;
+	}
+	pthread_mutex_unlock(&g->lock);
+	return room;
+}
+
+static int conn_new(struct ckf_gpud *g, int sock, uint32_t peer_pid, struct gpud_conn **out,
+		    struct ckf_error *err)
 {
 	struct gpud_conn *c = calloc(1, sizeof(*c));
 	int bytes = SEND_BUFFER_BYTES;
 
 	if (!c)
-		return NULL;
+		return ckf_error_set(err, -ENOMEM, "no memory for another connection");
 	c->g = g;
 	c->sock = sock;
 	c->peer_pid = peer_pid;
 	pthread_mutex_init(&c->send_lock, NULL);
 	if (setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)))
 		(void)setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-	pthread_mutex_lock(&g->lock);
-	c->next = g->conns;
-	g->conns = c;
-	pthread_mutex_unlock(&g->lock);
-	return c;
+	*out = c;
+	if (conn_add(g, c))
+		return 0;
+	pthread_mutex_destroy(&c->send_lock);
+	free(c);
+	return ckf_error_set(err, -EBUSY, "gpud has %d connections, and takes no more",
+			     MAX_CONNECTIONS);
 }
 
 static void conn_free(struct gpud_conn *c, bool keep_sock)
@@ -248,6 +271,7 @@ static void conn_free(struct gpud_conn *c, bool keep_sock)
 	for (link = &g->conns; *link != c; link = &(*link)->next)
 		;
 	*link = c->next;
+	g->nr_conns--;
 	/* Under the lock: nobody shuts down a descriptor that is another one by then. */
 	if (!keep_sock)
 		close(c->sock);
@@ -285,11 +309,12 @@ static void refuse(int sock, int code, const char *text)
 static int conn_start(struct ckf_gpud *g, int sock, uint32_t peer_pid, bool greeted,
 		      struct ckf_error *err)
 {
-	struct gpud_conn *c = conn_new(g, sock, peer_pid);
+	struct gpud_conn *c;
 	int ret;
 
-	if (!c)
-		return ckf_error_set(err, -ENOMEM, "no memory for another connection");
+	ret = conn_new(g, sock, peer_pid, &c, err);
+	if (ret)
+		return ret;
 	c->greeted = greeted;
 	ret = pthread_create(&c->thread, NULL, conn_main, c);
 	if (!ret)
@@ -358,7 +383,8 @@ static int converse(struct gpud_conn *c, struct ckf_error *err)
 	while (!c->bad && !atomic_load(&c->g->stopping)) {
 		struct ckf_error job_err = { 0 };
 
-		ret = ckf_gpud_recv(c->sock, &m, &fd, &job_err);
+		/* A client has nothing to say for as long as a dump or a restore takes. */
+		ret = gpud_recv_until(c->sock, &m, &fd, 0, &job_err);
 		if (ret == -ECONNRESET)
 			return 0;
 		if (ret == -EBADMSG || ret == -EMFILE)
@@ -400,10 +426,10 @@ int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err)
 	int ret;
 
 	peer_of(sock, &cred);
-	c = conn_new(g, sock, (uint32_t)cred.pid);
-	if (!c) {
+	ret = conn_new(g, sock, (uint32_t)cred.pid, &c, err);
+	if (ret) {
 		close(sock);
-		return ckf_error_set(err, -ENOMEM, "no memory");
+		return ret;
 	}
 	ret = converse(c, err);
 	conn_free(c, false);
@@ -447,11 +473,11 @@ static void stop_all(struct ckf_gpud *g)
 	struct timespec end;
 
 	atomic_store(&g->stopping, true);
-	clock_gettime(CLOCK_REALTIME, &end);
+	clock_gettime(CLOCK_MONOTONIC, &end);
 	end.tv_sec += STOP_SECONDS;
 	pthread_mutex_lock(&g->lock);
 	shutdown_all(g, SHUT_RD);
-	while (g->conns && !pthread_cond_timedwait(&g->cond, &g->lock, &end))
+	while (g->conns && !pthread_cond_clockwait(&g->cond, &g->lock, CLOCK_MONOTONIC, &end))
 		;
 	/* One that waits for a client to read waits no longer. */
 	shutdown_all(g, SHUT_RDWR);

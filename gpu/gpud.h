@@ -10,6 +10,7 @@
 #include "ckf_gpud.h"
 #include "ckf_gpud_server.h"
 #include "cuda_pool.h"
+#include "gpud_msg.h"
 
 enum gpud_job_kind {
 	GPUD_IDLE,
@@ -62,10 +63,15 @@ struct ckf_gpud {
 	struct ckf_error open_err;
 	struct ckf_cuda_pool *pool; /* NULL until opened */
 	struct gpud_conn *conns;
+	unsigned int nr_conns;
 	struct gpud_sum sums[GPUD_JOB_KINDS];
 };
 
 /* gpud.c */
+
+/* A client is busy restoring, and may not read for a long time; one that never does ends here. */
+#define GPUD_SEND_S 3600
+#define GPUD_NS_PER_S 1000000000ull
 
 /* Waits until the driver is there. */
 int gpud_pool(struct ckf_gpud *g, struct ckf_cuda_pool **pool, struct ckf_error *err);

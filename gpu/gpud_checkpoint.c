@@ -207,7 +207,8 @@ int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd,
 	struct ckf_gpud_msg answer = { .op = CKF_GPUD_DONE };
 	int ret, value = 0;
 
-	if (m->arg < CKF_GPUD_LOCK || m->arg > CKF_GPUD_RESTORE_TID || m->arg2 > UINT32_MAX)
+	if (m->arg < CKF_GPUD_LOCK || m->arg > CKF_GPUD_RESTORE_TID ||
+	    m->arg2 > CKF_GPUD_MAX_TIMEOUT_MS)
 		return gpud_bad(c, "wrong action or timeout", err);
 	ret = call(c, m, fd, &value, err);
 	if (m->arg == CKF_GPUD_RESUME)

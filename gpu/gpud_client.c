@@ -21,11 +21,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../loader/io_util.h"
+#include "gpud_msg.h"
 #include "scm.h"
 
-#define ANSWER_TIMEOUT_S 300 /* the driver alone may take a minute for a full GPU */
-#define HELPER_FD 3	     /* of the socket, in the helper; nothing above it is open there */
-#define MAX_ERRNO 4095	     /* as in the kernel */
+#define HELPER_FD 3    /* of the socket, in the helper; nothing above it is open there */
+#define MAX_ERRNO 4095 /* as in the kernel */
+#define NS_PER_S 1000000000ull
+#define NS_PER_MS 1000000ull
 
 extern char **environ;
 
@@ -136,15 +139,6 @@ static int start_helper(const char *helper, struct ckf_error *err)
 	return sv[0];
 }
 
-/* A call of the driver that hangs must not hang CRIU for ever. */
-static int limit_wait(int sock)
-{
-	const struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_S };
-
-	(void)setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return sock;
-}
-
 /* Takes sock. A gpud of another version says so. */
 static int say_hello(int sock, const char *path, struct ckf_error *err)
 {
@@ -152,7 +146,7 @@ static int say_hello(int sock, const char *path, struct ckf_error *err)
 	struct ckf_error hello_err = { 0 };
 	int ret;
 
-	ret = ckf_gpud_call(limit_wait(sock), &m, -1, &hello_err);
+	ret = ckf_gpud_call(sock, &m, -1, &hello_err);
 	if (!ret)
 		return sock;
 	close(sock);
@@ -177,9 +171,21 @@ int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err
 	return sock < 0 ? sock : say_hello(sock, helper, err);
 }
 
+/* A call of the driver that hangs must not hang CRIU for ever. */
+static uint64_t answer_deadline(void)
+{
+	return ckf_now_ns() + CKF_GPUD_ANSWER_S * NS_PER_S;
+}
+
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err)
 {
-	int ret = ckf_scm_recv(sock, m, sizeof(*m), fd);
+	return gpud_recv_until(sock, m, fd, answer_deadline(), err);
+}
+
+int gpud_recv_until(int sock, struct ckf_gpud_msg *m, int *fd, uint64_t deadline_ns,
+		    struct ckf_error *err)
+{
+	int ret = ckf_scm_recv_until(sock, m, sizeof(*m), fd, deadline_ns);
 
 	if (ret == (int)sizeof(*m)) {
 		m->text[sizeof(m->text) - 1] = '\0';
@@ -189,9 +195,8 @@ int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *e
 		close(*fd);
 		*fd = -1;
 	}
-	if (ret == -EAGAIN)
-		return ckf_error_set(err, -ETIMEDOUT, "gpud has not answered for %d s",
-				     ANSWER_TIMEOUT_S);
+	if (ret == -ETIMEDOUT)
+		return ckf_error_set(err, ret, "nothing has come from gpud's socket in time");
 	if (!ret)
 		return ckf_error_set(err, -ECONNRESET, "gpud's socket was closed by the other end");
 	if (ret == -EMFILE)
@@ -217,12 +222,20 @@ static int send_error(int sock, int ret, struct ckf_error *err)
 	if (ret == -EPIPE && poll(&p, 1, 0) > 0 && !ckf_gpud_recv(sock, &m, NULL, NULL) &&
 	    m.op == CKF_GPUD_ERROR)
 		return answered_error(&m, err);
+	if (ret == -ETIMEDOUT)
+		return ckf_error_set(err, ret, "the other end of gpud's socket does not read");
 	return ckf_error_set(err, ret, "cannot send to gpud's socket: %s", strerror(-ret));
 }
 
 int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
 {
-	int ret = ckf_scm_send(sock, m, sizeof(*m), fd);
+	return gpud_send_until(sock, m, fd, answer_deadline(), err);
+}
+
+int gpud_send_until(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t deadline_ns,
+		    struct ckf_error *err)
+{
+	int ret = ckf_scm_send_until(sock, m, sizeof(*m), fd, deadline_ns);
 
 	return ret ? send_error(sock, ret, err) : 0;
 }
@@ -239,11 +252,15 @@ static int check_done(const struct ckf_gpud_msg *m, struct ckf_error *err)
 
 int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
 {
+	uint64_t end = answer_deadline();
 	int ret;
 
-	ret = ckf_gpud_send(sock, m, fd, err);
+	/* gpud must not lock a process when nobody waits for that any more. */
+	if (m->op == CKF_GPUD_CHECKPOINT)
+		end += m->arg2 * NS_PER_MS;
+	ret = gpud_send_until(sock, m, fd, end, err);
 	if (!ret)
-		ret = ckf_gpud_recv(sock, m, NULL, err);
+		ret = gpud_recv_until(sock, m, NULL, end, err);
 	return ret ? ret : check_done(m, err);
 }
 
@@ -260,7 +277,7 @@ int ckf_gpud_join(int sock, struct ckf_error *err)
 	if (!ret && joined < 0)
 		ret = ckf_error_set(err, -EBADMSG, "gpud has answered without a connection");
 	if (!ret)
-		return limit_wait(joined);
+		return joined;
 	if (joined >= 0)
 		close(joined);
 	return ret;

@@ -118,9 +118,12 @@ static int for_each(struct fill *f, unsigned int nr,
 	f->item = item;
 	f->nr_items = nr;
 	f->parallel = nr < MAX_PARALLEL ? nr : MAX_PARALLEL;
+	/* Each has a thread at least, and all of them as many as the job may have. */
+	if (f->parallel > f->c->g->opts.threads)
+		f->parallel = f->c->g->opts.threads;
 	atomic_store(&f->next, 0);
 	crew.threads = f->parallel;
-	if (nr > 1)
+	if (f->parallel > 1)
 		crew_run(&crew);
 	else
 		take_items(f, 0);
@@ -229,6 +232,7 @@ static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 				  .bytes = a->bytes,
 				  .device = d->devices[a->device].ordinal,
 				  .flags = a->flags };
+	uint64_t end;
 	int fd, ret;
 
 	fd = ckf_cuda_sink_ops.share(dest->mem, err);
@@ -237,7 +241,9 @@ static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 	memcpy(m.uuid, f->pool->devs[gpud_map_ordinal(&f->map, d, a->device)].uuid, sizeof(m.uuid));
 	/* A user may have so many descriptors in flight, and the client reads when it gets to it.
 	 */
-	while ((ret = gpud_send(f->c, &m, fd, err)) == -ETOOMANYREFS && !gpud_cancelled(f->c))
+	end = ckf_now_ns() + GPUD_SEND_S * GPUD_NS_PER_S;
+	while ((ret = gpud_send(f->c, &m, fd, err)) == -ETOOMANYREFS && !gpud_cancelled(f->c) &&
+	       ckf_now_ns() < end)
 		poll(NULL, 0, IN_FLIGHT_PAUSE_MS);
 	close(fd);
 	return ret;
@@ -288,7 +294,7 @@ static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 	int ret;
 
 	fo.threads = ckf_fill_default_threads(p->dump->bytes);
-	if (threads && fo.threads > threads)
+	if (fo.threads > threads)
 		fo.threads = threads;
 	if (p->target)
 		ret = ckf_fill_sink(f->src.img, p->target, &ckf_cuda_sink_ops, f->dests[i],

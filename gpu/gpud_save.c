@@ -23,6 +23,7 @@
 #include "gpud.h"
 
 #define STREAMS 4
+#define RECEIVE_S 300		 /* the client has all that it sends at hand */
 #define ALLOC_ALIGN (2ull << 20) /* SPEC.md: of addresses and lengths */
 
 struct save {
@@ -181,15 +182,16 @@ static int add_memory(struct save *s, const struct ckf_gpud_msg *m, int fd, stru
 
 /*
  * All messages until COMMIT. After an error the rest is still received, since the client sends all
- * before it looks for an answer.
+ * before it looks for an answer; but not more than a dump has, nor for longer than that takes.
  */
 static int receive(struct save *s, int ret, struct ckf_error *err)
 {
+	const uint64_t end = ckf_now_ns() + RECEIVE_S * GPUD_NS_PER_S;
 	struct ckf_gpud_msg m;
 	int fd, recv_ret;
 
-	for (;;) {
-		recv_ret = ckf_gpud_recv(s->c->sock, &m, &fd, err);
+	for (uint32_t nr = 0;; nr++) {
+		recv_ret = gpud_recv_until(s->c->sock, &m, &fd, end, err);
 		if (recv_ret) {
 			s->c->bad = true;
 			return recv_ret;
@@ -198,6 +200,8 @@ static int receive(struct save *s, int ret, struct ckf_error *err)
 			return ret;
 		if (m.op != CKF_GPUD_MEMORY)
 			gpud_bad(s->c, "neither memory nor its end", err);
+		else if (nr > CKF_GPU_MAX_ALLOCS || ckf_now_ns() > end)
+			gpud_bad(s->c, "memory without an end", err);
 		else if (!ret)
 			ret = check_memory(s, &m, fd, err);
 		if (!s->c->bad && !ret)

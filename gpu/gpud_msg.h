@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* Messages of gpud with a deadline, for both sides. */
+#ifndef CKF_GPUD_MSG_H
+#define CKF_GPUD_MSG_H
+
+#include "ckf_gpud.h"
+
+/* As ckf_gpud_send() and ckf_gpud_recv(). deadline_ns: of ckf_now_ns(); 0: for ever. */
+int gpud_send_until(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t deadline_ns,
+		    struct ckf_error *err);
+int gpud_recv_until(int sock, struct ckf_gpud_msg *m, int *fd, uint64_t deadline_ns,
+		    struct ckf_error *err);
+
+#endif
