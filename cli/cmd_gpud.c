@@ -208,25 +208,22 @@ static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args,
 {
 	struct ckf_error err = { 0 };
 	struct ckf_gpud *g = NULL;
-	int stop_fd, listen_fd = -1, rc;
+	struct ckf_gpud_listener listener = { .fd = -1 };
+	int stop_fd, rc;
 
 	stop_fd = stop_fd_open(&err);
 	rc = stop_fd < 0 ? stop_fd : new_gpud(verb, args, &g, &err);
 	if (!rc)
 		rc = ckf_gpud_warm(g, args->devices, args->nr_devices, &err);
-	if (!rc) {
-		/* Only now: a client that finds no socket starts a helper and loses no time. */
-		listen_fd = ckf_gpud_listen(path, &err);
-		rc = listen_fd < 0 ? listen_fd : 0;
-	}
+	/* Only now: a client that finds no socket starts a helper and loses no time. */
+	if (!rc)
+		rc = ckf_gpud_listen(path, &listener, &err);
 	if (!rc) {
 		if (!args->quiet)
 			cli_message(verb, path, "ready");
-		rc = ckf_gpud_run(g, listen_fd, stop_fd, &err);
-		unlink(path);
+		rc = ckf_gpud_run(g, listener.fd, stop_fd, &err);
 	}
-	if (listen_fd >= 0)
-		close(listen_fd);
+	ckf_gpud_unlisten(&listener);
 	if (stop_fd >= 0)
 		close(stop_fd);
 	ckf_gpud_free(g);

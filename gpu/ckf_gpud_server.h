@@ -6,6 +6,9 @@
 #ifndef CKF_GPUD_SERVER_H
 #define CKF_GPUD_SERVER_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 #include "../format/ckf_error.h"
 
 #define CKF_GPUD_SLOT_BYTES (4u << 20) /* larger ones do not stay in the caches of the CPU */
@@ -34,11 +37,22 @@ void ckf_gpud_free(struct ckf_gpud *g);
 int ckf_gpud_warm(struct ckf_gpud *g, const unsigned int *devices, unsigned int nr,
 		  struct ckf_error *err);
 
+/* A socket at a path, and which file it is. */
+struct ckf_gpud_listener {
+	int fd;
+	const char *path; /* the caller's */
+	uint64_t dev;
+	uint64_t ino;
+};
+
 /*
- * A listening socket at path, mode 0600, in a directory that is made with mode 0700 if it is not
- * there. -EADDRINUSE when somebody answers there already; what a dead gpud left is removed.
+ * Listens at path, mode 0600, in a directory that is made with mode 0700 if it is not there.
+ * -EADDRINUSE when somebody answers there already; what a dead gpud left is removed. Of several
+ * that do this at the same time one succeeds.
  */
-int ckf_gpud_listen(const char *path, struct ckf_error *err);
+int ckf_gpud_listen(const char *path, struct ckf_gpud_listener *l, struct ckf_error *err);
+/* Removes the file, if it is still the same, and closes the socket. */
+void ckf_gpud_unlisten(struct ckf_gpud_listener *l);
 
 /*
  * Serves listen_fd, each connection in a thread, until stop_fd is readable. Then jobs are stopped,
