@@ -271,11 +271,11 @@ static int wait_for_slot(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg)
 	struct timespec end;
 
 	while (!pool->pinned || (!pool->slots_ret && !pool->nr_free)) {
-		clock_gettime(CLOCK_REALTIME, &end);
+		clock_gettime(CLOCK_MONOTONIC, &end);
 		end.tv_nsec += CANCEL_POLL_NS;
 		end.tv_sec += end.tv_nsec / 1000000000;
 		end.tv_nsec %= 1000000000;
-		pthread_cond_timedwait(&pool->cond, &pool->lock, &end);
+		pthread_cond_clockwait(&pool->cond, &pool->lock, CLOCK_MONOTONIC, &end);
 		if (cancelled && cancelled(arg))
 			return -ECANCELED;
 	}

@@ -72,4 +72,14 @@ if grep -nE '[^a-z_](printf|puts|perror|putchar)\(|fprintf\((stderr|stdout)' \
 	complain "only cli/ prints"
 fi
 
+# Deadlines are of a clock that nobody sets; pthread_cond_timedwait() has another one unless told.
+clocked=(gpu/*.[ch] convert/*.[ch] cli/*.[ch] agent/*.[ch] criu-patch/plugin/*.[ch])
+if grep -nE 'CLOCK_REALTIME|gettimeofday\(|[^a-z_]time\(NULL\)' "${clocked[@]}"; then
+	complain "deadlines are of CLOCK_MONOTONIC: pthread_cond_clockwait()"
+fi
+for f in $(grep -lF 'pthread_cond_timedwait(' "${clocked[@]}"); do
+	grep -q 'pthread_condattr_setclock(.*CLOCK_MONOTONIC)' "$f" ||
+		complain "$f: pthread_cond_timedwait() on CLOCK_REALTIME"
+done
+
 exit $bad
