@@ -234,7 +234,10 @@ build/fuzz/obj/%.o: %.c build/flags | $(PROTO_H)
 
 build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(PROTO_OBJ)
 	$(call say,FUZZ)
-	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ $(UNIT_LIBS)
+	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $(FUZZ_WRAP) -o $@ $^ $(UNIT_LIBS)
+
+# Has a driver of its own.
+build/fuzz/fuzz_gpud: FUZZ_WRAP := -Wl,--wrap=ckf_cuda_load
 
 deps:
 	@scripts/deps.sh
