@@ -319,7 +319,7 @@ int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
 		return ckf_error_set(err, ret, "the agent of process %d has not answered in time",
 				     (int)c->pid);
 	make_printable(m->text, sizeof(m->text));
-	if (ret == (int)sizeof(*m) && m->op != CKF_AGENT_ERROR)
+	if (ret == (int)sizeof(*m) && m->op == (*fd >= 0 ? CKF_AGENT_ALLOC : CKF_AGENT_DONE))
 		return 0;
 	if (*fd >= 0)
 		close(*fd);
@@ -327,5 +327,21 @@ int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
 	if (ret != (int)sizeof(*m))
 		return ckf_error_set(err, -EPROTO, "the agent of process %d broke off",
 				     (int)c->pid);
+	if (m->op != CKF_AGENT_ERROR)
+		return ckf_error_set(err, -EPROTO, "the agent of process %d says %u", (int)c->pid,
+				     m->op);
 	return ckf_error_set(err, -EIO, "the agent of process %d: %s", (int)c->pid, m->text);
+}
+
+int ckf_agent_done(struct ckf_agent_call *c, struct ckf_error *err)
+{
+	struct ckf_agent_msg m;
+	int fd, ret;
+
+	ret = ckf_agent_recv(c, &m, &fd, err);
+	if (ret || fd < 0)
+		return ret;
+	close(fd);
+	return ckf_error_set(err, -EPROTO, "the agent of process %d has not done what it was asked",
+			     (int)c->pid);
 }

@@ -40,8 +40,13 @@ int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err);
  */
 int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int fd,
 		   struct ckf_error *err);
-/* An ERROR message becomes err and -EIO. *fd is -1, or the caller's to close. */
+/*
+ * ALLOC with a descriptor, the caller's to close, or DONE without one: *fd is -1. An ERROR message
+ * becomes err and -EIO, all else -EPROTO.
+ */
 int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
 		   struct ckf_error *err);
+/* An answer that has nothing but DONE. */
+int ckf_agent_done(struct ckf_agent_call *c, struct ckf_error *err);
 
 #endif

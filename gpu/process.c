@@ -206,11 +206,6 @@ static int take_memory(struct ckf_gpu_process *p, struct ckf_error *err)
 		ret = ckf_agent_recv(&p->agent, &m, &mem.fd, err);
 		if (ret || m.op == CKF_AGENT_DONE)
 			break;
-		if (m.op != CKF_AGENT_ALLOC || mem.fd < 0) {
-			ret = ckf_error_set(err, -EPROTO, "the agent of process %d says %u",
-					    (int)p->pid, m.op);
-			break;
-		}
 		mem.addr = m.addr;
 		mem.bytes = m.bytes;
 		mem.device = m.device;
@@ -249,17 +244,14 @@ static int save_memory(const struct ckf_gpu_process *p, int gpud, int dir_fd, st
 static int release_memory(struct ckf_gpu_process *p, struct ckf_error *err)
 {
 	struct ckf_agent_msg m = { .op = CKF_AGENT_RELEASE };
-	int fd, ret;
+	int ret;
 
 	ret = ckf_agent_send(&p->agent, &m, -1, err);
 	if (ret)
 		return ret;
 	/* From here on some of it may be away, whatever the answer is. */
 	p->parked = true;
-	ret = ckf_agent_recv(&p->agent, &m, &fd, err);
-	if (!ret && fd >= 0)
-		close(fd);
-	return ret;
+	return ckf_agent_done(&p->agent, err);
 }
 
 static int park(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
@@ -281,7 +273,7 @@ static int park(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_erro
 static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
 {
 	struct ckf_agent_msg m = { .op = CKF_AGENT_UNPARK };
-	int ret, end, fd;
+	int ret, end;
 
 	ret = ckf_agent_begin(&p->agent, err);
 	if (!ret)
@@ -298,7 +290,7 @@ static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
 	if (!ret)
 		ret = ckf_agent_send(&p->agent, &m, -1, err);
 	if (!ret)
-		ret = ckf_agent_recv(&p->agent, &m, &fd, err);
+		ret = ckf_agent_done(&p->agent, err);
 	end = ckf_agent_end(&p->agent, ret ? NULL : err);
 	if (ret || end)
 		return ret ? ret : end;

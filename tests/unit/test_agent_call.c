@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,6 +33,7 @@ static pid_t start_agent(struct ckf_agent_call *c, void (*talk)(int sock, int ou
 	pid = fork();
 	assert_true(pid >= 0);
 	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		talk(sv[1], sv[0]);
 		_exit(0);
 	}
@@ -74,8 +76,9 @@ static void steal_answers(int sock, int ours)
 	int fd;
 
 	for (;;) {
-		ckf_scm_send(sock, &m, sizeof(m), -1);
-		ckf_scm_recv(ours, &m, sizeof(m), &fd);
+		ckf_scm_send(sock, &m, sizeof(m), sock);
+		if (ckf_scm_recv(ours, &m, sizeof(m), &fd) > 0 && fd >= 0)
+			close(fd);
 	}
 }
 
@@ -86,6 +89,20 @@ static void say_rubbish(int sock, int ours)
 	memset(m.text, '\n', sizeof(m.text));
 	ckf_scm_send(sock, &m, sizeof(m), -1);
 	say_nothing(sock, ours);
+}
+
+/* Only memory comes with a descriptor, and memory without one is none. */
+static void say_wrong_things(int sock, int ours)
+{
+	struct ckf_agent_msg done = { .op = CKF_AGENT_DONE }, memory = { .op = CKF_AGENT_ALLOC };
+	struct ckf_agent_msg other = { .op = 99 };
+
+	close(ours);
+	ckf_scm_send(sock, &done, sizeof(done), sock);
+	ckf_scm_send(sock, &memory, sizeof(memory), -1);
+	ckf_scm_send(sock, &other, sizeof(other), sock);
+	ckf_scm_send(sock, &memory, sizeof(memory), sock);
+	pause();
 }
 
 static int open_fds(void)
@@ -182,6 +199,26 @@ static void test_agent_that_says_rubbish(void **state)
 	end_agent(pid);
 }
 
+static void test_agent_that_says_wrong_things(void **state)
+{
+	struct ckf_agent_msg m = { .op = CKF_AGENT_PARK };
+	struct ckf_agent_call c;
+	int before = open_fds(), fd;
+	pid_t pid;
+
+	(void)state;
+	pid = start_agent(&c, say_wrong_things);
+	assert_int_equal(ckf_agent_send(&c, &m, -1, NULL), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(ckf_agent_recv(&c, &m, &fd, NULL), -EPROTO);
+		assert_int_equal(fd, -1);
+	}
+	assert_int_equal(ckf_agent_done(&c, NULL), -EPROTO);
+	ckf_agent_end(&c, NULL);
+	assert_int_equal(open_fds(), before);
+	end_agent(pid);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -189,6 +226,7 @@ int main(void)
 		cmocka_unit_test(test_agent_that_does_not_read),
 		cmocka_unit_test(test_agent_that_takes_our_answers),
 		cmocka_unit_test(test_agent_that_says_rubbish),
+		cmocka_unit_test(test_agent_that_says_wrong_things),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
