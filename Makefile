@@ -236,8 +236,9 @@ build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(PROTO_OBJ)
 	$(call say,FUZZ)
 	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $(FUZZ_WRAP) -o $@ $^ $(UNIT_LIBS)
 
-# Has a driver of its own.
+# A driver of its own; a process that is dumped without being stopped.
 build/fuzz/fuzz_gpud: FUZZ_WRAP := -Wl,--wrap=ckf_cuda_load
+build/fuzz/fuzz_agent: FUZZ_WRAP := -Wl,--wrap=ptrace -Wl,--wrap=waitpid
 
 deps:
 	@scripts/deps.sh
