@@ -9,6 +9,7 @@ GIB=64
 as_stock() {
 	local which
 	start_ready "$PROGS/traces" . reserve 32 $GIB
+	snapshot "$PID" "$D/before"
 	dump "$PID" "$D/dump"
 	convert "$D/dump" "$D/fast"
 	for which in stock fast; do
@@ -17,7 +18,7 @@ as_stock() {
 		snapshot "$PID" "$D/$which.state"
 		stop "$PID"
 	done
-	"$PYTHON" "$ROOT/tests/e2e/snapshot.py" diff "$D/stock.state" "$D/fast.state" >"$D/state.diff" ||
+	"$PYTHON" "$ROOT/tests/e2e/snapshot.py" diff "$D/before" "$D/stock.state" "$D/fast.state" >"$D/state.diff" ||
 		fail "not as the stock CRIU restores it: $(head -n 20 "$D/state.diff")"
 }
 
