@@ -141,7 +141,8 @@ int ckf_scm_recv_until(int sock, void *msg, size_t bytes, int *fd, uint64_t dead
 	if (ret < 0)
 		return (int)ret;
 	got = take_fd(&h, &nr);
-	if (!(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && (nr == 0 || (nr == 1 && fd))) {
+	if (!(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
+	    (nr == 0 || (nr == 1 && fd && (size_t)ret == bytes))) {
 		if (fd)
 			*fd = got;
 		return (int)ret;

@@ -17,9 +17,9 @@ int ckf_scm_send_until(int sock, const void *msg, size_t bytes, int fd, uint64_t
 
 /*
  * The bytes received, 0 at the end, or -errno: -EMSGSIZE for a message that is longer, -EBADMSG for
- * one with more descriptors than one, or than none where fd is NULL, -EMFILE where this process has
- * no room for one; all of them are closed then. *fd is -1 or a descriptor, close-on-exec, that is
- * the caller's.
+ * one with more descriptors than one, or than none where fd is NULL or it is shorter, -EMFILE where
+ * this process has no room for one; all of them are closed then. *fd is -1 or a descriptor,
+ * close-on-exec, that is the caller's.
  */
 int ckf_scm_recv(int sock, void *msg, size_t bytes, int *fd);
 int ckf_scm_recv_until(int sock, void *msg, size_t bytes, int *fd, uint64_t deadline_ns);

@@ -105,6 +105,15 @@ static void say_wrong_things(int sock, int ours)
 	pause();
 }
 
+static void say_half(int sock, int ours)
+{
+	struct ckf_agent_msg m = { .op = CKF_AGENT_ALLOC };
+
+	close(ours);
+	ckf_scm_send(sock, &m, sizeof(m) / 2, sock);
+	pause();
+}
+
 static int open_fds(void)
 {
 	int n = 0;
@@ -219,6 +228,20 @@ static void test_agent_that_says_wrong_things(void **state)
 	end_agent(pid);
 }
 
+/* What comes while the conversation ends is closed, too, whatever it is. */
+static void test_agent_that_says_half(void **state)
+{
+	struct ckf_agent_call c;
+	int before = open_fds();
+	pid_t pid;
+
+	(void)state;
+	pid = start_agent(&c, say_half);
+	assert_int_equal(ckf_agent_end(&c, NULL), 0);
+	assert_int_equal(open_fds(), before);
+	end_agent(pid);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -227,6 +250,7 @@ int main(void)
 		cmocka_unit_test(test_agent_that_takes_our_answers),
 		cmocka_unit_test(test_agent_that_says_rubbish),
 		cmocka_unit_test(test_agent_that_says_wrong_things),
+		cmocka_unit_test(test_agent_that_says_half),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
