@@ -77,8 +77,7 @@ void ckf_access_narrow_by_dir(struct ckf_access *a, const struct ckf_access *b)
 	ckf_access_narrow(a, &file);
 }
 
-/* True for what says that this user, or this file system, cannot have other owners. */
-static bool is_refusal(int code)
+bool ckf_access_is_refusal(int code)
 {
 	return code == EPERM || code == EINVAL || code == ENOSYS || code == EOPNOTSUPP;
 }
@@ -86,17 +85,23 @@ static bool is_refusal(int code)
 int ckf_access_set(int fd, const struct ckf_access *a, bool *own)
 {
 	uint32_t mode = a->mode;
+	struct stat st;
 
-	if (fchown(fd, a->uid, a->gid)) {
-		if (!is_refusal(errno))
-			return -errno;
+	if (!fchown(fd, a->uid, a->gid))
+		return fchmod(fd, mode) ? -errno : 0;
+	if (!ckf_access_is_refusal(errno))
+		return -errno;
+	if (fchown(fd, (uid_t)-1, a->gid) && !ckf_access_is_refusal(errno))
+		return -errno;
+	if (fstat(fd, &st))
+		return -errno;
+	if (st.st_uid != a->uid) {
 		*own = true;
 		mode &= ~(uint32_t)S_ISUID;
-		if (fchown(fd, (uid_t)-1, a->gid)) {
-			if (!is_refusal(errno))
-				return -errno;
-			mode = lose_group(mode);
-		}
+	}
+	if (st.st_gid != a->gid) {
+		*own = true;
+		mode = lose_group(mode);
 	}
 	return fchmod(fd, mode) ? -errno : 0;
 }

@@ -34,6 +34,9 @@ void ckf_access_narrow(struct ckf_access *a, const struct ckf_access *b);
 /* The same for a file in the directory of b: who cannot enter it cannot read the file. */
 void ckf_access_narrow_by_dir(struct ckf_access *a, const struct ckf_access *b);
 
+/* True for an errno that says that this user, or this file system, cannot have other owners. */
+bool ckf_access_is_refusal(int code);
+
 /*
  * Sets owner, group and mode. Where the caller may not set the owner or the group, the file stays
  * the caller's with a narrower mode, and *own becomes true. 0 or -errno.

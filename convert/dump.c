@@ -283,6 +283,8 @@ static int read_all(struct ckf_dump *d, struct ckf_error *err)
 
 	d->has_parent = !fstatat(d->dir_fd, "parent", &st, AT_SYMLINK_NOFOLLOW);
 	d->has_inventory = !fstatat(d->dir_fd, "inventory.img", &st, 0);
+	if (!d->has_inventory && errno != ENOENT)
+		return ckf_error_set(err, -errno, "cannot stat inventory.img: %s", strerror(errno));
 	ret = read_pstree(d, err);
 	for (uint64_t i = 0; i < d->nr_tasks && !ret; i++) {
 		ret = read_core(d, &d->tasks[i], err);

@@ -111,9 +111,12 @@ static int extract_link(struct extract *x, const struct ckf_file *f)
 	if (symlinkat(f->target, x->out.dir_fd, f->name))
 		return ckf_error_set(x->err, -errno, "cannot make link %s: %s", f->name,
 				     strerror(errno));
-	/* The owner of a link means nothing where it cannot be set. */
-	if (fchownat(x->out.dir_fd, f->name, f->uid, f->gid, AT_SYMLINK_NOFOLLOW))
+	if (fchownat(x->out.dir_fd, f->name, f->uid, f->gid, AT_SYMLINK_NOFOLLOW)) {
+		if (!ckf_access_is_refusal(errno))
+			return ckf_error_set(x->err, -errno, "cannot set the owner of %s: %s",
+					     f->name, strerror(errno));
 		x->out.own = true;
+	}
 	file_times(f, times);
 	if (utimensat(x->out.dir_fd, f->name, times, AT_SYMLINK_NOFOLLOW))
 		ret = ckf_error_set(x->err, -errno, "cannot set the time of %s: %s", f->name,
