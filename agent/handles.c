@@ -320,12 +320,13 @@ CUresult agent_own_retain(CUmemGenericAllocationHandle handle)
 static CUresult note_access(const struct ckf_cuda *cu, struct agent_view *v)
 {
 	CUmemLocation where = { .type = CU_MEM_LOCATION_TYPE_DEVICE };
-	unsigned long long flags;
 	int nr = 0;
 	CUresult res = cu->device_get_count(&nr);
 
 	v->readers = v->writers = 0;
 	for (int dev = 0; dev < nr && dev < AGENT_MAX_DEVICES && !res; dev++) {
+		unsigned long long flags = 0;
+
 		where.id = dev;
 		res = cu->mem_get_access(&flags, &where, v->addr);
 		if (flags == CU_MEM_ACCESS_FLAGS_PROT_READ)

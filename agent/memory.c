@@ -294,12 +294,33 @@ void agent_drop_context(const struct ckf_cuda *cu, CUcontext ctx)
 	}
 }
 
+/* The first allocation of a device at or above *addr, which then is where it begins. */
+static bool next_of_device(CUdevice owner, CUdeviceptr *addr, size_t *bytes)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&agent_table.lock);
+	for (size_t i = lower_bound(*addr); i < agent_table.nr && !found; i++) {
+		const struct agent_alloc *a = &agent_table.allocs[i];
+
+		if (a->device != owner || agent_is_handle(a->addr))
+			continue;
+		*addr = a->addr;
+		*bytes = a->bytes;
+		found = true;
+	}
+	pthread_mutex_unlock(&agent_table.lock);
+	return found;
+}
+
 CUresult agent_set_peer(const struct ckf_cuda *cu, CUdevice owner, CUdevice device, bool on)
 {
 	CUmemAccessDesc access = {
 		.location = { .type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device },
 		.flags = on ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : 0,
 	};
+	CUdeviceptr addr = 0;
+	size_t bytes = 0;
 	CUresult res = CUDA_SUCCESS;
 
 	if (owner < 0 || owner >= AGENT_MAX_DEVICES || device < 0 || device >= AGENT_MAX_DEVICES)
@@ -309,13 +330,13 @@ CUresult agent_set_peer(const struct ckf_cuda *cu, CUdevice owner, CUdevice devi
 		atomic_fetch_or(&agent_table.peers[owner], 1ull << device);
 	else
 		atomic_fetch_and(&agent_table.peers[owner], ~(1ull << device));
-	pthread_mutex_lock(&agent_table.lock);
-	for (size_t i = 0; i < agent_table.nr && !res; i++) {
-		struct agent_alloc *a = &agent_table.allocs[i];
+	for (; owner != device && !res && next_of_device(owner, &addr, &bytes); addr += bytes) {
+		struct agent_alloc a;
 
-		if (a->device == owner && owner != device && !agent_is_handle(a->addr))
-			res = cu->mem_set_access(a->addr, a->bytes, &access, 1);
+		res = cu->mem_set_access(addr, bytes, &access, 1);
+		/* Freed by another thread meanwhile. */
+		if (res && !(agent_find(addr, &a) && a.addr == addr))
+			res = CUDA_SUCCESS;
 	}
-	pthread_mutex_unlock(&agent_table.lock);
 	return res;
 }
