@@ -148,5 +148,6 @@ CUresult agent_map_views(const struct ckf_cuda *cu);
 
 /* thread.c: starts the agent's thread unless it runs. */
 void agent_thread_start(void);
+void agent_after_fork(void);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gate.h"
 #include "hooks.h"
 
 #define MIN_BYTES AGENT_GRAIN /* smaller allocations share pages in the driver, and stay there */
@@ -18,6 +19,8 @@ typedef CUresult (*get_proc_v2_fn)(const char *, void **, int, uint64_t, int *);
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void *(*real_dlsym)(void *, const char *);
+static get_proc_fn get_proc;
+static get_proc_v2_fn get_proc_v2;
 static const struct ckf_cuda *cuda; /* NULL: no driver, or one that the agent cannot work with */
 static __thread bool inside;	    /* dlsym() is called by the agent itself */
 
@@ -25,54 +28,39 @@ static __thread bool inside;	    /* dlsym() is called by the agent itself */
  * The newest version of a name that cuGetProcAddress() knows and whose version is not above the
  * one asked for is what it gives: the tables have entries for those with the signature above.
  */
-static struct hook {
+static const struct hook {
 	const char *name; /* for cuGetProcAddress() */
-	const char *elf;
-	int version; /* the first with this signature */
-	int end;     /* the first with another one */
-	void *wrapper;
-	void *real;
+	int version;	  /* the first with this signature */
+	int end;	  /* the first with another one */
+	enum agent_gated nr;
+	void *fn;
 } hooks[] = {
-	[HOOK_ALLOC] = { "cuMemAlloc", "cuMemAlloc_v2", 3020, 0, cuMemAlloc_v2, NULL },
-	[HOOK_ALLOC_PITCH] = { "cuMemAllocPitch", "cuMemAllocPitch_v2", 3020, 0, cuMemAllocPitch_v2,
-			       NULL },
-	[HOOK_FREE] = { "cuMemFree", "cuMemFree_v2", 3020, 0, cuMemFree_v2, NULL },
-	[HOOK_RANGE] = { "cuMemGetAddressRange", "cuMemGetAddressRange_v2", 3020, 0,
-			 cuMemGetAddressRange_v2, NULL },
-	[HOOK_ATTRIBUTE] = { "cuPointerGetAttribute", "cuPointerGetAttribute", 4000, 0,
-			     cuPointerGetAttribute, NULL },
-	[HOOK_ATTRIBUTES] = { "cuPointerGetAttributes", "cuPointerGetAttributes", 7000, 0,
-			      cuPointerGetAttributes, NULL },
-	[HOOK_IPC_HANDLE] = { "cuIpcGetMemHandle", "cuIpcGetMemHandle", 4010, 0, cuIpcGetMemHandle,
-			      NULL },
-	[HOOK_ENABLE_PEER] = { "cuCtxEnablePeerAccess", "cuCtxEnablePeerAccess", 4000, 0,
-			       cuCtxEnablePeerAccess, NULL },
-	[HOOK_DISABLE_PEER] = { "cuCtxDisablePeerAccess", "cuCtxDisablePeerAccess", 4000, 0,
-				cuCtxDisablePeerAccess, NULL },
-	[HOOK_CTX_DESTROY] = { "cuCtxDestroy", "cuCtxDestroy_v2", 4000, 0, cuCtxDestroy_v2, NULL },
-	[HOOK_CTX_RESET] = { "cuDevicePrimaryCtxReset", "cuDevicePrimaryCtxReset_v2", 11000, 0,
-			     cuDevicePrimaryCtxReset_v2, NULL },
-	[HOOK_GET_PROC] = { "cuGetProcAddress", "cuGetProcAddress", 11030, 12000, cuGetProcAddress,
-			    NULL },
-	[HOOK_GET_PROC_V2] = { "cuGetProcAddress", "cuGetProcAddress_v2", 12000, 0,
-			       cuGetProcAddress_v2, NULL },
-	[HOOK_CREATE] = { "cuMemCreate", "cuMemCreate", 10020, 0, cuMemCreate, NULL },
-	[HOOK_RELEASE] = { "cuMemRelease", "cuMemRelease", 10020, 0, cuMemRelease, NULL },
-	[HOOK_MAP] = { "cuMemMap", "cuMemMap", 10020, 0, cuMemMap, NULL },
-	[HOOK_UNMAP] = { "cuMemUnmap", "cuMemUnmap", 10020, 0, cuMemUnmap, NULL },
-	[HOOK_EXPORT] = { "cuMemExportToShareableHandle", "cuMemExportToShareableHandle", 10020, 0,
-			  cuMemExportToShareableHandle, NULL },
-	[HOOK_IMPORT] = { "cuMemImportFromShareableHandle", "cuMemImportFromShareableHandle", 10020,
-			  0, cuMemImportFromShareableHandle, NULL },
-	[HOOK_PROPERTIES] = { "cuMemGetAllocationPropertiesFromHandle",
-			      "cuMemGetAllocationPropertiesFromHandle", 10020, 0,
-			      cuMemGetAllocationPropertiesFromHandle, NULL },
-	[HOOK_RETAIN] = { "cuMemRetainAllocationHandle", "cuMemRetainAllocationHandle", 11000, 0,
-			  cuMemRetainAllocationHandle, NULL },
-	[HOOK_BIND] = { "cuMulticastBindMem", "cuMulticastBindMem", 12010, 13010,
-			cuMulticastBindMem, NULL },
-	[HOOK_BIND_V2] = { "cuMulticastBindMem", "cuMulticastBindMem_v2", 13010, 0,
-			   cuMulticastBindMem_v2, NULL },
+#define HOOK(symbol) GATED_##symbol, agent_##symbol
+	{ "cuInit", 2000, 0, HOOK(cuInit) },
+	{ "cuMemAlloc", 3020, 0, HOOK(cuMemAlloc_v2) },
+	{ "cuMemAllocPitch", 3020, 0, HOOK(cuMemAllocPitch_v2) },
+	{ "cuMemFree", 3020, 0, HOOK(cuMemFree_v2) },
+	{ "cuMemGetAddressRange", 3020, 0, HOOK(cuMemGetAddressRange_v2) },
+	{ "cuPointerGetAttribute", 4000, 0, HOOK(cuPointerGetAttribute) },
+	{ "cuPointerGetAttributes", 7000, 0, HOOK(cuPointerGetAttributes) },
+	{ "cuIpcGetMemHandle", 4010, 0, HOOK(cuIpcGetMemHandle) },
+	{ "cuCtxEnablePeerAccess", 4000, 0, HOOK(cuCtxEnablePeerAccess) },
+	{ "cuCtxDisablePeerAccess", 4000, 0, HOOK(cuCtxDisablePeerAccess) },
+	{ "cuCtxDestroy", 4000, 0, HOOK(cuCtxDestroy_v2) },
+	{ "cuDevicePrimaryCtxRelease", 11000, 0, HOOK(cuDevicePrimaryCtxRelease_v2) },
+	{ "cuDevicePrimaryCtxReset", 11000, 0, HOOK(cuDevicePrimaryCtxReset_v2) },
+	{ "cuMemCreate", 10020, 0, HOOK(cuMemCreate) },
+	{ "cuMemRelease", 10020, 0, HOOK(cuMemRelease) },
+	{ "cuMemMap", 10020, 0, HOOK(cuMemMap) },
+	{ "cuMemUnmap", 10020, 0, HOOK(cuMemUnmap) },
+	{ "cuMemExportToShareableHandle", 10020, 0, HOOK(cuMemExportToShareableHandle) },
+	{ "cuMemImportFromShareableHandle", 10020, 0, HOOK(cuMemImportFromShareableHandle) },
+	{ "cuMemGetAllocationPropertiesFromHandle", 10020, 0,
+	  HOOK(cuMemGetAllocationPropertiesFromHandle) },
+	{ "cuMemRetainAllocationHandle", 11000, 0, HOOK(cuMemRetainAllocationHandle) },
+	{ "cuMulticastBindMem", 12010, 13010, HOOK(cuMulticastBindMem) },
+	{ "cuMulticastBindMem", 13010, 0, HOOK(cuMulticastBindMem_v2) },
+#undef HOOK
 };
 
 #define NR_HOOKS (sizeof(hooks) / sizeof(hooks[0]))
@@ -87,21 +75,31 @@ static bool find_real_dlsym(void)
 	return real_dlsym != NULL;
 }
 
+static void *library;
+
+static void *lookup(const char *name)
+{
+	return library ? real_dlsym(library, name) : NULL;
+}
+
 static void resolve(void)
 {
 	struct ckf_error err = { 0 };
-	void *lib;
 
-	if (!find_real_dlsym())
-		return;
 	inside = true;
-	lib = dlopen(CKF_CUDA_LIBRARY, RTLD_NOW);
-	for (size_t i = 0; lib && i < NR_HOOKS; i++)
-		hooks[i].real = real_dlsym(lib, hooks[i].elf);
-	if (lib && ckf_cuda_load(&cuda, &err)) {
+	if (find_real_dlsym())
+		library = dlopen(CKF_CUDA_LIBRARY, RTLD_NOW);
+	agent_gate_resolve(lookup);
+	get_proc = (get_proc_fn)lookup("cuGetProcAddress");
+	get_proc_v2 = (get_proc_v2_fn)lookup("cuGetProcAddress_v2");
+	if (library && ckf_cuda_load(&cuda, &err)) {
 		cuda = NULL;
 		fprintf(stderr, "ckfast: device memory stays with the driver: %s\n", err.msg);
 	}
+	/* Without the virtual memory API the functions are all the driver's. */
+	for (size_t i = 0; i < NR_HOOKS && cuda; i++)
+		agent_gate_replace(hooks[i].nr, hooks[i].fn);
+	pthread_atfork(NULL, NULL, agent_after_fork);
 	inside = false;
 }
 
@@ -111,63 +109,62 @@ const struct ckf_cuda *agent_cuda(void)
 	return cuda;
 }
 
-void *agent_real(enum agent_hook nr)
+/* Before there is a thread, nothing can be asked of the agent: a process that has initialised CUDA
+ * has one. */
+CUresult agent_cuInit(unsigned int flags)
 {
-	agent_cuda();
-	return hooks[nr].real;
+	CUresult (*fn)(unsigned int) = agent_gate_real(GATED_cuInit);
+	CUresult res = fn(flags);
+
+	if (!res)
+		agent_thread_start();
+	return res;
 }
 
-CUresult cuMemAlloc_v2(CUdeviceptr *ptr, size_t bytes)
+CUresult agent_cuMemAlloc_v2(CUdeviceptr *ptr, size_t bytes)
 {
-	CUresult (*fn)(CUdeviceptr *, size_t) = agent_real(HOOK_ALLOC);
+	CUresult (*fn)(CUdeviceptr *, size_t) = agent_gate_real(GATED_cuMemAlloc_v2);
 	CUresult res;
 
-	if (!fn)
-		return CUDA_ERROR_NOT_INITIALIZED;
-	if (!cuda || bytes < MIN_BYTES || !ptr)
+	if (bytes < MIN_BYTES || !ptr)
 		return fn(ptr, bytes);
 	res = agent_alloc(cuda, bytes, ptr);
 	/* Devices without virtual memory, full tables: whatever it is, the driver has a way. */
 	return res == CUDA_SUCCESS || res == CUDA_ERROR_OUT_OF_MEMORY ? res : fn(ptr, bytes);
 }
 
-CUresult cuMemAllocPitch_v2(CUdeviceptr *ptr, size_t *pitch, size_t width, size_t height,
-			    unsigned int element_bytes)
+CUresult agent_cuMemAllocPitch_v2(CUdeviceptr *ptr, size_t *pitch, size_t width, size_t height,
+				  unsigned int element_bytes)
 {
 	CUresult (*fn)(CUdeviceptr *, size_t *, size_t, size_t,
-		       unsigned int) = agent_real(HOOK_ALLOC_PITCH);
+		       unsigned int) = agent_gate_real(GATED_cuMemAllocPitch_v2);
 	size_t row = (width + PITCH_ALIGN - 1) & ~(size_t)(PITCH_ALIGN - 1), bytes;
 
-	if (!fn)
-		return CUDA_ERROR_NOT_INITIALIZED;
-	if (!cuda || !ptr || !pitch || row < width || __builtin_mul_overflow(row, height, &bytes) ||
+	if (!ptr || !pitch || row < width || __builtin_mul_overflow(row, height, &bytes) ||
 	    bytes < MIN_BYTES || agent_alloc(cuda, bytes, ptr))
 		return fn(ptr, pitch, width, height, element_bytes);
 	*pitch = row;
 	return CUDA_SUCCESS;
 }
 
-CUresult cuMemFree_v2(CUdeviceptr ptr)
+CUresult agent_cuMemFree_v2(CUdeviceptr ptr)
 {
-	CUresult (*fn)(CUdeviceptr) = agent_real(HOOK_FREE);
+	CUresult (*fn)(CUdeviceptr) = agent_gate_real(GATED_cuMemFree_v2);
 	CUresult res = CUDA_SUCCESS;
 	bool ours = false;
 
-	if (!fn)
-		return CUDA_ERROR_NOT_INITIALIZED;
-	if (cuda && ptr)
+	if (ptr)
 		res = agent_free(cuda, ptr, &ours);
 	return ours ? res : fn(ptr);
 }
 
-CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr ptr)
+CUresult agent_cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr ptr)
 {
-	CUresult (*fn)(CUdeviceptr *, size_t *, CUdeviceptr) = agent_real(HOOK_RANGE);
+	CUresult (*fn)(CUdeviceptr *, size_t *,
+		       CUdeviceptr) = agent_gate_real(GATED_cuMemGetAddressRange_v2);
 	struct agent_alloc a;
 
-	if (!fn)
-		return CUDA_ERROR_NOT_INITIALIZED;
-	if (!cuda || !agent_find(ptr, &a) || ptr - a.addr >= a.asked)
+	if (!agent_find(ptr, &a) || ptr - a.addr >= a.asked)
 		return fn(base, bytes, ptr);
 	if (base)
 		*base = a.addr;
@@ -213,22 +210,24 @@ static void patch(CUdeviceptr ptr, int attribute, void *data)
 		patch_own(ptr, attribute, data);
 }
 
-CUresult cuPointerGetAttribute(void *data, int attribute, CUdeviceptr ptr)
+CUresult agent_cuPointerGetAttribute(void *data, int attribute, CUdeviceptr ptr)
 {
-	CUresult (*fn)(void *, int, CUdeviceptr) = agent_real(HOOK_ATTRIBUTE);
-	CUresult res = fn ? fn(data, attribute, ptr) : CUDA_ERROR_NOT_INITIALIZED;
+	CUresult (*fn)(void *, int, CUdeviceptr) = agent_gate_real(GATED_cuPointerGetAttribute);
+	CUresult res = fn(data, attribute, ptr);
 
-	if (!res && cuda)
+	if (!res)
 		patch(ptr, attribute, data);
 	return res;
 }
 
-CUresult cuPointerGetAttributes(unsigned int nr, int *attributes, void **data, CUdeviceptr ptr)
+CUresult agent_cuPointerGetAttributes(unsigned int nr, int *attributes, void **data,
+				      CUdeviceptr ptr)
 {
-	CUresult (*fn)(unsigned int, int *, void **, CUdeviceptr) = agent_real(HOOK_ATTRIBUTES);
-	CUresult res = fn ? fn(nr, attributes, data, ptr) : CUDA_ERROR_NOT_INITIALIZED;
+	CUresult (*fn)(unsigned int, int *, void **,
+		       CUdeviceptr) = agent_gate_real(GATED_cuPointerGetAttributes);
+	CUresult res = fn(nr, attributes, data, ptr);
 
-	for (unsigned int i = 0; i < nr && !res && cuda; i++)
+	for (unsigned int i = 0; i < nr && !res; i++)
 		patch(ptr, attributes[i], data[i]);
 	return res;
 }
@@ -237,14 +236,12 @@ CUresult cuPointerGetAttributes(unsigned int nr, int *attributes, void **data, C
  * The driver can share memory of the virtual memory API by descriptor only, and cannot checkpoint
  * a process whose memory others have open. The attribute IS_LEGACY_CUDA_IPC_CAPABLE says so too.
  */
-CUresult cuIpcGetMemHandle(CUipcMemHandle *handle, CUdeviceptr ptr)
+CUresult agent_cuIpcGetMemHandle(CUipcMemHandle *handle, CUdeviceptr ptr)
 {
-	CUresult (*fn)(CUipcMemHandle *, CUdeviceptr) = agent_real(HOOK_IPC_HANDLE);
+	CUresult (*fn)(CUipcMemHandle *, CUdeviceptr) = agent_gate_real(GATED_cuIpcGetMemHandle);
 	struct agent_alloc a;
 
-	if (!fn)
-		return CUDA_ERROR_NOT_INITIALIZED;
-	return cuda && agent_find(ptr, &a) ? CUDA_ERROR_NOT_SUPPORTED : fn(handle, ptr);
+	return agent_find(ptr, &a) ? CUDA_ERROR_NOT_SUPPORTED : fn(handle, ptr);
 }
 
 static CUresult set_peer(CUcontext peer, bool on)
@@ -265,77 +262,102 @@ static CUresult set_peer(CUcontext peer, bool on)
 	return res ? res : agent_set_peer(cuda, owner, device, on);
 }
 
-CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags)
+CUresult agent_cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags)
 {
-	CUresult (*fn)(CUcontext, unsigned int) = agent_real(HOOK_ENABLE_PEER);
-	CUresult res = fn ? fn(peer, flags) : CUDA_ERROR_NOT_INITIALIZED;
+	CUresult (*fn)(CUcontext, unsigned int) = agent_gate_real(GATED_cuCtxEnablePeerAccess);
+	CUresult res = fn(peer, flags);
 
-	return res || !cuda ? res : set_peer(peer, true);
+	return res ? res : set_peer(peer, true);
 }
 
-CUresult cuCtxDisablePeerAccess(CUcontext peer)
+CUresult agent_cuCtxDisablePeerAccess(CUcontext peer)
 {
-	CUresult (*fn)(CUcontext) = agent_real(HOOK_DISABLE_PEER);
-	CUresult res = fn ? fn(peer) : CUDA_ERROR_NOT_INITIALIZED;
+	CUresult (*fn)(CUcontext) = agent_gate_real(GATED_cuCtxDisablePeerAccess);
+	CUresult res = fn(peer);
 
-	return res || !cuda ? res : set_peer(peer, false);
+	return res ? res : set_peer(peer, false);
 }
 
-CUresult cuCtxDestroy_v2(CUcontext ctx)
+CUresult agent_cuCtxDestroy_v2(CUcontext ctx)
 {
-	CUresult (*fn)(CUcontext) = agent_real(HOOK_CTX_DESTROY);
-	CUresult res = fn ? fn(ctx) : CUDA_ERROR_NOT_INITIALIZED;
+	CUresult (*fn)(CUcontext) = agent_gate_real(GATED_cuCtxDestroy_v2);
+	CUresult res = fn(ctx);
 
-	if (!res && cuda)
+	if (!res)
 		agent_drop_context(cuda, ctx);
 	return res;
 }
 
-CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
+/* NULL: the device has none. */
+static CUcontext primary_of(CUdevice dev)
 {
-	CUresult (*fn)(CUdevice) = agent_real(HOOK_CTX_RESET);
+	unsigned int flags;
 	CUcontext ctx = NULL;
-	CUresult res;
+	int active = 0;
 
-	if (!fn)
-		return CUDA_ERROR_NOT_INITIALIZED;
-	if (cuda && !cuda->primary_ctx_retain(&ctx, dev))
-		cuda->primary_ctx_release(dev);
-	res = fn(dev);
+	if (cuda->primary_ctx_get_state(dev, &flags, &active) || !active ||
+	    cuda->primary_ctx_retain(&ctx, dev))
+		return NULL;
+	cuda->primary_ctx_release(dev);
+	return ctx;
+}
+
+/* With the last one that has retained it goes the context, and what was allocated in it. */
+CUresult agent_cuDevicePrimaryCtxRelease_v2(CUdevice dev)
+{
+	CUresult (*fn)(CUdevice) = agent_gate_real(GATED_cuDevicePrimaryCtxRelease_v2);
+	CUcontext ctx = primary_of(dev);
+	CUresult res = fn(dev);
+
+	if (!res && ctx && !primary_of(dev))
+		agent_drop_context(cuda, ctx);
+	return res;
+}
+
+CUresult agent_cuDevicePrimaryCtxReset_v2(CUdevice dev)
+{
+	CUresult (*fn)(CUdevice) = agent_gate_real(GATED_cuDevicePrimaryCtxReset_v2);
+	CUcontext ctx = primary_of(dev);
+	CUresult res = fn(dev);
+
 	if (!res && ctx)
 		agent_drop_context(cuda, ctx);
 	return res;
 }
 
-static void *wrapper_for(const char *name, int version)
+/* What an application gets in place of what the driver gave. */
+static void *stand_in(const char *name, int version, void *real)
 {
+	if (!strcmp(name, "cuGetProcAddress"))
+		return version < 12000 ? (void *)cuGetProcAddress : (void *)cuGetProcAddress_v2;
 	for (size_t i = 0; i < NR_HOOKS; i++) {
 		if (version >= hooks[i].version && (!hooks[i].end || version < hooks[i].end) &&
-		    !strcmp(name, hooks[i].name))
-			return hooks[i].real ? hooks[i].wrapper : NULL;
+		    !strcmp(name, hooks[i].name) && agent_gate_real(hooks[i].nr))
+			return agent_gate_entry(hooks[i].nr);
 	}
-	return NULL;
+	return agent_gate_for(real, name);
 }
 
 CUresult cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)
 {
-	get_proc_fn get = (get_proc_fn)agent_real(HOOK_GET_PROC);
-	CUresult res = get ? get(name, fn, version, flags) : CUDA_ERROR_NOT_INITIALIZED;
-	void *mine = res || !name || !fn ? NULL : wrapper_for(name, version);
+	CUresult res;
 
-	if (mine && *fn)
-		*fn = mine;
+	agent_cuda();
+	res = get_proc ? get_proc(name, fn, version, flags) : CUDA_ERROR_NOT_INITIALIZED;
+	if (!res && name && fn && *fn)
+		*fn = stand_in(name, version, *fn);
 	return res;
 }
 
 CUresult cuGetProcAddress_v2(const char *name, void **fn, int version, uint64_t flags, int *status)
 {
-	get_proc_v2_fn get = (get_proc_v2_fn)agent_real(HOOK_GET_PROC_V2);
-	CUresult res = get ? get(name, fn, version, flags, status) : CUDA_ERROR_NOT_INITIALIZED;
-	void *mine = res || !name || !fn ? NULL : wrapper_for(name, version);
+	CUresult res;
 
-	if (mine && *fn)
-		*fn = mine;
+	agent_cuda();
+	res = get_proc_v2 ? get_proc_v2(name, fn, version, flags, status)
+			  : CUDA_ERROR_NOT_INITIALIZED;
+	if (!res && name && fn && *fn)
+		*fn = stand_in(name, version, *fn);
 	return res;
 }
 
@@ -352,14 +374,13 @@ void *dlsym(void *restrict handle, const char *restrict name)
 	if (handle == RTLD_NEXT || handle == RTLD_DEFAULT || name[0] != 'c' || name[1] != 'u')
 		return real_dlsym(handle, name);
 	found = real_dlsym(handle, name);
-	if (!found || inside)
+	if (!found || inside || !agent_gate_in_driver(found))
 		return found;
-	for (size_t i = 0; i < NR_HOOKS; i++) {
-		if (strcmp(name, hooks[i].elf) != 0)
-			continue;
-		agent_cuda();
-		/* Only the driver's: another library may have a function of that name. */
-		return found == hooks[i].real ? hooks[i].wrapper : found;
-	}
-	return found;
+	agent_cuda();
+	/* Only the driver's: another library may have a function of that name. */
+	if (found == (void *)get_proc)
+		return cuGetProcAddress;
+	if (found == (void *)get_proc_v2)
+		return cuGetProcAddress_v2;
+	return agent_gate_for(found, name);
 }

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The agent's thread: sleeps until it is called while the rest of the process is stopped, then
- * takes the device memory away or puts it back.
+ * The agent's thread: sleeps until it is called, closes the gate, takes the device memory away, or
+ * puts it back and opens the gate.
  *
- * The other threads may have been stopped anywhere outside of the driver, in malloc() too: here
- * nothing is allocated, and no lock is taken but with a try. The driver allocates when it is
- * called, so this thread makes sure that it has an arena of its own, which no stopped thread has
- * locked.
+ * At a restore, and when a dump gives memory back, all other threads are stopped, anywhere outside
+ * of the driver, in malloc() too: here nothing is allocated, and no lock is taken but with a try.
+ * The driver allocates when it is called, so this thread makes sure that it has an arena of its
+ * own, which no stopped thread has locked.
  */
+#include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -20,10 +20,12 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../gpu/scm.h"
 #include "agent.h"
+#include "gate.h"
 
 #define CALL_TIMEOUT_MS 10000 /* from the wake-up to the first message */
 #define STACK_BYTES (1u << 20)
@@ -65,23 +67,6 @@ static int say_done(int sock)
 	return send_msg(sock, &m, -1);
 }
 
-/* Work that was started before the call has to end before memory is looked at. */
-static CUresult wait_idle(const struct ckf_cuda *cu)
-{
-	CUcontext last = NULL;
-	CUresult res = CUDA_SUCCESS;
-
-	for (size_t i = 0; i < agent_table.nr && !res; i++) {
-		if (!agent_table.allocs[i].ctx || agent_table.allocs[i].ctx == last)
-			continue;
-		last = agent_table.allocs[i].ctx;
-		res = cu->ctx_set_current(last);
-		if (!res)
-			res = cu->ctx_synchronize();
-	}
-	return res;
-}
-
 static int export_one(int sock, const struct ckf_cuda *cu, const struct agent_alloc *a)
 {
 	struct ckf_agent_msg m = {
@@ -121,18 +106,14 @@ static bool has_imports(void)
 /* 1: an error was reported; -1: the caller has gone. */
 static int park(int sock, const struct ckf_cuda *cu)
 {
-	CUresult res = CUDA_SUCCESS;
 	int ret;
 
 	/* The driver would go on and lose the process at the restore. */
 	if (has_imports())
 		return say_error(
-			sock, cu, res,
+			sock, cu, CUDA_SUCCESS,
 			"the process has memory of another one "
 			"(cuMemImportFromShareableHandle), which the driver cannot restore");
-	res = wait_idle(cu);
-	if (res)
-		return say_error(sock, cu, res, "waiting for the device");
 	for (size_t i = 0; i < agent_table.nr; i++) {
 		if (agent_stays(&agent_table.allocs[i]))
 			continue;
@@ -251,9 +232,49 @@ static int unpark(int sock, const struct ckf_cuda *cu)
 	return say_done(sock);
 }
 
-static void serve(int sock)
+static int close_gate(int sock, const struct ckf_cuda *cu, uint64_t timeout_ms)
+{
+	char who[sizeof(((struct ckf_agent_msg *)0)->text)];
+
+	if (agent_gate_close(timeout_ms, who, sizeof(who)))
+		return say_done(sock);
+	return say_error(sock, cu, CUDA_SUCCESS, who);
+}
+
+/* What needs the table. With the gate closed nobody has its lock. */
+static int use_table(int sock, const struct ckf_cuda *cu, uint32_t op)
+{
+	int ret;
+
+	if (!agent_gate_is_closed())
+		return say_error(sock, cu, CUDA_SUCCESS, "the gate is open");
+	if (pthread_mutex_trylock(&agent_table.lock))
+		return say_error(sock, cu, CUDA_SUCCESS, "a thread has the list of memory");
+	ret = op == CKF_AGENT_PARK	? park(sock, cu)
+	      : op == CKF_AGENT_RELEASE ? release(sock, cu)
+					: unpark(sock, cu);
+	pthread_mutex_unlock(&agent_table.lock);
+	return ret;
+}
+
+static int answer(int sock, const struct ckf_agent_msg *m)
 {
 	const struct ckf_cuda *cu = agent_cuda();
+
+	switch (m->op) {
+	case CKF_AGENT_CLOSE:
+		return close_gate(sock, cu, m->bytes);
+	case CKF_AGENT_PARK:
+	case CKF_AGENT_RELEASE:
+	case CKF_AGENT_UNPARK:
+		return use_table(sock, cu, m->op);
+	default:
+		return -1;
+	}
+}
+
+static void serve(int sock)
+{
 	struct pollfd p = { .fd = sock, .events = POLLIN };
 	struct ckf_agent_msg m;
 	int fd, ret = 0;
@@ -268,14 +289,7 @@ static void serve(int sock)
 		}
 		if (fd >= 0)
 			close(fd);
-		if (m.op == CKF_AGENT_PARK)
-			ret = park(sock, cu);
-		else if (m.op == CKF_AGENT_RELEASE)
-			ret = release(sock, cu);
-		else if (m.op == CKF_AGENT_UNPARK)
-			ret = unpark(sock, cu);
-		else
-			ret = -1;
+		ret = answer(sock, &m);
 	}
 }
 
@@ -285,22 +299,53 @@ static void one_call(void)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
 		return;
-	/* Where a thread was stopped between allocating and noting it, nobody can tell what there
-	 * is. */
-	if (!pthread_mutex_trylock(&agent_table.lock)) {
-		__atomic_store_n(&agent_block.peer_fd, sv[1], __ATOMIC_RELEASE);
-		serve(sv[0]);
-		pthread_mutex_unlock(&agent_table.lock);
-	} else {
-		__atomic_store_n(&agent_block.peer_fd, sv[1], __ATOMIC_RELEASE);
-		say_error(sv[0], agent_cuda(), CUDA_SUCCESS,
-			  "the process is in the middle of an allocation");
-	}
+	__atomic_store_n(&agent_block.peer_fd, sv[1], __ATOMIC_RELEASE);
+	serve(sv[0]);
 	if (agent_block.peer_fd >= 0) {
 		agent_block.peer_fd = -1;
 		close(sv[1]);
 	}
+	if (!agent_block.parked && agent_gate_is_closed())
+		agent_gate_open();
+	/* A child that was forked meanwhile has a copy of the descriptor. */
+	shutdown(sv[0], SHUT_RDWR);
 	close(sv[0]);
+}
+
+static void wait_call(void)
+{
+	const uint64_t set = 1ull << (CKF_AGENT_SIGNAL - 1);
+	const struct timespec pause = { .tv_nsec = 100000000 };
+
+	while (!__atomic_exchange_n(&agent_block.wake, 0, __ATOMIC_ACQUIRE)) {
+		/* Where a filter of the application forbids that, it is a matter of looking. */
+		if (syscall(SYS_rt_sigtimedwait, &set, NULL, NULL, sizeof(set)) < 0 &&
+		    errno != EINTR)
+			nanosleep(&pause, NULL);
+	}
+}
+
+/*
+ * The signal is blocked in this thread alone, for good. The C library would not let us: it is one
+ * of its own, which it sends to threads that are cancelled, and this one never is.
+ */
+static void be_called(void)
+{
+	const uint64_t set = 1ull << (CKF_AGENT_SIGNAL - 1);
+
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &set, NULL, sizeof(set));
+	__atomic_store_n(&agent_block.tid, (uint32_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+}
+
+/* A graph that another thread is capturing forbids some calls to all threads that do not ask for
+ * the opposite, and would be lost. */
+static void ignore_captures(void)
+{
+	CUresult (*exchange)(int *) = agent_gate_real(GATED_cuThreadExchangeStreamCaptureMode);
+	int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+
+	if (exchange)
+		exchange(&mode);
 }
 
 static void *agent_main(void *arg)
@@ -310,19 +355,21 @@ static void *agent_main(void *arg)
 	(void)arg;
 	free(first);
 	prctl(PR_SET_NAME, "ckfast-agent");
-	__atomic_store_n(&agent_block.tid, (uint32_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	ignore_captures();
+	be_called();
 	for (;;) {
-		while (!__atomic_exchange_n(&agent_block.wake, 0, __ATOMIC_ACQUIRE))
-			syscall(SYS_futex, &agent_block.wake, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+		wait_call();
 		one_call();
 	}
 	return NULL;
 }
 
 /* A child has neither the thread nor, as the driver has it, any use for CUDA. */
-static void after_fork(void)
+void agent_after_fork(void)
 {
 	agent_block.tid = 0;
+	agent_block.parked = 0;
+	agent_gate_after_fork();
 	agent_table.nr = 0;
 	agent_table.nr_views = 0;
 	pthread_mutex_init(&agent_table.lock, NULL);
@@ -341,8 +388,7 @@ static void start(void)
 	/* Signals are the application's: none is to be handled in this thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	if (!pthread_create(&thread, &attr, agent_main, NULL))
-		pthread_atfork(NULL, NULL, after_fork);
+	pthread_create(&thread, &attr, agent_main, NULL);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 }

@@ -146,26 +146,20 @@ static void remove_dir(struct park *p)
 
 static int park(struct park *p)
 {
-	struct ckf_frozen *frozen = NULL;
 	int ret;
 
 	ret = open_process(p);
 	if (!ret)
+		ret = make_dir(p);
+	if (!ret)
 		ret = ckf_gpu_process_lock(p->gpu, p->gpud, (unsigned int)p->timeout_s * 1000,
 					   &p->err);
-	if (ret)
-		return ret;
-	ret = make_dir(p);
-	if (!ret)
-		ret = ckf_freeze(p->pid, &frozen, &p->err);
-	if (!ret)
+	if (!ret) {
 		ret = ckf_gpu_process_suspend(p->gpu, p->gpud, p->dir_fd, &p->err);
-	p->bytes = ckf_gpu_process_bytes(p->gpu);
-	if (ret && !frozen)
-		ckf_freeze(p->pid, &frozen, NULL);
-	if (ret && frozen)
-		ckf_gpu_process_resume(p->gpu, p->gpud, NULL);
-	ckf_thaw(frozen);
+		p->bytes = ckf_gpu_process_bytes(p->gpu);
+		if (ret)
+			ckf_gpu_process_resume(p->gpu, p->gpud, NULL);
+	}
 	if (ret && p->dir_fd >= 0)
 		remove_dir(p);
 	return ret;
@@ -190,31 +184,44 @@ static int wake(struct park *p, struct ckf_gpu_fill *fill, uint32_t image_pid)
 	return ret;
 }
 
-static int unpark(struct park *p)
+/* A process whose CUDA is locked, but whose memory is in place, needs no directory. */
+static int adopt(struct park *p)
 {
-	struct ckf_frozen *frozen = NULL;
-	struct ckf_gpu_fill *fill = NULL;
-	uint32_t image_pid;
-	int ret;
+	struct ckf_error dir_err = { 0 };
+	int ret = open_dir(p), dir_ret = 0;
 
-	ret = open_dir(p);
+	if (ret == -ENOENT) {
+		dir_ret = ret;
+		dir_err = p->err;
+		ret = 0;
+	}
 	if (!ret)
 		ret = open_process(p);
 	if (!ret)
 		ret = ckf_gpu_process_adopt(p->gpu, p->gpud, &p->err);
+	if (!dir_ret || (!ret && !ckf_gpu_process_is_parked(p->gpu)))
+		return ret;
+	p->err = dir_err;
+	return dir_ret;
+}
+
+static int unpark(struct park *p)
+{
+	struct ckf_gpu_fill *fill = NULL;
+	uint32_t image_pid;
+	int ret;
+
+	ret = adopt(p);
 	if (!ret)
 		ret = ckf_gpu_image_pid(p->pid, &image_pid, &p->err);
-	if (!ret && ckf_gpu_images_probe(p->dir_fd))
+	if (!ret && p->dir_fd >= 0 && ckf_gpu_images_probe(p->dir_fd))
 		ret = ckf_gpu_fill_start(p->gpud, p->dir_fd, &fill, &p->err);
 	if (!ret && fill)
 		ret = ckf_gpu_fill_accepted(fill, p->gpu, &p->err);
 	if (!ret)
-		ret = ckf_freeze(p->pid, &frozen, &p->err);
-	if (!ret)
 		ret = wake(p, fill, image_pid);
-	ckf_thaw(frozen);
 	ckf_gpu_fill_close(fill);
-	if (!ret)
+	if (!ret && p->dir_fd >= 0)
 		remove_dir(p);
 	return ret;
 }

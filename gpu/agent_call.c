@@ -25,7 +25,7 @@
 
 #define MAX_DATA_BYTES (1u << 20) /* of the library's writable mapping */
 #define MAX_MAPPINGS 16		  /* of that name that are looked at */
-#define ANSWER_TIMEOUT_MS 60000	  /* the device may have work to finish first */
+#define ANSWER_TIMEOUT_MS 60000	  /* all allocations are one answer */
 #define WAKE_TIMEOUT_MS 10000
 #define POLL_NS 50000
 #define NS_PER_MS 1000000ull
@@ -165,10 +165,12 @@ int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err)
 	if (ret)
 		return ckf_error_set(err, ret, "cannot look for the agent in process %d: %s",
 				     (int)pid, strerror(-ret));
-	if (block.version != CKF_AGENT_VERSION)
+	if (!block.version || block.version > CKF_AGENT_VERSION)
 		return ckf_error_set(err, -EOPNOTSUPP,
-				     "process %d has version %u of the agent, not %u", (int)pid,
-				     block.version, CKF_AGENT_VERSION);
+				     "process %d has version %u of the agent, which is newer than "
+				     "this ckfast, with %u",
+				     (int)pid, block.version, CKF_AGENT_VERSION);
+	c->version = block.version;
 	c->parked = block.parked != 0;
 	c->tid = ckf_find_thread(pid, block.tid);
 	if (!c->tid)
@@ -235,20 +237,36 @@ static int take_socket(struct ckf_agent_call *c, int fd, struct ckf_error *err)
 	return ret;
 }
 
-int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err)
+/* Its thread looks at the word when it is continued after a stop, or is signalled. */
+static int wake(struct ckf_agent_call *c, int mem, struct ckf_error *err)
 {
 	const uint64_t at = c->block + offsetof(struct ckf_agent_block, wake);
 	const uint32_t wake = 1;
+	struct ckf_error run_err = { 0 };
+	int ret;
+
+	if (pwrite(mem, &wake, sizeof(wake), (off_t)at) != sizeof(wake))
+		return ckf_error_set(err, -EIO, "cannot wake the agent of process %d", (int)c->pid);
+	ret = ckf_tracee_run(&c->thread, c->tid, &run_err);
+	if (ret && (ret != -ESRCH || c->version < 2))
+		return ckf_error_set(err, ret, "%s", run_err.msg);
+	if (!ret)
+		return 0;
+	/* Not one that the caller has stopped. */
+	if (syscall(SYS_tgkill, c->pid, c->tid, CKF_AGENT_SIGNAL))
+		return ckf_error_set(err, -errno, "cannot signal the agent of process %d: %s",
+				     (int)c->pid, strerror(errno));
+	return 0;
+}
+
+int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err)
+{
 	int mem, ret;
 
 	mem = open_mem(c->pid, O_RDWR, err);
 	if (mem < 0)
 		return mem;
-	/* Its futex looks at this when the call is started again after the stop. */
-	if (pwrite(mem, &wake, sizeof(wake), (off_t)at) != sizeof(wake))
-		ret = ckf_error_set(err, -EIO, "cannot wake the agent of process %d", (int)c->pid);
-	else
-		ret = ckf_tracee_run(&c->thread, c->tid, err);
+	ret = wake(c, mem, err);
 	if (!ret)
 		ret = wait_peer(c, mem, err);
 	if (ret >= 0)
@@ -344,4 +362,11 @@ int ckf_agent_done(struct ckf_agent_call *c, struct ckf_error *err)
 	close(fd);
 	return ckf_error_set(err, -EPROTO, "the agent of process %d has not done what it was asked",
 			     (int)c->pid);
+}
+
+int ckf_agent_ask(struct ckf_agent_call *c, struct ckf_agent_msg m, struct ckf_error *err)
+{
+	int ret = ckf_agent_send(c, &m, -1, err);
+
+	return ret ? ret : ckf_agent_done(c, err);
 }

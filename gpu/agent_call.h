@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The caller's side of ckf_agent.h: finds the agent of a stopped process and talks to it. */
+/* The caller's side of ckf_agent.h: finds the agent of a process and talks to it. */
 #ifndef CKF_AGENT_CALL_H
 #define CKF_AGENT_CALL_H
 
@@ -9,8 +9,9 @@
 /* A conversation with an agent, from call to hang-up. */
 struct ckf_agent_call {
 	pid_t pid;
-	uint64_t block;		 /* where it is in the process */
-	pid_t tid;		 /* here */
+	uint64_t block; /* where it is in the process */
+	pid_t tid;	/* here */
+	uint32_t version;
 	bool parked;		 /* its memory was away when it was found */
 	int sock;		 /* -1: none */
 	unsigned int timeout_ms; /* of each wait; 0: those that a busy device may need */
@@ -29,9 +30,10 @@ uint32_t ckf_inner_id(pid_t pid, pid_t tid);
 /* The opposite: the id here of a thread of the process; 0: it has no such thread. */
 pid_t ckf_find_thread(pid_t pid, uint32_t inner);
 
-/* Lets its thread run, and gets its socket. */
+/* Calls it, and lets its thread run where the caller has it stopped; gets its socket. */
 int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err);
-/* The agent sleeps again and its thread is stopped. Does nothing when there is no conversation. */
+/* The agent sleeps again and its thread is stopped if it was. Does nothing when there is no
+ * conversation. */
 int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err);
 
 /*
@@ -46,7 +48,8 @@ int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int 
  */
 int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
 		   struct ckf_error *err);
-/* An answer that has nothing but DONE. */
+/* An answer that has nothing but DONE, and the same for a message that is sent first. */
 int ckf_agent_done(struct ckf_agent_call *c, struct ckf_error *err);
+int ckf_agent_ask(struct ckf_agent_call *c, struct ckf_agent_msg m, struct ckf_error *err);
 
 #endif

@@ -6,11 +6,15 @@
  * The agent is preloaded into an application. Device allocations of 2 MiB and more are made by it
  * with the driver's virtual memory API, so that their memory can be taken away and given back while
  * their addresses stay; memory that the application makes so itself is known by a name in place of
- * an address. It has one thread, which sleeps in a futex until it is called. It is called
- * only while every other thread of the process is stopped (ptrace), and then talks over one end of
- * a socketpair of its own making, of which the caller takes the other end by pidfd_getfd(). Between
+ * an address. All calls of the driver go through its gate, which can be closed: then no thread is
+ * inside of the driver and none gets there.
+ *
+ * It has one thread, which sleeps until it is called: by the word wake and a signal, or, where the
+ * process is stopped by ptrace, by letting this thread run. It then talks over one end of a
+ * socketpair of its own making, of which the caller takes the other end by pidfd_getfd(). Between
  * calls it has no socket; descriptors of memory that was given to it, and which it cannot export a
- * second time, are all that it keeps.
+ * second time, are all that it keeps. When the conversation ends, also by the caller's death, the
+ * gate is closed only if the memory is away.
  *
  * What the caller reads from the process is hostile: the block is checked before it is used.
  */
@@ -21,7 +25,11 @@
 
 #define CKF_AGENT_LIBRARY "libckfast-cuda.so"
 #define CKF_AGENT_MAGIC "ckfast agent\n\x1a\0" /* 16 bytes with the final zero */
-#define CKF_AGENT_VERSION 1
+/* 1 had no gate: what was dumped with it is restored, but cannot be dumped again. */
+#define CKF_AGENT_VERSION 2
+/* The thread waits for it, and has it blocked: that of the C library for cancelling threads, which
+ * no application can send or block. Never sent to version 1. */
+#define CKF_AGENT_SIGNAL 32
 #define CKF_AGENT_ALIGN 64 /* of the block in the library's writable data */
 
 /* In the agent's data; found by its magic in the writable mapping of the library. */
@@ -29,7 +37,7 @@ struct ckf_agent_block {
 	char magic[16];
 	uint32_t version;
 	uint32_t tid;	 /* of the agent's thread in its own pid namespace; 0: there is none */
-	uint32_t wake;	 /* futex: the caller writes 1 and lets the thread run */
+	uint32_t wake;	 /* the caller writes 1, then signals the thread or lets it run */
 	int32_t peer_fd; /* the caller's end of the socketpair; -1: not there yet */
 	uint32_t parked; /* 1: the memory is away */
 	uint32_t reserved[3];
@@ -38,16 +46,20 @@ struct ckf_agent_block {
 /* One message of the socketpair (SOCK_SEQPACKET); a descriptor comes beside it where it says so. */
 enum ckf_agent_op {
 	/*
-	 * Caller: waits until the device is idle and answers one ALLOC per allocation, each with a
-	 * descriptor of its memory, then DONE. Nothing has changed until RELEASE.
+	 * Caller, the gate closed: answers one ALLOC per allocation, each with a descriptor of its
+	 * memory, then DONE. Nothing has changed until RELEASE.
 	 */
 	CKF_AGENT_PARK = 1,
 	CKF_AGENT_RELEASE = 2, /* caller: unmaps and releases all; answers DONE */
-	/* Caller: MAP per allocation, with a descriptor, then COMMIT; answered by DONE. */
+	/* Caller: MAP per allocation, with a descriptor, then COMMIT; answered by DONE, with the
+	 * gate open. */
 	CKF_AGENT_UNPARK = 3,
 	CKF_AGENT_MAP = 4,
 	CKF_AGENT_COMMIT = 5,
 	CKF_AGENT_QUIT = 6, /* caller: the agent closes its socket and sleeps again */
+	/* Caller: closes the gate within so many milliseconds (bytes); answers DONE, or ERROR with
+	 * the gate open. */
+	CKF_AGENT_CLOSE = 7,
 	CKF_AGENT_ALLOC = 16,
 	CKF_AGENT_DONE = 17,
 	CKF_AGENT_ERROR = 18, /* text says what; RELEASE and UNPARK may be half done then, and be

@@ -28,6 +28,8 @@
 	X(device_total_mem, "cuDeviceTotalMem", 3020, (size_t * bytes, CUdevice dev))            \
 	X(primary_ctx_retain, "cuDevicePrimaryCtxRetain", 7000, (CUcontext * ctx, CUdevice dev)) \
 	X(primary_ctx_release, "cuDevicePrimaryCtxRelease", 11000, (CUdevice dev))               \
+	X(primary_ctx_get_state, "cuDevicePrimaryCtxGetState", 7000,                             \
+	  (CUdevice dev, unsigned int *flags, int *active))                                      \
 	X(ctx_set_current, "cuCtxSetCurrent", 4000, (CUcontext ctx))                             \
 	X(ctx_get_current, "cuCtxGetCurrent", 4000, (CUcontext * ctx))                           \
 	X(ctx_get_device, "cuCtxGetDevice", 2000, (CUdevice * dev))                              \

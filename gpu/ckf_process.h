@@ -2,16 +2,18 @@
 /*
  * Device memory of a running process: taken away before it is dumped, given back afterwards.
  *
- * The order of a dump: open and lock while the process runs; then the caller stops all its threads
- * with ptrace (CRIU does, or ckf_freeze()); then suspend. Afterwards resume, or let the process be
- * killed. Single threads are let run where the driver or the agent has work to do, and all are
- * stopped again when a call returns, however it ends.
+ * The order of a dump: open and lock while the process runs; then, if it likes, the caller stops
+ * all its threads with ptrace; then suspend. Afterwards resume, or let the process be killed.
+ * Single threads that the caller has stopped are let run where the driver or the agent has work to
+ * do, and are stopped again when a call returns, however it ends.
  *
- * All calls are for the thread that traces the process. gpud is a socket of ckf_gpud_connect().
+ * All calls are for the thread that traces the process, if any does. gpud is a socket of
+ * ckf_gpud_connect().
  */
 #ifndef CKF_PROCESS_H
 #define CKF_PROCESS_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "../format/ckf_error.h"
@@ -41,16 +43,17 @@ pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p);
 int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err);
 
 /*
- * From here on calls of CUDA wait; returns when no thread is in one. Fails with -ETIMEDOUT, the
- * process as before. A process that somebody else has locked or suspended is -EBUSY.
+ * From here on calls of CUDA wait; returns when no thread is in one, all work is done and the
+ * memory of the agent's allocations is away. The memory itself stays alive, in descriptors here,
+ * until close. When it fails the process is as before; -EBUSY: somebody else has locked or
+ * suspended it.
  */
 int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeout_ms,
 			 struct ckf_error *err);
 
 /*
- * All threads stopped, locked: writes the memory of the agent's allocations to images in dir_fd and
- * takes it away, then lets the driver put the rest into host memory. The memory itself stays alive,
- * in descriptors here, until close. When it fails everything is as before the call.
+ * Locked, and stopped or not: writes the memory that was taken away to images in dir_fd and lets
+ * the driver put the rest into host memory. When it fails the process is to be resumed.
  */
 int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err);
 
@@ -71,6 +74,9 @@ int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error
 /* A process that somebody else has suspended, or that was restored: asks the driver how it is. */
 int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
 
+/* Memory of the agent's allocations is away, and has to be given. */
+bool ckf_gpu_process_is_parked(const struct ckf_gpu_process *p);
+
 /*
  * Memory for an adopted process: m's, whose descriptor is then ours. It may be given after wake,
  * which takes time that memory can be filled in.
@@ -84,10 +90,5 @@ int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
 
 /* Sums for messages. */
 uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p);
-
-/* Stops all threads of a process by ptrace, and lets them go on: for callers that are not CRIU. */
-struct ckf_frozen;
-int ckf_freeze(pid_t pid, struct ckf_frozen **out, struct ckf_error *err);
-void ckf_thaw(struct ckf_frozen *f);
 
 #endif

@@ -91,7 +91,8 @@ typedef struct {
 
 enum {
 	CU_STREAM_NON_BLOCKING = 1,
-	CU_EVENT_DISABLE_TIMING = 2
+	CU_EVENT_DISABLE_TIMING = 2,
+	CU_STREAM_CAPTURE_MODE_RELAXED = 2,
 };
 
 /* States of a process for the checkpoint calls. */

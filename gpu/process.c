@@ -2,10 +2,15 @@
 /*
  * Suspending and resuming a process that uses a GPU.
  *
- * The driver's lock makes calls of CUDA wait, the agent's too. So the order is: lock while the
- * process runs, so that no thread is inside of the driver; stop all threads; unlock, which lets
- * nobody go on but the agent's thread, when it is continued; take the memory away; lock again for
- * the driver's own checkpoint. The same the other way round.
+ * A thread that waits inside of the driver has looked memory up and counts as one that the driver
+ * has to wait for: nothing can be taken away before it is out. So a process with the agent is
+ * brought to rest while it runs: the agent closes its gate, which all calls go through, and waits
+ * until no thread is inside; the driver's lock then waits for the work that was submitted. Unlocked
+ * again, it lets nobody in but the agent's thread, which takes the memory away. The same the other
+ * way round: memory first, then the gate. Other threads may run or be stopped meanwhile, and hold
+ * whatever locks there are outside of the driver.
+ *
+ * Without the agent the driver's lock and checkpoint are all there is.
  *
  * The memory itself is not lost with the process's mappings: descriptors of it are here until the
  * end, so a dump that fails gives it back as it was, without a copy.
@@ -17,12 +22,15 @@
 #include <unistd.h>
 
 #include "../format/ckf_gpu_dump.h"
+#include "../loader/io_util.h"
 #include "agent_call.h"
 #include "ckf_gpud.h"
 #include "ckf_process.h"
 #include "cuda_abi.h"
 
-#define RELOCK_TIMEOUT_MS 30000 /* all threads are stopped: it takes microseconds */
+#define RELOCK_TIMEOUT_MS 30000 /* nobody is inside: it takes microseconds */
+#define MIN_LOCK_MS 1000
+#define NS_PER_MS 1000000u
 
 struct ckf_gpu_process {
 	pid_t pid;
@@ -45,6 +53,20 @@ struct ckf_gpu_process {
 	unsigned int nr_pairs;
 };
 
+/*
+ * The driver does what it is asked for by a thread in the process. Where that is stopped, by
+ * anybody but us, the call would not come back.
+ */
+static int check_restorer(const struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	pid_t tracer;
+
+	if (!p->restore_tid || p->restorer.running || !ckf_thread_stopped(p->restore_tid, &tracer))
+		return 0;
+	return ckf_error_set(err, -EBUSY, "process %d is stopped, by %s: let it go on first",
+			     (int)p->pid, tracer ? "a debugger" : "a signal");
+}
+
 static int action(const struct ckf_gpu_process *p, int gpud, uint32_t what, uint64_t timeout_ms,
 		  uint64_t *answer, struct ckf_error *err)
 {
@@ -53,8 +75,10 @@ static int action(const struct ckf_gpu_process *p, int gpud, uint32_t what, uint
 		.arg = what,
 		.arg2 = timeout_ms,
 	};
-	int ret = ckf_gpud_call(gpud, &m, p->pidfd, err);
+	int ret = check_restorer(p, err);
 
+	if (!ret)
+		ret = ckf_gpud_call(gpud, &m, p->pidfd, err);
 	if (!ret && answer)
 		*answer = m.arg;
 	return ret;
@@ -139,28 +163,6 @@ uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p)
 	return bytes;
 }
 
-int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeout_ms,
-			 struct ckf_error *err)
-{
-	uint64_t state = CU_PROCESS_STATE_FAILED;
-	int ret;
-
-	ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
-	if (ret)
-		return ret;
-	if (state != CU_PROCESS_STATE_RUNNING)
-		return ckf_error_set(
-			err, -EBUSY, "CUDA of process %d is %s already: unlock it first",
-			(int)p->pid,
-			state == CU_PROCESS_STATE_LOCKED	 ? "locked"
-			: state == CU_PROCESS_STATE_CHECKPOINTED ? "suspended"
-								 : "in a failed state");
-	ret = action(p, gpud, CKF_GPUD_LOCK, timeout_ms, NULL, err);
-	if (!ret)
-		p->locked = true;
-	return ret;
-}
-
 static int set_lock(struct ckf_gpu_process *p, int gpud, bool on, struct ckf_error *err)
 {
 	int ret;
@@ -243,31 +245,9 @@ static int save_memory(const struct ckf_gpu_process *p, int gpud, int dir_fd, st
 
 static int release_memory(struct ckf_gpu_process *p, struct ckf_error *err)
 {
-	struct ckf_agent_msg m = { .op = CKF_AGENT_RELEASE };
-	int ret;
-
-	ret = ckf_agent_send(&p->agent, &m, -1, err);
-	if (ret)
-		return ret;
 	/* From here on some of it may be away, whatever the answer is. */
 	p->parked = true;
-	return ckf_agent_done(&p->agent, err);
-}
-
-static int park(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
-{
-	int ret, end;
-
-	ret = ckf_agent_begin(&p->agent, err);
-	if (!ret)
-		ret = take_memory(p, err);
-	/* A program may have freed all that it had. */
-	if (!ret && p->nr_mem)
-		ret = save_memory(p, gpud, dir_fd, err);
-	if (!ret && p->nr_mem)
-		ret = release_memory(p, err);
-	end = ckf_agent_end(&p->agent, ret ? NULL : err);
-	return ret ? ret : end;
+	return ckf_agent_ask(&p->agent, (struct ckf_agent_msg){ .op = CKF_AGENT_RELEASE }, err);
 }
 
 static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
@@ -286,11 +266,9 @@ static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
 		};
 		ret = ckf_agent_send(&p->agent, &m, p->mem[i].fd, err);
 	}
-	m = (struct ckf_agent_msg){ .op = CKF_AGENT_COMMIT };
 	if (!ret)
-		ret = ckf_agent_send(&p->agent, &m, -1, err);
-	if (!ret)
-		ret = ckf_agent_done(&p->agent, err);
+		ret = ckf_agent_ask(&p->agent, (struct ckf_agent_msg){ .op = CKF_AGENT_COMMIT },
+				    err);
 	end = ckf_agent_end(&p->agent, ret ? NULL : err);
 	if (ret || end)
 		return ret ? ret : end;
@@ -304,7 +282,94 @@ static int find_agent(struct ckf_gpu_process *p, struct ckf_error *err)
 	int ret = ckf_agent_find(p->pid, &p->agent, err);
 
 	p->has_agent = ret == 0;
+	/* A restored process knows better than we do. */
+	p->parked |= p->has_agent && p->agent.parked;
 	return ret == -ENOENT ? 0 : ret;
+}
+
+static int close_gate(struct ckf_gpu_process *p, unsigned int timeout_ms, struct ckf_error *err)
+{
+	/* The rest is for the driver, and for the answer to be heard. */
+	struct ckf_agent_msg m = { .op = CKF_AGENT_CLOSE, .bytes = timeout_ms / 10ull * 9 };
+	int ret;
+
+	if (p->agent.version < 2)
+		return ckf_error_set(err, -EOPNOTSUPP,
+				     "process %d was restored with an agent of an older ckfast, "
+				     "which cannot take its memory away: start it anew",
+				     (int)p->pid);
+	ret = ckf_agent_begin(&p->agent, err);
+	if (ret)
+		return ret;
+	p->agent.timeout_ms = timeout_ms;
+	ret = ckf_agent_ask(&p->agent, m, err);
+	p->agent.timeout_ms = 0;
+	return ret;
+}
+
+static int lock_driver(struct ckf_gpu_process *p, int gpud, uint64_t end_ms, struct ckf_error *err)
+{
+	uint64_t now = ckf_now_ns() / NS_PER_MS;
+	int ret = action(p, gpud, CKF_GPUD_LOCK,
+			 end_ms > now + MIN_LOCK_MS ? end_ms - now : MIN_LOCK_MS, NULL, err);
+
+	p->locked = !ret;
+	return ret;
+}
+
+/* The gate is closed, and the driver has finished all work. */
+static int take_away(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = set_lock(p, gpud, false, err);
+
+	if (!ret)
+		ret = take_memory(p, err);
+	if (!ret)
+		ret = release_memory(p, err);
+	return ret ? ret : set_lock(p, gpud, true, err);
+}
+
+/* What a lock that failed has done is undone; the process runs. */
+static void undo_lock(struct ckf_gpu_process *p, int gpud)
+{
+	set_lock(p, gpud, false, NULL);
+	if (p->parked)
+		unpark(p, NULL);
+	if (!p->parked)
+		drop_memory(p);
+}
+
+int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeout_ms,
+			 struct ckf_error *err)
+{
+	const uint64_t end_ms = ckf_now_ns() / NS_PER_MS + timeout_ms;
+	uint64_t state = CU_PROCESS_STATE_FAILED;
+	int ret, end;
+
+	ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
+	if (!ret)
+		ret = find_agent(p, err);
+	if (ret)
+		return ret;
+	if (state != CU_PROCESS_STATE_RUNNING || p->parked)
+		return ckf_error_set(
+			err, -EBUSY,
+			"CUDA of process %d is %s already: ckfast unpark makes it go on",
+			(int)p->pid,
+			state == CU_PROCESS_STATE_LOCKED   ? "locked"
+			: state == CU_PROCESS_STATE_FAILED ? "in a failed state"
+							   : "suspended");
+	if (p->has_agent)
+		ret = close_gate(p, timeout_ms, err);
+	if (!ret)
+		ret = lock_driver(p, gpud, end_ms, err);
+	if (!ret && p->has_agent)
+		ret = take_away(p, gpud, err);
+	/* With its memory in place, the gate opens here. */
+	end = ckf_agent_end(&p->agent, ret ? NULL : err);
+	if (ret || end)
+		undo_lock(p, gpud);
+	return ret ? ret : end;
 }
 
 /* The driver's part, with its thread running. */
@@ -317,19 +382,6 @@ static int sleep_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *
 	if (!ret)
 		p->suspended = true;
 	return ret;
-}
-
-/* With the driver's thread running. */
-static int suspend_running(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
-{
-	int ret = 0;
-
-	if (p->has_agent) {
-		ret = set_lock(p, gpud, false, err);
-		if (!ret)
-			ret = park(p, gpud, dir_fd, err);
-	}
-	return ret ? ret : sleep_running(p, gpud, err);
 }
 
 int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
@@ -385,10 +437,8 @@ static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error 
 	return ret;
 }
 
-/*
- * Calls what with the driver's thread running. A process that was only locked may not be traced at
- * all, since what was to stop it has failed: the thread runs anyway.
- */
+/* Calls what with the driver's thread running, which it does anyway unless the caller has stopped
+ * it. */
 static int with_restorer(struct ckf_gpu_process *p, int gpud,
 			 int (*what)(struct ckf_gpu_process *p, int gpud, struct ckf_error *err),
 			 struct ckf_error *err)
@@ -397,7 +447,7 @@ static int with_restorer(struct ckf_gpu_process *p, int gpud,
 	int ret, end;
 
 	ret = ckf_tracee_run(&p->restorer, p->restore_tid, &run_err);
-	if (ret && (ret != -ESRCH || p->suspended || p->parked))
+	if (ret && ret != -ESRCH)
 		return ckf_error_set(err, ret, "%s", run_err.msg);
 	ret = what(p, gpud, err);
 	end = ckf_tracee_stop(&p->restorer, ret ? NULL : err);
@@ -409,11 +459,13 @@ static int adopt_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *
 	uint64_t state = CU_PROCESS_STATE_FAILED;
 	int ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
 
+	if (!ret)
+		ret = find_agent(p, err);
 	if (ret)
 		return ret;
 	p->suspended = state == CU_PROCESS_STATE_CHECKPOINTED;
 	p->locked = p->suspended || state == CU_PROCESS_STATE_LOCKED;
-	if (p->locked)
+	if (p->locked || p->parked)
 		return 0;
 	return ckf_error_set(err, -EINVAL, "CUDA of process %d is not suspended", (int)p->pid);
 }
@@ -424,25 +476,19 @@ int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error 
 	return with_restorer(p, gpud, adopt_running, err);
 }
 
+bool ckf_gpu_process_is_parked(const struct ckf_gpu_process *p)
+{
+	return p->parked;
+}
+
 int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
 {
-	int ret, end;
+	int ret = 0;
 
-	ret = find_agent(p, err);
-	if (!ret)
-		ret = ckf_tracee_run(&p->restorer, p->restore_tid, err);
-	if (ret)
-		return ret;
-	ret = suspend_running(p, gpud, dir_fd, err);
-	/* The caller's threads are still to be stopped and locked, as they were. */
-	if (ret && (p->parked || p->suspended))
-		resume_running(p, gpud, NULL);
-	if (ret)
-		set_lock(p, gpud, true, NULL);
-	if (ret && !p->parked)
-		drop_memory(p);
-	end = ckf_tracee_stop(&p->restorer, ret ? NULL : err);
-	return ret ? ret : end;
+	/* A program may have freed all that it had. */
+	if (p->nr_mem)
+		ret = save_memory(p, gpud, dir_fd, err);
+	return ret ? ret : with_restorer(p, gpud, sleep_running, err);
 }
 
 int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
@@ -457,15 +503,11 @@ int ckf_gpu_process_sleep(struct ckf_gpu_process *p, int gpud, struct ckf_error 
 
 int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
-	bool restored = !p->parked && p->nr_mem;
-	int ret;
+	int ret = find_agent(p, err);
 
-	ret = find_agent(p, err);
 	if (ret)
 		return ret;
-	/* A restored process knows better than we do. */
-	p->parked |= p->has_agent && p->agent.parked;
-	if (p->parked ? !p->nr_mem : restored)
+	if (!p->parked && p->nr_mem)
 		return ckf_error_set(err, -EBADMSG,
 				     "process %d and the images of its device memory do not fit",
 				     (int)p->pid);

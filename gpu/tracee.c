@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Threads under ptrace: one of them let run and stopped again, or all of a process stopped. */
-#include <dirent.h>
+/* Threads that the caller has stopped by ptrace: one of them let run and stopped again. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
-#include "ckf_process.h"
 #include "tracee.h"
 
 #ifndef PTRACE_EVENT_STOP
@@ -18,13 +15,6 @@
 
 /* What CRIU sets on the threads that it holds, and what they have to have again. */
 #define TRACE_OPTIONS (PTRACE_O_SUSPEND_SECCOMP | PTRACE_O_TRACESYSGOOD)
-#define FREEZE_ROUNDS 16 /* over the list of threads, while new ones turn up */
-
-struct ckf_frozen {
-	pid_t *tids;
-	size_t nr;
-	size_t cap;
-};
 
 static int trace_error(struct ckf_error *err, pid_t tid, const char *what)
 {
@@ -91,90 +81,20 @@ int ckf_tracee_stop(struct ckf_tracee *t, struct ckf_error *err)
 	return 0;
 }
 
-static bool known(const struct ckf_frozen *f, pid_t tid)
+bool ckf_thread_stopped(pid_t tid, pid_t *tracer)
 {
-	for (size_t i = 0; i < f->nr; i++) {
-		if (f->tids[i] == tid)
-			return true;
+	char path[64], line[256], state = 0;
+	int tracer_pid = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		sscanf(line, "State: %c", &state);
+		sscanf(line, "TracerPid: %d", &tracer_pid);
 	}
-	return false;
-}
-
-static int freeze_thread(struct ckf_frozen *f, pid_t tid, struct ckf_error *err)
-{
-	size_t cap = f->cap ? f->cap * 2 : 64;
-	pid_t *more;
-
-	if (f->nr == f->cap) {
-		more = realloc(f->tids, cap * sizeof(*more));
-		if (!more)
-			return ckf_error_set(err, -ENOMEM, "no memory for a list of threads");
-		f->tids = more;
-		f->cap = cap;
-	}
-	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL)) {
-		if (errno == ESRCH)
-			return 0; /* it has ended */
-		return trace_error(err, tid, "trace");
-	}
-	f->tids[f->nr++] = tid;
-	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL))
-		return trace_error(err, tid, "stop");
-	return wait_stop(tid, err);
-}
-
-/* One pass over the threads. *fresh: some were not stopped yet, and may have made others. */
-static int freeze_pass(struct ckf_frozen *f, pid_t pid, bool *fresh, struct ckf_error *err)
-{
-	struct dirent *de;
-	char path[64];
-	int ret = 0;
-	pid_t tid;
-	DIR *dir;
-
-	*fresh = false;
-	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-	dir = opendir(path);
-	if (!dir)
-		return ckf_error_set(err, -ESRCH, "there is no process %d", (int)pid);
-	while (!ret && (de = readdir(dir))) {
-		tid = (pid_t)atoi(de->d_name);
-		if (tid <= 0 || known(f, tid))
-			continue;
-		*fresh = true;
-		ret = freeze_thread(f, tid, err);
-	}
-	closedir(dir);
-	return ret;
-}
-
-int ckf_freeze(pid_t pid, struct ckf_frozen **out, struct ckf_error *err)
-{
-	struct ckf_frozen *f = calloc(1, sizeof(*f));
-	bool fresh = true;
-	int ret = 0;
-
-	if (!f)
-		return ckf_error_set(err, -ENOMEM, "no memory for a list of threads");
-	for (int i = 0; i < FREEZE_ROUNDS && fresh && !ret; i++)
-		ret = freeze_pass(f, pid, &fresh, err);
-	if (!ret && fresh)
-		ret = ckf_error_set(err, -EAGAIN, "process %d makes threads faster than they stop",
-				    (int)pid);
-	if (ret) {
-		ckf_thaw(f);
-		return ret;
-	}
-	*out = f;
-	return 0;
-}
-
-void ckf_thaw(struct ckf_frozen *f)
-{
-	if (!f)
-		return;
-	for (size_t i = 0; i < f->nr; i++)
-		ptrace(PTRACE_DETACH, f->tids[i], NULL, NULL);
-	free(f->tids);
-	free(f);
+	if (f)
+		fclose(f);
+	*tracer = tracer_pid;
+	return state == 'T' || state == 't';
 }

@@ -15,9 +15,13 @@ struct ckf_tracee {
 	bool running;
 };
 
-/* Signals stay blocked while it runs: none is to be handled before the others run, too. */
+/* Signals stay blocked while it runs: none is to be handled before the others run, too. -ESRCH: it
+ * is not one that the caller has stopped. */
 int ckf_tracee_run(struct ckf_tracee *t, pid_t tid, struct ckf_error *err);
 /* Stops it again. Does nothing when it does not run. */
 int ckf_tracee_stop(struct ckf_tracee *t, struct ckf_error *err);
+
+/* By a signal or a tracer; *tracer: 0 if there is none. */
+bool ckf_thread_stopped(pid_t tid, pid_t *tracer);
 
 #endif
