@@ -2,8 +2,12 @@
 /*
  * The gate that all calls and all threads of streams go through, and futexes.
  *
- * One word holds the number of threads that are inside, and whether the gate is closed. A thread
- * that finds it closed sleeps outside and holds nothing.
+ * One word holds the number of threads that are inside, the number of calls that wait, and whether
+ * the gate is closed. Who finds it closed sleeps outside and holds nothing.
+ *
+ * When it opens, the calls that waited are inside: at once, whether their threads run or are
+ * stopped. So a process that is unlocked while its threads are stopped cannot be locked again
+ * before they run, as with the real driver.
  */
 #include <errno.h>
 #include <limits.h>
@@ -14,10 +18,15 @@
 
 #include "stub.h"
 
-#define CLOSED (1u << 31)
+#define INSIDE 1ull
+#define WAITING (1ull << 24)
+#define OPENED (1ull << 48) /* counts how often it was opened */
+#define CLOSED (1ull << 63)
+#define FIELD (WAITING - 1)
 #define MS 1000000u
 
-static uint32_t gate;
+static uint64_t gate;
+static uint32_t opened; /* futex: changes whenever the gate has been opened */
 
 uint64_t stub_now_ns(void)
 {
@@ -48,16 +57,56 @@ void stub_futex_wake(uint32_t *word)
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+static uint64_t load(void)
+{
+	return __atomic_load_n(&gate, __ATOMIC_SEQ_CST);
+}
+
+static bool change(uint64_t from, uint64_t to)
+{
+	return __atomic_compare_exchange_n(&gate, &from, to, false, __ATOMIC_SEQ_CST,
+					   __ATOMIC_SEQ_CST);
+}
+
+static uint64_t times_opened(uint64_t v)
+{
+	return (v & ~CLOSED) / OPENED;
+}
+
+/* Until the gate has been opened since it was v. */
+static void wait_opened(uint64_t v)
+{
+	for (;;) {
+		uint32_t seen = __atomic_load_n(&opened, __ATOMIC_SEQ_CST);
+
+		if (times_opened(load()) != times_opened(v))
+			return;
+		stub_futex_wait(&opened, seen, 0);
+	}
+}
+
 void stub_gate_enter(void)
 {
-	uint32_t v = __atomic_load_n(&gate, __ATOMIC_SEQ_CST);
-
 	for (;;) {
-		if (v & CLOSED) {
-			stub_futex_wait(&gate, v, 0);
-			v = __atomic_load_n(&gate, __ATOMIC_SEQ_CST);
-		} else if (__atomic_compare_exchange_n(&gate, &v, v + 1, false, __ATOMIC_SEQ_CST,
-						       __ATOMIC_SEQ_CST)) {
+		uint64_t v = load();
+
+		if (v & CLOSED)
+			wait_opened(v);
+		else if (change(v, v + INSIDE))
+			return;
+	}
+}
+
+void stub_gate_call(void)
+{
+	for (;;) {
+		uint64_t v = load();
+
+		if (!(v & CLOSED)) {
+			if (change(v, v + INSIDE))
+				return;
+		} else if (change(v, v + WAITING)) {
+			wait_opened(v);
 			return;
 		}
 	}
@@ -65,13 +114,13 @@ void stub_gate_enter(void)
 
 void stub_gate_leave(void)
 {
-	__atomic_sub_fetch(&gate, 1, __ATOMIC_SEQ_CST);
+	__atomic_sub_fetch(&gate, INSIDE, __ATOMIC_SEQ_CST);
 }
 
 bool stub_gate_close(uint64_t deadline_ns)
 {
 	__atomic_or_fetch(&gate, CLOSED, __ATOMIC_SEQ_CST);
-	while (__atomic_load_n(&gate, __ATOMIC_SEQ_CST) != CLOSED) {
+	while (load() & FIELD) {
 		if (stub_now_ns() >= deadline_ns) {
 			stub_gate_open();
 			return false;
@@ -83,6 +132,12 @@ bool stub_gate_close(uint64_t deadline_ns)
 
 void stub_gate_open(void)
 {
-	__atomic_and_fetch(&gate, ~CLOSED, __ATOMIC_SEQ_CST);
-	stub_futex_wake(&gate);
+	uint64_t v, waiting;
+
+	do {
+		v = load();
+		waiting = v / WAITING & FIELD;
+	} while (!change(v, ((v - waiting * WAITING + waiting * INSIDE) & ~CLOSED) + OPENED));
+	__atomic_add_fetch(&opened, 1, __ATOMIC_SEQ_CST);
+	stub_futex_wake(&opened);
 }

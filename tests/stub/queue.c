@@ -39,55 +39,90 @@ static CUresult copy(const struct copy *c, CUstream stream)
 	return stub_submit(stream, &item, c->wait);
 }
 
+/*
+ * The real driver looks memory up before it finds out that the process is locked. So does this: a
+ * copy whose memory was unmapped and mapped again while it waited fails.
+ */
+struct lookup {
+	uint64_t dst, src;
+};
+
+static uint64_t mapping_at(uint64_t addr)
+{
+	const struct stub_map *m = stub_map_find(addr);
+
+	return m ? m->id : 0;
+}
+
+static struct lookup look_up(const struct copy *c)
+{
+	struct lookup found;
+
+	stub_gate_call();
+	pthread_mutex_lock(&stub.lock);
+	found = (struct lookup){ mapping_at(c->dst), mapping_at(c->src) };
+	pthread_mutex_unlock(&stub.lock);
+	stub_gate_leave();
+	stub_sleep_ns(stub_delay_ns());
+	return found;
+}
+
+static CUresult copy_found(const struct copy *c, const struct lookup *found, CUstream stream)
+{
+	if (mapping_at(c->dst) != found->dst || mapping_at(c->src) != found->src)
+		return CUDA_ERROR_INVALID_VALUE;
+	return copy(c, stream);
+}
+
 #define ADDR(p) ((uint64_t)(uintptr_t)(p))
-#define COPY(...) (&(const struct copy){ __VA_ARGS__ })
+#define COPY(symbol, stream, ...)                                           \
+	({                                                                  \
+		const struct copy copy_ = { __VA_ARGS__ };                  \
+		const struct lookup found_ = look_up(&copy_);               \
+                                                                            \
+		STUB_LOCKED(symbol, copy_found(&copy_, &found_, (stream))); \
+	})
 
 STUB_EXPORT CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t bytes)
 {
-	return STUB_LOCKED(cuMemcpy, copy(COPY(HOST, HOST, dst, src, bytes, true), NULL));
+	return COPY(cuMemcpy, NULL, HOST, HOST, dst, src, bytes, true);
 }
 
 STUB_EXPORT CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t bytes, CUstream stream)
 {
-	return STUB_LOCKED(cuMemcpyAsync, copy(COPY(HOST, HOST, dst, src, bytes, false), stream));
+	return COPY(cuMemcpyAsync, stream, HOST, HOST, dst, src, bytes, false);
 }
 
 STUB_EXPORT CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t bytes)
 {
-	return STUB_LOCKED(cuMemcpyHtoD_v2,
-			   copy(COPY(DEVICE, HOST, dst, ADDR(src), bytes, true), NULL));
+	return COPY(cuMemcpyHtoD_v2, NULL, DEVICE, HOST, dst, ADDR(src), bytes, true);
 }
 
 STUB_EXPORT CUresult cuMemcpyDtoH_v2(void *dst, CUdeviceptr src, size_t bytes)
 {
-	return STUB_LOCKED(cuMemcpyDtoH_v2,
-			   copy(COPY(HOST, DEVICE, ADDR(dst), src, bytes, true), NULL));
+	return COPY(cuMemcpyDtoH_v2, NULL, HOST, DEVICE, ADDR(dst), src, bytes, true);
 }
 
 STUB_EXPORT CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t bytes)
 {
-	return STUB_LOCKED(cuMemcpyDtoD_v2,
-			   copy(COPY(DEVICE, DEVICE, dst, src, bytes, true), NULL));
+	return COPY(cuMemcpyDtoD_v2, NULL, DEVICE, DEVICE, dst, src, bytes, true);
 }
 
 STUB_EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr dst, const void *src, size_t bytes,
 					  CUstream stream)
 {
-	return STUB_LOCKED(cuMemcpyHtoDAsync_v2,
-			   copy(COPY(DEVICE, HOST, dst, ADDR(src), bytes, false), stream));
+	return COPY(cuMemcpyHtoDAsync_v2, stream, DEVICE, HOST, dst, ADDR(src), bytes, false);
 }
 
 STUB_EXPORT CUresult cuMemcpyDtoHAsync_v2(void *dst, CUdeviceptr src, size_t bytes, CUstream stream)
 {
-	return STUB_LOCKED(cuMemcpyDtoHAsync_v2,
-			   copy(COPY(HOST, DEVICE, ADDR(dst), src, bytes, false), stream));
+	return COPY(cuMemcpyDtoHAsync_v2, stream, HOST, DEVICE, ADDR(dst), src, bytes, false);
 }
 
 STUB_EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t bytes,
 					  CUstream stream)
 {
-	return STUB_LOCKED(cuMemcpyDtoDAsync_v2,
-			   copy(COPY(DEVICE, DEVICE, dst, src, bytes, false), stream));
+	return COPY(cuMemcpyDtoDAsync_v2, stream, DEVICE, DEVICE, dst, src, bytes, false);
 }
 
 struct set {

@@ -161,6 +161,7 @@ extern struct stub stub;
 
 /* gate.c */
 void stub_gate_enter(void);
+void stub_gate_call(void); /* enters for a call of the application */
 void stub_gate_leave(void);
 bool stub_gate_close(uint64_t deadline_ns); /* false: not empty in time; it is open again */
 void stub_gate_open(void);

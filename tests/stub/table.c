@@ -112,7 +112,7 @@ CUresult stub_enter(enum stub_fn fn)
 	CUresult res;
 
 	if (fns[fn].need != STUB_FREE)
-		stub_gate_enter();
+		stub_gate_call();
 	res = may_go_on(fn);
 	if (res)
 		stub_leave(fn);

@@ -26,7 +26,9 @@ struct shared {
 	uint32_t agent_go; /* counts up */
 	uint32_t agent_done;
 	uint32_t finish;
-	uint32_t rounds;    /* of the busy thread */
+	uint32_t rounds; /* of the busy thread */
+	uint32_t hold;	 /* it is to wait outside of the driver */
+	uint32_t held;
 	char late[NR_LATE]; /* where copies go that nobody waits for */
 };
 
@@ -119,6 +121,11 @@ static void *busy_thread(void *arg)
 	while (!get(&sh->finish)) {
 		uint32_t i = get(&sh->rounds) + 1;
 
+		while (get(&sh->hold)) {
+			put(&sh->held, 1);
+			usleep(1000);
+		}
+		put(&sh->held, 0);
 		OK(cu.memset_d8_async(a, (unsigned char)i, sizeof(buf), NULL));
 		OK(cu.memcpy_dtoh_async(buf, a, sizeof(buf), NULL));
 		OK(cu.stream_synchronize(NULL));
@@ -370,6 +377,8 @@ static void stopped(void)
 	stub_load();
 	OK(cu.checkpoint_get_restore_tid(pid, &tid));
 	for (int i = 0; i < 2; i++) {
+		put(&sh->hold, 1);
+		CHECK(wait_word(&sh->held, 1));
 		OK(cu.checkpoint_lock(pid, NULL));
 		stop_all(pid);
 		agent_round(pid, tid, 1 + 2 * (uint32_t)i);
@@ -385,8 +394,38 @@ static void stopped(void)
 		OK(cu.checkpoint_unlock(pid, NULL));
 		stop_thread(tid);
 		let_all_run();
+		put(&sh->hold, 0);
 	}
 	finish_app(pid);
+}
+
+/* Unlocked, a thread that waited is inside, even if it is stopped: no second lock before it has
+ * run. */
+static void waiting(void)
+{
+	const CUcheckpointLockArgs soon = { .timeoutMs = 200 };
+	pid_t pid = start_app();
+	int tid;
+
+	stub_load();
+	OK(cu.checkpoint_get_restore_tid(pid, &tid));
+	OK(cu.checkpoint_lock(pid, NULL));
+	usleep(200000);
+	stop_all(pid);
+	let_run(tid);
+	OK(cu.checkpoint_unlock(pid, NULL));
+	GIVES(CUDA_ERROR_NOT_READY, cu.checkpoint_lock(pid, &soon));
+	stop_thread(tid);
+	let_all_run();
+	OK(cu.checkpoint_lock(pid, NULL));
+	OK(cu.checkpoint_unlock(pid, NULL));
+	finish_app(pid);
+}
+
+static void test_waiting(void **state)
+{
+	(void)state;
+	in_child(NULL, waiting);
 }
 
 static void test_stopped(void **state)
@@ -401,6 +440,7 @@ int main(void)
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_lock_timeout),
 		cmocka_unit_test(test_stopped),
+		cmocka_unit_test(test_waiting),
 	};
 
 	stub_set_id();

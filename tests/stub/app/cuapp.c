@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cuapp DIR [devices=N] [vmm] [busy] [churn] [import]: a CUDA program: 40 allocations of mixed
+ * cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import]: a CUDA program: 40 allocations of mixed
  * sizes, filled with what can be computed again, with zero ranges; streams and events. vmm: some
- * more that it makes with the virtual memory API itself (own.h). busy: a thread of its own copies
- * all the time; churn: it makes and frees memory by that API, too. import: with vmm, until the
- * second SIGUSR1 it has memory that it imported.
+ * more that it makes with the virtual memory API itself (own.h). busy: a thread of its own, or N,
+ * copies all the time; churn: the first makes and frees memory by that API, too. import: with vmm,
+ * until the second SIGUSR1 it has memory that it imported.
  *
  * SIGUSR1: checks all of its memory, uses its streams and events, and writes DIR/report. If
  * DIR/stop is there it then ends, with exit code 0 if all was right, ever, and 1 if not.
@@ -17,6 +17,7 @@
 
 #define NR_ALLOCS 40u
 #define MAX_DEVICES 8
+#define MAX_BUSY 8
 #define STAGE_BYTES (4u << 20)
 #define PITCH_WIDTH 1000u
 #define PITCH_HEIGHT 1500u
@@ -41,8 +42,9 @@ static int nr_devices = 1;
 static char *stage; /* pinned */
 static bool ever_bad;
 static bool busy_bad;
-static bool is_busy, is_churn, is_import, busy_runs, busy_stop;
-static pthread_t busy_thread;
+static bool is_churn, is_import, busy_runs, busy_stop;
+static pthread_t busy_threads[MAX_BUSY];
+static int nr_busy;
 
 static void use(int device)
 {
@@ -262,7 +264,7 @@ static void *busy(void *arg)
 		MUST(htod_async(addr, page, PAGE, stream));
 		MUST(dtod_async(addr + PAGE, addr, PAGE, stream));
 		MUST(stream_sync(stream));
-		if (is_churn)
+		if (is_churn && !arg)
 			own_churn(range, page, stream);
 		__atomic_store_n(&busy_runs, true, __ATOMIC_SEQ_CST);
 		memset(page, 0, PAGE);
@@ -276,14 +278,24 @@ static void *busy(void *arg)
 	MUST(stream_destroy(stream));
 	MUST(free_host(page));
 	MUST(mem_free(addr));
-	return arg;
+	return NULL;
+}
+
+static void start_busy(void)
+{
+	for (intptr_t i = 0; i < nr_busy && i < MAX_BUSY; i++)
+		if (pthread_create(&busy_threads[i], NULL, busy, (void *)i))
+			die("pthread_create");
+	while (nr_busy && !__atomic_load_n(&busy_runs, __ATOMIC_SEQ_CST))
+		usleep(1000);
 }
 
 static void end(void)
 {
 	__atomic_store_n(&busy_stop, true, __ATOMIC_SEQ_CST);
-	if (is_busy && pthread_join(busy_thread, NULL))
-		die("pthread_join");
+	for (int i = 0; i < nr_busy && i < MAX_BUSY; i++)
+		if (pthread_join(busy_threads[i], NULL))
+			die("pthread_join");
 	for (int i = 0; i < nr_devices; i++) {
 		use(i);
 		MUST(synchronize());
@@ -305,15 +317,17 @@ int main(int argc, char **argv)
 	char stop[4096];
 
 	if (argc < 2) {
-		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy] [churn] [import] "
-				"[churn] [import]\n");
+		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import]\n");
 		return 2;
 	}
 	for (int i = 2; i < argc; i++) {
 		if (!strncmp(argv[i], "devices=", 8))
 			nr_devices = atoi(argv[i] + 8);
 		vmm |= !strcmp(argv[i], "vmm");
-		is_busy |= !strcmp(argv[i], "busy");
+		if (!strcmp(argv[i], "busy"))
+			nr_busy = 1;
+		if (!strncmp(argv[i], "busy=", 5))
+			nr_busy = atoi(argv[i] + 5);
 		is_churn |= !strcmp(argv[i], "churn");
 		is_import |= !strcmp(argv[i], "import");
 	}
@@ -330,10 +344,7 @@ int main(int argc, char **argv)
 		make_own();
 	if (is_import)
 		own_import(false);
-	if (is_busy && pthread_create(&busy_thread, NULL, busy, NULL))
-		die("pthread_create");
-	while (is_busy && !__atomic_load_n(&busy_runs, __ATOMIC_SEQ_CST))
-		usleep(1000);
+	start_busy();
 	report(argv[1], "ready", "%d", (int)getpid());
 	snprintf(stop, sizeof(stop), "%s/stop", argv[1]);
 	for (int nr = 1;; nr++) {
