@@ -12,6 +12,10 @@ known=(4.2.1 4.1.1) # newest first
 bin=build/bin
 lib=$root/build/libckfast.a
 jobs=$(nproc)
+# What Debian links its own CRIU with. CRIU's make leaves out what it does not find without an error,
+# and a restore by such a CRIU may go wrong in silence: without nftables, locks of the network stay.
+libraries=(libnftables gnutls libbsd libnl-3.0 uuid)
+linked=(libnftables libgnutls libbsd libnl-3 libnet libprotobuf-c)
 pick=${CRIU_VERSION:-}
 # CRIU's own make must not see the settings of the make that runs this.
 unset MAKEFLAGS MFLAGS MAKELEVEL CRIU_VERSION
@@ -29,6 +33,24 @@ make_criu() {
 		tail -n 30 "$dir.log" >&2
 		die "building $dir failed; the whole log is $dir.log"
 	fi
+}
+
+need_libraries() {
+	local l missing=()
+	for l in "${libraries[@]}"; do
+		pkg-config --exists "$l" || missing+=("$l")
+	done
+	[ ${#missing[@]} = 0 ] ||
+		die "CRIU would be built without ${missing[*]}, which Debian's own has: make deps installs them"
+}
+
+# check_features PROGRAM: it has what the libraries are for.
+check_features() {
+	local l found
+	found=$(ldd "$1")
+	for l in "${linked[@]}"; do
+		grep -q "$l\.so" <<<"$found" || die "$1 was built without $l: the log of the build says why"
+	done
 }
 
 # The archive or directory to build VERSION from.
@@ -67,12 +89,21 @@ version_of() {
 }
 
 build_stock() {
-	local version=$1 source=$2 dir=build/criu-$1-stock id
-	id=$(source_id "$source")
-	if [ "$(cat "$dir/.built" 2>/dev/null)" != "$id" ]; then
+	local version=$1 source=$2 dir=build/criu-$1-stock id built
+	id="$(source_id "$source") $(pkg-config --modversion "${libraries[@]}" | tr '\n' ' ')"
+	built=$(cat "$dir/.built" 2>/dev/null || true)
+	if [ "$built" != "$id" ]; then
 		echo "criu: building $version, stock"
-		unpack "$source" "$dir"
+		if [ "${built%% *}" = "${id%% *}" ]; then
+			# The same source with other libraries: what asks for them is compiled again.
+			grep -rlE 'CONFIG_(HAS_(NFTABLES|LIBBSD|SELINUX|LIBBPF)|GNUTLS)' "$dir" --include='*.[ch]' |
+				xargs touch
+			rm -f "$dir/criu/criu"
+		else
+			unpack "$source" "$dir"
+		fi
 		make_criu "$dir"
+		check_features "$dir/criu/criu"
 		echo "$id" >"$dir/.built"
 	fi
 	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version-stock"
@@ -111,6 +142,7 @@ build_patched() {
 		echo "criu: building $version, patched"
 		rm -f "$dir/criu/criu"
 		make_criu "$dir" CKFAST_DIR="$root" CKFAST_LIB="$lib"
+		check_features "$dir/criu/criu"
 		echo "$id" >"$dir/.built"
 	fi
 	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version"
@@ -135,6 +167,7 @@ build_plugin() {
 	fi
 }
 
+need_libraries
 mkdir -p "$bin"
 if [ -n "${CRIU_SRC:-}" ]; then
 	[ -e "$CRIU_SRC" ] || die "CRIU_SRC=$CRIU_SRC is not there"
