@@ -105,6 +105,15 @@ static uint32_t cached(const struct env *e, uint32_t id, uint32_t first)
 	return n;
 }
 
+/* All pages from the one on were kept, but for the few that the kernel may have taken back since.
+ */
+static void assert_kept(const struct env *e, uint32_t id, uint32_t first)
+{
+	const uint32_t all = nr_pages_of(e->letters[id - 1]) - first;
+
+	assert_in_range(cached(e, id, first), all - all / 16, all);
+}
+
 /* False where there is nothing to test: what is in memory stays there, or is not read directly. */
 static bool make_cold(const struct env *e)
 {
@@ -195,18 +204,18 @@ static void test_kept(void **state)
 	struct env *e = *state;
 
 	convert_cold(e, "AABC");
-	assert_int_equal(cached(e, 1, 0), FILE_PAGES);
+	assert_kept(e, 1, 0);
 	assert_int_equal(cached(e, 2, 0), 0);
 	/* Equal ones came before, so that B may have its own. But the first blocks were begun
 	 * before it was clear that they are not of those. */
-	assert_int_equal(cached(e, 3, FILE_PAGES / 2), FILE_PAGES / 2);
+	assert_kept(e, 3, FILE_PAGES / 2);
 	assert_int_equal(cached(e, 4, 0), 0);
 }
 
 static void only_first_is_kept(struct env *e, const char *letters)
 {
 	convert_cold(e, letters);
-	assert_int_equal(cached(e, 1, 0), FILE_PAGES);
+	assert_kept(e, 1, 0);
 	for (uint32_t id = 2; id <= NR_FILES; id++)
 		assert_int_equal(cached(e, id, 0), 0);
 }
@@ -230,7 +239,7 @@ static void test_alone(void **state)
 
 	convert_cold(e, "Abcd");
 	assert_int_equal(cached(e, 1, 0), 0);
-	assert_int_equal(cached(e, 2, 0), FILE_PAGES / 4);
+	assert_kept(e, 2, 0);
 	assert_int_equal(cached(e, 3, 0), 0);
 	assert_int_equal(cached(e, 4, 0), 0);
 }
