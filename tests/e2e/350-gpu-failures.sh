@@ -18,7 +18,7 @@ no_failure() {
 
 disk_full() {
 	local small=$W/small
-	mkdir -p "$small" "$D/failed"
+	mkdir -p "$small"
 	mount -t tmpfs -o size=16m none "$small" || skip "no tmpfs can be mounted"
 	gpu_dump_fails "$small" "No space"
 	umount "$small"
@@ -28,7 +28,9 @@ disk_full() {
 # Calls of CUDA that fail while the memory is saved, and in the program while it is taken away.
 dump_calls() {
 	local call
-	for call in cuMemImportFromShareableHandle:3 cuMemcpyDtoHAsync:2 cuMemExportToShareableHandle:5 \
+	mkdir -p "$D/failed"
+	# The first goes first: memory that was given back is not exported again.
+	for call in cuMemExportToShareableHandle:5 cuMemImportFromShareableHandle:3 cuMemcpyDtoHAsync:2 \
 		cuMemUnmap:4 cuMemUnmap:12 cuMemGetAccess:2 cuMemRelease:2 \
 		cuCheckpointProcessCheckpoint:1; do
 		fail_at "$call"
@@ -110,8 +112,8 @@ failures() {
 	no_failure
 	app_start agent devices=2 vmm
 	gpud_start
-	disk_full
 	dump_calls
+	disk_full
 	gpu_dump "$D/dump"
 	convert "$D/dump" "$D/fast"
 	restore_calls
