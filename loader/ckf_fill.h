@@ -64,9 +64,10 @@ struct ckf_fill_opts {
 	 */
 	int (*worker_ok)(void *arg, int tid);
 	/*
-	 * Called around the start of the workers, in the calling thread. The first one is told how
-	 * many are wanted and returns how many there may be: with none the calling thread does it
-	 * all. May be NULL.
+	 * Called around the start of workers, in the calling thread. The first one is told how many
+	 * are wanted and returns how many there may be: with none the calling thread does the work.
+	 * It is asked again for those that are missing, every few ms, while there is work for them.
+	 * May be NULL.
 	 */
 	unsigned int (*before_workers)(void *arg, unsigned int wanted);
 	void (*after_workers)(void *arg);

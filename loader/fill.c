@@ -21,6 +21,7 @@
 
 #define STACK_BYTES (256u << 10)
 #define GONE_TIMEOUT_MS 10000
+#define GROW_MS 10 /* a worker that others had no use for any more is soon put to work */
 
 unsigned int ckf_fill_default_threads(uint64_t fill_bytes)
 {
@@ -120,25 +121,25 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-static unsigned int start_workers(struct fill_job *job, pthread_t *threads, unsigned int n)
+/* Up to n. Returns how many there may be: the caller's word, or what could be made. */
+static unsigned int create_workers(struct fill_job *job, unsigned int n)
 {
 	const struct ckf_fill_opts *o = job->opts;
-	sigset_t all, old;
 	pthread_attr_t attr;
 	unsigned int i;
 
 	if (pthread_attr_init(&attr))
 		return 0;
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	/* Signals are the caller's: none is to be handled in a worker. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	if (o->before_workers)
 		n = o->before_workers(o->arg, n);
 	pthread_mutex_lock(&job->lock);
 	for (i = 0; i < n; i++) {
-		if (pthread_create(&threads[i], &attr, worker_main, job))
+		if (pthread_create(&job->threads[job->nr_threads], &attr, worker_main, job)) {
+			job->missing = 0; /* a limit: there is no use in asking again */
 			break;
+		}
+		job->nr_threads++;
 		job->starting++;
 		job->running++;
 	}
@@ -149,25 +150,66 @@ static unsigned int start_workers(struct fill_job *job, pthread_t *threads, unsi
 	pthread_mutex_unlock(&job->lock);
 	if (o->after_workers)
 		o->after_workers(o->arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	return i;
 }
 
-/* Until the workers have ended: sees to it that reads go on completing. */
+static void start_workers(struct fill_job *job, unsigned int n)
+{
+	unsigned int started;
+	sigset_t all, old;
+
+	job->missing = n;
+	/* Signals are the caller's: none is to be handled in a worker. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	started = create_workers(job, n);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (job->missing)
+		job->missing -= started;
+	job->grow_ns = ckf_now_ns() + GROW_MS * 1000000ull;
+}
+
+static unsigned int lanes_left(const struct fill_job *job)
+{
+	const unsigned int next = atomic_load(&job->next_lane);
+
+	return next < job->target->nr_lanes ? job->target->nr_lanes - next : 0;
+}
+
+void fill_grow(struct fill_job *job)
+{
+	unsigned int n = lanes_left(job);
+
+	if (n > job->missing)
+		n = job->missing;
+	if (n && !atomic_load(&job->failed) && ckf_now_ns() >= job->grow_ns)
+		start_workers(job, n);
+}
+
+/* Until the workers have ended: sees to it that there are enough, and that reads go on completing.
+ */
 static void watch_workers(struct fill_job *job)
 {
-	const unsigned int timeout_ms = job->opts->timeout_ms;
+	const uint64_t timeout_ns = job->opts->timeout_ms * 1000000ull;
 	unsigned int seen = atomic_load(&job->progress), now;
-	bool woken;
+	uint64_t since_ns = ckf_now_ns();
 
 	pthread_mutex_lock(&job->lock);
 	while (job->running) {
-		woken = ckf_cond_wait_ms(&job->cond, &job->lock, timeout_ms);
+		(void)ckf_cond_wait_ms(&job->cond, &job->lock,
+				       job->missing ? GROW_MS : job->opts->timeout_ms);
 		now = atomic_load(&job->progress);
-		if (!woken && now == seen && job->running)
+		if (now != seen) {
+			seen = now;
+			since_ns = ckf_now_ns();
+		} else if (job->running && ckf_now_ns() - since_ns >= timeout_ns) {
 			job->opts->stalled(job->opts->arg);
-		seen = now;
+			since_ns = ckf_now_ns();
+		}
+		pthread_mutex_unlock(&job->lock);
+		fill_grow(job);
+		pthread_mutex_lock(&job->lock);
 	}
 	pthread_mutex_unlock(&job->lock);
 }
@@ -176,19 +218,20 @@ static void watch_workers(struct fill_job *job)
 static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *err)
 {
 	const bool watch = job->opts->timeout_ms && job->opts->stalled;
-	pthread_t threads[FILL_MAX_WORKERS];
-	unsigned int started = 0;
 
 	if (n > FILL_MAX_WORKERS)
 		n = FILL_MAX_WORKERS;
 	/* A read that may hang must not be in the thread that watches. */
 	if (n > 1 || (watch && job->packs_io.uring))
-		started = start_workers(job, threads, n);
-	if (watch && started)
+		start_workers(job, n);
+	if (watch && job->nr_threads)
 		watch_workers(job);
-	for (unsigned int i = 0; i < started; i++)
-		pthread_join(threads[i], NULL);
-	if (!job->active)
+	else if (!job->nr_threads)
+		fill_worker_run(job, false);
+	for (unsigned int i = 0; i < job->nr_threads; i++)
+		pthread_join(job->threads[i], NULL);
+	/* All of them may have been sent away. */
+	if (job->nr_threads && !job->active)
 		fill_worker_run(job, false);
 	return wait_gone(job, err);
 }

@@ -140,7 +140,14 @@ struct fill_job {
 	unsigned int running;  /* workers that have not ended */
 	int tids[FILL_MAX_WORKERS];
 	unsigned int nr_tids;
-	int ret;
+
+	/* Of the calling thread alone. */
+	pthread_t threads[FILL_MAX_WORKERS];
+	unsigned int nr_threads;
+	unsigned int missing; /* workers that there is no room for yet */
+	uint64_t grow_ns;     /* when to ask for it again */
+
+	int ret; /* with the lock again, until all workers have ended */
 	struct ckf_error err;
 	struct ckf_fill_stats stats;
 };
@@ -185,6 +192,10 @@ static inline void fill_populate(char *addr, uint64_t bytes)
 size_t fill_slot_bytes(const struct ckf_image *img);
 /* fill.c: adds what s counts to sum. */
 void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
+
+/* fill.c: starts workers that are missing, where there is room for them by now. In the calling
+ * thread, which works itself or watches the others. */
+void fill_grow(struct fill_job *job);
 
 /* lane.c */
 int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,

@@ -21,6 +21,7 @@ struct worker {
 	struct ckf_sum *hash;
 	struct ckf_io *io;
 	struct ckf_packs packs;
+	bool in_caller; /* in the thread that called ckf_fill() */
 	unsigned int depth;
 	struct fill_request *requests;
 	struct fill_request **idle;
@@ -90,6 +91,7 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 
 	memset(w, 0, sizeof(*w));
 	w->job = job;
+	w->in_caller = !may_uring;
 	w->stats.uring = may_uring && job->packs_io.uring;
 	w->depth = w->stats.uring && !fill_is_frugal(job) ? FILL_DEPTH : 1;
 	ret = ckf_packs_init(&w->packs, job->img, job->dir_fd, &job->packs_io);
@@ -321,6 +323,8 @@ static int next_request(struct worker *w, struct fill_request *req)
 	int ret;
 
 	while (!fill_lane_next(w->job, &w->lane, req)) {
+		if (w->in_caller)
+			fill_grow(w->job);
 		l = next_lane(w->job, false);
 		if (!l)
 			return 1;

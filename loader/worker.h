@@ -7,7 +7,8 @@
 
 /*
  * Takes part in the job until nothing is left to do or it has failed; errors and statistics go to
- * the job. may_uring: this thread ends afterwards, so that io_uring may be used in it (see io.c).
+ * the job. may_uring: this thread ends afterwards, so that io_uring may be used in it (see io.c);
+ * it is not the one that called ckf_fill().
  */
 void fill_worker_run(struct fill_job *job, bool may_uring);
 

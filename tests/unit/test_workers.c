@@ -3,13 +3,18 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -21,10 +26,12 @@
 #define FILE_BYTES (4u << 20)
 #define READ_BYTES (256u << 10)
 #define DEPTH 8
+#define SLOW_PAGES 200
 
 struct rules {
-	unsigned int allowed;
-	unsigned int wanted;
+	unsigned int allowed; /* of all that are asked for */
+	unsigned int given;
+	unsigned int wanted; /* when it was asked first */
 	unsigned int ended;
 };
 
@@ -32,8 +39,12 @@ static unsigned int before_workers(void *arg, unsigned int wanted)
 {
 	struct rules *r = arg;
 
-	r->wanted = wanted;
-	return r->allowed < wanted ? r->allowed : wanted;
+	unsigned int left = r->allowed - r->given;
+
+	if (!r->ended)
+		r->wanted = wanted;
+	r->given += left < wanted ? left : wanted;
+	return left < wanted ? left : wanted;
 }
 
 static void after_workers(void *arg)
@@ -65,12 +76,121 @@ static void test_allowed(void **state)
 		assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, &stats, NULL),
 				 0);
 		assert_int_equal(r.wanted, 4);
-		assert_int_equal(r.ended, 1);
+		assert_true(r.ended >= 1);
 		assert_int_equal(stats.workers, allowed ? allowed : 1);
 		/* Not a moment later than the call returns. */
 		assert_int_equal(count_entries("/proc/self/task"), 3);
 		world_assert_area(&w, area, 0);
 		munmap(area, WORLD_BYTES);
+	}
+	world_fini(&w);
+}
+
+/* Memory whose first pages take a millisecond each to be made. */
+struct slow_area {
+	char *addr;
+	int uffd;
+	pthread_t thread;
+};
+
+static void *make_pages(void *arg)
+{
+	struct slow_area *s = arg;
+	const struct timespec ms = { .tv_nsec = 1000000 };
+	struct uffd_msg msg;
+
+	for (unsigned int n = 0; read(s->uffd, &msg, sizeof(msg)) == sizeof(msg); n++) {
+		struct uffdio_zeropage zero = { .range = { msg.arg.pagefault.address &
+								   ~(CKF_PAGE_BYTES - 1ull),
+							   CKF_PAGE_BYTES } };
+
+		if (msg.event != UFFD_EVENT_PAGEFAULT)
+			break;
+		if (n < SLOW_PAGES)
+			nanosleep(&ms, NULL);
+		(void)ioctl(s->uffd, UFFDIO_ZEROPAGE, &zero);
+	}
+	return NULL;
+}
+
+static char *slow_area_start(struct slow_area *s)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_UNMAP };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	s->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (s->uffd < 0)
+		return NULL;
+	s->addr = world_map_area();
+	reg.range = (struct uffdio_range){ (uintptr_t)s->addr, WORLD_BYTES };
+	assert_int_equal(ioctl(s->uffd, UFFDIO_API, &api), 0);
+	assert_int_equal(ioctl(s->uffd, UFFDIO_REGISTER, &reg), 0);
+	assert_int_equal(pthread_create(&s->thread, NULL, make_pages, s), 0);
+	return s->addr;
+}
+
+static void slow_area_end(struct slow_area *s)
+{
+	/* Which the thread is told of, and ends. */
+	munmap(s->addr, WORLD_BYTES);
+	pthread_join(s->thread, NULL);
+	close(s->uffd);
+}
+
+/* Allows one more each time, from the time on that is named. */
+static unsigned int one_more(void *arg, unsigned int wanted)
+{
+	struct rules *r = arg;
+
+	r->wanted = wanted;
+	return wanted && r->ended >= r->allowed ? 1 : 0;
+}
+
+static void no_stall(void *arg)
+{
+	(void)arg;
+	fail();
+}
+
+/*
+ * Workers that there was no room for at first come later, while the calling thread watches the
+ * others or works itself: until then, before any of them is allowed. The memory is slow, so that
+ * there is work left when they come.
+ */
+static void test_grow(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, 11, false);
+	for (unsigned int i = 0; i < 2; i++) {
+		struct rules r = { .allowed = i };
+		struct ckf_fill_opts o = { .size = sizeof(o),
+					   .dir_fd = -1,
+					   .threads = 3,
+					   .flags = CKF_FILL_NO_DIRECT | CKF_FILL_NO_HUGE,
+					   .timeout_ms = 60000,
+					   .stalled = no_stall,
+					   .before_workers = one_more,
+					   .after_workers = after_workers,
+					   .arg = &r };
+		struct ckf_fill_stats stats = { 0 };
+		struct slow_area slow;
+		char *area = slow_area_start(&slow);
+		struct ckf_dest d = { .start = WORLD_BASE,
+				      .end = WORLD_BASE + WORLD_BYTES,
+				      .addr = area,
+				      .flags = CKF_DEST_FRESH };
+
+		if (!area)
+			skip(); /* no userfaultfd */
+		assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, &stats, NULL),
+				 0);
+		world_assert_area(&w, area, 0);
+		slow_area_end(&slow);
+		assert_int_equal(stats.workers, 3 + i);
+		assert_true(r.ended > 1);
+		assert_int_equal(count_entries("/proc/self/task"), 3);
 	}
 	world_fini(&w);
 }
@@ -129,6 +249,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_allowed),
+		cmocka_unit_test(test_grow),
 		cmocka_unit_test(test_no_threads),
 	};
 

@@ -296,15 +296,20 @@ unsigned int fast_workers_before(void *arg, unsigned int wanted)
 	unsigned int busy, n;
 
 	w->ns_fd = w->last_pid_fd = -1;
+	w->moved = false;
+	/* Asked again and again while a fill could do with more: nobody is kept waiting for that. */
+	w->locked = atomic_read(&task_entries->fast_threads) < w->budget;
+	if (!w->locked)
+		return 0;
 	lock_last_pid();
 	busy = atomic_read(&task_entries->fast_threads);
 	n = busy < w->budget ? min(wanted, w->budget - busy) : 0;
 	n = min_t(uint64_t, n, threads_left(busy));
 	if (n < wanted)
 		pr_debug("%u workers of %u, %u are busy\n", n, wanted, busy);
-	if (!n || atomic_read(&task_entries->fast_tight) || collect_ids(w) || move_last_pid(w))
+	if (!n || atomic_read(&task_entries->fast_tight) || (!w->ids && collect_ids(w)) || move_last_pid(w))
 		return 0;
-	w->taken = n;
+	w->taken += n;
 	atomic_add(n, &task_entries->fast_threads);
 	return n;
 }
@@ -317,7 +322,8 @@ void fast_workers_after(void *arg)
 		write_last_pid(w->last_pid_fd, w->last_pid);
 	close_safe(&w->last_pid_fd);
 	close_safe(&w->ns_fd);
-	unlock_last_pid();
+	if (w->locked)
+		unlock_last_pid();
 }
 
 void fast_workers_end(struct fast_workers *w)

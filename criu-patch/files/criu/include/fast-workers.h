@@ -19,6 +19,7 @@ struct fast_workers {
 	int last_pid_fd; /* of ns_last_pid */
 	char last_pid[16];
 	bool moved;
+	bool locked; /* CRIU's lock for the last pid is held */
 };
 
 /* Once, in the criu process, before any task is created. */
