@@ -41,8 +41,8 @@ int ckf_open_regular(int dir_fd, const char *name)
 
 	/* O_NONBLOCK: opening a FIFO must not wait for a writer. */
 	fd = openat(dir_fd, name, O_RDONLY | follow | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ELOOP ? -EOPNOTSUPP : -errno;
+	if (fd < 0) /* ENXIO: a socket */
+		return errno == ELOOP || errno == ENXIO ? -EOPNOTSUPP : -errno;
 	if (fstat(fd, &st)) {
 		ret = -errno;
 		close(fd);
@@ -53,6 +53,17 @@ int ckf_open_regular(int dir_fd, const char *name)
 		return -EOPNOTSUPP;
 	}
 	return fd;
+}
+
+int ckf_open_img(int dir_fd, const char *name, struct ckf_error *err)
+{
+	int fd = ckf_open_regular(dir_fd, name);
+
+	if (fd >= 0 || fd == -ENOENT)
+		return fd;
+	if (fd == -EOPNOTSUPP)
+		return ckf_error_set(err, fd, "%s is not a regular file", name);
+	return ckf_error_set(err, fd, "cannot open %s: %s", name, strerror(-fd));
 }
 
 static void *record_alloc(void *im, size_t bytes)
@@ -153,13 +164,9 @@ int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magi
 	memset(im, 0, sizeof(*im));
 	im->rec = -1;
 	im->alloc = (ProtobufCAllocator){ record_alloc, record_free, im };
-	im->fd = ckf_open_regular(dir_fd, name);
-	if (im->fd == -ENOENT)
-		return -ENOENT;
-	if (im->fd == -EOPNOTSUPP)
-		return ckf_error_set(err, -EOPNOTSUPP, "%s is not a regular file", name);
+	im->fd = ckf_open_img(dir_fd, name, err);
 	if (im->fd < 0)
-		return ckf_error_set(err, im->fd, "cannot open %s: %s", name, strerror(-im->fd));
+		return im->fd;
 	im->name = strdup(name);
 	im->buf = malloc(IMG_BUF_BYTES);
 	im->buf_bytes = IMG_BUF_BYTES;

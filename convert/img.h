@@ -62,6 +62,8 @@ int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const
  * where CRIU follows them: from the names of images.
  */
 int ckf_open_regular(int dir_fd, const char *name);
+/* The same with err set; -ENOENT leaves it alone. */
+int ckf_open_img(int dir_fd, const char *name, struct ckf_error *err);
 
 /* The entries of one pagemap file, one after the other. */
 struct ckf_pagemap_reader {

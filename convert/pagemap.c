@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "../loader/ckf_gpu_read.h"
 #include "img.h"
@@ -205,13 +207,29 @@ static int read_runs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
 	return ret;
 }
 
+static int read_table(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
+{
+	struct stat st;
+	int fd, ret;
+
+	fd = ckf_open_img(dir_fd, pm->name, err);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st))
+		ret = ckf_error_set(err, -errno, "cannot stat %s: %s", pm->name, strerror(errno));
+	else
+		ret = ckf_gpu_dump_read_fd(fd, (uint64_t)st.st_size, pm->pages_id, &pm->gpu, err);
+	close(fd);
+	return ret;
+}
+
 static int read_allocs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
 {
 	uint64_t cap = 0;
 	int ret;
 
 	pm->pages_id = (uint32_t)pm->id;
-	ret = ckf_gpu_dump_read(dir_fd, pm->pages_id, &pm->gpu, err);
+	ret = read_table(dir_fd, pm, err);
 	for (uint32_t i = 0; !ret && i < pm->gpu->nr_allocs; i++) {
 		const struct ckf_gpu_alloc *a = &pm->gpu->allocs[i];
 

@@ -51,6 +51,23 @@ static int read_table(int fd, const char *name, uint64_t size, struct ckf_gpu_du
 	return ret;
 }
 
+int ckf_gpu_dump_read_fd(int fd, uint64_t size, uint32_t pid, struct ckf_gpu_dump **out,
+			 struct ckf_error *err)
+{
+	char name[CKF_GPU_NAME_BYTES];
+	int ret;
+
+	*out = NULL;
+	ret = read_table(fd, ckf_gpu_name(pid, name), size, out, err);
+	if (!ret && (*out)->pid != pid) {
+		ret = ckf_error_rule(err, -EBADMSG, name, -1, 16,
+				     "R-gpu: pid, got %u, want that of the name", (*out)->pid);
+		ckf_gpu_dump_free(*out);
+		*out = NULL;
+	}
+	return ret;
+}
+
 int ckf_gpu_dump_read(int dir_fd, uint32_t pid, struct ckf_gpu_dump **out, struct ckf_error *err)
 {
 	char name[CKF_GPU_NAME_BYTES];
@@ -58,17 +75,10 @@ int ckf_gpu_dump_read(int dir_fd, uint32_t pid, struct ckf_gpu_dump **out, struc
 	int fd, ret;
 
 	*out = NULL;
-	ckf_gpu_name(pid, name);
-	fd = ckf_image_open_regular(dir_fd, name, 0, &size, err);
+	fd = ckf_image_open_regular(dir_fd, ckf_gpu_name(pid, name), 0, &size, err);
 	if (fd < 0)
 		return fd;
-	ret = read_table(fd, name, size, out, err);
+	ret = ckf_gpu_dump_read_fd(fd, size, pid, out, err);
 	close(fd);
-	if (!ret && (*out)->pid != pid) {
-		ret = ckf_error_rule(err, -EBADMSG, name, -1, 16,
-				     "R-gpu: pid, got %u, want that of the name", (*out)->pid);
-		ckf_gpu_dump_free(*out);
-		*out = NULL;
-	}
 	return ret;
 }
