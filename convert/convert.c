@@ -116,7 +116,7 @@ static int open_dump(struct convert *c)
 	if (c->dump_fd < 0)
 		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
 				     strerror(errno));
-	ret = ckf_file_list_read(c->dump_fd, &c->opts, &c->list, c->err);
+	ret = ckf_file_list_read(c->dump_fd, &c->list, c->err);
 	if (!ret)
 		ret = ckf_dump_openat(c->dump_fd, ".", &c->dump, c->err);
 	if (!ret && c->list.has_own)
@@ -156,8 +156,7 @@ static bool lacks_pages(const struct convert *c, uint64_t i)
 	return c->list.files[at].size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages;
 }
 
-/* An earlier dump in the same directory leaves pagemaps whose pages files the newer one replaces.
- */
+/* An earlier dump in the directory leaves pagemaps whose pages files the newer one replaces. */
 static void drop_strays(struct convert *c)
 {
 	struct ckf_dump *d = c->dump;
@@ -189,6 +188,8 @@ static int claim_pages_file(struct convert *c, uint64_t i)
 
 	at = ckf_file_list_find(&c->list, ckf_origin_name(&origin, name));
 	c->pages_file[i] = at;
+	if (ckf_file_list_has_odd(&c->list, name))
+		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
 	if (at < 0) {
 		c->pages_file[i] = NO_FILE;
 		if (!pm->nr_local_pages)
@@ -713,12 +714,10 @@ static int convert_into(struct convert *c, const char *fast)
 		if (c->pack_fd < 0)
 			ret = c->pack_fd;
 	}
-	if (!ret) {
+	if (!ret)
 		ret = choose_encoding(c);
-	}
-	if (!ret) {
+	if (!ret)
 		ret = convert_pages(c);
-	}
 	if (!ret)
 		ret = make_index(c, fast);
 	if (!ret && !c->out.memory.known)
@@ -787,6 +786,8 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 		ret = open_dump(c);
 	if (!ret)
 		ret = claim_pages_files(c);
+	if (!ret)
+		ckf_file_list_warn(&c->list, &c->opts);
 	if (!ret && c->opts.nr_bases)
 		ret = ckf_bases_open(c->opts.bases, c->opts.nr_bases, &c->bases, c->err);
 	if (!ret)

@@ -24,6 +24,24 @@ static void note_missing(struct ckf_dump *d, const char *name)
 		snprintf(d->missing, sizeof(d->missing), "%s", name);
 }
 
+/*
+ * 1 when the dump has the file, 0 when it has not, or -errno: CRIU will open it, and what is no
+ * regular file cannot be in an image.
+ */
+static int has_file(const struct ckf_dump *d, const char *name, struct ckf_error *err)
+{
+	struct stat st;
+
+	if (fstatat(d->dir_fd, name, &st, 0)) {
+		if (errno == ENOENT)
+			return 0;
+		return ckf_error_set(err, -errno, "cannot stat %s: %s", name, strerror(errno));
+	}
+	if (!S_ISREG(st.st_mode))
+		return ckf_error_set(err, -EOPNOTSUPP, "%s is not a regular file", name);
+	return 1;
+}
+
 static bool has_memory(const struct ckf_task *t)
 {
 	return t->state == TASK_ALIVE || t->state == TASK_STOPPED;
@@ -163,33 +181,37 @@ static int check_pids(const struct ckf_dump *d, struct ckf_error *err)
 }
 
 /* The core of a task itself is read later. */
-static void check_threads(struct ckf_dump *d, const PstreeEntry *e)
+static int check_threads(struct ckf_dump *d, const PstreeEntry *e, struct ckf_error *err)
 {
 	char name[CKF_DUMP_MISSING_BYTES];
+	int ret;
 
 	for (size_t i = 0; i < e->n_threads && !*d->missing; i++) {
 		if (e->threads[i] == e->pid)
 			continue;
 		snprintf(name, sizeof(name), "core-%u.img", e->threads[i]);
-		if (faccessat(d->dir_fd, name, F_OK, 0) && errno == ENOENT)
+		ret = has_file(d, name, err);
+		if (ret < 0)
+			return ret;
+		if (!ret)
 			note_missing(d, name);
 	}
+	return 0;
 }
 
-static int add_task(struct ckf_dump *d, uint64_t *cap, const PstreeEntry *e)
+static int add_task(struct ckf_dump *d, uint64_t *cap, const PstreeEntry *e, struct ckf_error *err)
 {
 	struct ckf_task *t;
 	int ret = ckf_array_grow(&d->tasks, d->nr_tasks, cap, sizeof(*d->tasks));
 
 	if (ret)
-		return ret;
+		return ckf_error_set(err, ret, "no memory for the process tree");
 	t = &d->tasks[d->nr_tasks++];
 	memset(t, 0, sizeof(*t));
 	t->pid = e->pid;
 	t->ppid = e->ppid;
 	t->nr_threads = (uint32_t)e->n_threads;
-	check_threads(d, e);
-	return 0;
+	return check_threads(d, e, err);
 }
 
 static int read_pstree(struct ckf_dump *d, struct ckf_error *err)
@@ -210,12 +232,10 @@ static int read_pstree(struct ckf_dump *d, struct ckf_error *err)
 			ret = ckf_img_bad(&im, -EBADMSG, err, "not a pstree entry");
 			break;
 		}
-		ret = add_task(d, &cap, e);
+		ret = add_task(d, &cap, e, err);
 		pstree_entry__free_unpacked(e, NULL);
-		if (ret) {
-			ckf_error_set(err, ret, "no memory for the process tree");
+		if (ret)
 			break;
-		}
 	}
 	ckf_img_close(&im);
 	return ret ? ret : check_pids(d, err);
@@ -282,9 +302,10 @@ static int read_all(struct ckf_dump *d, struct ckf_error *err)
 	int fd, ret;
 
 	d->has_parent = !fstatat(d->dir_fd, "parent", &st, AT_SYMLINK_NOFOLLOW);
-	d->has_inventory = !fstatat(d->dir_fd, "inventory.img", &st, 0);
-	if (!d->has_inventory && errno != ENOENT)
-		return ckf_error_set(err, -errno, "cannot stat inventory.img: %s", strerror(errno));
+	ret = has_file(d, "inventory.img", err);
+	if (ret < 0)
+		return ret;
+	d->has_inventory = ret;
 	ret = read_pstree(d, err);
 	for (uint64_t i = 0; i < d->nr_tasks && !ret; i++) {
 		ret = read_core(d, &d->tasks[i], err);

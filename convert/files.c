@@ -71,9 +71,24 @@ static bool leads_to_file(int dir_fd, const char *name, struct stat *st)
 	return ckf_is_img_name(name) && !fstatat(dir_fd, name, st, 0) && S_ISREG(st->st_mode);
 }
 
+static int add_odd(struct ckf_file_list *l, const char *name, mode_t type)
+{
+	int ret = ckf_array_grow(&l->odd, l->nr_odd, &l->cap_odd, sizeof(*l->odd));
+	struct ckf_odd_entry *e;
+
+	if (ret)
+		return ret;
+	e = &l->odd[l->nr_odd];
+	e->type = type;
+	e->name = strdup(name);
+	if (!e->name)
+		return -ENOMEM;
+	l->nr_odd++;
+	return 0;
+}
+
 /* 1 when the file goes into the image, 0 when it is left out, or -errno. */
-static int describe(int dir_fd, struct ckf_file *f, const struct ckf_convert_opts *opts,
-		    struct ckf_error *err)
+static int describe(int dir_fd, struct ckf_file_list *l, struct ckf_file *f, struct ckf_error *err)
 {
 	struct stat st, target;
 	int ret = 0;
@@ -81,8 +96,7 @@ static int describe(int dir_fd, struct ckf_file *f, const struct ckf_convert_opt
 	if (fstatat(dir_fd, f->name, &st, AT_SYMLINK_NOFOLLOW))
 		return ckf_error_set(err, -errno, "cannot stat %s: %s", f->name, strerror(errno));
 	if (S_ISLNK(st.st_mode) && leads_to_file(dir_fd, f->name, &target)) {
-		ckf_warn(opts, "%s is a symbolic link: the file that it leads to is taken",
-			 f->name);
+		ret = add_odd(l, f->name, S_IFLNK);
 		st = target;
 	}
 	f->mtime_sec = st.st_mtim.tv_sec;
@@ -97,8 +111,7 @@ static int describe(int dir_fd, struct ckf_file *f, const struct ckf_convert_opt
 		f->kind = CKF_FILE_SYMLINK;
 		ret = read_link(dir_fd, f, err);
 	} else {
-		ckf_warn(opts, "%s is %s: left out", f->name, type_name(st.st_mode));
-		return 0;
+		return add_odd(l, f->name, st.st_mode & S_IFMT);
 	}
 	return ret ? ret : 1;
 }
@@ -110,8 +123,7 @@ static bool is_own_name(const char *name)
 	return !ckf_name_ok(name, strlen(name)) || !strcmp(name, CKF_IDX_PARTIAL_NAME);
 }
 
-static int add_entry(int dir_fd, struct ckf_file_list *l, const struct ckf_convert_opts *opts,
-		     const char *name, struct ckf_error *err)
+static int add_entry(int dir_fd, struct ckf_file_list *l, const char *name, struct ckf_error *err)
 {
 	struct ckf_file *f;
 	int ret;
@@ -128,7 +140,7 @@ static int add_entry(int dir_fd, struct ckf_file_list *l, const struct ckf_conve
 	f->name = strdup(name);
 	if (!f->name)
 		return -ENOMEM;
-	ret = describe(dir_fd, f, opts, err);
+	ret = describe(dir_fd, l, f, err);
 	if (ret > 0) {
 		l->nr_files++;
 		return 0;
@@ -145,8 +157,14 @@ static int compare_file(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-int ckf_file_list_read(int dir_fd, const struct ckf_convert_opts *opts, struct ckf_file_list *out,
-		       struct ckf_error *err)
+static int compare_odd(const void *a, const void *b)
+{
+	const struct ckf_odd_entry *x = a, *y = b;
+
+	return strcmp(x->name, y->name);
+}
+
+int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *err)
 {
 	struct dirent *de;
 	int fd, ret = 0;
@@ -163,7 +181,7 @@ int ckf_file_list_read(int dir_fd, const struct ckf_convert_opts *opts, struct c
 	}
 	while (!ret && (errno = 0, de = readdir(dir))) {
 		if (strcmp(de->d_name, ".") != 0 && strcmp(de->d_name, "..") != 0)
-			ret = add_entry(dir_fd, out, opts, de->d_name, err);
+			ret = add_entry(dir_fd, out, de->d_name, err);
 	}
 	if (!ret && errno)
 		ret = -errno;
@@ -175,6 +193,8 @@ int ckf_file_list_read(int dir_fd, const struct ckf_convert_opts *opts, struct c
 	}
 	if (out->nr_files)
 		qsort(out->files, (size_t)out->nr_files, sizeof(*out->files), compare_file);
+	if (out->nr_odd)
+		qsort(out->odd, (size_t)out->nr_odd, sizeof(*out->odd), compare_odd);
 	return 0;
 }
 
@@ -182,8 +202,35 @@ void ckf_file_list_free(struct ckf_file_list *l)
 {
 	for (uint64_t i = 0; i < l->nr_files; i++)
 		free_file(&l->files[i]);
+	for (uint64_t i = 0; i < l->nr_odd; i++)
+		free(l->odd[i].name);
 	free(l->files);
+	free(l->odd);
 	memset(l, 0, sizeof(*l));
+}
+
+void ckf_file_list_warn(const struct ckf_file_list *l, const struct ckf_convert_opts *opts)
+{
+	for (uint64_t i = 0; i < l->nr_odd; i++) {
+		const struct ckf_odd_entry *e = &l->odd[i];
+
+		if (S_ISLNK(e->type))
+			ckf_warn(opts, "%s is a symbolic link: the file that it leads to is taken",
+				 e->name);
+		else
+			ckf_warn(opts, "%s is %s: left out", e->name, type_name(e->type));
+	}
+}
+
+bool ckf_file_list_has_odd(const struct ckf_file_list *l, const char *name)
+{
+	struct ckf_odd_entry key = { .name = (char *)name };
+	const struct ckf_odd_entry *e;
+
+	if (!l->nr_odd)
+		return false;
+	e = bsearch(&key, l->odd, (size_t)l->nr_odd, sizeof(*l->odd), compare_odd);
+	return e && !S_ISLNK(e->type);
 }
 
 void ckf_file_list_remove(struct ckf_file_list *l, const char *name)

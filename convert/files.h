@@ -9,6 +9,12 @@
 #include "ckf_convert.h"
 #include "output.h"
 
+/* An entry that is not in the image as it is in the dump. */
+struct ckf_odd_entry {
+	char *name;
+	mode_t type; /* S_IFLNK: what the link leads to is in the image; others are left out */
+};
+
 /*
  * The entries, as an image will name them: sorted, names and link targets owned by the list. All
  * regular files are CKF_FILE_VERBATIM, without checksum, until the caller knows better.
@@ -16,7 +22,10 @@
 struct ckf_file_list {
 	struct ckf_file *files;
 	uint64_t nr_files;
-	uint64_t cap; /* of files */
+	uint64_t cap;		   /* of files */
+	struct ckf_odd_entry *odd; /* sorted by name */
+	uint64_t nr_odd;
+	uint64_t cap_odd;
 	uint64_t nr_left_out;
 	bool has_own; /* there are files that a fast image has: they are left out, too */
 };
@@ -25,9 +34,15 @@ struct ckf_file_list {
  * Lists the directory as CRIU sees it: an image that is a symbolic link is what the link leads to.
  * What no image can hold is left out: directories, sockets, FIFOs, devices, names of our own.
  */
-int ckf_file_list_read(int dir_fd, const struct ckf_convert_opts *opts, struct ckf_file_list *out,
-		       struct ckf_error *err);
+int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *err);
 void ckf_file_list_free(struct ckf_file_list *l);
+/*
+ * Tells of each odd entry. Apart from the reading: a dump that is refused for one of them says so
+ * in one line.
+ */
+void ckf_file_list_warn(const struct ckf_file_list *l, const struct ckf_convert_opts *opts);
+/* True for an entry that was left out because it is no file. */
+bool ckf_file_list_has_odd(const struct ckf_file_list *l, const char *name);
 /* Leaves out the file of that name, if there is one. */
 void ckf_file_list_remove(struct ckf_file_list *l, const char *name);
 /* Position of a name, or -1. */

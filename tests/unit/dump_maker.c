@@ -193,14 +193,15 @@ void dm_tasks(int dir, const struct ckf_task *tasks, size_t nr)
 
 	for (size_t i = 0; i < nr; i++) {
 		PstreeEntry e = PSTREE_ENTRY__INIT;
-		uint32_t pid = tasks[i].pid;
+		uint32_t pid = tasks[i].pid, threads[2] = { pid, tasks[i].pid + 1000 };
 
 		e.pid = pid;
 		e.ppid = tasks[i].ppid;
 		e.pgid = pid;
 		e.sid = pid;
-		e.n_threads = 1;
-		e.threads = &pid;
+		e.n_threads = tasks[i].nr_threads ? tasks[i].nr_threads : 1;
+		assert_in_range(e.n_threads, 1, 2);
+		e.threads = threads;
 		put(fd, &e.base);
 		put_core(dir, &tasks[i]);
 		put_mm(dir, &tasks[i]);

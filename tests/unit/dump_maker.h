@@ -43,7 +43,10 @@ void dm_record(int fd, const void *p, size_t bytes);
 void dm_inventory(int dir);
 void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style style,
 		const struct dm_entry *entries, size_t nr);
-/* tasks: pid, ppid, comm, VMAs and thp_disabled; makes pstree, core and mm images. */
+/*
+ * tasks: pid, ppid, comm, VMAs and thp_disabled; makes pstree, core and mm images. Of nr_threads 2,
+ * the second thread is pid + 1000, and has no core.
+ */
 void dm_tasks(int dir, const struct ckf_task *tasks, size_t nr);
 
 /*

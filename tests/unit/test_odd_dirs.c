@@ -244,6 +244,47 @@ static void incomplete(struct env *e, const char *gone, int code, const char *wo
 		assert_int_equal(renameat(e->dir, "../aside", e->dir, gone), 0);
 }
 
+/* One line says so, with no word of what would have been left out of an image. */
+static void no_file(struct env *e, const char *name)
+{
+	char words[64];
+
+	snprintf(words, sizeof(words), "%s is not a regular file", name);
+	assert_int_equal(mkdirat(e->dir, name, 0755), 0);
+	incomplete(e, NULL, -EOPNOTSUPP, words);
+	assert_string_equal(e->told, "");
+	assert_int_equal(unlinkat(e->dir, name, AT_REMOVEDIR), 0);
+	assert_int_equal(mkfifoat(e->dir, name, 0644), 0);
+	incomplete(e, NULL, -EOPNOTSUPP, words);
+	assert_string_equal(e->told, "");
+	assert_int_equal(unlinkat(e->dir, name, 0), 0);
+	bind_socket(e, name);
+	incomplete(e, NULL, -EOPNOTSUPP, words);
+	assert_string_equal(e->told, "");
+	assert_int_equal(unlinkat(e->dir, name, 0), 0);
+}
+
+/* What CRIU will open has to be a file. */
+static void test_no_files(void **state)
+{
+	static const char *const wanted[] = { "inventory.img", "core-1.img",  "mm-1.img",
+					      "pagemap-1.img", "pages-1.img", "pstree.img" };
+	const struct ckf_task threads = {
+		.pid = 1, .comm = "one", .state = ALIVE, .nr_threads = 2
+	};
+	struct env *e = *state;
+
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
+		assert_int_equal(renameat(e->dir, wanted[i], e->dir, "../aside"), 0);
+		no_file(e, wanted[i]);
+		assert_int_equal(renameat(e->dir, "../aside", e->dir, wanted[i]), 0);
+	}
+	no_file(e, "ckfast-gpu-1.img");
+	dm_tasks(e->dir, &threads, 1);
+	no_file(e, "core-1001.img");
+	incomplete(e, NULL, -EBADMSG, "there is no core-1001.img");
+}
+
 static void test_incomplete(void **state)
 {
 	static const char *const wanted[] = { "inventory.img", "core-1.img",	"core-2.img",
@@ -316,6 +357,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_links, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tail, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_strays, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_incomplete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stale, setup, teardown),
 	};
