@@ -473,10 +473,30 @@ def pages_fifo(out):
     os.mkfifo(pages)
 
 
-def pages_symlink(out):
+def img_symlink(out):
+    """links to the pages and to an image that convert does not read"""
+    top, _, pages = base_dump(out)
+    for path, target in ((pages, "elsewhere"), (os.path.join(top, "ids-1.img"), "ids")):
+        os.rename(path, os.path.join(out, target))
+        os.symlink("../" + target, path)
+
+
+def pages_directory(out):
     pages = base_dump(out)[2]
-    os.rename(pages, os.path.join(out, "elsewhere"))
-    os.symlink("../elsewhere", pages)
+    os.unlink(pages)
+    os.mkdir(pages)
+
+
+def no_pagemap(out):
+    """a dump of no process"""
+    make(7, out, {"tasks": 0, "shmem": 0, "levels": 1, "gpu": 0})
+    os.rename(os.path.join(out, "0"), os.path.join(out, "dump"))
+
+
+def inventory_directory(out):
+    inventory = os.path.join(base_dump(out)[0], "inventory.img")
+    os.unlink(inventory)
+    os.mkdir(inventory)
 
 
 def pagemap_fifo(out):
@@ -586,10 +606,9 @@ def first(runs, **changes):
 NO_ID = encode([(2, 5)])
 BAD = {
     "pages-short": pages_short, "pages-cut": pages_cut, "pages-missing": pages_missing,
-    "pages-fifo": pages_fifo, "pages-symlink": pages_symlink, "pagemap-fifo": pagemap_fifo,
-    "pagemap-directory": pagemap_directory, "unknown-fifo": unknown_fifo,
-    "subdirectory": subdirectory, "socket": socket_file, "holds-idx": holds_idx,
-    "holds-pack": holds_pack, "in-parent-no-link": in_parent_no_link,
+    "pages-fifo": pages_fifo, "pages-directory": pages_directory, "pagemap-fifo": pagemap_fifo,
+    "pagemap-directory": pagemap_directory, "inventory-directory": inventory_directory,
+    "no-pagemap": no_pagemap, "in-parent-no-link": in_parent_no_link,
     "in-parent-dangling": in_parent_dangling, "parent-loop": parent_loop,
     "parent-loop-two": parent_loop_two, "in-parent-hole": in_parent_hole,
     "parent-pages-short": parent_pages_short,
@@ -620,13 +639,10 @@ BAD = {
     "gpu-pages-short": gpu_case(lambda top, table, pages: os.truncate(pages, HUGE - PAGE)),
     "gpu-pages-long": gpu_case(lambda top, table, pages: os.truncate(pages, HUGE + PAGE)),
     "gpu-pages-cut": gpu_case(lambda top, table, pages: os.truncate(pages, HUGE - 1)),
-    "gpu-pages-symlink": gpu_case(lambda top, table, pages: (
-        os.rename(pages, top + "/../elsewhere"), os.symlink("../elsewhere", pages))),
+    "gpu-pages-fifo": gpu_case(lambda top, table, pages: (os.unlink(pages), os.mkfifo(pages))),
     "gpu-table-missing": gpu_case(lambda top, table, pages: os.unlink(table)),
     "gpu-table-empty": gpu_case(lambda top, table, pages: rewrite(table, b"")),
     "gpu-table-fifo": gpu_case(lambda top, table, pages: (os.unlink(table), os.mkfifo(table))),
-    "gpu-table-symlink": gpu_case(lambda top, table, pages: (
-        os.rename(table, top + "/../elsewhere"), os.symlink("../elsewhere", table))),
     "gpu-table-huge": gpu_case(lambda top, table, pages: os.truncate(table, 100 << 20)),
     "gpu-table-of-another": gpu_case(lambda top, table, pages: (
         os.rename(table, table.replace("-5.", "-6.")),
@@ -635,6 +651,24 @@ BAD = {
     "gpu-table-checksum": gpu_table(checksum=1),
     "gpu-table-4g-allocs": gpu_table(nr_allocs=0xffffffff),
     "lazy-no-data": bad_runs(lambda r: r[:-1] + [(r[-1][0], r[-1][1], PE_LAZY)]),
+}
+
+# Dumps with entries that no image can hold as they are, and the names of these, which convert tells
+# of. The task's pid is 1, that of the device memory 5.
+FOLLOWED, STALE = "is a symbolic link: the file that it leads to is taken", "is stale"
+ODD = {
+    "unknown-fifo": (unknown_fifo, [("some.img", "is a FIFO: left out")]),
+    "subdirectory": (subdirectory, [("subdir", "is a directory: left out")]),
+    "socket": (socket_file, [("socket", "is a socket: left out")]),
+    "img-symlink": (img_symlink, [("ids-1.img", FOLLOWED), ("pages-1.img", FOLLOWED)]),
+    "gpu-pages-symlink": (gpu_case(lambda top, table, pages: (
+        os.rename(pages, top + "/../elsewhere"), os.symlink("../elsewhere", pages))),
+        [("ckfast-gpu-pages-5.img", FOLLOWED)]),
+    "gpu-table-symlink": (gpu_case(lambda top, table, pages: (
+        os.rename(table, top + "/../elsewhere"), os.symlink("../elsewhere", table))),
+        [("ckfast-gpu-5.img", FOLLOWED)]),
+    "holds-idx": (holds_idx, [("ckfast.idx", STALE)]),
+    "holds-pack": (holds_pack, [("ckfast.pack", STALE)]),
 }
 
 
