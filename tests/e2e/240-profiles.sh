@@ -39,7 +39,7 @@ through() {
 weights() {
 	local least codec
 	rm -f "$D"/ready*
-	start "$PROGS/bench_mem" . anon 32 server
+	start "$PROGS/bench_mem" . anon 16 server
 	wait_ready ready.0
 	snapshot "$PID" "$D/before"
 	"$ROOT/tests/e2e/memcmp" --save "$D/memory" "$PID"
