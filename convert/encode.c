@@ -108,8 +108,9 @@ static bool sample_shrinks(struct ckf_worker *w, const uint8_t *data, uint32_t n
 	for (uint32_t i = 0; i < CKF_ENCODE_SAMPLE_PAGES; i++)
 		memcpy(sample + i * CKF_PAGE_BYTES, data + (size_t)i * step * CKF_PAGE_BYTES,
 		       CKF_PAGE_BYTES);
+	/* Where it cannot be found out, the data itself is tried. */
 	return ckf_encode(w->codec, CKF_CODEC_ZSTD, 1, sample, bytes, out,
-			  bytes * SAMPLE_PERCENT / 100) > 0;
+			  bytes * SAMPLE_PERCENT / 100) != 0;
 }
 
 bool ckf_encode_is_hopeless(struct ckf_worker *w, uint32_t codec, const uint8_t *data,

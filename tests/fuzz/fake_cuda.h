@@ -101,6 +101,14 @@ static CUresult fake_primary_ctx_release(CUdevice dev)
 	return fake_ok();
 }
 
+static CUresult fake_primary_ctx_get_state(CUdevice dev, unsigned int *flags, int *active)
+{
+	(void)dev;
+	*flags = 0;
+	*active = 1;
+	return fake_ok();
+}
+
 static CUresult fake_ctx_set_current(CUcontext ctx)
 {
 	(void)ctx;
