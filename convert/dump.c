@@ -180,12 +180,15 @@ static int check_pids(const struct ckf_dump *d, struct ckf_error *err)
 	return ret;
 }
 
-/* The core of a task itself is read later. */
+/* The core of a task itself is read later. CRIU writes any number for the one thread of a zombie.
+ */
 static int check_threads(struct ckf_dump *d, const PstreeEntry *e, struct ckf_error *err)
 {
 	char name[CKF_DUMP_MISSING_BYTES];
 	int ret;
 
+	if (e->n_threads < 2)
+		return 0;
 	for (size_t i = 0; i < e->n_threads && !*d->missing; i++) {
 		if (e->threads[i] == e->pid)
 			continue;

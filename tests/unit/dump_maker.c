@@ -201,6 +201,9 @@ void dm_tasks(int dir, const struct ckf_task *tasks, size_t nr)
 		e.sid = pid;
 		e.n_threads = tasks[i].nr_threads ? tasks[i].nr_threads : 1;
 		assert_in_range(e.n_threads, 1, 2);
+		/* TASK_DEAD and TASK_ZOMBIE, as CRIU has it. */
+		if (e.n_threads == 1 && (tasks[i].state == 2 || tasks[i].state == 6))
+			threads[0] = 0xfeed;
 		e.threads = threads;
 		put(fd, &e.base);
 		put_core(dir, &tasks[i]);
