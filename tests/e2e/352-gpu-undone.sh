@@ -59,6 +59,7 @@ calls_fail() {
 criu_fails() {
 	local name script=$D/script
 	for name in core-"${APPS[1]}".img files.img pages-1.img inventory.img; do
+		rm -rf "$D/failed"
 		mkdir -p "$D/failed/$name"
 		! pair_dump || fail "$name cannot be written, but the dump succeeded"
 		rm -rf "$D/failed"
