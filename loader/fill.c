@@ -121,7 +121,7 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-/* Up to n. Returns how many there may be: the caller's word, or what could be made. */
+/* Creates up to n workers, fewer where the caller allows fewer. Returns how many it created. */
 static unsigned int create_workers(struct fill_job *job, unsigned int n)
 {
 	const struct ckf_fill_opts *o = job->opts;
