@@ -4,8 +4,7 @@
 # CUDA, and ckfast unpark gives it its memory, from the images of the dump that was not finished.
 . "$(dirname "$0")/gpu.sh"
 
-# killed_at WORD: CRIU is killed when its log says WORD. Fails where that came too late, or where the process
-# is gone, too: a CRIU that was just about to run a call in it takes it along, whatever it has of ckfast.
+# killed_at WORD: CRIU is killed when its log says WORD. Fails where that came too late.
 killed_at() {
 	local criu
 	rm -rf "$D/failed"
@@ -15,19 +14,21 @@ killed_at() {
 	criu=$!
 	wait_for 60 grep -aq "$1" "$D/dump.log" || fail "the log never says '$1'"
 	kill -9 "$criu" 2>/dev/null || true
-	! wait "$criu" || return 1
-	[ -d "/proc/$PID" ]
+	! wait "$criu"
 }
 
-# given_back KIND WORD
+alive() { ! grep -qs '^State:.*[ZX]' "/proc/$PID/status" && [ -d "/proc/$PID" ]; }
+
+# given_back KIND WORD. A CRIU that was just about to run a call in the process takes it along, whatever the
+# process has of ckfast, and not at once: then once more, with another process.
 given_back() {
-	local tries=4
-	until killed_at "$2"; do
+	local tries=5
+	until killed_at "$2" && "$CKFAST" unpark --dir "$D/failed" "$PID" >"$D/unpark.out" 2>&1; do
+		alive && [ -s "$D/unpark.out" ] && fail "$2: unpark: $(cat "$D/unpark.out")"
 		[ $((--tries)) -gt 0 ] || fail "$2: no process is left each time"
-		[ -d "/proc/$PID" ] || app_start $1 devices=2
+		alive || app_start $1 devices=2
+		rm -f "$D/unpark.out"
 	done
-	"$CKFAST" unpark --dir "$D/failed" "$PID" >"$D/unpark.out" 2>&1 ||
-		fail "$2: unpark: $(cat "$D/unpark.out")"
 	check "$PID"
 	[ -z "$(find "$D/failed" -name 'ckfast-gpu-*')" ] || fail "$2: images are left"
 }
