@@ -31,6 +31,7 @@ struct ckf_pagemap {
 	uint64_t nr_pages;	  /* all */
 	uint64_t nr_local_pages;  /* in the pages file: these make up its length */
 	struct ckf_gpu_dump *gpu; /* of kind device */
+	bool unreadable;	  /* of no task of pstree.img, so that nobody has to read it */
 };
 
 struct ckf_vma {
@@ -77,6 +78,9 @@ struct ckf_dump {
 int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err);
 int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err);
 void ckf_dump_close(struct ckf_dump *d);
+
+/* The task with this pid, or NULL. */
+const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid);
 
 /*
  * Says what is missing of the dump, where something is: -ENOENT when it is no dump at all, -EBADMSG

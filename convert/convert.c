@@ -18,6 +18,7 @@
 #include "output.h"
 #include "pipeline.h"
 #include "plan.h"
+#include "strays.h"
 
 /* A chunk that does not fit into the rest of an extent leaves it empty: large ones waste less. */
 #define DEFAULT_EXTENT_BYTES CKF_MAX_EXTENT_BYTES
@@ -130,52 +131,6 @@ static int open_dump(struct convert *c)
 	return ret;
 }
 
-/* True for a pagemap of a task that this dump does not have: CRIU never opens it. */
-static bool is_stray(const struct convert *c, const struct ckf_pagemap *pm)
-{
-	return pm->kind == CKF_TARGET_TASK && c->dump->nr_tasks &&
-	       !ckf_plan_find_task(c->dump, pm->id);
-}
-
-/* True when a pagemap cannot have its pages file: it is too short, or that of another pagemap. */
-static bool lacks_pages(const struct convert *c, uint64_t i)
-{
-	const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
-	const struct ckf_origin origin = ckf_origin_of(pm);
-	char name[CKF_ORIGIN_NAME_BYTES];
-	int64_t at = ckf_file_list_find(&c->list, ckf_origin_name(&origin, name));
-
-	if (at < 0)
-		return pm->nr_local_pages;
-	for (uint64_t k = 0; k < c->dump->nr_pagemaps; k++) {
-		const struct ckf_pagemap *other = &c->dump->pagemaps[k];
-
-		if (k != i && other->kind != CKF_TARGET_DEVICE && other->pages_id == pm->pages_id)
-			return true;
-	}
-	return c->list.files[at].size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages;
-}
-
-/* An earlier dump in the directory leaves pagemaps whose pages files the newer one replaces. */
-static void drop_strays(struct convert *c)
-{
-	struct ckf_dump *d = c->dump;
-
-	for (uint64_t i = d->nr_pagemaps; i-- > 0;) {
-		struct ckf_pagemap *pm = &d->pagemaps[i];
-
-		if (!is_stray(c, pm) || !lacks_pages(c, i))
-			continue;
-		ckf_warn(&c->opts,
-			 "%s is left of an older dump: no task of pstree.img has it; left out",
-			 pm->name);
-		ckf_file_list_remove(&c->list, pm->name);
-		ckf_pagemap_fini(pm);
-		d->nr_pagemaps--;
-		memmove(pm, pm + 1, (size_t)(d->nr_pagemaps - i) * sizeof(*pm));
-	}
-}
-
 /* Finds and checks the pages file of one pagemap. */
 static int claim_pages_file(struct convert *c, uint64_t i)
 {
@@ -252,7 +207,7 @@ static int claim_pages_files(struct convert *c)
 	size_t n;
 	int ret = 0;
 
-	drop_strays(c);
+	ckf_drop_strays(c->dump, &c->list, &c->opts);
 	n = (size_t)c->dump->nr_pagemaps;
 	if (!n)
 		return check_orphans(c);
@@ -315,7 +270,7 @@ static const struct ckf_task *target_task(const struct convert *c, uint64_t targ
 {
 	const struct ckf_pagemap *pm = &c->dump->pagemaps[target];
 
-	return pm->kind == CKF_TARGET_TASK ? ckf_plan_find_task(c->dump, pm->id) : NULL;
+	return pm->kind == CKF_TARGET_TASK ? ckf_dump_find_task(c->dump, pm->id) : NULL;
 }
 
 /* The runs of a target are of no use any more: they may take more memory than all the rest. */

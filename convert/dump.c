@@ -253,6 +253,33 @@ static int compare_pagemap(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
+const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid)
+{
+	for (uint64_t i = 0; i < d->nr_tasks; i++) {
+		if (d->tasks[i].pid == pid)
+			return &d->tasks[i];
+	}
+	return NULL;
+}
+
+/* CRIU opens no pagemap but those of the tasks: what is wrong with another one is not in its way. */
+static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_pagemap *out,
+			struct ckf_error *err)
+{
+	struct ckf_error read_err = { 0 };
+	int ret = ckf_pagemap_read(d->dir_fd, name, out, &read_err);
+
+	if (!ret)
+		return 0;
+	ckf_pagemap_name_parse(name, &out->kind, &out->id);
+	if (ret == -ENOMEM || out->kind != CKF_TARGET_TASK || !d->nr_tasks ||
+	    ckf_dump_find_task(d, out->id))
+		return ckf_error_set(err, ret, "%s", read_err.msg);
+	out->unreadable = true;
+	out->name = strdup(name);
+	return out->name ? 0 : ckf_error_set(err, -ENOMEM, "no memory for the pagemaps");
+}
+
 static int read_pagemaps(struct ckf_dump *d, DIR *dir, struct ckf_error *err)
 {
 	struct dirent *de;
@@ -266,7 +293,7 @@ static int read_pagemaps(struct ckf_dump *d, DIR *dir, struct ckf_error *err)
 			continue;
 		if (ckf_array_grow(&d->pagemaps, d->nr_pagemaps, &cap, sizeof(*d->pagemaps)))
 			return ckf_error_set(err, -ENOMEM, "no memory for the pagemaps");
-		ret = ckf_pagemap_read(d->dir_fd, de->d_name, &d->pagemaps[d->nr_pagemaps], err);
+		ret = read_pagemap(d, de->d_name, &d->pagemaps[d->nr_pagemaps], err);
 		if (ret)
 			return ret;
 		d->nr_pagemaps++;

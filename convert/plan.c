@@ -18,29 +18,20 @@ static uint64_t min64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-const struct ckf_task *ckf_plan_find_task(const struct ckf_dump *d, uint64_t pid)
-{
-	for (uint64_t i = 0; i < d->nr_tasks; i++) {
-		if (d->tasks[i].pid == pid)
-			return &d->tasks[i];
-	}
-	return NULL;
-}
-
 /*
  * Like CRIU, takes a parent only from among the tasks that come before in pstree.img: that there
  * are no circles follows.
  */
 static void set_parent(struct ckf_index *idx, const struct ckf_dump *d, struct ckf_target *t)
 {
-	const struct ckf_task *task = ckf_plan_find_task(d, t->id);
+	const struct ckf_task *task = ckf_dump_find_task(d, t->id);
 	const struct ckf_task *parent;
 	int64_t i;
 
 	t->parent = 0;
 	if (t->kind != CKF_TARGET_TASK || !task)
 		return;
-	parent = ckf_plan_find_task(d, task->ppid);
+	parent = ckf_dump_find_task(d, task->ppid);
 	if (!parent || parent >= task)
 		return;
 	i = ckf_index_find_target(idx, CKF_TARGET_TASK, parent->pid);

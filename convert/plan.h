@@ -19,7 +19,4 @@
  */
 int ckf_plan_build(struct ckf_index *idx, const struct ckf_dump *d, struct ckf_error *err);
 
-/* The task with this pid, or NULL. */
-const struct ckf_task *ckf_plan_find_task(const struct ckf_dump *d, uint64_t pid);
-
 #endif

@@ -100,7 +100,7 @@ static int collect_shared(struct huge_plan *h, uint64_t target)
 		const struct ckf_target *child = &h->idx->targets[i];
 
 		if (child->parent == target + 1)
-			ret = add_shared(h, child, ckf_plan_find_task(h->dump, child->id));
+			ret = add_shared(h, child, ckf_dump_find_task(h->dump, child->id));
 	}
 	if (h->nr_shared)
 		qsort(h->shared, (size_t)h->nr_shared, sizeof(*h->shared), compare_shared);
@@ -206,7 +206,7 @@ int ckf_plan_huge(struct ckf_index *idx, const struct ckf_dump *d, struct ckf_er
 
 		if (t->kind != CKF_TARGET_TASK)
 			continue;
-		ret = collect_vmas(&h, ckf_plan_find_task(d, t->id));
+		ret = collect_vmas(&h, ckf_dump_find_task(d, t->id));
 		if (!ret)
 			ret = collect_shared(&h, i);
 		if (!ret && h.nr_vmas)

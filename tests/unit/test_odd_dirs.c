@@ -219,8 +219,10 @@ static void test_strays(void **state)
 	dm_pages(e->dir, 9, &value, 1);
 	dm_pagemap(e->dir, "pagemap-10.img", 10, DM_42, &one, 1);
 	dm_pages(e->dir, 10, &value, 1);
+	dm_write(e->dir, "pagemap-11.img", "none", 4);
 	roundtrip(e, NULL);
 	told(e, "pagemap-7.img is left of an older dump");
+	told(e, "pagemap-11.img is left of an older dump");
 	told(e, "pagemap-8.img is left of an older dump");
 	told(e, "pagemap-9.img is left of an older dump");
 	assert_null(strstr(e->told, "pagemap-10.img"));

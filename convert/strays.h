@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* What an older dump has left in the directory of a newer one. Private to convert/. */
+#ifndef CKF_CONVERT_STRAYS_H
+#define CKF_CONVERT_STRAYS_H
+
+#include "ckf_convert.h"
+#include "ckf_dump.h"
+#include "files.h"
+
+/*
+ * Takes pagemaps of tasks that pstree.img does not have, and that cannot be read or whose pages
+ * are gone, from the dump and from the list, and tells of each.
+ */
+void ckf_drop_strays(struct ckf_dump *d, struct ckf_file_list *l,
+		     const struct ckf_convert_opts *opts);
+
+#endif
