@@ -102,8 +102,9 @@ for test in build/fuzz/fuzz_*; do
 	if [ -x "$test" ]; then
 		corpus=build/corpus/${test##*/}
 		mkdir -p "$corpus"
-		one "fuzz/${test##*/fuzz_}" $((fuzz_seconds + 60)) "$test" \
-			-max_total_time=$fuzz_seconds -artifact_prefix="$corpus-" "$corpus"
+		# A fault found is 77 by default, and an input that hangs would end with our own timeout.
+		one "fuzz/${test##*/fuzz_}" $((fuzz_seconds + 60)) "$test" -max_total_time=$fuzz_seconds \
+			-error_exitcode=1 -timeout=40 -timeout_exitcode=1 -artifact_prefix="$corpus-" "$corpus"
 	fi
 done
 for test in tests/e2e/[0-9]*.sh; do

@@ -29,11 +29,13 @@
 #include "../../gpu/ckf_gpud.h"
 #include "../../gpu/cuda_abi.h"
 #include "../../gpu/scm.h"
+#include "../../loader/io_util.h"
 
 #define MAX_STEPS 24
 #define BLOCK_AT 1024
 #define MAP_BYTES 4096
 #define MEM_BYTES (2ull << 20)
+#define PATIENCE_NS 1000000000ull /* of a peer that hears nothing: a stolen message has no answer */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -244,13 +246,19 @@ static void answer_gpud(const struct peer *p, const struct ckf_gpud_msg *m)
 	}
 }
 
+/* The next whole message. */
+static bool hear(const struct peer *p, void *m, size_t bytes, int *fd)
+{
+	return ckf_scm_recv_until(p->sock, m, bytes, fd, ckf_now_ns() + PATIENCE_NS) == (int)bytes;
+}
+
 static void *gpud_main(void *arg)
 {
 	struct peer *p = arg;
 	struct ckf_gpud_msg m;
 	int fd;
 
-	while (ckf_scm_recv(p->sock, &m, sizeof(m), &fd) == (int)sizeof(m)) {
+	while (hear(p, &m, sizeof(m), &fd)) {
 		if (fd >= 0)
 			close(fd);
 		if (!play(p))
@@ -291,7 +299,7 @@ static void *agent_main(void *arg)
 	struct ckf_agent_msg m;
 	int fd;
 
-	while (ckf_scm_recv(p->sock, &m, sizeof(m), &fd) == (int)sizeof(m)) {
+	while (hear(p, &m, sizeof(m), &fd)) {
 		if (fd >= 0)
 			close(fd);
 		if (!play(p) || !answer_agent(p, &m))

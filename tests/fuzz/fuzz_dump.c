@@ -272,6 +272,28 @@ static uint8_t *read_all_of(int dir, const char *name, size_t *bytes)
 	return buf;
 }
 
+/* Convert tells of what it leaves out, and of a pages file that does not end with a page. */
+static char told[1 << 14];
+
+static void hear(void *arg, const char *msg)
+{
+	size_t len = strlen(told);
+
+	(void)arg;
+	snprintf(told + len, sizeof(told) - len, "%s\n", msg);
+}
+
+static bool is_left_out(const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *at = told; (at = strstr(at, name)); at++) {
+		if ((at == told || at[-1] == '\n') && at[len] == ' ')
+			return true;
+	}
+	return false;
+}
+
 static void check_extracted(void)
 {
 	int dump = open_dir("dump"), back = open_dir("back");
@@ -281,7 +303,8 @@ static void check_extracted(void)
 		uint8_t *want = read_all_of(dump, names[i], &bytes);
 		uint8_t *got = read_all_of(back, names[i], &back_bytes);
 
-		if (want && (!got || bytes != back_bytes || memcmp(want, got, bytes) != 0)) {
+		if (want && !is_left_out(names[i]) &&
+		    (!got || bytes != back_bytes || memcmp(want, got, bytes) != 0)) {
 			fprintf(stderr, "extract: %s is not as in the dump\n", names[i]);
 			abort();
 		}
@@ -342,7 +365,8 @@ static void convert_dump(uint8_t options)
 					 .codec = codecs[options % 4],
 					 .threads = 1,
 					 .no_uring = true,
-					 .no_direct = true };
+					 .no_direct = true,
+					 .warn = hear };
 	char dump[80], fast[80], back[80];
 	struct ckf_convert_stats stats;
 	struct ckf_error err = { 0 };
@@ -352,6 +376,7 @@ static void convert_dump(uint8_t options)
 	snprintf(dump, sizeof(dump), "%s/dump", root);
 	snprintf(fast, sizeof(fast), "%s/fast", root);
 	snprintf(back, sizeof(back), "%s/back", root);
+	told[0] = 0;
 	ret = ckf_convert(dump, fast, &opts, &stats, &err);
 	if (ret) {
 		check_refusal("convert", ret, &err);
