@@ -262,7 +262,8 @@ const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid
 	return NULL;
 }
 
-/* CRIU opens no pagemap but those of the tasks: what is wrong with another one is not in its way. */
+/* CRIU opens no pagemap but those of the tasks: what is wrong with another one is not in its way.
+ */
 static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_pagemap *out,
 			struct ckf_error *err)
 {

@@ -39,7 +39,8 @@ void ckf_drop_strays(struct ckf_dump *d, struct ckf_file_list *l,
 
 		if (!pm->unreadable && (!is_stray(d, pm) || !lacks_pages(d, l, i)))
 			continue;
-		ckf_warn(opts, "%s is left of an older dump: no task of pstree.img has it; left out",
+		ckf_warn(opts,
+			 "%s is left of an older dump: no task of pstree.img has it; left out",
 			 pm->name);
 		ckf_file_list_remove(l, pm->name);
 		l->nr_left_out++;

@@ -35,7 +35,7 @@
 #define BLOCK_AT 1024
 #define MAP_BYTES 4096
 #define MEM_BYTES (2ull << 20)
-#define PATIENCE_NS 1000000000ull /* of a peer that hears nothing: a stolen message has no answer */
+#define PATIENCE_NS 1000000000ull /* of a peer that hears nothing: its message was stolen */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
