@@ -7,6 +7,7 @@
 #	make check-long the same with more rounds, longer fuzzing, the thread sanitizer, restores with sanitizers
 #	make demo       installs what is missing, builds all, shows a restore both ways
 #	make bench      measures; writes build/bench.json, build/codecs.json, tables and a chart
+#	make bench-field  stock and fast in the states of the field: build/field.json; FIELD_QUICK=1 takes 10 minutes
 #	make bundle     build/bundle: what it takes to measure on another machine
 #	make fuzz       fuzzes each target for FUZZ_SECONDS
 #	make zdtm       CRIU's own test suite, through fast images; zdtm-subset for the memory tests
@@ -105,7 +106,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bundle fuzz \
+.PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bench-field bundle fuzz \
 	zdtm zdtm-subset zdtm-build lint install install-service install-criu dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT)
@@ -275,6 +276,10 @@ bench: deps
 	@$(MAKE) $(PARALLEL) all progs criu
 	@tests/bench/bench.sh
 	@tests/bench/codecs.sh
+
+bench-field: deps
+	@$(MAKE) $(PARALLEL) all progs criu
+	@tests/bench/field.sh
 
 bundle: all progs stub criu
 	@scripts/bundle.sh

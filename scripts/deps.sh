@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Installs the Debian packages that the build, CRIU's build and the tests need and that are
-# missing. Says in one line what is missing where it cannot install it.
+# deps.sh [servers]: installs the Debian packages that the build, CRIU's build and the tests need and
+# that are missing, or the servers that a benchmark restores. Says in one line what is missing where it
+# cannot install it.
 set -euo pipefail
 
 build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev libjansson-dev
@@ -13,12 +14,16 @@ tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3
 	python3-lz4 python3-zstandard python3-protobuf)
 zdtm=(libnl-route-3-dev python3-yaml python3-junit.xml iptables nftables
 	iproute2 procps)
+servers=(redis-server redis-tools postgresql postgresql-client openjdk-17-jdk-headless nodejs)
+
+wanted=("${build[@]}" "${criu[@]}" "${tests[@]}" "${zdtm[@]}")
+[ "${1:-}" != servers ] || wanted=("${servers[@]}")
 
 # Whatever provides the package does (pkgconf for pkg-config).
 installed=$(dpkg-query -W -f='${db:Status-Abbrev}${Package} ${Provides}\n' 2>/dev/null |
 	sed -n 's/^ii //p' | tr -s ', ' '\n' || true)
 missing=()
-for p in "${build[@]}" "${criu[@]}" "${tests[@]}" "${zdtm[@]}"; do
+for p in "${wanted[@]}"; do
 	grep -qxF -- "$p" <<<"$installed" || missing+=("$p")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
@@ -36,6 +41,7 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 echo "deps: installing ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
+# No server is started by its package.
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 apt-get update -q
 apt-get install -q -y --no-install-recommends "${missing[@]}"

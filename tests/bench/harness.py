@@ -202,14 +202,19 @@ class Program:
             with open(path, encoding="ascii") as f:
                 self.pids.append(int(f.read()))
 
-    def ask(self, what):
-        """Sends all processes, one after the other, a signal; nanoseconds that they took."""
+    def ask(self, what, together=False):
+        """Sends all processes, one after the other, a signal; nanoseconds that they took. Together:
+        none waits for the one before."""
         total = 0
-        for rank, pid in enumerate(self.pids):
-            path = os.path.join(self.work, f"report.{rank}")
-            if os.path.exists(path):
-                os.unlink(path)
-            os.kill(pid, SIGNALS[what])
+        paths = [os.path.join(self.work, f"report.{rank}") for rank in range(len(self.pids))]
+        for path in filter(os.path.exists, paths):
+            os.unlink(path)
+        if together:
+            for pid in self.pids:
+                os.kill(pid, SIGNALS[what])
+        for path, pid in zip(paths, self.pids):
+            if not together:
+                os.kill(pid, SIGNALS[what])
             wait_until(f"process {pid} does not answer", lambda: os.path.exists(path))
             with open(path, encoding="ascii") as f:
                 word, ns = f.read().split()
@@ -249,6 +254,7 @@ class Bench:
         self.failures = 0
         self.programs = []
         self.options = os.environ.get("BENCH_CRIU", "").split()
+        self.prefix = []  # in front of criu restore
         shutil.rmtree(work, ignore_errors=True)
         os.makedirs(work)
         become_subreaper()
@@ -325,8 +331,8 @@ class Bench:
         log = self.path("restore.log")
         if os.path.exists(log):
             os.unlink(log)
-        argv = self.tools.command(criu) + ["restore", "-D", image, "-W", self.work, "-d", "-o", log,
-                                           *self.options, *options]
+        argv = self.prefix + self.tools.command(criu) + [
+            "restore", "-D", image, "-W", self.work, "-d", "-o", log, *self.options, *options]
         try:
             return run(argv, log=self.log)
         except Failure as e:

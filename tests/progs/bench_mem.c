@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * bench_mem DIR KIND MIB [random|mixed|server|weights|text|heap|masked] [PROCS]: memory of one
- * kind, for the benchmarks.
+ * kind, for the benchmarks. MIB may be a number of KiB, with a K behind it.
  *
  *	anon	private anonymous memory of one process
  *	frag	the same, but only every other page of twice the range, never in huge pages
@@ -26,7 +26,7 @@
 
 #include "prog.h"
 
-#define MAX_PROCS 64
+#define MAX_PROCS 1024
 #define APART_BYTES (UINT64_C(1) << 40)
 
 struct memory {
@@ -220,6 +220,7 @@ int main(int argc, char **argv)
 	struct memory m = { .step_bytes = PAGE };
 	unsigned int procs, rank;
 	const char *kind, *data;
+	char *unit;
 
 	if (argc < 4) {
 		fprintf(stderr, "usage: bench_mem DIR anon|frag|tasks|equal|forked|shm MIB "
@@ -227,7 +228,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	kind = argv[2];
-	m.nr_pages = strtoull(argv[3], NULL, 10) * (MIB / PAGE);
+	m.nr_pages = strtoull(argv[3], &unit, 10);
+	m.nr_pages = m.nr_pages * (*unit == 'K' ? 1024 : MIB) / PAGE;
 	data = argc > 4 ? argv[4] : "random";
 	procs = argc > 5 ? (unsigned int)strtoul(argv[5], NULL, 10) : 1;
 	if (!m.nr_pages || !procs || procs > MAX_PROCS) {
