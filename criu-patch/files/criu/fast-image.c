@@ -87,6 +87,7 @@ static unsigned long max_map_count;
 static const struct ckf_target *task_target;
 static bool few_maps;	       /* it is near the limit of mappings */
 static bool premap_none;       /* it is so near that nothing more than it has can be mapped */
+static bool at_once;	       /* nobody inherits from it: what is inherited can wait for the rest */
 static bool staging;	       /* the restorer's share of the pages comes from memory, not from the pack */
 static char *staged;	       /* these pages, once they are filled */
 static uint64_t staged_bytes;
@@ -568,7 +569,8 @@ static bool vma_is_inherited(struct vma_area *vma)
 	return vma->pvma != NULL && vma->pvma != VMA_COW_ROOT;
 }
 
-/* Where the pages of one VMA go now: before the fork (cow) the inherited ones, afterwards the others. */
+/* Where the pages of one VMA go now: before the fork (cow) the inherited ones, afterwards the others. Those of
+ * a task without children are all filled in one go: a small fill costs more than its pages. */
 static void make_dest(struct vma_area *vma, bool cow, struct ckf_dest *d)
 {
 	d->start = vma->e->start;
@@ -582,7 +584,7 @@ static void make_dest(struct vma_area *vma, bool cow, struct ckf_dest *d)
 			d->flags |= CKF_DEST_CHECK;
 		return;
 	}
-	if (vma_cow(vma) != cow)
+	if (!at_once && vma_cow(vma) != cow)
 		return;
 	d->addr = decode_pointer(vma->premmaped_addr);
 	d->flags = 0;
@@ -593,7 +595,7 @@ static void make_dest(struct vma_area *vma, bool cow, struct ckf_dest *d)
 	if (!vma_area_is(vma, VMA_ANON_PRIVATE) && !vma_area_is(vma, VMA_AREA_AIORING))
 		return;
 	d->flags |= CKF_DEST_FRESH;
-	if (!cow && !(vma->e->flags & (MAP_LOCKED | MAP_GROWSDOWN)))
+	if (!vma_cow(vma) && !(vma->e->flags & (MAP_LOCKED | MAP_GROWSDOWN)))
 		d->flags |= CKF_DEST_HUGE;
 }
 
@@ -750,7 +752,8 @@ int fast_image_fill_cow(struct pstree_item *t)
 			any = true;
 		}
 	}
-	return any ? fill_private(t, true) : 0;
+	at_once = list_empty(&t->children);
+	return any && !at_once ? fill_private(t, true) : 0;
 }
 
 int fast_image_fill_task(struct pstree_item *t)
