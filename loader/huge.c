@@ -55,6 +55,7 @@ struct uffdio_move {
 #define HUGE_PAGES (CKF_HUGE_BYTES / CKF_PAGE_BYTES)
 #define BUSY_TRIES 100 /* a page may stay pinned for a moment after a direct read */
 #define COLLAPSE_TRIES 3
+#define REGISTER_PAGES 64 /* UFFDIO_COPY gains about 0.1 us on each, registering costs some us */
 #define ZEROS_BYTES (64u << 10) /* of zeros, to copy from */
 #define COPIES_PER_SAMPLE 4	/* one of them is timed: asking for the time costs, too */
 
@@ -146,6 +147,24 @@ static int find_full(struct fill_huge *h, const struct ckf_index *idx, const str
 static bool is_large(const struct ckf_dest *d)
 {
 	return d->flags & CKF_DEST_HUGE && d->end - d->start >= CKF_HUGE_BYTES;
+}
+
+/* True where the plan has enough for the dest, be it in huge pages or in small ones. */
+static bool is_worth_it(const struct fill_job *job, const struct ckf_dest *d)
+{
+	const struct ckf_target *t = job->target;
+	const struct ckf_op *ops = job->img->idx->ops;
+	uint64_t pages = 0;
+
+	if (!is_large(d))
+		return false;
+	for (uint64_t i = ckf_index_find_op(job->img->idx, t, d->start);
+	     i < t->first_op + t->nr_ops && ckf_op_addr(&ops[i]) < d->end; i++) {
+		pages += ops[i].nr_pages;
+		if (pages >= REGISTER_PAGES)
+			return true;
+	}
+	return false;
 }
 
 /* What fill_huge_init() makes of the dests; it takes the place of job->dests. */
@@ -278,9 +297,10 @@ static int cut_dests(struct cutter *c, const struct ckf_huge *r, const struct ck
 
 	for (size_t i = 0; i < c->job->nr_dests && !ret; i++) {
 		struct ckf_dest d = c->job->dests[i].d;
-		bool fits = is_large(&d) && !(((uintptr_t)d.addr ^ d.start) & (CKF_HUGE_BYTES - 1));
+		const bool large = is_worth_it(c->job, &d);
+		bool fits = large && !(((uintptr_t)d.addr ^ d.start) & (CKF_HUGE_BYTES - 1));
 
-		if (h->uffd >= 0 && is_large(&d)) {
+		if (h->uffd >= 0 && large) {
 			if (register_dest(h, &d))
 				d.flags |= FILL_REGISTERED;
 			else
