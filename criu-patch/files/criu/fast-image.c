@@ -59,6 +59,10 @@
 /* Up to so much of what the restorer restores by itself is filled here, and copied by it. */
 #define STAGED_MAX (64u << 20)
 
+/* To map a VMA here and to move it costs more than to copy so many pages; it counts where there are many. */
+#define FEW_PAGES 16
+#define MANY_VMAS 1024
+
 /* What all tasks have done together. In shared memory. */
 struct fast_shared {
 	atomic_ullong read_bytes;
@@ -89,6 +93,7 @@ static bool few_maps;	       /* it is near the limit of mappings */
 static bool premap_none;       /* it is so near that nothing more than it has can be mapped */
 static bool at_once;	       /* nobody inherits from it: what is inherited can wait for the rest */
 static bool staging;	       /* the restorer's share of the pages comes from memory, not from the pack */
+static uint64_t few_left;      /* pages of VMAs that have few, for which there is room among them */
 static char *staged;	       /* these pages, once they are filled */
 static uint64_t staged_bytes;
 
@@ -336,12 +341,42 @@ static uint64_t first_page(struct vma_area *vma)
 	return vma->e->start - (vma_has_guard_gap_hidden(vma) ? PAGE_SIZE : 0);
 }
 
-static bool has_pages(struct vma_area *vma)
+/* The first op that ends behind addr. Callers go through the VMAs in order, so that it is near the last one. */
+static uint64_t find_op(uint64_t addr)
+{
+	static uint64_t at;
+	const struct ckf_op *ops = img->idx->ops;
+	uint64_t first = task_target->first_op, last = first + task_target->nr_ops, end;
+
+	if (at >= first && at <= last && (at == first || ckf_op_end(&ops[at - 1]) <= addr))
+		for (end = min_t(uint64_t, at + 4, last); at < end || at == last; at++)
+			if (at == last || ckf_op_end(&ops[at]) > addr)
+				return at;
+	at = ckf_index_find_op(img->idx, task_target, addr);
+	return at;
+}
+
+/* Up to max + 1. */
+static uint64_t count_pages(struct vma_area *vma, uint64_t max)
 {
 	const struct ckf_index *idx = img->idx;
-	uint64_t i = ckf_index_find_op(idx, task_target, first_page(vma));
+	uint64_t i = find_op(first_page(vma)), last = task_target->first_op + task_target->nr_ops, nr = 0;
 
-	return i < task_target->first_op + task_target->nr_ops && ckf_op_addr(&idx->ops[i]) < vma->e->end;
+	for (; i < last && nr <= max && ckf_op_addr(&idx->ops[i]) < vma->e->end; i++)
+		nr += (min_t(uint64_t, ckf_op_end(&idx->ops[i]), vma->e->end) -
+		       max_t(uint64_t, ckf_op_addr(&idx->ops[i]), first_page(vma))) / PAGE_SIZE;
+	return min_t(uint64_t, nr, max + 1);
+}
+
+/* For the restorer to copy, while there is room for that. */
+static bool take_few_pages(struct vma_area *vma)
+{
+	uint64_t nr = few_left && !(vma->e->flags & MAP_GROWSDOWN) ? count_pages(vma, FEW_PAGES) : UINT64_MAX;
+
+	if (nr > FEW_PAGES || nr > few_left)
+		return false;
+	few_left -= nr;
+	return true;
 }
 
 /* Huge pages survive mremap() only between places that are equal modulo their size. */
@@ -389,11 +424,20 @@ static uint64_t restorer_bytes(struct vm_area_list *vmas)
 	list_for_each_entry(vma, &vmas->h, list) {
 		if (!(vma->e->flags & MAP_HUGETLB) && !(vma->e->status & VMA_EXT_PLUGIN))
 			continue;
-		for (i = ckf_index_find_op(idx, task_target, vma->e->start);
+		for (i = find_op(vma->e->start);
 		     i < task_target->first_op + task_target->nr_ops && ckf_op_addr(&idx->ops[i]) < vma->e->end; i++)
 			bytes += ckf_op_end(&idx->ops[i]) - ckf_op_addr(&idx->ops[i]);
 	}
 	return bytes;
+}
+
+static void judge_staging(struct vm_area_list *vmas)
+{
+	uint64_t bytes = restorer_bytes(vmas);
+
+	staged_bytes = 0;
+	staging = premap_none || (!atomic_load(&shared->frugal) && bytes <= STAGED_MAX);
+	few_left = staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX ? (STAGED_MAX - bytes) / PAGE_SIZE : 0;
 }
 
 int fast_image_premap_begin(struct pstree_item *t)
@@ -407,9 +451,8 @@ int fast_image_premap_begin(struct pstree_item *t)
 	if (!task_target)
 		return -1;
 	nr_gaps = 0; /* what was there is the parent's */
-	staged_bytes = 0;
 	judge_maps(t);
-	staging = premap_none || (!atomic_load(&shared->frugal) && restorer_bytes(vmas) <= STAGED_MAX);
+	judge_staging(vmas);
 	list_for_each_entry(vma, &vmas->h, list)
 		if (wants_huge_place(vma))
 			vmas->rst_priv_size += CKF_HUGE_BYTES;
@@ -420,8 +463,8 @@ bool fast_image_premap_not(struct vma_area *vma)
 {
 	if (!img || vma->pvma)
 		return false;
-	if (has_pages(vma))
-		return premap_none;
+	if (count_pages(vma, 0))
+		return premap_none || take_few_pages(vma);
 	/* Made by the restorer, and not writable unless it is so in the end. */
 	vma->e->status |= VMA_NO_PROT_WRITE;
 	return true;
@@ -605,7 +648,7 @@ static void make_staged_dests(struct vma_area *vma, uint64_t *off, struct ckf_de
 	const struct ckf_index *idx = img->idx;
 	uint64_t i, last = task_target->first_op + task_target->nr_ops;
 
-	for (i = ckf_index_find_op(idx, task_target, vma->e->start); i < last; i++) {
+	for (i = find_op(vma->e->start); i < last; i++) {
 		const struct ckf_op *op = &idx->ops[i];
 		struct ckf_dest *d = &dests[*nr];
 
@@ -629,16 +672,23 @@ static bool is_staged(struct vma_area *vma)
 	return staging && !vma_area_is(vma, VMA_PREMMAPED);
 }
 
-static int map_staged(void)
+/* In what the restorer takes along: the last large thing there, since all of it moves when it grows. */
+static int alloc_staged(struct task_restore_args *ta)
 {
+	char *room;
+
+	ta->staged_bytes = staged_bytes;
+	ta->staged = (char *)rst_mem_align_cpos(RM_PRIVATE);
 	if (!staged_bytes)
 		return 0;
-	staged = mmap(NULL, staged_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (staged != MAP_FAILED)
-		return 0;
-	pr_perror("Can't map %" PRIu64 " bytes for the restorer", staged_bytes);
-	staged = NULL;
-	return -1;
+	room = rst_mem_alloc(staged_bytes + PAGE_SIZE, RM_PRIVATE);
+	if (!room) {
+		pr_err("No %" PRIu64 " bytes for the restorer\n", staged_bytes);
+		return -1;
+	}
+	staged = (char *)round_up((unsigned long)room, PAGE_SIZE);
+	ta->staged += staged - room;
+	return 0;
 }
 
 static int fill_private(struct pstree_item *t, bool cow)
@@ -676,7 +726,7 @@ static void mark_pages(struct vma_area *vma)
 	const struct ckf_index *idx = img->idx;
 	uint64_t i, start, end, off, nr, last = task_target->first_op + task_target->nr_ops;
 
-	for (i = ckf_index_find_op(idx, task_target, vma->e->start); i < last; i++) {
+	for (i = find_op(vma->e->start); i < last; i++) {
 		start = max_t(uint64_t, ckf_op_addr(&idx->ops[i]), vma->e->start);
 		end = min_t(uint64_t, ckf_op_end(&idx->ops[i]), vma->e->end);
 		if (start >= vma->e->end)
@@ -716,7 +766,7 @@ static int enqueue(struct pstree_item *t, struct vma_area *vma)
 	struct page_read pr;
 
 	fast_image_page_read(&pr);
-	for (i = ckf_index_find_op(idx, task_target, vma->e->start); i < last; i++) {
+	for (i = find_op(vma->e->start); i < last; i++) {
 		const struct ckf_op *op = &idx->ops[i];
 
 		start = max_t(uint64_t, ckf_op_addr(op), vma->e->start);
@@ -756,11 +806,11 @@ int fast_image_fill_cow(struct pstree_item *t)
 	return any && !at_once ? fill_private(t, true) : 0;
 }
 
-int fast_image_fill_task(struct pstree_item *t)
+int fast_image_fill_task(struct pstree_item *t, struct task_restore_args *ta)
 {
 	if (!img || rsti(t)->vmas.nr == 0)
 		return 0;
-	return map_staged() ? -1 : fill_private(t, false);
+	return alloc_staged(ta) ? -1 : fill_private(t, false);
 }
 
 /*
@@ -823,20 +873,9 @@ static int open_pack(void)
 
 int fast_image_prepare_ios(struct pstree_item *t, struct task_restore_args *ta)
 {
-	void *copy;
-
-	if (!staging) {
-		ta->vma_ios_fd = open_pack();
-		return ta->vma_ios_fd < 0 ? -1 : pagemap_render_iovec(&rsti(t)->vma_io, ta);
-	}
-	ta->vma_ios_fd = -1;
-	ta->staged_bytes = staged_bytes;
-	ta->staged = (char *)rst_mem_align_cpos(RM_PRIVATE);
-	copy = rst_mem_alloc(staged_bytes, RM_PRIVATE);
-	if (!copy)
+	ta->vma_ios_fd = staging ? -1 : open_pack();
+	if (!staging && ta->vma_ios_fd < 0)
 		return -1;
-	memcpy(copy, staged, staged_bytes);
-	munmap(staged, staged_bytes);
 	return pagemap_render_iovec(&rsti(t)->vma_io, ta);
 }
 

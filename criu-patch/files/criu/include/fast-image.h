@@ -47,7 +47,7 @@ extern int fast_image_prepare_gaps(struct task_restore_args *ta);
 extern int fast_image_fill_cow(struct pstree_item *t);
 
 /* After that: all other private memory of the task. */
-extern int fast_image_fill_task(struct pstree_item *t);
+extern int fast_image_fill_task(struct pstree_item *t, struct task_restore_args *ta);
 
 extern int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid);
 
