@@ -272,7 +272,8 @@ static uint8_t *read_all_of(int dir, const char *name, size_t *bytes)
 	return buf;
 }
 
-/* Convert tells of what it leaves out, and of a pages file that does not end with a page. */
+/* Convert tells of what it leaves out, and of a pages file that does not end with a page. Of its
+ * own files in a dump it tells without names. */
 static char told[1 << 14];
 
 static void hear(void *arg, const char *msg)
@@ -287,6 +288,8 @@ static bool is_left_out(const char *name)
 {
 	size_t len = strlen(name);
 
+	if (!strcmp(name, CKF_IDX_NAME))
+		return true;
 	for (const char *at = told; (at = strstr(at, name)); at++) {
 		if ((at == told || at[-1] == '\n') && at[len] == ' ')
 			return true;
