@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,6 +264,7 @@ int ckf_agent_begin(struct ckf_agent_call *c, struct ckf_error *err)
 {
 	int mem, ret;
 
+	c->stuck = false;
 	mem = open_mem(c->pid, O_RDWR, err);
 	if (mem < 0)
 		return mem;
@@ -283,7 +285,11 @@ int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err)
 	const uint64_t end = deadline(c, WAKE_TIMEOUT_MS);
 	int fd;
 
-	if (c->sock >= 0) {
+	/* What is stuck finds the end of the conversation when it gets on. */
+	if (c->sock >= 0 && c->stuck) {
+		close(c->sock);
+		c->sock = -1;
+	} else if (c->sock >= 0) {
 		/* The end of the stream says that the agent has closed its socket: none is to be
 		 * dumped. */
 		if (!ckf_scm_send_until(c->sock, &m, sizeof(m), -1, end)) {
@@ -299,6 +305,15 @@ int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err)
 	return ckf_tracee_stop(&c->thread, err);
 }
 
+/* -EDEADLK when the agent cannot get on before all threads run. */
+static int wait_agent(struct ckf_agent_call *c, short events, struct ckf_error *err)
+{
+	int ret = ckf_tracee_wait(&c->thread, c->pid, c->sock, events, c->deadline_ns, err);
+
+	c->stuck |= ret == -EDEADLK;
+	return ret;
+}
+
 int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int fd,
 		   struct ckf_error *err)
 {
@@ -307,6 +322,9 @@ int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int 
 	/* All others go on with a request. */
 	if (m->op != CKF_AGENT_MAP && m->op != CKF_AGENT_COMMIT)
 		c->deadline_ns = deadline(c, ANSWER_TIMEOUT_MS);
+	ret = wait_agent(c, POLLOUT, err);
+	if (ret)
+		return ret;
 	ret = ckf_scm_send_until(c->sock, m, sizeof(*m), fd, c->deadline_ns);
 	if (ret == -ETIMEDOUT)
 		return ckf_error_set(err, ret, "the agent of process %d does not read",
@@ -328,9 +346,13 @@ static void make_printable(char *text, size_t bytes)
 int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
 		   struct ckf_error *err)
 {
-	int ret = -ETIMEDOUT;
+	int ret;
 
 	*fd = -1;
+	ret = wait_agent(c, POLLIN, err);
+	if (ret)
+		return ret;
+	ret = -ETIMEDOUT;
 	if (ckf_now_ns() < c->deadline_ns)
 		ret = ckf_scm_recv_until(c->sock, m, sizeof(*m), fd, c->deadline_ns);
 	if (ret == -ETIMEDOUT)

@@ -17,6 +17,7 @@ struct ckf_agent_call {
 	unsigned int timeout_ms; /* of each wait; 0: those that a busy device may need */
 	uint64_t deadline_ns;	 /* of the request that is under way */
 	struct ckf_tracee thread;
+	bool stuck; /* the thread waits for one that is stopped: -EDEADLK */
 };
 
 /*
@@ -44,7 +45,8 @@ int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int 
 		   struct ckf_error *err);
 /*
  * ALLOC with a descriptor, the caller's to close, or DONE without one: *fd is -1. An ERROR message
- * becomes err and -EIO, all else -EPROTO.
+ * becomes err and -EIO, all else -EPROTO. -EDEADLK as of ckf_tracee_wait(): all that is left then
+ * is ckf_agent_end().
  */
 int ckf_agent_recv(struct ckf_agent_call *c, struct ckf_agent_msg *m, int *fd,
 		   struct ckf_error *err);

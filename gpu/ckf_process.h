@@ -9,6 +9,11 @@
  *
  * All calls are for the thread that traces the process, if any does. gpud is a socket of
  * ckf_gpud_connect().
+ *
+ * A thread may be stopped while it has a lock that the driver or the agent needs, as that of an
+ * arena of malloc(). Suspend, resume, wake, sleep and adopt then end with -EDEADLK after seconds,
+ * and the socket gpud is not to be used any more: a call is under way on it. The process keeps all
+ * that it has; ckf_gpu_process_resume_late() does the rest.
  */
 #ifndef CKF_PROCESS_H
 #define CKF_PROCESS_H
@@ -70,6 +75,14 @@ int ckf_gpu_process_sleep(struct ckf_gpu_process *p, int gpud, struct ckf_error 
  * locked again: it waits at its next call of CUDA, and this may be tried again.
  */
 int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
+
+/*
+ * Resume after -EDEADLK, from a process that does not trace it: waits, for as long as the process
+ * is stopped, and gives it what it has to have when it runs. Until then it waits at its next call
+ * of CUDA. -ESRCH when it ends before that.
+ */
+int ckf_gpu_process_resume_late(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
+void ckf_gpu_process_kill(const struct ckf_gpu_process *p);
 
 /* A process that somebody else has suspended, or that was restored: asks the driver how it is. */
 int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);

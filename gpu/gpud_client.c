@@ -250,18 +250,29 @@ static int check_done(const struct ckf_gpud_msg *m, struct ckf_error *err)
 	return 0;
 }
 
-int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
+int gpud_call_send(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t *deadline_ns,
+		   struct ckf_error *err)
 {
-	uint64_t end = answer_deadline();
-	int ret;
-
+	*deadline_ns = answer_deadline();
 	/* gpud must not lock a process when nobody waits for that any more. */
 	if (m->op == CKF_GPUD_CHECKPOINT)
-		end += m->arg2 * NS_PER_MS;
-	ret = gpud_send_until(sock, m, fd, end, err);
-	if (!ret)
-		ret = gpud_recv_until(sock, m, NULL, end, err);
+		*deadline_ns += m->arg2 * NS_PER_MS;
+	return gpud_send_until(sock, m, fd, *deadline_ns, err);
+}
+
+int gpud_call_recv(int sock, struct ckf_gpud_msg *m, uint64_t deadline_ns, struct ckf_error *err)
+{
+	int ret = gpud_recv_until(sock, m, NULL, deadline_ns, err);
+
 	return ret ? ret : check_done(m, err);
+}
+
+int ckf_gpud_call(int sock, struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
+{
+	uint64_t deadline_ns;
+	int ret = gpud_call_send(sock, m, fd, &deadline_ns, err);
+
+	return ret ? ret : gpud_call_recv(sock, m, deadline_ns, err);
 }
 
 int ckf_gpud_join(int sock, struct ckf_error *err)

@@ -11,4 +11,9 @@ int gpud_send_until(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t dea
 int gpud_recv_until(int sock, struct ckf_gpud_msg *m, int *fd, uint64_t deadline_ns,
 		    struct ckf_error *err);
 
+/* ckf_gpud_call() in two halves. *deadline_ns: of both. */
+int gpud_call_send(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t *deadline_ns,
+		   struct ckf_error *err);
+int gpud_call_recv(int sock, struct ckf_gpud_msg *m, uint64_t deadline_ns, struct ckf_error *err);
+
 #endif

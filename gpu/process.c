@@ -16,9 +16,13 @@
  * end, so a dump that fails gives it back as it was, without a copy.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../format/ckf_gpu_dump.h"
@@ -27,15 +31,24 @@
 #include "ckf_gpud.h"
 #include "ckf_process.h"
 #include "cuda_abi.h"
+#include "gpud_msg.h"
 
 #define RELOCK_TIMEOUT_MS 30000 /* nobody is inside: it takes microseconds */
 #define MIN_LOCK_MS 1000
+#define STUCK_TIMEOUT_S 300
+#define LATE_TRIES 10 /* once the process runs */
+#define LATE_PAUSE_NS 100000000
 #define NS_PER_MS 1000000u
+#define NS_PER_S 1000000000ull
 
 struct ckf_gpu_process {
 	pid_t pid;
 	int pidfd; /* what gpud knows it by: it may be in another pid namespace */
 	uint32_t image_pid;
+	/* A call is under way in the driver that cannot end before the process runs: all further
+	 * ones for this process go by the same connection. -1: none. */
+	int stuck_gpud;
+	bool is_stuck;		    /* its answer has not come */
 	struct ckf_tracee restorer; /* the driver's own thread in the process */
 	pid_t restore_tid;
 	struct ckf_agent_call agent;
@@ -67,7 +80,24 @@ static int check_restorer(const struct ckf_gpu_process *p, struct ckf_error *err
 			     (int)p->pid, tracer ? "a debugger" : "a signal");
 }
 
-static int action(const struct ckf_gpu_process *p, int gpud, uint32_t what, uint64_t timeout_ms,
+/* The answer to the call that was stuck comes first, and is of no interest any more. */
+static int end_stuck(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	const uint64_t end = ckf_now_ns() + STUCK_TIMEOUT_S * NS_PER_S;
+	struct ckf_gpud_msg m;
+	int ret;
+
+	if (!p->is_stuck)
+		return 0;
+	ret = ckf_tracee_wait(&p->restorer, p->pid, p->stuck_gpud, POLLIN, end, err);
+	if (!ret)
+		ret = gpud_recv_until(p->stuck_gpud, &m, NULL, end, err);
+	if (!ret)
+		p->is_stuck = false;
+	return ret;
+}
+
+static int action(struct ckf_gpu_process *p, int gpud, uint32_t what, uint64_t timeout_ms,
 		  uint64_t *answer, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = {
@@ -75,10 +105,24 @@ static int action(const struct ckf_gpu_process *p, int gpud, uint32_t what, uint
 		.arg = what,
 		.arg2 = timeout_ms,
 	};
+	uint64_t end;
 	int ret = check_restorer(p, err);
 
+	gpud = p->stuck_gpud >= 0 ? p->stuck_gpud : gpud;
 	if (!ret)
-		ret = ckf_gpud_call(gpud, &m, p->pidfd, err);
+		ret = end_stuck(p, err);
+	if (!ret)
+		ret = gpud_call_send(gpud, &m, p->pidfd, &end, err);
+	if (ret)
+		return ret;
+	ret = ckf_tracee_wait(&p->restorer, p->pid, gpud, POLLIN, end, err);
+	if (ret) {
+		p->is_stuck = true;
+		if (p->stuck_gpud < 0)
+			p->stuck_gpud = fcntl(gpud, F_DUPFD_CLOEXEC, 0);
+		return ret;
+	}
+	ret = gpud_call_recv(gpud, &m, end, err);
 	if (!ret && answer)
 		*answer = m.arg;
 	return ret;
@@ -112,6 +156,7 @@ int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, stru
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for a process");
 	p->pid = pid;
+	p->stuck_gpud = -1;
 	p->agent.sock = -1;
 	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (p->pidfd < 0)
@@ -145,6 +190,8 @@ void ckf_gpu_process_close(struct ckf_gpu_process *p)
 	drop_memory(p);
 	if (p->pidfd >= 0)
 		close(p->pidfd);
+	if (p->stuck_gpud >= 0)
+		close(p->stuck_gpud);
 	free(p->mem);
 	free(p);
 }
@@ -397,11 +444,12 @@ int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
 	return 0;
 }
 
-static int send_pairs(const struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+static int send_pairs(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
-	int ret = 0;
+	int ret = end_stuck(p, err);
 
+	gpud = p->stuck_gpud >= 0 ? p->stuck_gpud : gpud;
 	for (unsigned int i = 0; i < p->nr_pairs && !ret; i++) {
 		memcpy(m.uuid, p->pairs[i].old_uuid, sizeof(m.uuid));
 		memcpy(m.uuid2, p->pairs[i].new_uuid, sizeof(m.uuid2));
@@ -432,7 +480,8 @@ static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error 
 
 	if (!ret && p->parked)
 		ret = unpark(p, err);
-	if (ret)
+	/* Where it is stuck, its agent's gate is closed, or the driver has it locked. */
+	if (ret && (ret != -EDEADLK || (p->agent.version < 2 && !p->is_stuck)))
 		set_lock(p, gpud, true, NULL);
 	return ret;
 }
@@ -499,6 +548,50 @@ int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *
 int ckf_gpu_process_sleep(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	return with_restorer(p, gpud, sleep_running, err);
+}
+
+static bool has_ended(const struct ckf_gpu_process *p)
+{
+	struct pollfd fd = { .fd = p->pidfd, .events = POLLIN };
+
+	return poll(&fd, 1, 0) == 1;
+}
+
+/* One try. It may be that the agent has gone on with what it was asked for, and done it. */
+static int resume_late(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret;
+
+	p->parked = false;
+	ret = adopt_running(p, gpud, err);
+	if (ret == -EINVAL)
+		return 0;
+	return ret ? ret : ckf_gpu_process_resume(p, gpud, err);
+}
+
+int ckf_gpu_process_resume_late(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	const struct timespec pause = { .tv_nsec = LATE_PAUSE_NS };
+	unsigned int tries = 0;
+	struct ckf_error last;
+	int ret;
+
+	do {
+		last = (struct ckf_error){ 0 };
+		ret = resume_late(p, gpud, &last);
+		if (!ret)
+			return 0;
+		if (has_ended(p))
+			return ckf_error_set(err, -ESRCH, "process %d has ended", (int)p->pid);
+		nanosleep(&pause, NULL);
+		/* Nobody knows how long it stays stopped. */
+	} while (ret == -EBUSY || ++tries < LATE_TRIES);
+	return ckf_error_set(err, ret, "%s", last.msg);
+}
+
+void ckf_gpu_process_kill(const struct ckf_gpu_process *p)
+{
+	syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
 }
 
 int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)

@@ -1,17 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /* Threads that the caller has stopped by ptrace: one of them let run and stopped again. */
+#include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "../loader/io_util.h"
 #include "tracee.h"
 
 #ifndef PTRACE_EVENT_STOP
 #define PTRACE_EVENT_STOP 128
 #endif
+
+#define SAMPLE_MS 50
+#define STUCK_NS 2000000000u /* longer than the driver waits for itself */
 
 /* What CRIU sets on the threads that it holds, and what they have to have again. */
 #define TRACE_OPTIONS (PTRACE_O_SUSPEND_SECCOMP | PTRACE_O_TRACESYSGOOD)
@@ -78,6 +86,72 @@ int ckf_tracee_stop(struct ckf_tracee *t, struct ckf_error *err)
 		return trace_error(err, t->tid, "set the options of");
 	if (ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->sigmask), &t->sigmask))
 		return trace_error(err, t->tid, "unblock the signals of");
+	return 0;
+}
+
+/*
+ * Locks wait in a futex, some after spinning with naps in between. A thread that the driver waits
+ * for in another way, or that runs, gets on.
+ */
+static bool waits_for_lock(pid_t tid)
+{
+	static const long calls[] = { SYS_futex, SYS_nanosleep, SYS_clock_nanosleep,
+				      SYS_sched_yield };
+	char path[64];
+	bool waits = false;
+	long nr;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", (int)tid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (fscanf(f, "%ld", &nr) == 1) {
+		for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
+			waits |= nr == calls[i];
+	}
+	fclose(f);
+	return waits;
+}
+
+/* Nobody in the process can give up what the thread waits for: all others are stopped, or wait. */
+static bool is_stuck(pid_t pid, pid_t tid)
+{
+	struct dirent *de;
+	pid_t other, tracer;
+	bool stuck = waits_for_lock(tid);
+	char path[64];
+	DIR *dir;
+
+	if (!stuck)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	while (dir && stuck && (de = readdir(dir))) {
+		other = (pid_t)atoi(de->d_name);
+		stuck = other <= 0 || ckf_thread_stopped(other, &tracer) || waits_for_lock(other);
+	}
+	if (dir)
+		closedir(dir);
+	return dir && stuck;
+}
+
+int ckf_tracee_wait(const struct ckf_tracee *t, pid_t pid, int fd, short events,
+		    uint64_t deadline_ns, struct ckf_error *err)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+	uint64_t moved_ns = ckf_now_ns(), now_ns = moved_ns;
+
+	while (t->running && now_ns < deadline_ns && poll(&p, 1, SAMPLE_MS) <= 0) {
+		now_ns = ckf_now_ns();
+		if (!is_stuck(pid, t->tid))
+			moved_ns = now_ns;
+		else if (now_ns - moved_ns > STUCK_NS)
+			return ckf_error_set(err, -EDEADLK,
+					     "CUDA of process %d waits for a lock, as that of "
+					     "malloc(), which a stopped thread has",
+					     (int)pid);
+	}
 	return 0;
 }
 

@@ -21,6 +21,14 @@ int ckf_tracee_run(struct ckf_tracee *t, pid_t tid, struct ckf_error *err);
 /* Stops it again. Does nothing when it does not run. */
 int ckf_tracee_stop(struct ckf_tracee *t, struct ckf_error *err);
 
+/*
+ * Waits until the descriptor is ready for events (poll()), at most until deadline_ns: the thread
+ * was let run to answer there. -EDEADLK: it waits for something that a stopped thread has, so it
+ * will not answer before all run. Returns at once when it is not one that was let run.
+ */
+int ckf_tracee_wait(const struct ckf_tracee *t, pid_t pid, int fd, short events,
+		    uint64_t deadline_ns, struct ckf_error *err);
+
 /* By a signal or a tracer; *tracer: 0 if there is none. */
 bool ckf_thread_stopped(pid_t tid, pid_t *tracer);
 

@@ -11,10 +11,12 @@
  * run.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -64,6 +66,74 @@ static int connect_gpud(struct ckf_error *err)
 	if (gpud < 0)
 		gpud = ckf_gpud_connect(NULL, ckf_gpu_find_helper(helper, sizeof(helper)), err);
 	return gpud < 0 ? gpud : 0;
+}
+
+static void drop_gpud(void)
+{
+	if (gpud >= 0)
+		close(gpud);
+	gpud = -1;
+}
+
+/*
+ * A thread was stopped while it had a lock that the driver needs, and gives it up when all run. So
+ * the rest is done then, by a process that lives as long as that takes: it holds the descriptors
+ * of the memory. Calls of CUDA wait meanwhile.
+ */
+static void finish_late(struct ckf_gpu_process *gpu, bool must)
+{
+	struct ckf_error err = {};
+	int pid = ckf_gpu_process_pid(gpu), ret;
+
+	drop_gpud();
+	ret = connect_gpud(&err);
+	if (!ret)
+		ret = ckf_gpu_process_resume_late(gpu, gpud, &err);
+	if (!ret) {
+		pr_info("Process %d has its device memory, and runs on\n", pid);
+	} else if (ret == -ESRCH) {
+		pr_info("%s\n", err.msg);
+	} else {
+		pr_err("Process %d is left without its GPU%s: %s\n", pid, must ? " and ended" : "",
+		       err.msg);
+		if (must)
+			ckf_gpu_process_kill(gpu);
+	}
+}
+
+/* must: the process is ended where that fails. CRIU must not see its end: it is no child of CRIU.
+ */
+static int resume_late(struct ckf_gpu_process *gpu, bool must)
+{
+	sigset_t chld, old;
+	int status = 0, null;
+	pid_t child;
+
+	pr_warn("Process %d gets its device memory when it runs: a thread was stopped with a lock "
+		"that the driver needs\n",
+		ckf_gpu_process_pid(gpu));
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &chld, &old);
+	child = fork();
+	if (!child) {
+		null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (fork())
+			_exit(0);
+		setsid();
+		for (int fd = 0; fd <= 2 && null >= 0; fd++)
+			dup2(null, fd);
+		finish_late(gpu, must);
+		_exit(0);
+	}
+	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	drop_gpud();
+	if (child < 0 || status)
+		pr_err("Can't make a process that waits for process %d\n",
+		       ckf_gpu_process_pid(gpu));
+	return child < 0 || status ? -1 : 0;
 }
 
 static bool uses_cuda(int pid)
@@ -201,6 +271,7 @@ static int cuda_checkpoint(int pid)
 {
 	struct ckf_error err = {};
 	struct task *t;
+	int ret;
 
 	if (disabled)
 		return -ENOTSUP;
@@ -211,7 +282,10 @@ static int cuda_checkpoint(int pid)
 	if (must_end() || (!looked_at && preflight_tree()))
 		return -1;
 	looked_at = true;
-	if (ckf_gpu_process_suspend(t->gpu, gpud, criu_get_image_dir(), &err)) {
+	ret = ckf_gpu_process_suspend(t->gpu, gpud, criu_get_image_dir(), &err);
+	if (ret == -EDEADLK)
+		drop_gpud();
+	if (ret) {
 		pr_err("Can't checkpoint the device memory of process %d: %s\n", pid, err.msg);
 		return -1;
 	}
@@ -231,6 +305,7 @@ static int give_back(int pid, struct ckf_error *err)
 	struct ckf_gpu_fill_stats stats = {};
 	unsigned long long t[3] = { now_ms() };
 	uint32_t image_pid;
+	bool late;
 	int ret;
 
 	ret = connect_gpud(err);
@@ -246,16 +321,22 @@ static int give_back(int pid, struct ckf_error *err)
 		ret = ckf_gpu_process_adopt(gpu, gpud, err);
 	if (!ret)
 		ret = ckf_gpu_process_wake(gpu, gpud, err);
+	late = ret == -EDEADLK;
+	if (late)
+		drop_gpud();
 	t[1] = now_ms();
-	if (!ret && fill)
+	if ((!ret || late) && fill)
 		ret = ckf_gpu_fill_memory(fill, image_pid, gpu, err);
-	if (!ret)
+	if (!ret && !late)
 		ret = ckf_gpu_process_resume(gpu, gpud, err);
+	late |= ret == -EDEADLK;
 	t[2] = now_ms();
 	/* Mapped, but all of its threads are still stopped. */
-	if (!ret && fill)
+	if ((!ret || late) && fill)
 		ret = ckf_gpu_fill_wait(fill, image_pid, &stats, err);
-	if (!ret)
+	if (late && (!ret || ret == -EDEADLK))
+		ret = resume_late(gpu, true);
+	else if (!ret)
 		pr_info("Process %d has its device memory: %llu bytes in %llu ms; "
 			"the driver took %llu ms, mapping %llu ms, then waited %llu ms\n",
 			pid, (unsigned long long)stats.bytes,
@@ -324,19 +405,22 @@ static int plugin_init(int stage)
 static void resume_task(struct ckf_gpu_process *gpu)
 {
 	struct ckf_error err = {};
-	int ret = ckf_gpu_process_resume(gpu, gpud, &err);
+	int ret = connect_gpud(&err);
 
-	if (ret) {
+	if (!ret)
+		ret = ckf_gpu_process_resume(gpu, gpud, &err);
+	if (ret && ret != -EDEADLK) {
 		pr_warn("Process %d: %s: trying again\n", ckf_gpu_process_pid(gpu), err.msg);
 		err = (struct ckf_error){};
-		close(gpud);
-		gpud = -1;
+		drop_gpud();
 		ret = connect_gpud(&err);
 		if (!ret) {
 			ckf_gpu_process_adopt(gpu, gpud, NULL);
 			ret = ckf_gpu_process_resume(gpu, gpud, &err);
 		}
 	}
+	if (ret == -EDEADLK)
+		ret = resume_late(gpu, false);
 	if (ret)
 		pr_err("Process %d is left without its GPU: %s\n", ckf_gpu_process_pid(gpu),
 		       err.msg);
@@ -355,9 +439,7 @@ static void plugin_fini(int stage, int ret)
 	}
 	ckf_gpu_fill_close(fill);
 	fill = NULL;
-	if (gpud >= 0)
-		close(gpud);
-	gpud = -1;
+	drop_gpud();
 	release_signals();
 }
 

@@ -248,6 +248,7 @@ static CUresult serve(void)
 {
 	CUresult res = CUDA_SUCCESS;
 
+	stub_heap_touch();
 	if (block.op == STUB_OP_STATE)
 		return CUDA_SUCCESS;
 	if (block.op < STUB_OP_LOCK || block.op > STUB_OP_UNLOCK)

@@ -8,7 +8,8 @@
  * What makes it fit for checkpoints is one rule: whoever holds stub.lock, or executes an item of a
  * stream, is inside the gate (gate.c). Locking a process for a checkpoint closes the gate, so that
  * afterwards no thread holds anything that another one could need, wherever it is stopped. For the
- * same reason nothing here calls malloc(): the application may be stopped inside it.
+ * same reason nothing here calls malloc(), unless it is asked to: the application may be stopped
+ * inside it.
  *
  * Environment: see tests/stub/README.md.
  */
@@ -175,6 +176,9 @@ CUresult stub_get_proc(const char *name, void **out, int version, int *status);
 /* table.c: calls of the application, and what is to fail */
 CUresult stub_enter(enum stub_fn fn);
 void stub_leave(enum stub_fn fn);
+/* Calls malloc(), as the real driver does in most of its calls, where the environment asks for it.
+ */
+void stub_heap_touch(void);
 
 /* The body of an exported function: expr, inside the gate. */
 #define STUB_CALL(symbol, expr)                         \

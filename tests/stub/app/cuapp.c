@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import]: a CUDA program: 40 allocations of mixed
- * sizes, filled with what can be computed again, with zero ranges; streams and events. vmm: some
- * more that it makes with the virtual memory API itself (own.h). busy: a thread of its own, or N,
- * copies all the time; churn: the first makes and frees memory by that API, too. import: with vmm,
- * until the second SIGUSR1 it has memory that it imported.
+ * cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import] [malloc=N]: a CUDA program: 40
+ * allocations of mixed sizes, filled with what can be computed again, with zero ranges; streams and
+ * events. vmm: some more that it makes with the virtual memory API itself (own.h). busy: a thread
+ * of its own, or N, copies all the time; churn: the first makes and frees memory by that API, too.
+ * import: with vmm, until the second SIGUSR1 it has memory that it imported. malloc: N threads that
+ * do nothing but call malloc().
  *
  * SIGUSR1: checks all of its memory, uses its streams and events, and writes DIR/report. If
  * DIR/stop is there it then ends, with exit code 0 if all was right, ever, and 1 if not.
@@ -18,6 +19,8 @@
 #define NR_ALLOCS 40u
 #define MAX_DEVICES 8
 #define MAX_BUSY 8
+#define HEAP_PIECES 8
+#define HEAP_BYTES 2000
 #define STAGE_BYTES (4u << 20)
 #define PITCH_WIDTH 1000u
 #define PITCH_HEIGHT 1500u
@@ -290,6 +293,28 @@ static void start_busy(void)
 		usleep(1000);
 }
 
+static void *allocate(void *arg)
+{
+	for (;;) {
+		void *volatile p[HEAP_PIECES];
+
+		for (int i = 0; i < HEAP_PIECES; i++)
+			p[i] = malloc(HEAP_BYTES + (size_t)i * HEAP_BYTES);
+		for (int i = 0; i < HEAP_PIECES; i++)
+			free(p[i]);
+	}
+	return arg;
+}
+
+static void start_allocating(int nr)
+{
+	pthread_t thread;
+
+	for (int i = 0; i < nr; i++)
+		if (pthread_create(&thread, NULL, allocate, NULL))
+			die("pthread_create");
+}
+
 static void end(void)
 {
 	__atomic_store_n(&busy_stop, true, __ATOMIC_SEQ_CST);
@@ -314,10 +339,12 @@ static void end(void)
 int main(int argc, char **argv)
 {
 	bool vmm = false;
+	int nr_malloc = 0;
 	char stop[4096];
 
 	if (argc < 2) {
-		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import]\n");
+		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import] "
+				"[malloc=N]\n");
 		return 2;
 	}
 	for (int i = 2; i < argc; i++) {
@@ -328,6 +355,8 @@ int main(int argc, char **argv)
 			nr_busy = 1;
 		if (!strncmp(argv[i], "busy=", 5))
 			nr_busy = atoi(argv[i] + 5);
+		if (!strncmp(argv[i], "malloc=", 7))
+			nr_malloc = atoi(argv[i] + 7);
 		is_churn |= !strcmp(argv[i], "churn");
 		is_import |= !strcmp(argv[i], "import");
 	}
@@ -345,6 +374,7 @@ int main(int argc, char **argv)
 	if (is_import)
 		own_import(false);
 	start_busy();
+	start_allocating(nr_malloc);
 	report(argv[1], "ready", "%d", (int)getpid());
 	snprintf(stop, sizeof(stop), "%s/stop", argv[1]);
 	for (int nr = 1;; nr++) {
