@@ -41,8 +41,9 @@ struct agent_alloc {
 	CUdevice device;
 	uint32_t flags; /* CKF_GPU_ALLOC_ */
 	CUmemGenericAllocationHandle handle;
-	int fd; /* of memory that came from outside, which the driver does not export again; or -1
-		 */
+	int fd;	     /* of memory that came from outside, which the driver does not export again; of
+		      * memory that is away; or -1 */
+	bool kept;   /* fd is here only until the memory is saved */
 	bool held;   /* the handle is ours to release */
 	bool mapped; /* of the application's own: is there, to be mapped */
 	struct agent_own own;
@@ -104,9 +105,12 @@ CUresult agent_set_peer(const struct ckf_cuda *cu, CUdevice owner, CUdevice devi
 
 /* memory.c: maps a->handle at a->addr for all that may access it. */
 CUresult agent_map(const struct ckf_cuda *cu, struct agent_alloc *a);
-/* Takes its memory from the address. After an error some of it is done, and the rest may be tried
- * again. */
+/* Takes its memory from the address, but for a->fd. After an error some of it is done, and the rest
+ * may be tried again. */
 CUresult agent_unmap(const struct ckf_cuda *cu, struct agent_alloc *a);
+void agent_close_fd(struct agent_alloc *a);
+/* The same, of memory that is not needed any more. */
+CUresult agent_discard(const struct ckf_cuda *cu, struct agent_alloc *a);
 
 /*
  * handles.c: memory that the application makes itself. With agent_table.lock held by none; handles

@@ -105,7 +105,7 @@ static CUresult put(const struct ckf_cuda *cu, CUdeviceptr handle)
 		agent_remove(a);
 	}
 	pthread_mutex_unlock(&agent_table.lock);
-	return gone ? agent_unmap(cu, &old) : CUDA_SUCCESS;
+	return gone ? agent_discard(cu, &old) : CUDA_SUCCESS;
 }
 
 CUresult agent_own_release(const struct ckf_cuda *cu, CUmemGenericAllocationHandle handle)

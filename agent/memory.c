@@ -137,16 +137,30 @@ CUresult agent_unmap(const struct ckf_cuda *cu, struct agent_alloc *a)
 	if (res)
 		return res;
 	a->held = false;
+	return CUDA_SUCCESS;
+}
+
+void agent_close_fd(struct agent_alloc *a)
+{
 	if (a->fd >= 0)
 		close(a->fd);
 	a->fd = -1;
-	return CUDA_SUCCESS;
+	a->kept = false;
+}
+
+CUresult agent_discard(const struct ckf_cuda *cu, struct agent_alloc *a)
+{
+	CUresult res = agent_unmap(cu, a);
+
+	if (!res)
+		agent_close_fd(a);
+	return res;
 }
 
 /* For memory that is not in the table. */
 static CUresult destroy(const struct ckf_cuda *cu, struct agent_alloc *a)
 {
-	CUresult res = agent_unmap(cu, a);
+	CUresult res = agent_discard(cu, a);
 
 	if (!res)
 		cu->mem_address_free(a->addr, a->bytes);

@@ -67,7 +67,15 @@ static int say_done(int sock)
 	return send_msg(sock, &m, -1);
 }
 
-static int export_one(int sock, const struct ckf_cuda *cu, const struct agent_alloc *a)
+/* Without it being here, too, memory that is away would be lost with the caller: but where there is
+ * no room for the descriptor that must do. */
+static void keep_copy(struct agent_alloc *a, int fd)
+{
+	a->fd = fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FD);
+	a->kept = a->fd >= 0;
+}
+
+static int export_one(int sock, const struct ckf_cuda *cu, struct agent_alloc *a)
 {
 	struct ckf_agent_msg m = {
 		.op = CKF_AGENT_ALLOC,
@@ -90,8 +98,10 @@ static int export_one(int sock, const struct ckf_cuda *cu, const struct agent_al
 			return say_error(sock, cu, res, "cuMemExportToShareableHandle") ? -1 : 1;
 	}
 	ret = send_msg(sock, &m, fd);
-	if (a->fd < 0)
+	if (a->fd < 0) {
+		keep_copy(a, fd);
 		close(fd);
+	}
 	return ret;
 }
 
@@ -128,6 +138,13 @@ static int release(int sock, const struct ckf_cuda *cu)
 {
 	CUresult res;
 
+	agent_block.kept = 1;
+	for (size_t i = 0; i < agent_table.nr; i++) {
+		const struct agent_alloc *a = &agent_table.allocs[i];
+
+		if (!agent_stays(a) && a->fd < 0)
+			agent_block.kept = 0;
+	}
 	agent_block.parked = 1;
 	res = agent_unmap_views(cu);
 	for (size_t i = 0; i < agent_table.nr && !res; i++) {
@@ -135,6 +152,18 @@ static int release(int sock, const struct ckf_cuda *cu)
 			res = agent_unmap(cu, &agent_table.allocs[i]);
 	}
 	return res ? say_error(sock, cu, res, "unmapping memory") : say_done(sock);
+}
+
+static int saved(int sock, const struct ckf_cuda *cu)
+{
+	if (!agent_block.parked)
+		return say_error(sock, cu, CUDA_SUCCESS, "the memory is not away");
+	agent_block.kept = 0;
+	for (size_t i = 0; i < agent_table.nr; i++) {
+		if (!agent_table.allocs[i].mapped && !agent_table.allocs[i].held)
+			agent_close_fd(&agent_table.allocs[i]);
+	}
+	return say_done(sock);
 }
 
 static int keep_fd(int fd)
@@ -147,16 +176,13 @@ static int keep_fd(int fd)
 	return high;
 }
 
-/* *fd becomes -1 when it is kept. What is mapped, or was not quite taken away, stays what it is. */
-static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m, int *fd,
+/* *fd becomes -1 when it is kept; the agent's own goes first. What is mapped, or was not quite
+ * taken away, stays what it is. */
+static CUresult map_one(const struct ckf_cuda *cu, struct agent_alloc *a, int *fd,
 			const char **what)
 {
-	struct agent_alloc *a = agent_at(m->addr);
 	CUresult res = CUDA_SUCCESS;
 
-	*what = "this memory is not of this process";
-	if (!a || a->bytes != m->bytes || *fd < 0)
-		return CUDA_ERROR_INVALID_VALUE;
 	if (a->mapped)
 		return CUDA_SUCCESS;
 	*what = "cuCtxSetCurrent";
@@ -164,7 +190,7 @@ static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m
 		res = cu->ctx_set_current(a->ctx);
 	if (!res && !a->held) {
 		*what = "cuMemImportFromShareableHandle";
-		res = cu->mem_import(&a->handle, (void *)(intptr_t)*fd,
+		res = cu->mem_import(&a->handle, (void *)(intptr_t)(a->fd >= 0 ? a->fd : *fd),
 				     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
 		if (res == CUDA_ERROR_NOT_INITIALIZED)
 			*what = "memory on a GPU that CUDA_VISIBLE_DEVICES keeps from the process: "
@@ -172,11 +198,24 @@ static CUresult map_one(const struct ckf_cuda *cu, const struct ckf_agent_msg *m
 		if (res)
 			return res;
 		a->held = true;
-		a->fd = keep_fd(*fd);
-		*fd = -1;
+		a->kept = false;
+		if (a->fd < 0) {
+			a->fd = keep_fd(*fd);
+			*fd = -1;
+		}
 	}
 	*what = "mapping memory";
 	return res ? res : agent_map(cu, a);
+}
+
+static CUresult map_sent(const struct ckf_cuda *cu, const struct ckf_agent_msg *m, int *fd,
+			 const char **what)
+{
+	struct agent_alloc *a = agent_at(m->addr);
+
+	*what = "this memory is not of this process";
+	return a && a->bytes == m->bytes && *fd >= 0 ? map_one(cu, a, fd, what)
+						     : CUDA_ERROR_INVALID_VALUE;
 }
 
 /* Takes MAP messages up to COMMIT, also after an error, so that caller and agent agree on where
@@ -190,7 +229,7 @@ static int take_memory(int sock, const struct ckf_cuda *cu, CUresult *res, const
 		if (recv_msg(sock, &m, &fd))
 			return -1;
 		if (m.op == CKF_AGENT_MAP && !*res)
-			*res = map_one(cu, &m, &fd, what);
+			*res = map_sent(cu, &m, &fd, what);
 		if (fd >= 0)
 			close(fd);
 	} while (m.op == CKF_AGENT_MAP);
@@ -201,21 +240,15 @@ static int unpark(int sock, const struct ckf_cuda *cu)
 {
 	const char *what = NULL;
 	CUresult res = CUDA_SUCCESS;
-	struct rlimit limit, most;
-	bool limited = !getrlimit(RLIMIT_NOFILE, &limit);
-	int ret;
+	int ret, none = -1;
 
-	/* There may be more descriptors than the application wants to have. */
-	if (limited) {
-		most = limit;
-		most.rlim_cur = most.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &most);
-	}
 	ret = take_memory(sock, cu, &res, &what);
-	if (limited)
-		setrlimit(RLIMIT_NOFILE, &limit);
 	if (ret)
 		return ret;
+	for (size_t i = 0; i < agent_table.nr && !res; i++) {
+		if (agent_table.allocs[i].fd >= 0)
+			res = map_one(cu, &agent_table.allocs[i], &none, &what);
+	}
 	if (!res) {
 		what = "mapping memory";
 		res = agent_map_views(cu);
@@ -229,6 +262,7 @@ static int unpark(int sock, const struct ckf_cuda *cu)
 	if (res)
 		return say_error(sock, cu, res, what);
 	agent_block.parked = 0;
+	agent_block.kept = 0;
 	return say_done(sock);
 }
 
@@ -244,17 +278,41 @@ static int close_gate(int sock, const struct ckf_cuda *cu, uint64_t timeout_ms)
 /* What needs the table. With the gate closed nobody has its lock. */
 static int use_table(int sock, const struct ckf_cuda *cu, uint32_t op)
 {
+	struct rlimit limit, most;
+	bool limited;
 	int ret;
 
 	if (!agent_gate_is_closed())
 		return say_error(sock, cu, CUDA_SUCCESS, "the gate is open");
 	if (pthread_mutex_trylock(&agent_table.lock))
 		return say_error(sock, cu, CUDA_SUCCESS, "a thread has the list of memory");
+	/* There may be more descriptors than the application wants to have. */
+	limited = !getrlimit(RLIMIT_NOFILE, &limit);
+	if (limited) {
+		most = limit;
+		most.rlim_cur = most.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &most);
+	}
 	ret = op == CKF_AGENT_PARK	? park(sock, cu)
 	      : op == CKF_AGENT_RELEASE ? release(sock, cu)
+	      : op == CKF_AGENT_SAVED	? saved(sock, cu)
 					: unpark(sock, cu);
+	if (limited)
+		setrlimit(RLIMIT_NOFILE, &limit);
 	pthread_mutex_unlock(&agent_table.lock);
 	return ret;
+}
+
+/* Memory that was not taken away after all. */
+static void drop_copies(void)
+{
+	if (pthread_mutex_trylock(&agent_table.lock))
+		return;
+	for (size_t i = 0; i < agent_table.nr; i++) {
+		if (agent_table.allocs[i].kept)
+			agent_close_fd(&agent_table.allocs[i]);
+	}
+	pthread_mutex_unlock(&agent_table.lock);
 }
 
 static int answer(int sock, const struct ckf_agent_msg *m)
@@ -267,6 +325,7 @@ static int answer(int sock, const struct ckf_agent_msg *m)
 	case CKF_AGENT_PARK:
 	case CKF_AGENT_RELEASE:
 	case CKF_AGENT_UNPARK:
+	case CKF_AGENT_SAVED:
 		return use_table(sock, cu, m->op);
 	default:
 		return -1;
@@ -305,8 +364,10 @@ static void one_call(void)
 		agent_block.peer_fd = -1;
 		close(sv[1]);
 	}
-	if (!agent_block.parked && agent_gate_is_closed())
+	if (!agent_block.parked && agent_gate_is_closed()) {
+		drop_copies();
 		agent_gate_open();
+	}
 	/* A child that was forked meanwhile has a copy of the descriptor. */
 	shutdown(sv[0], SHUT_RDWR);
 	close(sv[0]);
@@ -367,8 +428,11 @@ static void *agent_main(void *arg)
 /* A child has neither the thread nor, as the driver has it, any use for CUDA. */
 void agent_after_fork(void)
 {
+	for (size_t i = 0; i < agent_table.nr; i++)
+		agent_close_fd(&agent_table.allocs[i]);
 	agent_block.tid = 0;
 	agent_block.parked = 0;
+	agent_block.kept = 0;
 	agent_gate_after_fork();
 	agent_table.nr = 0;
 	agent_table.nr_views = 0;

@@ -199,7 +199,7 @@ static int adopt(struct park *p)
 		ret = open_process(p);
 	if (!ret)
 		ret = ckf_gpu_process_adopt(p->gpu, p->gpud, &p->err);
-	if (!dir_ret || (!ret && !ckf_gpu_process_is_parked(p->gpu)))
+	if (!dir_ret || (!ret && !ckf_gpu_process_needs_memory(p->gpu)))
 		return ret;
 	p->err = dir_err;
 	return dir_ret;
@@ -214,7 +214,8 @@ static int unpark(struct park *p)
 	ret = adopt(p);
 	if (!ret)
 		ret = ckf_gpu_image_pid(p->pid, &image_pid, &p->err);
-	if (!ret && p->dir_fd >= 0 && ckf_gpu_images_probe(p->dir_fd))
+	if (!ret && p->dir_fd >= 0 && ckf_gpu_process_needs_memory(p->gpu) &&
+	    ckf_gpu_images_probe(p->dir_fd))
 		ret = ckf_gpu_fill_start(p->gpud, p->dir_fd, &fill, &p->err);
 	if (!ret && fill)
 		ret = ckf_gpu_fill_accepted(fill, p->gpu, &p->err);

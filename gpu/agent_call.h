@@ -13,6 +13,7 @@ struct ckf_agent_call {
 	pid_t tid;	/* here */
 	uint32_t version;
 	bool parked;		 /* its memory was away when it was found */
+	bool kept;		 /* and it can get all of that back by itself */
 	int sock;		 /* -1: none */
 	unsigned int timeout_ms; /* of each wait; 0: those that a busy device may need */
 	uint64_t deadline_ns;	 /* of the request that is under way */

@@ -13,7 +13,8 @@
  * process is stopped by ptrace, by letting this thread run. It then talks over one end of a
  * socketpair of its own making, of which the caller takes the other end by pidfd_getfd(). Between
  * calls it has no socket; descriptors of memory that was given to it, and which it cannot export a
- * second time, are all that it keeps. When the conversation ends, also by the caller's death, the
+ * second time, are all that it keeps, and of memory that is away and not saved yet: should the
+ * caller die, the memory is not lost. When the conversation ends, also by the caller's death, the
  * gate is closed only if the memory is away.
  *
  * What the caller reads from the process is hostile: the block is checked before it is used.
@@ -25,8 +26,9 @@
 
 #define CKF_AGENT_LIBRARY "libckfast-cuda.so"
 #define CKF_AGENT_MAGIC "ckfast agent\n\x1a\0" /* 16 bytes with the final zero */
-/* 1 had no gate: what was dumped with it is restored, but cannot be dumped again. */
-#define CKF_AGENT_VERSION 2
+/* 1 had no gate: what was dumped with it is restored, but cannot be dumped again. 2 has no SAVED,
+ * and nothing after parked in its block. */
+#define CKF_AGENT_VERSION 3
 /* The thread waits for it, and has it blocked: that of the C library for cancelling threads, which
  * no application can send or block. Never sent to version 1. */
 #define CKF_AGENT_SIGNAL 32
@@ -40,7 +42,8 @@ struct ckf_agent_block {
 	uint32_t wake;	 /* the caller writes 1, then signals the thread or lets it run */
 	int32_t peer_fd; /* the caller's end of the socketpair; -1: not there yet */
 	uint32_t parked; /* 1: the memory is away */
-	uint32_t reserved[3];
+	uint32_t kept;	 /* 1: the agent can get back all that is away by itself */
+	uint32_t reserved[2];
 };
 
 /* One message of the socketpair (SOCK_SEQPACKET); a descriptor comes beside it where it says so. */
@@ -52,7 +55,7 @@ enum ckf_agent_op {
 	CKF_AGENT_PARK = 1,
 	CKF_AGENT_RELEASE = 2, /* caller: unmaps and releases all; answers DONE */
 	/* Caller: MAP per allocation, with a descriptor, then COMMIT; answered by DONE, with the
-	 * gate open. */
+	 * gate open. MAP is not needed for what the agent has a descriptor of, which it uses. */
 	CKF_AGENT_UNPARK = 3,
 	CKF_AGENT_MAP = 4,
 	CKF_AGENT_COMMIT = 5,
@@ -60,6 +63,9 @@ enum ckf_agent_op {
 	/* Caller: closes the gate within so many milliseconds (bytes); answers DONE, or ERROR with
 	 * the gate open. */
 	CKF_AGENT_CLOSE = 7,
+	/* Caller, while the memory is away: it is in images. The agent closes its descriptors of
+	 * it; answers DONE. */
+	CKF_AGENT_SAVED = 8,
 	CKF_AGENT_ALLOC = 16,
 	CKF_AGENT_DONE = 17,
 	CKF_AGENT_ERROR = 18, /* text says what; RELEASE and UNPARK may be half done then, and be

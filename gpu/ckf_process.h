@@ -87,8 +87,9 @@ void ckf_gpu_process_kill(const struct ckf_gpu_process *p);
 /* A process that somebody else has suspended, or that was restored: asks the driver how it is. */
 int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
 
-/* Memory of the agent's allocations is away, and has to be given. */
-bool ckf_gpu_process_is_parked(const struct ckf_gpu_process *p);
+/* Of an adopted one: memory of the agent's allocations is away, was saved, and has to be given.
+ * What was not saved before whoever took it has died, the agent still has. */
+bool ckf_gpu_process_needs_memory(const struct ckf_gpu_process *p);
 
 /*
  * Memory for an adopted process: m's, whose descriptor is then ours. It may be given after wake,

@@ -525,9 +525,24 @@ int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error 
 	return with_restorer(p, gpud, adopt_running, err);
 }
 
-bool ckf_gpu_process_is_parked(const struct ckf_gpu_process *p)
+bool ckf_gpu_process_needs_memory(const struct ckf_gpu_process *p)
 {
-	return p->parked;
+	return p->parked && !p->agent.kept;
+}
+
+/* From here on the images are all that is left of the memory, and the descriptors here. */
+static int say_saved(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	int ret, end;
+
+	if (p->agent.version < 3)
+		return 0;
+	ret = ckf_agent_begin(&p->agent, err);
+	if (!ret)
+		ret = ckf_agent_ask(&p->agent, (struct ckf_agent_msg){ .op = CKF_AGENT_SAVED },
+				    err);
+	end = ckf_agent_end(&p->agent, ret ? NULL : err);
+	return ret ? ret : end;
 }
 
 int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
@@ -537,6 +552,8 @@ int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, str
 	/* A program may have freed all that it had. */
 	if (p->nr_mem)
 		ret = save_memory(p, gpud, dir_fd, err);
+	if (!ret && p->nr_mem)
+		ret = say_saved(p, err);
 	return ret ? ret : with_restorer(p, gpud, sleep_running, err);
 }
 

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# A CRIU that is killed by SIGKILL gives nothing back. Afterwards the process waits at its next call of
-# CUDA, and ckfast unpark gives it its memory, from the images of the dump that was not finished.
+# A CRIU that is killed by SIGKILL gives nothing back, nor does a ckfast park. Afterwards the process waits
+# at its next call of CUDA, and ckfast unpark gives it its memory: from the images of the dump that was not
+# finished, or where there are none yet, from what the agent has kept.
 . "$(dirname "$0")/gpu.sh"
 
 # killed_at WORD: CRIU is killed when its log says WORD. Fails where that came too late.
@@ -33,15 +34,46 @@ given_back() {
 	[ -z "$(find "$D/failed" -name 'ckfast-gpu-*')" ] || fail "$2: images are left"
 }
 
+# Killed while its memory is saved, which takes long here.
+park_killed() {
+	local park tries=100
+	CKF_STUB_DELAY_US=100000 "$CKFAST" park --dir "$D/parked" "$PID" &
+	park=$!
+	until [ -n "$(find "$D/parked" -name 'ckfast-gpu-*' 2>/dev/null)" ]; do
+		[ $((--tries)) -gt 0 ] || fail "park writes nothing"
+		sleep 0.05
+	done
+	kill -9 "$park"
+	! wait "$park"
+	[ "$(gpu_bytes)" -gt 0 ] || fail "memory that was not saved is gone"
+	"$CKFAST" unpark --dir "$D/parked" "$PID" || fail "unpark after a killed park"
+	check "$PID"
+	rm -rf "$D/parked"
+}
+
+# What was saved is freed, and nothing else is kept.
+park_frees() {
+	local fds
+	fds=$(ls "/proc/$PID/fd" | wc -l)
+	"$CKFAST" park --dir "$D/parked" "$PID"
+	[ "$("$STUB/stub-smi" "$PID" | awk '{ n += $2 } END { print n + 0 }')" = 0 ] || fail "park has freed nothing"
+	gpu_idle
+	[ "$(ls "/proc/$PID/fd" | wc -l)" -le "$fds" ] || fail "descriptors are left in the process"
+	"$CKFAST" unpark --dir "$D/parked" "$PID"
+	check "$PID"
+}
+
 killed() {
 	local kind word
 	for kind in agent ''; do
-		app_start $kind devices=2
+		app_start $kind devices=2 vmm
 		for word in 'is locked' 'in images of their own' 'Dumping opened files'; do
-			# With the agent, calls go on between the lock and the images.
-			[ "$kind$word" != 'agentis locked' ] || continue
 			given_back "$kind" "$word"
 		done
+		if [ -n "$kind" ]; then
+			park_killed
+			park_frees
+		fi
 		gpu_dump "$D/dump"
 		gpu_restore "$D/dump"
 		check "$PID"
