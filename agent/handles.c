@@ -41,6 +41,8 @@ static CUresult note(const struct ckf_cuda *cu, struct agent_alloc *a,
 		cu->mem_release(a->handle);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
+	if (a->own.imported)
+		__atomic_add_fetch(&agent_block.imports, 1, __ATOMIC_RELAXED);
 	agent_thread_start();
 	*out = a->addr;
 	return CUDA_SUCCESS;
@@ -105,6 +107,8 @@ static CUresult put(const struct ckf_cuda *cu, CUdeviceptr handle)
 		agent_remove(a);
 	}
 	pthread_mutex_unlock(&agent_table.lock);
+	if (gone && old.own.imported)
+		__atomic_sub_fetch(&agent_block.imports, 1, __ATOMIC_RELAXED);
 	return gone ? agent_discard(cu, &old) : CUDA_SUCCESS;
 }
 

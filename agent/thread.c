@@ -433,6 +433,7 @@ void agent_after_fork(void)
 	agent_block.tid = 0;
 	agent_block.parked = 0;
 	agent_block.kept = 0;
+	agent_block.imports = 0;
 	agent_gate_after_fork();
 	agent_table.nr = 0;
 	agent_table.nr_views = 0;

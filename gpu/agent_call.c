@@ -173,6 +173,7 @@ int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err)
 				     (int)pid, block.version, CKF_AGENT_VERSION);
 	c->version = block.version;
 	c->parked = block.parked != 0;
+	c->imports = c->version >= 3 ? block.imports : 0;
 	c->kept = c->parked && c->version >= 3 && block.kept;
 	c->tid = ckf_find_thread(pid, block.tid);
 	if (!c->tid)

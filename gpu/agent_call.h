@@ -14,6 +14,7 @@ struct ckf_agent_call {
 	uint32_t version;
 	bool parked;		 /* its memory was away when it was found */
 	bool kept;		 /* and it can get all of that back by itself */
+	uint32_t imports;	 /* that it has seen, when it was found */
 	int sock;		 /* -1: none */
 	unsigned int timeout_ms; /* of each wait; 0: those that a busy device may need */
 	uint64_t deadline_ns;	 /* of the request that is under way */

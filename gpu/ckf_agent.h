@@ -38,12 +38,13 @@
 struct ckf_agent_block {
 	char magic[16];
 	uint32_t version;
-	uint32_t tid;	 /* of the agent's thread in its own pid namespace; 0: there is none */
-	uint32_t wake;	 /* the caller writes 1, then signals the thread or lets it run */
-	int32_t peer_fd; /* the caller's end of the socketpair; -1: not there yet */
-	uint32_t parked; /* 1: the memory is away */
-	uint32_t kept;	 /* 1: the agent can get back all that is away by itself */
-	uint32_t reserved[2];
+	uint32_t tid;	  /* of the agent's thread in its own pid namespace; 0: there is none */
+	uint32_t wake;	  /* the caller writes 1, then signals the thread or lets it run */
+	int32_t peer_fd;  /* the caller's end of the socketpair; -1: not there yet */
+	uint32_t parked;  /* 1: the memory is away */
+	uint32_t kept;	  /* 1: the agent can get back all that is away by itself */
+	uint32_t imports; /* pieces of memory that the application has imported and not given up */
+	uint32_t reserved;
 };
 
 /* One message of the socketpair (SOCK_SEQPACKET); a descriptor comes beside it where it says so. */

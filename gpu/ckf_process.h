@@ -44,6 +44,10 @@ void ckf_gpu_process_close(struct ckf_gpu_process *p);
 
 pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p);
 
+/* Whether it has memory of another process, as far as its agent knows: the driver cannot restore
+ * it. It may run, and have no agent, and then nobody knows. */
+bool ckf_gpu_process_has_imports(pid_t pid);
+
 /* The pid in the innermost pid namespace, which images are named by. 0, or -errno. */
 int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err);
 

@@ -196,6 +196,13 @@ void ckf_gpu_process_close(struct ckf_gpu_process *p)
 	free(p);
 }
 
+bool ckf_gpu_process_has_imports(pid_t pid)
+{
+	struct ckf_agent_call agent;
+
+	return !ckf_agent_find(pid, &agent, NULL) && agent.imports;
+}
+
 pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p)
 {
 	return p->pid;

@@ -26,6 +26,7 @@
 #include "seize.h"
 #include "image.h"
 #include "pid.h"
+#include "pstree.h"
 
 #include <common/list.h>
 
@@ -49,6 +50,7 @@ static LIST_HEAD(tasks);
 static bool disabled;
 static bool in_inventory;
 static bool looked_at; /* by preflight_tree() */
+static bool asked;     /* by preflight_imports() */
 static int gpud = -1;
 static char helper[PATH_MAX];
 static struct ckf_gpu_fill *fill;
@@ -256,8 +258,9 @@ static int cuda_pause(int pid)
 	if (disabled || !uses_cuda(pid))
 		return -ENOTSUP;
 	hold_signals();
-	if (must_end())
+	if (must_end() || (!asked && preflight_imports(root_item->pid->real)))
 		return -1;
+	asked = true;
 	left_s = alarm(0);
 	ret = lock_task(pid, left_s ? left_s : opts.timeout);
 	took_s = (now_ms() - start_ms) / 1000;

@@ -41,6 +41,7 @@
 #include "tun.h"
 
 #include "gpu/ckf_agent.h"
+#include "gpu/ckf_process.h"
 #include "preflight.h"
 
 #undef LOG_PREFIX
@@ -48,6 +49,7 @@
 
 #define MAX_LINES 16 /* of the log, for one task: its other faults are of the same kinds */
 #define MAX_RANKS 64 /* of NCCL, in one network namespace */
+#define MAX_DEPTH 64 /* of the tree */
 #define STAT_BLOCK 512
 #define DRIVER_DEVICE "/dev/nvidia"
 #define IO_URING "anon_inode:[io_uring]"
@@ -459,6 +461,50 @@ static void check_task(struct task *t, struct task *first_rank)
 	close(t->dir);
 }
 
+/* A tree that is deeper is still asked, one process after the other. */
+static void check_imports(int pid, unsigned int depth)
+{
+	struct task t = { .pid = pid };
+	char path[64], name[96];
+	struct dirent *de;
+	int child;
+	DIR *dir;
+	FILE *f;
+
+	if (ckf_gpu_process_has_imports(pid))
+		refuse(&t, "has memory of another one (cuMemImportFromShareableHandle), which the "
+			   "driver cannot restore: have it give that up first");
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = depth ? opendir(path) : NULL;
+	while (dir && (de = readdir(dir))) {
+		snprintf(name, sizeof(name), "%s/%d/children", path, atoi(de->d_name));
+		f = fopen(name, "re");
+		while (f && fscanf(f, "%d", &child) == 1)
+			check_imports(child, depth - 1);
+		if (f)
+			fclose(f);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* For the log. */
+static int outcome(void)
+{
+	if (refused && getenv("CKFAST_NO_PREFLIGHT"))
+		return 0;
+	if (refused)
+		pr_err("Nothing was taken from the processes: they go on\n");
+	return refused ? -1 : 0;
+}
+
+int preflight_imports(int pid)
+{
+	refused = false;
+	check_imports(pid, MAX_DEPTH);
+	return outcome();
+}
+
 int preflight_tree(void)
 {
 	struct task first_rank = { 0 };
@@ -471,9 +517,5 @@ int preflight_tree(void)
 		if (task_alive(item))
 			check_task(&t, &first_rank);
 	}
-	if (refused && getenv("CKFAST_NO_PREFLIGHT"))
-		return 0;
-	if (refused)
-		pr_err("Nothing was taken from the processes: they go on\n");
-	return refused ? -1 : 0;
+	return outcome();
 }

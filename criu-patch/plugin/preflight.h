@@ -9,6 +9,12 @@
 bool preflight_maps(int pid, const char *name);
 
 /*
+ * Whether the agent of a process has seen that it imported memory, for all of the tree below pid,
+ * which may run: asked before memory is taken from the first of them. As preflight_tree().
+ */
+int preflight_imports(int pid);
+
+/*
  * Looks at each task of the tree, all of them stopped, and says in the log what CRIU or the
  * driver's restore will fail on, and what to change. 0, or -1 when there is such a thing. With
  * CKFAST_NO_PREFLIGHT in the environment these are warnings.

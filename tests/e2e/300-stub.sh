@@ -106,8 +106,22 @@ restored() {
 	finish
 }
 
+# What the real driver cannot restore, it checkpoints all the same.
+importer() {
+	rm -f "$D/stop"
+	start_ready "$STUB/cuapp" . vmm import
+	act lock
+	act checkpoint
+	nothing_left "checkpoint of an importer"
+	refused NOT_SUPPORTED restore
+	refused NOT_SUPPORTED restore
+	state_is checkpointed
+	stop "$PID"
+}
+
 stub() {
 	local top=$D app
+	importer
 	for app in cuapp cuapp-linked; do
 		D=$top/$app
 		mkdir -p "$D"

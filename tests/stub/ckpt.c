@@ -88,13 +88,8 @@ static void put_away(void)
 	}
 }
 
-/* Memory of other processes cannot be taken along, as with the real driver. */
 static CUresult checkpoint(void)
 {
-	for (const struct stub_mem *m = stub.mems; m; m = m->next) {
-		if (m->imported)
-			return CUDA_ERROR_NOT_SUPPORTED;
-	}
 	for (struct stub_mem *m = stub.mems; m; m = m->next) {
 		if (!save(m)) {
 			forget_saved();
@@ -190,6 +185,11 @@ static CUresult restore(void)
 	uint32_t old[STUB_MAX_GPUS], new[STUB_MAX_GPUS], taken = 0;
 	CUresult res;
 
+	/* Memory of other processes was not taken along, as with the real driver. */
+	for (const struct stub_mem *m = stub.mems; m; m = m->next) {
+		if (m->imported)
+			return CUDA_ERROR_NOT_SUPPORTED;
+	}
 	for (int i = 0; i < STUB_MAX_GPUS; i++) {
 		int gpu = gpu_now(i);
 
