@@ -244,6 +244,8 @@ build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(PROTO_OBJ)
 
 # A driver of its own; a process that is dumped without being stopped.
 build/fuzz/fuzz_gpud: FUZZ_WRAP := -Wl,--wrap=ckf_cuda_load
+build/fuzz/fuzz_agent_lib: build/fuzz/obj/agent/memory.o build/fuzz/obj/agent/handles.o
+build/fuzz/fuzz_agent_lib: FUZZ_WRAP := -Wl,--wrap=ckf_cuda_load
 build/fuzz/fuzz_agent: FUZZ_WRAP := -Wl,--wrap=ptrace -Wl,--wrap=waitpid
 
 deps:

@@ -37,6 +37,8 @@ struct ckf_agent_block agent_block __attribute__((aligned(CKF_AGENT_ALIGN))) = {
 	.peer_fd = -1,
 };
 
+static bool handed_out; /* in this conversation */
+
 static int send_msg(int sock, const struct ckf_agent_msg *m, int fd)
 {
 	return ckf_scm_send(sock, m, sizeof(*m), fd);
@@ -131,6 +133,7 @@ static int park(int sock, const struct ckf_cuda *cu)
 		if (ret)
 			return ret < 0 ? -1 : 0;
 	}
+	handed_out = true;
 	return say_done(sock);
 }
 
@@ -138,6 +141,9 @@ static int release(int sock, const struct ckf_cuda *cu)
 {
 	CUresult res;
 
+	/* Nobody would have it. */
+	if (!handed_out && !agent_block.parked)
+		return say_error(sock, cu, CUDA_SUCCESS, "the memory was not asked for");
 	agent_block.kept = 1;
 	for (size_t i = 0; i < agent_table.nr; i++) {
 		const struct agent_alloc *a = &agent_table.allocs[i];
@@ -270,7 +276,8 @@ static int close_gate(int sock, const struct ckf_cuda *cu, uint64_t timeout_ms)
 {
 	char who[sizeof(((struct ckf_agent_msg *)0)->text)];
 
-	if (agent_gate_close(timeout_ms, who, sizeof(who)))
+	/* Closed with the memory away, it must not open because somebody is slow to leave. */
+	if (agent_gate_is_closed() || agent_gate_close(timeout_ms, who, sizeof(who)))
 		return say_done(sock);
 	return say_error(sock, cu, CUDA_SUCCESS, who);
 }
@@ -352,6 +359,26 @@ static void serve(int sock)
 	}
 }
 
+/* From the first message to the last. Takes the socket. */
+static void talk(int sock)
+{
+	int peer;
+
+	handed_out = false;
+	serve(sock);
+	peer = agent_block.peer_fd;
+	agent_block.peer_fd = -1;
+	if (peer >= 0)
+		close(peer);
+	if (!agent_block.parked && agent_gate_is_closed()) {
+		drop_copies();
+		agent_gate_open();
+	}
+	/* A child that was forked meanwhile has a copy of the descriptor. */
+	shutdown(sock, SHUT_RDWR);
+	close(sock);
+}
+
 static void one_call(void)
 {
 	int sv[2];
@@ -359,18 +386,7 @@ static void one_call(void)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
 		return;
 	__atomic_store_n(&agent_block.peer_fd, sv[1], __ATOMIC_RELEASE);
-	serve(sv[0]);
-	if (agent_block.peer_fd >= 0) {
-		agent_block.peer_fd = -1;
-		close(sv[1]);
-	}
-	if (!agent_block.parked && agent_gate_is_closed()) {
-		drop_copies();
-		agent_gate_open();
-	}
-	/* A child that was forked meanwhile has a copy of the descriptor. */
-	shutdown(sv[0], SHUT_RDWR);
-	close(sv[0]);
+	talk(sv[0]);
 }
 
 static void wait_call(void)

@@ -28,6 +28,10 @@ dumps() {
 	done
 }
 
+all_stopped() {
+	! grep -hs '^State:' /proc/"$PID"/task/*/status | grep -qv T
+}
+
 # A tracer that lets the program run is no hindrance; one that has stopped it is told of.
 traced() {
 	"$PYTHON" - "$PID" <<-'END' &
@@ -47,6 +51,7 @@ traced() {
 	rm traced
 	wait "$tracer"
 	kill -STOP "$PID"
+	wait_for 20 all_stopped || fail "the program does not stop"
 	! "$CKFAST" park "$PID" --dir "$W/parked" 2>err || fail "a stopped process was parked"
 	grep -q "is stopped" err || fail "the message does not say that it is stopped: $(cat err)"
 	kill -CONT "$PID"
