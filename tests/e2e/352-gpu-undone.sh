@@ -6,39 +6,6 @@
 
 FAIL=$W/fail
 HITS=$W/hits
-APPS=()
-
-# pair_start [agent]: a shell, PID, and two processes with CUDA below it, in directories of their own.
-pair_start() {
-	local run=() name
-	[ "${1:-}" != agent ] || run=("$CKFAST" run --)
-	mkdir -p "$D/one" "$D/two"
-	rm -f "$D"/{one,two}/{ready,report}
-	start "$BASH" -c '"$@" one devices=2 & "$@" two devices=2 & wait' pair "${run[@]}" "$STUB/cuapp"
-	for name in one two; do
-		wait_for 60 test -e "$D/$name/ready" || fail "$name does not get ready: $(cat "$D/stderr")"
-	done
-	mapfile -t APPS < <(tree_of "$PID" | tail -n +2)
-	[ ${#APPS[@]} = 2 ] || fail "not two processes: ${APPS[*]}"
-}
-
-# pair_check WHEN: both compute on, and their memory is right.
-pair_check() {
-	local name p
-	rm -f "$D"/{one,two}/report
-	for p in "${APPS[@]}"; do
-		kill -USR1 "$p" || fail "$1: process $p is gone"
-	done
-	for name in one two; do
-		wait_for 60 test -e "$D/$name/report" || fail "$1: $name does not answer"
-		grep -q ^OK "$D/$name/report" || fail "$1: $name says $(cat "$D/$name/report")"
-	done
-}
-
-pair_dump() {
-	mkdir -p "$D/failed"
-	"$CRIU" dump -t "$PID" -D "$D/failed" -v4 -o "$D/dump.log" --libdir "$(plugin_of "$CRIU")" "$@"
-}
 
 # Each call of the driver that a dump makes, for the first process and for the second. gpud and the
 # programs count for themselves: what the driver does to a process, gpud calls.
@@ -127,7 +94,7 @@ undone() {
 	local kind
 	rm -f "$FAIL"
 	for kind in agent ''; do
-		pair_start $kind
+		pair_start "$kind" devices=2
 		calls_fail
 		left
 		# What depends neither on the version nor on who takes the memory is tried once.

@@ -97,3 +97,40 @@ gpu_is_idle() {
 gpu_idle() {
 	wait_for 20 gpu_is_idle || fail "GPU memory is left: $("$STUB/stub-smi")"
 }
+
+# pair_start KIND ARGS…: a shell, PID, and two processes with CUDA below it, APPS, in directories of their
+# own. KIND: agent, or empty. Calls of each fail by a file of its own, NAME/fail.
+APPS=()
+pair_start() {
+	local run=() name
+	[ "$1" != agent ] || run=("$CKFAST" run --)
+	shift
+	mkdir -p "$D/one" "$D/two"
+	rm -f "$D"/{one,two}/{ready,report,fail}
+	start "$BASH" -c 'args=$1; shift
+		for name in one two; do CKF_STUB_FAIL_FILE=$PWD/$name/fail "$@" $name $args & done; wait' \
+		pair "$*" "${run[@]}" "$STUB/cuapp"
+	for name in one two; do
+		wait_for 60 test -e "$D/$name/ready" || fail "$name does not get ready: $(cat "$D/stderr")"
+	done
+	mapfile -t APPS < <(tree_of "$PID" | tail -n +2)
+	[ ${#APPS[@]} = 2 ] || fail "not two processes: ${APPS[*]}"
+}
+
+# pair_check WHEN: both compute on, and their memory is right.
+pair_check() {
+	local name p
+	rm -f "$D"/{one,two}/report
+	for p in "${APPS[@]}"; do
+		kill -USR1 "$p" || fail "$1: process $p is gone"
+	done
+	for name in one two; do
+		wait_for 60 test -e "$D/$name/report" || fail "$1: $name does not answer"
+		grep -q ^OK "$D/$name/report" || fail "$1: $name says $(cat "$D/$name/report")"
+	done
+}
+
+pair_dump() {
+	mkdir -p "$D/failed"
+	"$CRIU" dump -t "$PID" -D "$D/failed" -v4 -o "$D/dump.log" --libdir "$(plugin_of "$CRIU")" "$@"
+}

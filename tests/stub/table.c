@@ -41,6 +41,7 @@ static const char *fail_spec;
 static const char *fail_path;
 static const char *hit_path;
 static const char *count_path;
+static bool fail_once;
 static const char *heap_path;
 static char file_seen[SPEC_BYTES];
 static uint32_t calls_before[STUB_NR_FNS];
@@ -93,6 +94,12 @@ static void note_hit(enum stub_fn fn)
 	close(fd);
 }
 
+/* By whichever process. */
+static bool has_failed(void)
+{
+	return fail_once && hit_path && !access(hit_path, F_OK);
+}
+
 /* More than malloc() has at hand without the lock of an arena. */
 void stub_heap_touch(void)
 {
@@ -105,8 +112,9 @@ static CUresult may_go_on(enum stub_fn fn)
 {
 	uint32_t nth = __atomic_add_fetch(&calls[fn], 1, __ATOMIC_SEQ_CST);
 
-	if ((fail_spec && spec_hits(fail_spec, fns[fn].name, nth)) ||
-	    (fail_path && file_hits(fn, nth))) {
+	if (((fail_spec && spec_hits(fail_spec, fns[fn].name, nth)) ||
+	     (fail_path && file_hits(fn, nth))) &&
+	    !has_failed()) {
 		note_hit(fn);
 		return CUDA_ERROR_UNKNOWN;
 	}
@@ -176,6 +184,7 @@ __attribute__((constructor)) static void table_init(void)
 	fail_path = getenv("CKF_STUB_FAIL_FILE");
 	hit_path = getenv("CKF_STUB_HIT");
 	count_path = getenv("CKF_STUB_COUNT");
+	fail_once = getenv("CKF_STUB_FAIL_ONCE") != NULL;
 	heap_path = getenv("CKF_STUB_MALLOC");
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import] [malloc=N]: a CUDA program: 40
- * allocations of mixed sizes, filled with what can be computed again, with zero ranges; streams and
- * events. vmm: some more that it makes with the virtual memory API itself (own.h). busy: a thread
- * of its own, or N, copies all the time; churn: the first makes and frees memory by that API, too.
- * import: with vmm, until the second SIGUSR1 it has memory that it imported. malloc: N threads that
- * do nothing but call malloc().
+ * cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import] [malloc=N] [allocs=N]: a CUDA program:
+ * 40, or N, allocations of mixed sizes, filled with what can be computed again, with zero ranges;
+ * streams and events. vmm: some more that it makes with the virtual memory API itself (own.h).
+ * busy: a thread of its own, or N, copies all the time; churn: the first makes and frees memory by
+ * that API, too. import: with vmm, until the second SIGUSR1 it has memory that it imported. malloc:
+ * N threads that do nothing but call malloc().
  *
  * SIGUSR1: checks all of its memory, uses its streams and events, and writes DIR/report. If
  * DIR/stop is there it then ends, with exit code 0 if all was right, ever, and 1 if not.
@@ -40,6 +40,7 @@ struct device {
 
 static struct alloc allocs[NR_ALLOCS + NR_OWN];
 static unsigned int nr_allocs;
+static unsigned int nr_plain = NR_ALLOCS;
 static struct device devices[MAX_DEVICES];
 static int nr_devices = 1;
 static char *stage; /* pinned */
@@ -208,7 +209,7 @@ static void bad(const char *dir, const char *what, long long at)
 
 static void check(const char *dir)
 {
-	const bool own = nr_allocs > NR_ALLOCS;
+	const bool own = nr_allocs > nr_plain;
 	const char *wrong = NULL;
 	uint64_t sum = 0;
 
@@ -327,9 +328,9 @@ static void end(void)
 		for (int s = 0; s < 2; s++)
 			MUST(stream_destroy(devices[i].streams[s]));
 	}
-	for (unsigned int i = 0; i < NR_ALLOCS; i++)
+	for (unsigned int i = 0; i < nr_plain; i++)
 		MUST(mem_free(allocs[i].addr));
-	if (nr_allocs > NR_ALLOCS)
+	if (nr_allocs > nr_plain)
 		own_end();
 	for (int i = 0; i < nr_devices; i++)
 		MUST(release(i));
@@ -344,7 +345,7 @@ int main(int argc, char **argv)
 
 	if (argc < 2) {
 		fprintf(stderr, "usage: cuapp DIR [devices=N] [vmm] [busy[=N]] [churn] [import] "
-				"[malloc=N]\n");
+				"[malloc=N] [allocs=N]\n");
 		return 2;
 	}
 	for (int i = 2; i < argc; i++) {
@@ -355,6 +356,8 @@ int main(int argc, char **argv)
 			nr_busy = 1;
 		if (!strncmp(argv[i], "busy=", 5))
 			nr_busy = atoi(argv[i] + 5);
+		if (!strncmp(argv[i], "allocs=", 7) && atoi(argv[i] + 7) <= (int)NR_ALLOCS)
+			nr_plain = (unsigned int)atoi(argv[i] + 7);
 		if (!strncmp(argv[i], "malloc=", 7))
 			nr_malloc = atoi(argv[i] + 7);
 		is_churn |= !strcmp(argv[i], "churn");
@@ -367,7 +370,7 @@ int main(int argc, char **argv)
 		make_device(i);
 	use(0);
 	MUST(host_alloc((void **)&stage, STAGE_BYTES, 0));
-	for (unsigned int i = 0; i < NR_ALLOCS; i++)
+	for (unsigned int i = 0; i < nr_plain; i++)
 		make_alloc(i);
 	if (vmm)
 		make_own();

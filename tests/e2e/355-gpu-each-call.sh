@@ -1,0 +1,60 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Each call of the driver that a dump of two processes makes fails once: in either process, and in gpud. The
+# dump may fail or not; both processes go on with their memory, and so they do in the end. With CKF_LONG
+# all calls, some 700; otherwise the first, second, fourth and so on of each function.
+. "$(dirname "$0")/gpu.sh"
+
+HITS=$W/hits
+FAIL=$W/fail # of gpud
+export CKF_STUB_FAIL_FILE=$FAIL CKF_STUB_HIT=$HITS CKF_STUB_FAIL_ONCE=1
+CALLS=0
+LONG=$([ -z "${CKF_LONG:-}" ] && echo 0 || echo 1)
+
+# What the agent calls when memory is taken and given back.
+AGENT_CALLS=(cuDeviceGetUuid cuMemExportToShareableHandle cuDeviceGetCount cuMemGetAccess cuMemUnmap cuMemRelease
+	cuCtxSetCurrent cuMemImportFromShareableHandle cuMemMap cuMemSetAccess)
+
+# each_fails FILE FUNCTION…: until a dump has no Nth call of the function any more.
+each_fails() {
+	local file=$1 fn n
+	shift
+	for fn in "$@"; do
+		for ((n = 1; ; n = LONG ? n + 1 : 2 * n)); do
+			rm -f "$HITS"
+			echo "$fn:$n" >"$file"
+			pair_dump --leave-running || true
+			rm -f "$file"
+			pair_check "${file#"$W"} $fn:$n"
+			[ -s "$HITS" ] || break
+			CALLS=$((CALLS + 1))
+		done
+	done
+}
+
+# gpud's own list of what it has called.
+gpud_calls() {
+	CKF_STUB_COUNT=$W/count pair_dump --leave-running || fail "a dump: $(log_errors "$D/dump.log")"
+	wait_for 20 test -s "$W/count" || fail "gpud has counted no calls"
+	awk '!seen[$1]++ { print $1 }' "$W/count"
+}
+
+each_call() {
+	local name fns
+	# These cost more time than they show in another version.
+	[[ $V != 4.1* ]] || return 0
+	pair_start agent allocs=9 vmm
+	for name in one two; do
+		each_fails "$D/$name/fail" "${AGENT_CALLS[@]}"
+	done
+	mapfile -t fns < <(gpud_calls)
+	[ ${#fns[@]} -gt 10 ] || fail "gpud calls only ${fns[*]}"
+	each_fails "$FAIL" "${fns[@]}"
+	echo "$CALLS calls have failed"
+	pair_dump --leave-running || fail "the last dump: $(log_errors "$D/dump.log")"
+	pair_check "the last dump"
+	stop "$PID"
+	gpu_idle
+}
+
+each_version each_call
