@@ -25,7 +25,8 @@ struct verify_run {
 	struct ckf_dump *dump;
 	struct ckf_verify_stats stats;
 	uint64_t unknown_tasks;
-	bool lines; /* a result line per section goes to stdout */
+	uint64_t changed_files; /* that CRIU does not read */
+	bool lines;		/* a result line per section goes to stdout */
 };
 
 enum {
@@ -108,6 +109,18 @@ static int check_index(struct verify_run *run, struct ckf_error *err)
 	return 0;
 }
 
+static void on_changed(void *arg, const struct ckf_file *f)
+{
+	struct verify_run *run = arg;
+	char msg[CKF_ERROR_MSG_BYTES];
+
+	run->changed_files++;
+	if (run->args.quiet)
+		return;
+	snprintf(msg, sizeof(msg), "%s is not as the dump had it; CRIU does not read it", f->name);
+	cli_message(run->verb, run->args.fast, msg);
+}
+
 static int check_bytes(struct verify_run *run, struct ckf_error *err)
 {
 	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN];
@@ -117,6 +130,8 @@ static int check_bytes(struct verify_run *run, struct ckf_error *err)
 	cli_progress_start(&run->progress, run->args.quiet);
 	rc = ckf_verify(run->img, run->args.threads, on_done, run, &run->stats, err);
 	cli_progress_clear(&run->progress);
+	if (!rc)
+		rc = ckf_image_check_unread(run->img, on_changed, run, err);
 	if (rc || !run->lines)
 		return rc;
 	printf("pack      ok  %s stored, %s decoded, %" PRIu64 " bytes of padding\n",
@@ -159,12 +174,13 @@ static int print_json(const struct verify_run *run, int rc, const struct ckf_err
 {
 	const struct ckf_verify_stats *s = &run->stats;
 	json_t *obj =
-		json_pack("{si ss sb sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
+		json_pack("{si ss sb sI sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION, "verb",
 			  run->verb->name, "ok", !rc, "stored_bytes", (json_int_t)s->stored_bytes,
 			  "decoded_bytes", (json_int_t)s->decoded_bytes, "padding_bytes",
 			  (json_int_t)s->padding_bytes, "file_bytes", (json_int_t)s->file_bytes,
 			  "unchecked_tasks", (json_int_t)run->unknown_tasks, "ns",
-			  (json_int_t)s->ns, "base_bytes", (json_int_t)s->base_bytes);
+			  (json_int_t)s->ns, "base_bytes", (json_int_t)s->base_bytes,
+			  "changed_files", (json_int_t)run->changed_files);
 
 	if (rc && obj) {
 		json_object_set_new(obj, "exit", json_integer(ckf_error_exit_code(rc)));

@@ -97,6 +97,8 @@ static int extract_verbatim(struct extract *x, const struct ckf_file *f)
 {
 	int fd = ckf_copy_verbatim(x->img, &x->out, f, &x->opts, x->err);
 
+	if (fd == CKF_LEFT_OUT)
+		return 0;
 	return fd < 0 ? fd : finish_file(x, f, fd);
 }
 

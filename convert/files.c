@@ -401,23 +401,44 @@ int ckf_check_sum(const struct ckf_image *img, const struct ckf_file *f, uint64_
 			      (unsigned long long)got, (unsigned long long)f->checksum);
 }
 
+/* *bytes: what the file has now, which is another size than the index says only if it is unread. */
+static int open_verbatim(const struct ckf_image *img, const struct ckf_file *f, uint64_t *bytes,
+			 const struct ckf_convert_opts *opts, struct ckf_error *err)
+{
+	struct ckf_error why = { 0 };
+	int fd;
+
+	*bytes = f->size_bytes;
+	if (!ckf_file_is_unread(f))
+		return ckf_image_open_file(img, img->dir_fd, f, err);
+	fd = ckf_image_open_regular(img->dir_fd, f->name, 0, bytes, &why);
+	if (fd == -ENOENT || fd == -EBADMSG) {
+		ckf_warn(opts, "%s is gone, which CRIU does not read: left out", f->name);
+		return CKF_LEFT_OUT;
+	}
+	return fd < 0 ? ckf_error_set(err, fd, "%s", why.msg) : fd;
+}
+
 int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
 		      const struct ckf_file *f, const struct ckf_convert_opts *opts,
 		      struct ckf_error *err)
 {
-	struct ckf_copy copy = { .name = f->name, .want_bytes = f->size_bytes };
+	struct ckf_copy copy = { .name = f->name };
 	uint64_t sum;
 	int ret;
 
-	copy.src_fd = ckf_image_open_file(img, img->dir_fd, f, err);
+	copy.src_fd = open_verbatim(img, f, &copy.want_bytes, opts, err);
 	if (copy.src_fd < 0)
 		return copy.src_fd;
 	copy.dst_fd = ckf_output_create(o, f->name, err);
 	ret = copy.dst_fd;
 	if (ret >= 0)
 		ret = ckf_copy_file(&copy, opts, &sum, err);
-	if (!ret)
+	if (!ret && !ckf_file_is_unread(f))
 		ret = ckf_check_sum(img, f, sum, err);
+	else if (!ret && (sum != f->checksum || copy.want_bytes != f->size_bytes))
+		ckf_warn(opts, "%s, which CRIU does not read, has changed since: copied as it is",
+			 f->name);
 	close(copy.src_fd);
 	if (ret && copy.dst_fd >= 0)
 		close(copy.dst_fd);

@@ -3,6 +3,7 @@
 #ifndef CKF_CONVERT_FILES_H
 #define CKF_CONVERT_FILES_H
 
+#include <errno.h>
 #include <sys/stat.h>
 
 #include "../loader/ckf_image.h"
@@ -83,7 +84,12 @@ int ckf_check_outside(const struct ckf_image *img, const struct ckf_output *o,
 /* -EBADMSG unless got is the checksum of the file. */
 int ckf_check_sum(const struct ckf_image *img, const struct ckf_file *f, uint64_t got,
 		  struct ckf_error *err);
-/* Copies a verbatim file of an image and checks it. The fd of the copy, or -errno. */
+/*
+ * Copies a verbatim file of an image and checks it. The fd of the copy, or -errno. One that CRIU
+ * does not read is copied as it is now, or is left out if it is gone: CKF_LEFT_OUT, no error. A
+ * warning tells of either.
+ */
+#define CKF_LEFT_OUT (-ENODATA)
 int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
 		      const struct ckf_file *f, const struct ckf_convert_opts *opts,
 		      struct ckf_error *err);

@@ -180,6 +180,8 @@ static int copy_files(struct flatten *f)
 		if (file->kind != CKF_FILE_VERBATIM)
 			continue;
 		fd = ckf_copy_verbatim(f->img, &f->out, file, &f->opts, f->err);
+		if (fd == CKF_LEFT_OUT)
+			continue;
 		if (fd < 0)
 			return fd;
 		ret = ckf_finish_image_file(&f->out, fd, file, f->err);

@@ -92,10 +92,21 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 			struct ckf_error *err);
 
 /*
- * Checks size and checksum of every verbatim file. img_only: only of those named *.img, which CRIU
- * restores from. It writes logs and statistics of its own beside them, over older ones.
+ * True for a verbatim file that is no image: CRIU does not read it, but writes files with such
+ * names (stats-restore, logs) into the directory that it restores from. It may have changed
+ * (R-unread).
  */
-int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err);
+bool ckf_file_is_unread(const struct ckf_file *f);
+/* Checks size and checksum of every verbatim file that CRIU reads: -EBADMSG for the first wrong
+ * one. */
+int ckf_image_check_files(const struct ckf_image *img, struct ckf_error *err);
+/*
+ * The same of all others: calls changed for each that is missing or not as the index has it, which
+ * is no error.
+ */
+int ckf_image_check_unread(const struct ckf_image *img,
+			   void (*changed)(void *arg, const struct ckf_file *f), void *arg,
+			   struct ckf_error *err);
 
 /*
  * Reads one chunk through pack_fd (buffered, of the pack that it lies in), decodes it into dst

@@ -545,7 +545,15 @@ static int check_file(const struct ckf_image *img, const struct ckf_file *f, voi
 	return ret;
 }
 
-int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf_error *err)
+bool ckf_file_is_unread(const struct ckf_file *f)
+{
+	return f->kind == CKF_FILE_VERBATIM && !ckf_is_img_name(f->name);
+}
+
+/* Checks the files that are, or are not, unread. An unread one may differ: changed is told. */
+static int check_files(const struct ckf_image *img, bool unread,
+		       void (*changed)(void *arg, const struct ckf_file *f), void *arg,
+		       struct ckf_error *err)
 {
 	const struct ckf_index *idx = img->idx;
 	struct ckf_sum *state;
@@ -558,14 +566,36 @@ int ckf_image_check_files(const struct ckf_image *img, bool img_only, struct ckf
 		ret = ckf_error_set(err, -ENOMEM, "no memory");
 		goto out;
 	}
-	for (uint64_t i = 0; i < idx->nr_files && !ret; i++)
-		if (idx->files[i].kind == CKF_FILE_VERBATIM &&
-		    (!img_only || ckf_is_img_name(idx->files[i].name)))
-			ret = check_file(img, &idx->files[i], buf, state, err);
+	for (uint64_t i = 0; i < idx->nr_files && !ret; i++) {
+		const struct ckf_file *f = &idx->files[i];
+		struct ckf_error why = { 0 };
+
+		if (f->kind != CKF_FILE_VERBATIM || ckf_file_is_unread(f) != unread)
+			continue;
+		ret = check_file(img, f, buf, state, &why);
+		if (ret == -EBADMSG && unread) {
+			changed(arg, f);
+			ret = 0;
+		} else if (ret && err && !err->code) {
+			*err = why;
+		}
+	}
 out:
 	ckf_sum_free(state);
 	free(buf);
 	return ret;
+}
+
+int ckf_image_check_files(const struct ckf_image *img, struct ckf_error *err)
+{
+	return check_files(img, false, NULL, NULL, err);
+}
+
+int ckf_image_check_unread(const struct ckf_image *img,
+			   void (*changed)(void *arg, const struct ckf_file *f), void *arg,
+			   struct ckf_error *err)
+{
+	return check_files(img, true, changed, arg, err);
 }
 
 int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chunk,

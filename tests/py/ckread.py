@@ -891,9 +891,22 @@ class Image:
         finally:
             os.close(fd)
 
+    def is_unread(self, i):
+        """R-unread: a regular file that is no image; what is there now need not be what was."""
+        name = self.names[i]
+        return self.files[i][13] == F_REGULAR and not (len(name) > 4 and name.endswith(b".img"))
+
+    def is_there(self, i):
+        """True if there is a regular file of that name, whatever is in it."""
+        try:
+            mode = os.lstat(os.path.join(os.fsencode(self.path), self.names[i])).st_mode
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(mode)
+
     def check_contents(self):
         for i, entry in enumerate(self.files):
-            if entry[13] == F_LINK:
+            if entry[13] == F_LINK or self.is_unread(i):
                 continue
             by_page = entry[13] == F_PAGES and self.incompat & INCOMPAT_PAGE_SUMS
             size, digest = 0, PageSum() if by_page else xxhash.xxh3_64()
@@ -1005,6 +1018,8 @@ class Image:
         for i, entry in enumerate(self.files):
             (size, checksum, mtime_sec, nsec, mode, uid, gid) = entry[:7]
             path = os.path.join(os.fsencode(out), self.names[i])
+            if self.is_unread(i) and not self.is_there(i):
+                continue
             if entry[13] == F_LINK:
                 os.symlink(self.string(entry[10], entry[12]), path)
             else:

@@ -721,6 +721,19 @@ def with_refs(f):
     return f.kind == 2 and f.nr_refs
 
 
+def is_image(name):
+    return len(name) > 4 and name.endswith(b".img")
+
+
+def assign_regular(image, **fields):
+    """A change that assigns fields of the first regular file that is, or is not, an image."""
+    def change(m):
+        f = pick(m.files, lambda f: f.kind == 1 and is_image(m.name(f)) == image)
+        for key, value in fields.items():
+            setattr(f, key, value(getattr(f, key)))
+    return change
+
+
 def file_case(name, want, rule="R-file", **fields):
     add("file-" + name, rule, CORRUPT, "files", assign("files", want, **fields))
 
@@ -768,9 +781,14 @@ file_case("pages-nr-refs", with_refs, nr_refs=lambda v: v + 1)
 file_case("pages-nr-refs-max", with_refs, nr_refs=M64)
 file_case("pages-size", with_refs, size_bytes=lambda v: v + PAGE)
 file_case("pages-checksum", with_refs, checksum=lambda v: v ^ 1)
-file_case("regular-size", kind(1), size_bytes=lambda v: v + 1)
-file_case("regular-size-max", kind(1), size_bytes=M64)
-file_case("regular-checksum", kind(1), checksum=lambda v: v ^ 1)
+for _image, _name, _rule, _cls, _section in (
+        (True, "regular", "R-file", CORRUPT, "files"), (False, "unread", "R-unread", ACCEPT, None)):
+    add("file-%s-size" % _name, _rule, _cls, _section,
+        assign_regular(_image, size_bytes=lambda v: v + 1))
+    add("file-%s-size-max" % _name, _rule, _cls, _section,
+        assign_regular(_image, size_bytes=lambda v: M64))
+    add("file-%s-checksum" % _name, _rule, _cls, _section,
+        assign_regular(_image, checksum=lambda v: v ^ 1))
 file_case("link-size", kind(3), size_bytes=lambda v: v + 1)
 file_case("link-checksum", kind(3), checksum=lambda v: v ^ 1)
 file_case("link-target-off", kind(3), target_off=1 << 40)
@@ -1659,37 +1677,45 @@ def to_socket(path):
     os.mknod(path, 0o140600)
 
 
-def first_regular(out):
-    image = ckread.opened(out)
-    for f, name in zip(image.files, image.names):
-        if f[13] == 1 and f[0]:
-            image.close()
+def first_regular(out, image):
+    """The first regular file that is, or is not, an image, and has contents."""
+    opened = ckread.opened(out)
+    for f, name in zip(opened.files, opened.names):
+        if f[13] == 1 and f[0] and is_image(name) == image:
+            opened.close()
             return os.path.join(os.fsencode(out), name).decode("utf-8", "surrogateescape")
     raise Skip()
 
 
-for _file, _rule, _section, _path in (
-        ("idx", "R-length", "header", lambda out: os.path.join(out, ckread.IDX)),
-        ("pack", "R-pack", "pack", lambda out: os.path.join(out, ckread.PACK)),
-        ("file", "R-file", "files", first_regular)):
-    for _kind, _make in (("fifo", to_fifo), ("directory", to_directory),
-                         ("symlink", to_symlink), ("socket", to_socket)):
-        add("%s-%s" % (_file, _kind), _rule, CORRUPT, _section, on_disk=True,
-            change=lambda out, make=_make, path=_path: make(path(out)))
-add("pack-missing", "R-pack", CORRUPT, "pack", on_disk=True,
-    change=lambda out: os.unlink(os.path.join(out, ckread.PACK)))
-add("file-missing", "R-file", CORRUPT, "files", on_disk=True,
-    change=lambda out: os.unlink(first_regular(out)))
-add("file-longer", "R-file", CORRUPT, "files", on_disk=True,
-    change=lambda out: grow(first_regular(out), 1))
+def first_image(out):
+    return first_regular(out, True)
 
 
-@mutator("file-flipped", "R-file", CORRUPT, "files", on_disk=True)
-def _(out):
-    with open(first_regular(out), "r+b") as f:
+def first_unread(out):
+    return first_regular(out, False)
+
+
+def flip_first(path):
+    with open(path, "r+b") as f:
         byte = f.read(1)
         f.seek(0)
         f.write(bytes([byte[0] ^ 1]))
+
+
+ODD_KINDS = (("fifo", to_fifo), ("directory", to_directory), ("symlink", to_symlink),
+             ("socket", to_socket))
+OTHER_KINDS = (("missing", os.unlink), ("longer", lambda path: grow(path, 1)),
+               ("flipped", flip_first))
+for _file, _rule, _cls, _section, _path, _kinds in (
+        ("idx", "R-length", CORRUPT, "header", lambda out: os.path.join(out, ckread.IDX),
+         ODD_KINDS),
+        ("pack", "R-pack", CORRUPT, "pack", lambda out: os.path.join(out, ckread.PACK),
+         ODD_KINDS + OTHER_KINDS[:1]),
+        ("file", "R-file", CORRUPT, "files", first_image, ODD_KINDS + OTHER_KINDS),
+        ("unread", "R-unread", ACCEPT, None, first_unread, ODD_KINDS + OTHER_KINDS)):
+    for _kind, _make in _kinds:
+        add("%s-%s" % (_file, _kind), _rule, _cls, _section, on_disk=True,
+            change=lambda out, make=_make, path=_path: make(path(out)))
 
 
 # ---- plans that leave the mappings --------------------------------------------------------------

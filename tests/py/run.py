@@ -128,6 +128,26 @@ def extract_refuses(work, fast, name):
     expect(changed is None, "left behind: %s" % changed)
 
 
+def unread_copied(work, fast, name):
+    """A file that CRIU does not read may have changed: both readers give back what is there."""
+    out, mine, theirs = (os.path.join(work, name) for name in ("out", "mine", "theirs"))
+    flat, third = os.path.join(work, "flat"), os.path.join(work, "third")
+    mutate.make(name, fast, out)
+    image = ckread.opened(out)
+    image.extract(mine)
+    image.close()
+    said = ""
+    for args in (("verify", out), ("extract", out, theirs), ("flatten", out, flat),
+                 ("verify", flat), ("extract", flat, third)):
+        done = ckfast(*args)
+        expect(done.code == 0 and "CRIU does not read" in done.err,
+               "%s: exit %d: %s" % (args[0], done.code, done.err.strip()))
+        said = said or done.err.strip().replace(out, "FAST")
+    roundtrip.same_dump(mine, theirs, "extract")
+    roundtrip.same_dump(mine, third, "flatten")
+    return said
+
+
 # ---- truncations and flips -----------------------------------------------------------------------
 
 def refused(out, what):
@@ -327,6 +347,9 @@ def run_broken(cases, fast, long):
     for name in ("file-name-climb", "file-name-slash", "file-name-dotdot", "file-fifo",
                  "file-symlink", "data-chunk-checksum", "file-regular-checksum", "pack-of-another"):
         cases.case("extract " + name, extract_refuses, fast, name)
+    for name in mutate.MUTATORS:
+        if name.startswith("unread-"):
+            cases.case("unread " + name, unread_copied, fast, name)
     run_based(cases)
     run_converted(cases, long)
 

@@ -341,7 +341,7 @@ static void test_stale(void **state)
 	assert_true(ckf_image_is_stale(img));
 	dm_write(e->dir, "inventory.img", "newer", 5);
 	err.code = 0;
-	assert_int_equal(ckf_image_check_files(img, true, &err), -EBADMSG);
+	assert_int_equal(ckf_image_check_files(img, &err), -EBADMSG);
 	assert_non_null(strstr(err.msg, "a newer dump was written into this directory"));
 	ckf_image_close(img);
 
@@ -350,6 +350,82 @@ static void test_stale(void **state)
 	told(e, "a dump was written over an older fast image");
 	assert_int_equal(size_of(e->back, "pages-1.img"), 3 * CKF_PAGE_BYTES);
 	assert_int_equal(type_of(e->back, "ckfast.idx"), 0);
+}
+
+static void count(void *arg, const struct ckf_file *f)
+{
+	struct env *e = arg;
+
+	note(e, f->name);
+}
+
+/* The contents of a short file, or "" if it is not there. */
+static const char *contents(const char *dir, const char *name)
+{
+	static char buf[64];
+	char path[512];
+	ssize_t n = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_RDONLY);
+	if (fd >= 0) {
+		n = read(fd, buf, sizeof(buf) - 1);
+		close(fd);
+	}
+	assert_true(n >= 0);
+	buf[n] = '\0';
+	return buf;
+}
+
+/* A restore from the image writes over what an earlier one from the dump left: no image is bad for
+ * it. */
+static void test_unread(void **state)
+{
+	struct ckf_error err = { 0 };
+	struct ckf_image *img;
+	struct env *e = *state;
+	struct ckf_convert_opts opts = { .size = sizeof(opts), .warn = note, .arg = e };
+	char flat[128];
+	int fast;
+
+	dm_write(e->dir, "stats-restore", "first", 5);
+	dm_write(e->dir, "restore.log", "first", 5);
+	dm_write(e->dir, "gone.log", "first", 5);
+	dm_write(e->dir, "same.log", "first", 5);
+	assert_int_equal(convert(e, NULL, &err), 0);
+	fast = open(e->fast, O_RDONLY | O_DIRECTORY);
+	dm_write(fast, "stats-restore", "other", 5);
+	dm_write(fast, "restore.log", "longer than it was", 18);
+	assert_int_equal(unlinkat(fast, "gone.log", 0), 0);
+	assert_int_equal(mkfifoat(fast, "gone.log", 0644), 0);
+	assert_int_equal(ckf_image_open(fast, &img, &err), 0);
+	if (ckf_verify(img, 1, NULL, NULL, NULL, &err))
+		fail_msg("%s", err.msg);
+	*e->told = '\0';
+	assert_int_equal(ckf_image_check_unread(img, count, e, &err), 0);
+	assert_string_equal(e->told, "gone.log\nrestore.log\nstats-restore\n");
+	ckf_image_close(img);
+
+	snprintf(flat, sizeof(flat), "%s/flat", e->base);
+	*e->told = '\0';
+	if (ckf_flatten(e->fast, flat, &opts, &err) || ckf_extract(flat, e->back, &opts, &err))
+		fail_msg("%s", err.msg);
+	told(e, "stats-restore, which CRIU does not read, has changed since: copied as it is");
+	told(e, "restore.log, which CRIU does not read, has changed since: copied as it is");
+	told(e, "gone.log is gone, which CRIU does not read: left out");
+	assert_null(strstr(e->told, "same.log"));
+	assert_string_equal(contents(e->back, "stats-restore"), "other");
+	assert_string_equal(contents(e->back, "restore.log"), "longer than it was");
+	assert_string_equal(contents(e->back, "same.log"), "first");
+	assert_int_equal(type_of(e->back, "gone.log"), 0);
+
+	/* But images are what the dump had. */
+	dm_write(fast, "core-2.img", "other", 5);
+	close(fast);
+	dm_remove(e->back);
+	assert_int_equal(ckf_extract(e->fast, e->back, &opts, &err), -EBADMSG);
+	assert_non_null(strstr(err.msg, "core-2.img"));
 }
 
 int main(void)
@@ -362,6 +438,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_incomplete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stale, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unread, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -258,7 +258,7 @@ static void judge_cgroup_of_task(void)
 
 static int check_files(struct ckf_error *err)
 {
-	int ret = ckf_image_check_files(img, true, err);
+	int ret = ckf_image_check_files(img, err);
 
 	if (ret == -EBADMSG)
 		pr_err("The images are not those that " CKF_IDX_NAME " was made for. After another dump into this "
