@@ -89,6 +89,35 @@ stock_snapshot() {
 	stop "$PID"
 }
 
+# committed_by PID: ends the process and all below it, and sets COMMITTED to what the kernel had
+# committed for them, in KiB: by how much Committed_AS falls. What others do in these milliseconds is
+# in it, too.
+committed_by() {
+	local tree
+	tree=$(tree_of "$1")
+	COMMITTED=$(
+		"$PYTHON" - $tree <<-'END'
+			import os, select, signal, sys
+			meminfo = open("/proc/meminfo", "rb", buffering=0)
+			def committed():
+			    meminfo.seek(0)
+			    return int(meminfo.read().split(b"Committed_AS:")[1].split()[0])
+			tree = [os.pidfd_open(int(pid)) for pid in sys.argv[1:]]
+			before = committed()
+			for fd in tree:
+			    signal.pidfd_send_signal(fd, signal.SIGKILL)
+			for fd in tree:
+			    select.select([fd], [], [])
+			print(before - committed())
+		END
+	)
+	all_gone $tree
+}
+
+committed_as() {
+	awk '/^Committed_AS:/ { print $2 }' /proc/meminfo
+}
+
 # same_snapshot WHAT: after a fast restore that WHAT says more of, the process PID and all below it
 # are as in $D/before, or as in $D/stock where stock CRIU does not bring something back. The last pid
 # is where stock CRIU leaves it, but for one thread that the criu process makes before all tasks.

@@ -7,8 +7,9 @@
                                              different; exit code 1 if there is one
 
 Stock CRIU is the measure: what FAST has must be what BEFORE or STOCK has. Flags of mappings are
-compared one by one; the sizes of those with ac are what private memory adds to Committed_AS. Pages
-are not compared here, see memcmp.
+compared one by one; the sizes of those with ac are what private memory adds to Committed_AS, a
+number of the whole machine, which tests/e2e/401-reserve.sh compares. Pages are not compared here,
+see memcmp.
 """
 
 import ctypes
