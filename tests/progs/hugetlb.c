@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* hugetlb DIR: private, shared and memfd memory in pages of 2 MiB (6 of them) beside plain memory.
+/*
+ * hugetlb DIR [MIB]: private, shared and memfd memory in pages of 2 MiB beside plain memory: 6 of
+ * them, or, with MIB MiB of private memory, as many more.
  */
 #include "prog.h"
 
@@ -22,18 +24,21 @@ static void check(const char *dir)
 int main(int argc, char **argv)
 {
 	const uint64_t pages = 4 * MIB / PAGE;
+	uint64_t private_pages = pages;
 	int fd;
 
 	if (argc < 2) {
-		fprintf(stderr, "usage: hugetlb DIR\n");
+		fprintf(stderr, "usage: hugetlb DIR [MIB]\n");
 		return 2;
 	}
+	if (argc > 2)
+		private_pages = strtoull(argv[2], NULL, 10) * MIB / PAGE;
 	trigger_init();
 	fd = memfd_create("hugetlb", MFD_HUGETLB);
 	if (fd < 0 || ftruncate(fd, 4 * MIB))
 		die("memfd");
 	areas[0] = area_new("plain", pages, MAP_PRIVATE | MAP_ANONYMOUS, -1, MIXED);
-	areas[1] = area_new("private", pages, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1,
+	areas[1] = area_new("private", private_pages, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1,
 			    RANDOM);
 	areas[2] = area_new("shared", pages, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, RANDOM);
 	areas[3] = area_new("memfd", pages, MAP_SHARED, fd, RANDOM);
