@@ -43,7 +43,6 @@ void ckf_drop_strays(struct ckf_dump *d, struct ckf_file_list *l,
 			 "%s is left of an older dump: no task of pstree.img has it; left out",
 			 pm->name);
 		ckf_file_list_remove(l, pm->name);
-		l->nr_left_out++;
 		ckf_pagemap_fini(pm);
 		d->nr_pagemaps--;
 		memmove(pm, pm + 1, (size_t)(d->nr_pagemaps - i) * sizeof(*pm));
