@@ -742,6 +742,8 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	if (!ret)
 		ret = claim_pages_files(c);
 	if (!ret)
+		ret = ckf_file_list_check(&c->list, c->err);
+	if (!ret)
 		ckf_file_list_warn(&c->list, &c->opts);
 	if (!ret && c->opts.nr_bases)
 		ret = ckf_bases_open(c->opts.bases, c->opts.nr_bases, &c->bases, c->err);

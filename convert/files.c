@@ -222,6 +222,20 @@ void ckf_file_list_warn(const struct ckf_file_list *l, const struct ckf_convert_
 	}
 }
 
+int ckf_file_list_check(const struct ckf_file_list *l, struct ckf_error *err)
+{
+	for (uint64_t i = 0; i < l->nr_odd; i++) {
+		const struct ckf_odd_entry *e = &l->odd[i];
+
+		if (!S_ISLNK(e->type) && ckf_is_img_name(e->name) &&
+		    strncmp(e->name, "pagemap-", 8) != 0 && strncmp(e->name, "pages-", 6) != 0)
+			return ckf_error_set(err, -EOPNOTSUPP,
+					     "%s is not a regular file, but %s; CRIU reads images",
+					     e->name, type_name(e->type));
+	}
+	return 0;
+}
+
 bool ckf_file_list_has_odd(const struct ckf_file_list *l, const char *name)
 {
 	struct ckf_odd_entry key = { .name = (char *)name };

@@ -42,6 +42,12 @@ void ckf_file_list_free(struct ckf_file_list *l);
  * in one line.
  */
 void ckf_file_list_warn(const struct ckf_file_list *l, const struct ckf_convert_opts *opts);
+/*
+ * -EOPNOTSUPP when an image is no file: CRIU would fail where it is, and do as if there were
+ * nothing to restore where it is left out. Pagemaps and pages files are for their readers to
+ * refuse, since an older dump may have left some.
+ */
+int ckf_file_list_check(const struct ckf_file_list *l, struct ckf_error *err);
 /* True for an entry that was left out because it is no file. */
 bool ckf_file_list_has_odd(const struct ckf_file_list *l, const char *name);
 /* Leaves out the file of that name, if there is one. */

@@ -512,7 +512,15 @@ def pagemap_directory(out):
 
 
 def unknown_fifo(out):
-    os.mkfifo(os.path.join(base_dump(out)[0], "some.img"))
+    os.mkfifo(os.path.join(base_dump(out)[0], "some"))
+
+
+def image_fifo(out):
+    os.mkfifo(os.path.join(base_dump(out)[0], "files.img"))
+
+
+def image_directory(out):
+    os.mkdir(os.path.join(base_dump(out)[0], "fs-1.img"))
 
 
 def subdirectory(out):
@@ -608,6 +616,7 @@ BAD = {
     "pages-short": pages_short, "pages-cut": pages_cut, "pages-missing": pages_missing,
     "pages-fifo": pages_fifo, "pages-directory": pages_directory, "pagemap-fifo": pagemap_fifo,
     "pagemap-directory": pagemap_directory, "inventory-directory": inventory_directory,
+    "image-fifo": image_fifo, "image-directory": image_directory,
     "no-pagemap": no_pagemap, "in-parent-no-link": in_parent_no_link,
     "in-parent-dangling": in_parent_dangling, "parent-loop": parent_loop,
     "parent-loop-two": parent_loop_two, "in-parent-hole": in_parent_hole,
@@ -657,7 +666,7 @@ BAD = {
 # of. The task's pid is 1, that of the device memory 5.
 FOLLOWED, STALE = "is a symbolic link: the file that it leads to is taken", "is stale"
 ODD = {
-    "unknown-fifo": (unknown_fifo, [("some.img", "is a FIFO: left out")]),
+    "unknown-fifo": (unknown_fifo, [("some", "is a FIFO: left out")]),
     "subdirectory": (subdirectory, [("subdir", "is a directory: left out")]),
     "socket": (socket_file, [("socket", "is a socket: left out")]),
     "img-symlink": (img_symlink, [("ids-1.img", FOLLOWED), ("pages-1.img", FOLLOWED)]),

@@ -151,7 +151,9 @@ static void test_left_out(void **state)
 	struct env *e = *state;
 
 	assert_int_equal(mkdirat(e->dir, "criu.work", 0755), 0);
-	assert_int_equal(mkfifoat(e->dir, "fifo.img", 0644), 0);
+	assert_int_equal(mkfifoat(e->dir, "fifo", 0644), 0);
+	assert_int_equal(mkdirat(e->dir, "pages-7.img", 0755), 0);
+	assert_int_equal(mkdirat(e->dir, "pagemap-7.img", 0755), 0);
 	bind_socket(e, "lazy-pages.socket");
 	assert_int_equal(symlinkat("/nowhere", e->dir, "dangling.img"), 0);
 	assert_int_equal(symlinkat("/dev/zero", e->dir, "zero.img"), 0);
@@ -161,12 +163,14 @@ static void test_left_out(void **state)
 	dm_write(e->dir, "\xff\xfe", "", 0);
 	roundtrip(e, &stats);
 	told(e, "criu.work is a directory: left out");
-	told(e, "fifo.img is a FIFO: left out");
+	told(e, "fifo is a FIFO: left out");
+	told(e, "pages-7.img is a directory: left out");
+	told(e, "pagemap-7.img is a directory: left out");
 	told(e, "lazy-pages.socket is a socket: left out");
 	told(e, "what is left of that");
-	assert_int_equal(stats.nr_left_out, 4);
+	assert_int_equal(stats.nr_left_out, 6);
 	assert_int_equal(type_of(e->back, "criu.work"), 0);
-	assert_int_equal(type_of(e->back, "fifo.img"), 0);
+	assert_int_equal(type_of(e->back, "fifo"), 0);
 	assert_int_equal(type_of(e->back, "ckfast.pack"), 0);
 	assert_int_equal(type_of(e->back, "dangling.img"), S_IFLNK);
 	assert_int_equal(type_of(e->back, "zero.img"), S_IFLNK);
@@ -211,6 +215,7 @@ static void test_strays(void **state)
 {
 	const struct dm_entry four = { BASE, 4, DM_PRESENT }, one = { BASE, 1, DM_PRESENT };
 	const uint32_t value = 30;
+	struct ckf_convert_stats stats;
 	struct env *e = *state;
 
 	dm_pagemap(e->dir, "pagemap-7.img", 1, DM_42, &one, 1);
@@ -220,7 +225,8 @@ static void test_strays(void **state)
 	dm_pagemap(e->dir, "pagemap-10.img", 10, DM_42, &one, 1);
 	dm_pages(e->dir, 10, &value, 1);
 	dm_write(e->dir, "pagemap-11.img", "none", 4);
-	roundtrip(e, NULL);
+	roundtrip(e, &stats);
+	assert_int_equal(stats.nr_left_out, 4);
 	told(e, "pagemap-7.img is left of an older dump");
 	told(e, "pagemap-11.img is left of an older dump");
 	told(e, "pagemap-8.img is left of an older dump");
@@ -282,6 +288,10 @@ static void test_no_files(void **state)
 		assert_int_equal(renameat(e->dir, "../aside", e->dir, wanted[i]), 0);
 	}
 	no_file(e, "ckfast-gpu-1.img");
+	/* And what only CRIU reads. */
+	no_file(e, "files.img");
+	no_file(e, "fs-1.img");
+	no_file(e, "fifo.img");
 	dm_tasks(e->dir, &threads, 1);
 	no_file(e, "core-1001.img");
 	incomplete(e, NULL, -EBADMSG, "there is no core-1001.img");
