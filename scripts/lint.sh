@@ -73,7 +73,7 @@ if grep -nE '[^a-z_](printf|puts|perror|putchar)\(|fprintf\((stderr|stdout)' \
 fi
 
 # Deadlines are of a clock that nobody sets; pthread_cond_timedwait() has another one unless told.
-clocked=(gpu/*.[ch] convert/*.[ch] cli/*.[ch] agent/*.[ch] criu-patch/plugin/*.[ch])
+clocked=(loader/*.[ch] gpu/*.[ch] convert/*.[ch] cli/*.[ch] agent/*.[ch] criu-patch/plugin/*.[ch])
 if grep -nE 'CLOCK_REALTIME|gettimeofday\(|[^a-z_]time\(NULL\)' "${clocked[@]}"; then
 	complain "deadlines are of CLOCK_MONOTONIC: pthread_cond_clockwait()"
 fi
