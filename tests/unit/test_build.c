@@ -5,12 +5,15 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <cmocka.h>
 
 #include "../../convert/build.h"
+#include "../../convert/stream.h"
 #include "dump_maker.h"
 
 #define EXTENT CKF_MIN_EXTENT_BYTES
+#define BASE 0x7f0000000000ull
 
 static struct ckf_new_chunk chunk(uint32_t tag, uint8_t codec, uint32_t stored_bytes)
 {
@@ -133,12 +136,55 @@ static void test_random(void **state)
 	ckf_build_fini(&b);
 }
 
+/* Pages that CRIU's restorer reads itself stay apart from their neighbours in the same chunk. */
+static void test_direct(void **state)
+{
+	struct ckf_vma vmas[] = {
+		{ .start = BASE, .end = BASE + 2 * CKF_PAGE_BYTES },
+		{ .start = BASE + 2 * CKF_PAGE_BYTES,
+		  .end = BASE + 4 * CKF_PAGE_BYTES,
+		  .flags = MAP_HUGETLB },
+		{ .start = BASE + 4 * CKF_PAGE_BYTES, .end = BASE + 6 * CKF_PAGE_BYTES },
+	};
+	struct ckf_run run = { .vaddr = BASE, .nr_pages = 6 };
+	const struct ckf_task task = { .pid = 1, .vmas = vmas, .nr_vmas = 3 };
+	const struct ckf_pagemap pm = { .kind = CKF_TARGET_TASK,
+					.id = 1,
+					.runs = &run,
+					.nr_runs = 1,
+					.nr_pages = 6,
+					.nr_local_pages = 6 };
+	struct ckf_new_chunk fresh = raw(0, 6);
+	struct ckf_cursor cur;
+	struct ckf_stream *s;
+	struct ckf_build b;
+
+	(void)state;
+	assert_int_equal(ckf_stream_local(&pm, 6, &task, &s, NULL), 0);
+	ckf_cursor_init(&cur, s);
+	begin(&b);
+	assert_int_equal(ckf_build_chunks(&b, &fresh, 1, NULL), 0);
+	assert_int_equal(ckf_build_use(&b, &cur, fresh.number, 6, NULL), 0);
+	assert_int_equal(b.targets[0].nr_pages, 6);
+	assert_int_equal(b.nr_ops, 3);
+	for (uint32_t i = 0; i < 3; i++) {
+		const uint64_t flags = i == 1 ? CKF_OP_DIRECT : 0;
+
+		assert_true(b.ops[i].place == ((BASE + i * 2 * CKF_PAGE_BYTES) | flags));
+		assert_int_equal(b.ops[i].first_page, 2 * i);
+		assert_int_equal(b.ops[i].nr_pages, 2);
+	}
+	ckf_stream_free(s);
+	ckf_build_fini(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_extent),
 		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_direct),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,7 @@
 #include "../../loader/ckf_gpu_read.h"
 #include "../../loader/ckf_image.h"
 #include "../../loader/ckf_verify.h"
+#include "../../loader/io_util.h"
 #include "dump_maker.h"
 
 #define PID 5
@@ -321,13 +322,39 @@ static void test_errors(void **state)
 	world_fini(&w);
 }
 
+/* What lies behind the end of a file is no hole: it is a file that was cut, and no zeros. */
+static void test_hole(void **state)
+{
+	char base[64];
+	int dir, fd;
+
+	(void)state;
+	dm_tempdir(base);
+	dir = open(base, O_RDONLY | O_DIRECTORY);
+	fd = openat(dir, "pages", O_RDWR | O_CREAT, 0600);
+	assert_int_equal(pwrite(fd, "data", 4, 0), 4);
+	assert_int_equal(ftruncate(fd, 3 * MIB), 0);
+	assert_false(ckf_is_hole(fd, 0, CKF_PAGE_BYTES));
+	if (!ckf_is_hole(fd, MIB, MIB)) {
+		print_message("no holes in this file system\n");
+	} else {
+		assert_true(ckf_is_hole(fd, MIB, 2 * MIB));
+		assert_false(ckf_is_hole(fd, 0, 3 * MIB));
+	}
+	assert_false(ckf_is_hole(fd, MIB, 2 * MIB + 1));
+	assert_false(ckf_is_hole(fd, 3 * MIB, CKF_PAGE_BYTES));
+	assert_false(ckf_is_hole(fd, 4 * MIB, CKF_PAGE_BYTES));
+	close(fd);
+	close(dir);
+	dm_remove(base);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_there_and_back),
-		cmocka_unit_test(test_empty),
-		cmocka_unit_test(test_weights),
-		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_empty),
+		cmocka_unit_test(test_weights),	       cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_hole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

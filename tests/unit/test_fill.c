@@ -212,41 +212,47 @@ static void test_outside(void **state)
 	world_fini(&w);
 }
 
-/* A flipped byte in any chunk that is used is found, also where the chunk is only checked. */
+/* Fails for a flipped byte in the chunk, with the flags of the dest. */
+static void fails_at(struct world *w, uint64_t chunk, uint32_t flags)
+{
+	const struct ckf_chunk *c = &w->img->idx->chunks[chunk];
+	char *area = world_map_area();
+	struct ckf_dest d = { .start = WORLD_BASE,
+			      .end = WORLD_BASE + WORLD_BYTES,
+			      .addr = flags & CKF_DEST_SKIP ? NULL : area,
+			      .prot = PROT_READ | PROT_WRITE,
+			      .flags = flags };
+	struct ckf_error err = { 0 };
+	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDWR);
+	off_t off = (off_t)(c->pack_off + c->stored_bytes / 2);
+	char byte;
+
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(pread(fd, &byte, 1, off), 1);
+		byte ^= 0x10;
+		assert_int_equal(pwrite(fd, &byte, 1, off), 1);
+		assert_int_equal(
+			world_fill(w, &d, 1, chunk % 3 ? 0 : CKF_FILL_NO_URING, 2, NULL, &err),
+			i ? 0 : -EBADMSG);
+	}
+	assert_non_null(strstr(err.msg, "corrupt chunks["));
+	close(fd);
+	munmap(area, WORLD_BYTES);
+}
+
+/* A flipped byte is found, also in chunks that are only checked, or read to their place. */
 static void test_flip(void **state)
 {
 	struct world w;
-	char *area = world_map_area();
-	struct ckf_dest d = { .start = WORLD_BASE, .end = WORLD_BASE + WORLD_BYTES, .addr = area };
-	char c;
-	int fd;
 
 	(void)state;
 	world_init(&w, 61, false);
-	fd = openat(w.dir_fd, CKF_PACK_NAME, O_RDWR);
-	assert_true(fd >= 0);
-	for (uint64_t i = 1; i < w.img->idx->nr_chunks; i += 11) {
-		const struct ckf_chunk *k = &w.img->idx->chunks[i];
-		off_t off = (off_t)(k->pack_off + k->stored_bytes / 2);
-		struct ckf_error err = { 0 };
-
-		assert_int_equal(pread(fd, &c, 1, off), 1);
-		c ^= 0x10;
-		assert_int_equal(pwrite(fd, &c, 1, off), 1);
-		d.flags = i % 2 ? CKF_DEST_SKIP | CKF_DEST_CHECK : 0;
-		d.addr = i % 2 ? NULL : area;
-		assert_int_equal(
-			world_fill(&w, &d, 1, i % 3 ? 0 : CKF_FILL_NO_URING, 2, NULL, &err),
-			-EBADMSG);
-		assert_non_null(strstr(err.msg, "corrupt chunks["));
-		c ^= 0x10;
-		assert_int_equal(pwrite(fd, &c, 1, off), 1);
-	}
-	close(fd);
-	d.flags = 0;
-	d.addr = area;
-	assert_int_equal(world_fill(&w, &d, 1, 0, 2, NULL, NULL), 0);
-	munmap(area, WORLD_BYTES);
+	for (uint64_t i = 1; i < w.img->idx->nr_chunks; i += 11)
+		fails_at(&w, i, i % 2 ? CKF_DEST_SKIP | CKF_DEST_CHECK : 0);
+	world_fini(&w);
+	world_init(&w, 63, true);
+	for (uint64_t i = 1; i < w.img->idx->nr_chunks; i++)
+		fails_at(&w, i, CKF_DEST_FRESH | CKF_DEST_HUGE);
 	world_fini(&w);
 }
 

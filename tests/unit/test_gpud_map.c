@@ -14,12 +14,15 @@
 
 #define MIB (1u << 20)
 
-/* GPUs have letters: small ones are of another kind than capital ones. */
+/*
+ * GPUs have letters: small ones are of another kind than capital ones, and from x on they have the
+ * same name, but more memory.
+ */
 static void name_gpu(char letter, uint8_t uuid[16], char *name, uint64_t *total)
 {
 	memset(uuid, letter, 16);
 	sprintf(name, letter < 'a' ? "large" : "small");
-	*total = 64 * MIB;
+	*total = (letter < 'x' ? 64 : 128) * MIB;
 }
 
 /*
@@ -97,6 +100,9 @@ static void test_assign(void **state)
 		{ "AB*", "A", "AB BA", true },
 		{ "A*b*", "CD", "!", false },
 		{ "A*b*", "dC", "AC bd", true },
+		{ "a*", "x", "!", false },
+		{ "x*", "a", "!", false },
+		{ "x*a*", "by", "xy ab", true },
 		{ "A*B*", "B", "!", false },
 		{ "A*", "", "!", false },
 	};
@@ -110,10 +116,42 @@ static void test_assign(void **state)
 	}
 }
 
+/* Two processes had memory of the same GPU: that is one, with what both had. */
+static void test_two_dumps(void **state)
+{
+	struct ckf_gpu_device devices[2] = { 0 };
+	struct ckf_gpu_alloc alloc = { .bytes = 2 * MIB };
+	struct ckf_cuda_dev devs[2] = { 0 };
+	struct ckf_cuda_pool pool = { .devs = devs, .nr_devs = 2 };
+	struct ckf_gpu_dump one = { .devices = devices, .nr_devices = 1 };
+	struct ckf_gpu_dump two = { .devices = devices, .nr_devices = 2 };
+	struct ckf_gpu_dump *dumps[] = { &one, &two };
+	struct gpud_map map;
+
+	(void)state;
+	one.allocs = two.allocs = &alloc;
+	one.nr_allocs = two.nr_allocs = 1;
+	for (unsigned int i = 0; i < 2; i++) {
+		name_gpu((char)('A' + (int)i), devices[i].uuid, devices[i].name,
+			 &devices[i].total_bytes);
+		name_gpu((char)('C' + (int)i), devs[i].uuid, devs[i].name, &devs[i].total_bytes);
+	}
+	assert_int_equal(gpud_map_new(&pool, dumps, 2, &map, NULL), 0);
+	assert_int_equal(map.nr, 2);
+	assert_int_equal(map.places[0].bytes, 4 * MIB);
+	assert_int_equal(map.places[1].bytes, 0);
+	assert_int_equal(gpud_map_ordinal(&map, &one, 0), 0);
+	assert_int_equal(gpud_map_ordinal(&map, &two, 0), 0);
+	assert_memory_equal(map.places[0].new_uuid, devs[0].uuid, 16);
+	assert_memory_equal(map.places[1].new_uuid, devs[1].uuid, 16);
+	gpud_map_free(&map);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_assign),
+		cmocka_unit_test(test_two_dumps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

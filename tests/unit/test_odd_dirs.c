@@ -197,6 +197,28 @@ static void test_links(void **state)
 	assert_int_equal(type_of(e->back, "link.log"), S_IFLNK);
 }
 
+/* Image files of more than is read at once, as ghost files are: the last bytes count. */
+static void test_large_file(void **state)
+{
+	static char data[(1u << 20) + 5];
+	struct ckf_error err = { 0 };
+	struct ckf_image *img;
+	struct env *e = *state;
+	int fast;
+
+	dm_write(e->dir, "ghost-file-1.img", data, sizeof(data));
+	roundtrip(e, NULL);
+	assert_int_equal(size_of(e->back, "ghost-file-1.img"), sizeof(data));
+	data[sizeof(data) - 1] ^= 1;
+	fast = open(e->fast, O_RDONLY | O_DIRECTORY);
+	dm_write(fast, "ghost-file-1.img", data, sizeof(data));
+	assert_int_equal(ckf_image_open(fast, &img, &err), 0);
+	assert_int_equal(ckf_verify(img, 1, NULL, NULL, NULL, &err), -EBADMSG);
+	assert_non_null(strstr(err.msg, "wrong checksum of ghost-file-1.img"));
+	ckf_image_close(img);
+	close(fast);
+}
+
 /* Bytes behind the last page, as a dump to a device that rounds up may have. */
 static void test_tail(void **state)
 {
@@ -443,6 +465,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_left_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_links, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_large_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tail, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_strays, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_files, setup, teardown),
