@@ -6,7 +6,6 @@
  * they should but where the input, a list of steps of fixed size, says something else. Whatever
  * they say, all descriptors are closed in the end.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,13 +22,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../format/ckf_codec.h"
 #include "../../gpu/agent_call.h"
 #include "../../gpu/ckf_gpu_fill.h"
 #include "../../gpu/ckf_gpud.h"
 #include "../../gpu/cuda_abi.h"
 #include "../../gpu/scm.h"
 #include "../../loader/io_util.h"
+#include "common.h"
 
 #define MAX_STEPS 24
 #define BLOCK_AT 1024
@@ -103,13 +102,7 @@ pid_t __wrap_waitpid(pid_t pid, int *status, int options)
 
 static void remove_dir(void)
 {
-	struct dirent *de;
-	DIR *dir = opendir(dir_name);
-
-	while (dir && (de = readdir(dir)))
-		unlinkat(dirfd(dir), de->d_name, 0);
-	if (dir)
-		closedir(dir);
+	empty_dir(dir_name);
 	rmdir(dir_name);
 }
 
@@ -349,17 +342,6 @@ static void use(int gpud, const struct step *s)
 	ckf_gpu_process_close(p);
 }
 
-static int open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int n = 0;
-
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	struct step steps[MAX_STEPS] = { 0 };
@@ -393,11 +375,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	if (open_fds() != before)
 		abort();
 	return 0;
-}
-
-static uint64_t random_number(unsigned int seed)
-{
-	return ckf_hash64(&seed, sizeof(seed));
 }
 
 /* A step that may be an answer. */

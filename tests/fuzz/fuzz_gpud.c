@@ -6,7 +6,6 @@
  * client is gone, so must everything be that gpud made for it, and no process but the one that the
  * client had a pidfd of may have been touched.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -15,12 +14,12 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "../../format/ckf_codec.h"
 #include "../../format/ckf_gpu_dump.h"
 #include "../../gpu/gpud.h"
 #include "../../gpu/scm.h"
 #include "../../loader/io_util.h"
 #include "fake_cuda.h"
+#include "common.h"
 
 #define MAX_STEPS 24
 #define MAX_SOCKS 4
@@ -103,16 +102,8 @@ static int dead_pidfd(void)
 
 static void clean(void)
 {
-	struct dirent *de;
-	DIR *dir;
-
-	for (int i = 0; i < 2; i++) {
-		dir = opendir(dirs[i]);
-		while (dir && (de = readdir(dir)))
-			unlinkat(dirfd(dir), de->d_name, 0);
-		if (dir)
-			closedir(dir);
-	}
+	for (int i = 0; i < 2; i++)
+		empty_dir(dirs[i]);
 }
 
 static void remove_dirs(void)
@@ -252,17 +243,6 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-static int open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int n = 0;
-
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	int socks[MAX_SOCKS] = { -1, -1, -1, -1 }, sv[2], before = open_fds();
@@ -353,11 +333,6 @@ static size_t add_sequence(struct step *s, unsigned int seed)
 	s[n++] = action;
 	s[n++] = receive_one;
 	return n;
-}
-
-static uint64_t random_number(unsigned int seed)
-{
-	return ckf_hash64(&seed, sizeof(seed));
 }
 
 static void change_field(struct step *s, unsigned int seed)
