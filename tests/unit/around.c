@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* What is around a fill. */
+/* What is around a fill, or what else is under test. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <liburing.h>
@@ -49,4 +51,24 @@ bool have_uring(void)
 		return false;
 	io_uring_queue_exit(&ring);
 	return true;
+}
+
+void put_file(const char *top, const char *name, const char *text)
+{
+	char path[256];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", top, name);
+	f = fopen(path, "w");
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+void make_dir(const char *top, const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", top, name);
+	assert_int_equal(mkdir(path, 0700), 0);
 }

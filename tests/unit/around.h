@@ -12,6 +12,11 @@ unsigned int count_entries(const char *path);
 void drop_file(int dir_fd, const char *name);
 void drop_cache(int dir_fd);
 
+/* A file with that text, and a directory, below top: for directories that stand for /proc and the
+ * like. */
+void put_file(const char *top, const char *name, const char *text);
+void make_dir(const char *top, const char *name);
+
 /* True when this kernel lets us use io_uring. */
 bool have_uring(void);
 

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "../../loader/ckf_room.h"
+#include "around.h"
 
 static char top[64];
 
@@ -34,26 +35,6 @@ static int tear_down(void **state)
 	(void)state;
 	snprintf(cmd, sizeof(cmd), "rm -rf %s", top);
 	return system(cmd);
-}
-
-static void make_dir(const char *name)
-{
-	char path[256];
-
-	snprintf(path, sizeof(path), "%s/%s", top, name);
-	assert_int_equal(mkdir(path, 0700), 0);
-}
-
-static void put(const char *name, const char *text)
-{
-	char path[256];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", top, name);
-	f = fopen(path, "w");
-	assert_non_null(f);
-	assert_true(fputs(text, f) >= 0);
-	assert_int_equal(fclose(f), 0);
 }
 
 static int open_dir(const char *name)
@@ -80,17 +61,17 @@ static uint64_t room_of(const char *name)
 static void test_version_2(void **state)
 {
 	(void)state;
-	make_dir("v2");
-	make_dir("v2/a");
-	make_dir("v2/a/b");
-	make_dir("v2/a/b/c");
-	put("v2/a/b/c/memory.max", "max\n");
-	put("v2/a/b/c/memory.current", "1000\n");
+	make_dir(top, "v2");
+	make_dir(top, "v2/a");
+	make_dir(top, "v2/a/b");
+	make_dir(top, "v2/a/b/c");
+	put_file(top, "v2/a/b/c/memory.max", "max\n");
+	put_file(top, "v2/a/b/c/memory.current", "1000\n");
 	assert_true(room_of("v2/a/b/c") == CKF_ROOM_UNLIMITED);
-	put("v2/a/memory.max", "10000\n");
-	put("v2/a/memory.current", "4000\n");
+	put_file(top, "v2/a/memory.max", "10000\n");
+	put_file(top, "v2/a/memory.current", "4000\n");
 	assert_true(room_of("v2/a/b/c") == 6000);
-	put("v2/a/b/c/memory.max", "3000\n");
+	put_file(top, "v2/a/b/c/memory.max", "3000\n");
 	assert_true(room_of("v2/a/b/c") == 2000);
 	assert_true(room_of("v2/a/b") == 6000);
 }
@@ -98,13 +79,13 @@ static void test_version_2(void **state)
 static void test_version_1(void **state)
 {
 	(void)state;
-	make_dir("v1");
-	make_dir("v1/a");
-	put("v1/memory.limit_in_bytes", "9223372036854771712\n");
-	put("v1/memory.usage_in_bytes", "1048576\n");
-	put("v1/a/memory.limit_in_bytes", "8192\n");
-	put("v1/a/memory.usage_in_bytes", "4096\n");
-	put("v1/a/memory.stat", "inactive_file 1\ntotal_inactive_file 2048\n");
+	make_dir(top, "v1");
+	make_dir(top, "v1/a");
+	put_file(top, "v1/memory.limit_in_bytes", "9223372036854771712\n");
+	put_file(top, "v1/memory.usage_in_bytes", "1048576\n");
+	put_file(top, "v1/a/memory.limit_in_bytes", "8192\n");
+	put_file(top, "v1/a/memory.usage_in_bytes", "4096\n");
+	put_file(top, "v1/a/memory.stat", "inactive_file 1\ntotal_inactive_file 2048\n");
 	assert_true(room_of("v1/a") == 4096 + 2048);
 	assert_true(room_of("v1") == 9223372036854771712ull - 1048576);
 }
@@ -113,18 +94,19 @@ static void test_version_1(void **state)
 static void test_page_cache(void **state)
 {
 	(void)state;
-	make_dir("pc");
-	put("pc/memory.max", "10000\n");
-	put("pc/memory.current", "10000\n");
+	make_dir(top, "pc");
+	put_file(top, "pc/memory.max", "10000\n");
+	put_file(top, "pc/memory.current", "10000\n");
 	assert_true(room_of("pc") == 0);
-	put("pc/memory.stat", "anon 5000\nactive_file 2000\nfile 9000\ninactive_file 1000\n");
+	put_file(top, "pc/memory.stat",
+		 "anon 5000\nactive_file 2000\nfile 9000\ninactive_file 1000\n");
 	assert_true(room_of("pc") == 3000);
-	put("pc/memory.stat", "active_file 200000\n");
+	put_file(top, "pc/memory.stat", "active_file 200000\n");
 	assert_true(room_of("pc") == 10000);
-	put("pc/memory.current", "12000\n");
-	put("pc/memory.stat", "");
+	put_file(top, "pc/memory.current", "12000\n");
+	put_file(top, "pc/memory.stat", "");
 	assert_true(room_of("pc") == 0);
-	put("pc/memory.max", "x\n");
+	put_file(top, "pc/memory.max", "x\n");
 	assert_true(room_of("pc") == CKF_ROOM_UNLIMITED);
 }
 
@@ -132,22 +114,22 @@ static void test_page_cache(void **state)
 static void test_high(void **state)
 {
 	(void)state;
-	make_dir("hi");
-	put("hi/memory.max", "max\n");
-	put("hi/memory.high", "8000\n");
-	put("hi/memory.current", "5000\n");
+	make_dir(top, "hi");
+	put_file(top, "hi/memory.max", "max\n");
+	put_file(top, "hi/memory.high", "8000\n");
+	put_file(top, "hi/memory.current", "5000\n");
 	assert_true(room_of("hi") == 3000);
-	put("hi/memory.max", "7000\n");
+	put_file(top, "hi/memory.max", "7000\n");
 	assert_true(room_of("hi") == 2000);
-	put("hi/memory.high", "max\n");
+	put_file(top, "hi/memory.high", "max\n");
 	assert_true(room_of("hi") == 2000);
-	put("hi/memory.high", "4000\n");
+	put_file(top, "hi/memory.high", "4000\n");
 	assert_true(room_of("hi") == 0);
 	/* The soft limit of version 1 holds only where the machine is short of memory. */
-	make_dir("soft");
-	put("soft/memory.soft_limit_in_bytes", "1000\n");
-	put("soft/memory.limit_in_bytes", "9000\n");
-	put("soft/memory.usage_in_bytes", "5000\n");
+	make_dir(top, "soft");
+	put_file(top, "soft/memory.soft_limit_in_bytes", "1000\n");
+	put_file(top, "soft/memory.limit_in_bytes", "9000\n");
+	put_file(top, "soft/memory.usage_in_bytes", "5000\n");
 	assert_true(room_of("soft") == 4000);
 }
 
@@ -260,7 +242,7 @@ static void expect_path(const char *text, int ret, const char *want, bool want_u
 	char path[64];
 	int fd;
 
-	put("cgroup", text);
+	put_file(top, "cgroup", text);
 	fd = open_dir(".");
 	assert_int_equal(ckf_room_path(fd, path, sizeof(path), &unified), ret);
 	close(fd);
@@ -297,7 +279,7 @@ static uint64_t room_self(const char *root, const char *type, const char *option
 		 "30 20 0:1 / / rw - ext4 /dev/vda rw\n"
 		 "31 20 0:2 %s %s/host rw,nosuid shared:4 - %s cgroup %s\n",
 		 root, top, type, options);
-	put("mountinfo", line);
+	put_file(top, "mountinfo", line);
 	fd = open_dir(".");
 	room = ckf_room_self(fd);
 	close(fd);
@@ -308,21 +290,21 @@ static uint64_t room_self(const char *root, const char *type, const char *option
 static void test_self(void **state)
 {
 	(void)state;
-	make_dir("host");
-	make_dir("host/pod");
-	put("host/memory.max", "9000\n");
-	put("host/memory.current", "0\n");
-	put("host/pod/memory.max", "5000\n");
-	put("host/pod/memory.current", "1000\n");
-	put("cgroup", "0::/pod\n");
+	make_dir(top, "host");
+	make_dir(top, "host/pod");
+	put_file(top, "host/memory.max", "9000\n");
+	put_file(top, "host/memory.current", "0\n");
+	put_file(top, "host/pod/memory.max", "5000\n");
+	put_file(top, "host/pod/memory.current", "1000\n");
+	put_file(top, "cgroup", "0::/pod\n");
 	assert_true(room_self("/", "cgroup2", "rw") == 4000);
 	assert_true(room_self("/pod", "cgroup2", "rw") == 9000);
 	assert_true(room_self("/po", "cgroup2", "rw") == CKF_ROOM_UNLIMITED);
 	assert_true(room_self("/", "cgroup", "rw,memory") == CKF_ROOM_UNLIMITED);
-	put("cgroup", "3:memory:/pod\n");
+	put_file(top, "cgroup", "3:memory:/pod\n");
 	assert_true(room_self("/", "cgroup", "rw,cpu,memory") == 4000);
 	assert_true(room_self("/", "cgroup", "rw,cpu") == CKF_ROOM_UNLIMITED);
-	put("cgroup", "0::/gone\n");
+	put_file(top, "cgroup", "0::/gone\n");
 	assert_true(room_self("/", "cgroup2", "rw") == CKF_ROOM_UNLIMITED);
 	assert_true(ckf_room_self(-1) == CKF_ROOM_UNLIMITED);
 }
@@ -333,18 +315,18 @@ static void test_pids(void **state)
 	int fd;
 
 	(void)state;
-	make_dir("pids");
-	make_dir("pids/a");
-	put("pids/a/pids.max", "max\n");
-	put("pids/a/pids.current", "7\n");
+	make_dir(top, "pids");
+	make_dir(top, "pids/a");
+	put_file(top, "pids/a/pids.max", "max\n");
+	put_file(top, "pids/a/pids.current", "7\n");
 	fd = open_dir("pids/a");
 	assert_true(ckf_room_pids_of_dir(fd) == CKF_ROOM_UNLIMITED);
-	put("pids/pids.max", "10\n");
-	put("pids/pids.current", "8\n");
+	put_file(top, "pids/pids.max", "10\n");
+	put_file(top, "pids/pids.current", "8\n");
 	assert_int_equal(ckf_room_pids_of_dir(fd), 2);
-	put("pids/a/pids.max", "8\n");
+	put_file(top, "pids/a/pids.max", "8\n");
 	assert_int_equal(ckf_room_pids_of_dir(fd), 1);
-	put("pids/a/pids.max", "3\n");
+	put_file(top, "pids/a/pids.max", "3\n");
 	assert_int_equal(ckf_room_pids_of_dir(fd), 0);
 	close(fd);
 	assert_true(ckf_room_pids_self(-1) == CKF_ROOM_UNLIMITED);
