@@ -130,7 +130,7 @@ static void set_limit(void)
 
 static void set_nice(void)
 {
-	need(setpriority(PRIO_PROCESS, 0, 5), "setpriority");
+	need(setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 1), "setpriority");
 }
 
 static void set_policy(void)
