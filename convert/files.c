@@ -411,8 +411,9 @@ int ckf_check_sum(const struct ckf_image *img, const struct ckf_file *f, uint64_
 	if (got == f->checksum)
 		return 0;
 	return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
-			      "wrong checksum of %s, got %016llx, want %016llx", f->name,
-			      (unsigned long long)got, (unsigned long long)f->checksum);
+			      "wrong checksum of %s, got %016llx, want %016llx%s", f->name,
+			      (unsigned long long)got, (unsigned long long)f->checksum,
+			      ckf_image_stale_hint(img));
 }
 
 /* *bytes: what the file has now, which is another size than the index says only if it is unread. */

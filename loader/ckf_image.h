@@ -87,6 +87,8 @@ void ckf_image_close_packs(const struct ckf_image *img, int *fds);
  * and the small images are no longer those of the index.
  */
 bool ckf_image_is_stale(const struct ckf_image *img);
+/* The end of a message about a file that is not the one of the index: why and what to do, or "". */
+const char *ckf_image_stale_hint(const struct ckf_image *img);
 
 int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,
 			struct ckf_error *err);

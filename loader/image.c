@@ -474,8 +474,7 @@ bool ckf_image_is_stale(const struct ckf_image *img)
 	return false;
 }
 
-/* Why a file is not the one that the index names. */
-static const char *stale_hint(const struct ckf_image *img)
+const char *ckf_image_stale_hint(const struct ckf_image *img)
 {
 	if (!ckf_image_is_stale(img))
 		return "";
@@ -493,7 +492,7 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 	fd = ckf_image_open_regular(dir_fd, f->name, 0, &size, err);
 	if (fd == -ENOENT)
 		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
-				      "%s is missing%s", f->name, stale_hint(img));
+				      "%s is missing%s", f->name, ckf_image_stale_hint(img));
 	if (fd < 0)
 		return fd;
 	if (size != f->size_bytes) {
@@ -501,7 +500,7 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
 		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
 				      "wrong length of %s, got %llu, want %llu%s", f->name,
 				      (unsigned long long)size, (unsigned long long)f->size_bytes,
-				      stale_hint(img));
+				      ckf_image_stale_hint(img));
 	}
 	return fd;
 }
@@ -540,7 +539,7 @@ static int check_file(const struct ckf_image *img, const struct ckf_file *f, voi
 		ret = ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
 				     "wrong checksum of %s, got %016llx, want %016llx%s", f->name,
 				     (unsigned long long)hash, (unsigned long long)f->checksum,
-				     stale_hint(img));
+				     ckf_image_stale_hint(img));
 	close(fd);
 	return ret;
 }
