@@ -234,8 +234,9 @@ static void judge_room(uint64_t room)
 }
 
 /*
- * The criu process has judged its own cgroup. CRIU may have moved the task to another one; the first to fill
- * anything judges that for all, as long as the names of cgroups are the same for it as for the criu process.
+ * The criu process has judged its own cgroup. CRIU may have moved the task to another one; the first that has
+ * memory judges that for all, as long as the names of cgroups are the same for it as for the criu process. Not
+ * later: the yard is closed before files are opened.
  */
 static void judge_cgroup_of_task(void)
 {
@@ -451,6 +452,7 @@ int fast_image_premap_begin(struct pstree_item *t)
 	if (!task_target)
 		return -1;
 	nr_gaps = 0; /* what was there is the parent's */
+	judge_cgroup_of_task();
 	judge_maps(t);
 	judge_staging(vmas);
 	list_for_each_entry(vma, &vmas->h, list)
@@ -569,7 +571,6 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	struct ckf_error err = {};
 	int ret;
 
-	judge_cgroup_of_task();
 	workers.budget = atomic_load(&shared->budget);
 	o.flags = switches();
 	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);

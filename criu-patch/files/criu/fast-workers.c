@@ -44,9 +44,10 @@
 
 /* Threads that the criu process could still make when it began. Tasks inherit it, as all below. */
 static uint64_t room_of_criu = CKF_ROOM_UNLIMITED;
-/* Where CRIU has moved this task, below the yard: in version 1 and 2 of cgroups. */
-static char moved_pids[PATH_MAX];
-static char moved_unified[PATH_MAX];
+/* The same of the cgroups that CRIU has moved this task to, of version 1 and 2, at that moment. */
+static uint64_t room_of_pids = CKF_ROOM_UNLIMITED;
+static uint64_t room_of_unified = CKF_ROOM_UNLIMITED;
+static bool moved;
 
 static void *no_work(void *arg)
 {
@@ -99,28 +100,13 @@ int fast_workers_init(void)
 	return make_libc_ready();
 }
 
-void fast_workers_moved(const char *procs)
-{
-	const char *end = strrchr(procs, '/'), *dir_end = strchr(procs, '/');
-	char *to = NULL;
-
-	if (!end)
-		return;
-	if (!strncmp(procs, "unified/", strlen("unified/")))
-		to = moved_unified;
-	else if (memmem(procs, dir_end - procs, "pids", strlen("pids")))
-		to = moved_pids;
-	if (to)
-		snprintf(to, PATH_MAX, "%.*s", (int)(end - procs), procs);
-}
-
-/* What the limits of one cgroup that the task was moved to, and of those above it, leave. */
-static uint64_t room_of_moved(const char *path)
+/* What the limits of a cgroup below the yard, and of those above it, leave. */
+static uint64_t room_of_dir(const char *path)
 {
 	int yard = get_service_fd(CGROUP_YARD), fd;
 	uint64_t room;
 
-	if (!*path || yard < 0)
+	if (yard < 0)
 		return CKF_ROOM_UNLIMITED;
 	fd = openat(yard, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
@@ -128,6 +114,26 @@ static uint64_t room_of_moved(const char *path)
 	room = ckf_room_pids_of_dir(fd);
 	close(fd);
 	return room;
+}
+
+/* The limits are read now: when memory is filled, the yard is closed. */
+void fast_workers_moved(const char *procs)
+{
+	const char *end = strrchr(procs, '/'), *dir_end = strchr(procs, '/');
+	uint64_t *room = NULL;
+	char path[PATH_MAX];
+
+	if (!end || !fast_image_on())
+		return;
+	if (!strncmp(procs, "unified/", strlen("unified/")))
+		room = &room_of_unified;
+	else if (memmem(procs, dir_end - procs, "pids", strlen("pids")))
+		room = &room_of_pids;
+	if (!room)
+		return;
+	snprintf(path, sizeof(path), "%.*s", (int)(end - procs), procs);
+	*room = room_of_dir(path);
+	moved = true;
 }
 
 /* All that the tree may have at once. That some of it is there already is left out of account. */
@@ -144,12 +150,11 @@ static uint64_t tree_threads(void)
 /* How many threads there may be in addition to the tree. */
 static uint64_t threads_left(unsigned int busy)
 {
-	uint64_t tree = tree_threads(), room;
+	uint64_t tree = tree_threads(), room = room_of_criu;
 
-	if (*moved_pids || *moved_unified)
-		room = min_t(uint64_t, room_of_moved(moved_pids), room_of_moved(moved_unified));
-	else
-		room = room_of_criu - min_t(uint64_t, room_of_criu, busy);
+	if (moved)
+		room = min_t(uint64_t, room_of_pids, room_of_unified);
+	room -= min_t(uint64_t, room, busy);
 	return room - min_t(uint64_t, room, tree);
 }
 
