@@ -336,6 +336,16 @@ static const struct ckf_target *find_target(uint32_t kind, uint64_t id)
 	return &img->idx->targets[pos];
 }
 
+/* Not in the list for its own sake: guard regions of madvise(), which CRIU knows of since 4.2. */
+static bool vma_is_private(struct vma_area *vma)
+{
+#ifdef VMA_AREA_GUARD
+	if (vma_area_is(vma, VMA_AREA_GUARD))
+		return false;
+#endif
+	return vma_area_is_private(vma, kdat.task_size);
+}
+
 /* The page below a stack that grows may have been dumped, too. */
 static uint64_t first_page(struct vma_area *vma)
 {
@@ -441,6 +451,26 @@ static void judge_staging(struct vm_area_list *vmas)
 	few_left = staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX ? (STAGED_MAX - bytes) / PAGE_SIZE : 0;
 }
 
+/* The dests of what is staged have room for each op once. CRIU itself only looks at the order of the starts. */
+static int check_vmas(struct vm_area_list *vmas)
+{
+	struct vma_area *vma;
+	uint64_t end = 0;
+
+	list_for_each_entry(vma, &vmas->h, list) {
+		if (!vma_is_private(vma))
+			continue;
+		if (vma->e->start < end || vma->e->end <= vma->e->start ||
+		    (vma->e->start | vma->e->end) & (PAGE_SIZE - 1)) {
+			pr_err("Mapping %" PRIx64 "-%" PRIx64 " overlaps the one before it, or is not made of pages\n",
+			       vma->e->start, vma->e->end);
+			return -1;
+		}
+		end = vma->e->end;
+	}
+	return 0;
+}
+
 int fast_image_premap_begin(struct pstree_item *t)
 {
 	struct vm_area_list *vmas = &rsti(t)->vmas;
@@ -448,6 +478,8 @@ int fast_image_premap_begin(struct pstree_item *t)
 
 	if (!img)
 		return 0;
+	if (check_vmas(vmas))
+		return -1;
 	task_target = find_target(CKF_TARGET_TASK, vpid(t));
 	if (!task_target)
 		return -1;
@@ -585,16 +617,6 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 		ckf_target_kind_name(t->kind), t->id, stats.read_bytes, stats.filled_bytes, stats.zero_bytes,
 		stats.shared_bytes, stats.huge_pages, stats.workers, stats.ns / 1000);
 	return 0;
-}
-
-/* Not in the list for its own sake: guard regions of madvise(), which CRIU knows of since 4.2. */
-static bool vma_is_private(struct vma_area *vma)
-{
-#ifdef VMA_AREA_GUARD
-	if (vma_area_is(vma, VMA_AREA_GUARD))
-		return false;
-#endif
-	return vma_area_is_private(vma, kdat.task_size);
 }
 
 /* Zeros that a mapping has anyway. */
