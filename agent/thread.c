@@ -444,8 +444,11 @@ static void *agent_main(void *arg)
 /* A child has neither the thread nor, as the driver has it, any use for CUDA. */
 void agent_after_fork(void)
 {
-	for (size_t i = 0; i < agent_table.nr; i++)
-		agent_close_fd(&agent_table.allocs[i]);
+	/* Unless a thread that is not here was changing the table. */
+	if (!pthread_mutex_trylock(&agent_table.lock)) {
+		for (size_t i = 0; i < agent_table.nr; i++)
+			agent_close_fd(&agent_table.allocs[i]);
+	}
 	agent_block.tid = 0;
 	agent_block.parked = 0;
 	agent_block.kept = 0;
