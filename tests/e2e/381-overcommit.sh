@@ -64,7 +64,7 @@ least_for_stock() {
 
 # Others on the machine commit and give back memory, too: one good try is enough.
 overcommit() {
-	local least most try
+	local least most try tried=
 	start "$PROGS/bench_mem" . anon $MIB random
 	wait_ready ready.0
 	dump "$PID" "$D/dump"
@@ -72,14 +72,14 @@ overcommit() {
 	for ((try = 0; try < TRIES; try++)); do
 		least=$(least_for_stock) || continue
 		most=$((least + least / 20 + 2))
-		TRIED=1
+		TRIED=1 tried=1
 		if restores_in $most "$CRIU" restore --fast-image --fast-threads 2 -D "$D/fast"; then
 			echo "$V: stock with $least MiB to commit, fast with $most"
 			return
 		fi
 		grep -a Error "$D/restore.log" || true
 	done
-	[ -n "$TRIED" ] || return 0
+	[ -n "$tried" ] || return 0
 	fail "not with $most MiB to commit, stock with $least: $(log_errors "$D/restore.log")"
 }
 
