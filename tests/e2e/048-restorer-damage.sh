@@ -37,15 +37,20 @@ free_pages() {
 	awk '/^HugePages_Free:/ { print $2 }' /proc/meminfo
 }
 
-# No process and no huge page more than before.
+# No process of CRIU is left, and no huge page is in use.
 refused() {
-	local free all now
+	local free
 	free=$(free_pages)
-	all=(/proc/[0-9]*)
 	restore_refused "$D/bad" "$1" "chunks.*(checksum|R-data)"
-	now=(/proc/[0-9]*)
-	[ "${now[*]}" = "${all[*]}" ] || fail "$1: processes: ${now[*]}, before: ${all[*]}"
+	wait_for 5 no_criu || fail "$1: a process of CRIU is left"
 	wait_for 5 all_free "$free" || fail "$1: $(free_pages) huge pages are free, $free before"
+}
+
+no_criu() {
+	local exe
+	for exe in /proc/[0-9]*/exe; do
+		[ ! "$exe" -ef "$CRIU" ] || return 1
+	done
 }
 
 all_free() {
