@@ -6,7 +6,8 @@
  * At a restore, and when a dump gives memory back, all other threads are stopped, anywhere outside
  * of the driver, in malloc() too: here nothing is allocated, and no lock is taken but with a try.
  * The driver allocates when it is called, so this thread makes sure that it has an arena of its
- * own, which no stopped thread has locked.
+ * own, which no stopped thread has locked. Where arenas are shared all the same, the caller finds
+ * that this thread waits: ckf_tracee_wait().
  */
 #include <errno.h>
 #include <fcntl.h>
