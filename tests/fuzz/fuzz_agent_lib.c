@@ -9,9 +9,7 @@
  */
 #include "../../agent/thread.c"
 
-#include <dirent.h>
-
-#include "../../format/ckf_codec.h"
+#include "common.h"
 #include "fake_cuda.h"
 
 #define MAX_STEPS 24
@@ -235,17 +233,6 @@ static bool is_strange(const struct step *s, size_t nr)
 	return false;
 }
 
-static int open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int n = 0;
-
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	struct step steps[MAX_STEPS];
@@ -267,11 +254,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	free_memory();
 	check(open_fds() == before);
 	return 0;
-}
-
-static uint64_t random_number(unsigned int seed)
-{
-	return ckf_hash64(&seed, sizeof(seed));
 }
 
 /* Mostly one that the agent understands. */
