@@ -77,6 +77,11 @@ static void drop_gpud(void)
 	gpud = -1;
 }
 
+static bool uses_cuda(int pid)
+{
+	return preflight_maps(pid, DRIVER_NAME);
+}
+
 /*
  * A thread was stopped while it had a lock that the driver needs, and gives it up when all run. So
  * the rest is done then, by a process that lives as long as that takes: it holds the descriptors
@@ -93,7 +98,8 @@ static void finish_late(struct ckf_gpu_process *gpu, bool must)
 		ret = ckf_gpu_process_resume_late(gpu, gpud, &err);
 	if (!ret) {
 		pr_info("Process %d has its device memory, and runs on\n", pid);
-	} else if (ret == -ESRCH) {
+	} else if (ret == -ESRCH && !uses_cuda(pid)) {
+		/* It has ended, or executes another program. */
 		pr_info("%s\n", err.msg);
 	} else {
 		pr_err("Process %d is left without its GPU%s: %s\n", pid, must ? " and ended" : "",
@@ -136,11 +142,6 @@ static int resume_late(struct ckf_gpu_process *gpu, bool must)
 		pr_err("Can't make a process that waits for process %d\n",
 		       ckf_gpu_process_pid(gpu));
 	return child < 0 || status ? -1 : 0;
-}
-
-static bool uses_cuda(int pid)
-{
-	return preflight_maps(pid, DRIVER_NAME);
 }
 
 static struct task *find_task(int pid)
