@@ -126,8 +126,9 @@ static int resume_late(struct ckf_gpu_process *gpu, bool must)
 	child = fork();
 	if (!child) {
 		null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (fork())
-			_exit(0);
+		child = fork();
+		if (child)
+			_exit(child < 0);
 		setsid();
 		for (int fd = 0; fd <= 2 && null >= 0; fd++)
 			dup2(null, fd);
