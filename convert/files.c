@@ -428,7 +428,8 @@ static int open_verbatim(const struct ckf_image *img, const struct ckf_file *f, 
 		return ckf_image_open_file(img, img->dir_fd, f, err);
 	fd = ckf_image_open_regular(img->dir_fd, f->name, 0, bytes, &why);
 	if (fd == -ENOENT || fd == -EBADMSG) {
-		ckf_warn(opts, "%s is gone, which CRIU does not read: left out", f->name);
+		ckf_warn(opts, "%s is %s, which CRIU does not read: left out", f->name,
+			 fd == -ENOENT ? "gone" : "no regular file any more");
 		return CKF_LEFT_OUT;
 	}
 	return fd < 0 ? ckf_error_set(err, fd, "%s", why.msg) : fd;
