@@ -80,6 +80,7 @@ struct fast_shared {
 	atomic_bool judged;	   /* the cgroup of the tasks was looked at */
 	atomic_uint budget;	   /* workers for all tasks together; lowered where memory is short */
 	atomic_bool frugal;	   /* memory is short for a single worker */
+	atomic_ullong spare;	   /* bytes that there are beside that, for pages that are there twice */
 };
 
 static struct ckf_image *img;
@@ -231,6 +232,18 @@ static void judge_room(uint64_t room)
 			b.frugal ? "Memory is short" : "Memory is scarce", room, b.want_bytes, b.workers);
 	if (b.frugal)
 		shared->frugal = true;
+	if (room - min_t(uint64_t, room, b.want_bytes) < shared->spare)
+		shared->spare = room - min_t(uint64_t, room, b.want_bytes);
+}
+
+static bool take_spare(unsigned long long bytes)
+{
+	unsigned long long left = atomic_load(&shared->spare);
+
+	while (left >= bytes)
+		if (atomic_compare_exchange_weak(&shared->spare, &left, left - bytes))
+			return true;
+	return false;
 }
 
 /*
@@ -295,6 +308,7 @@ int fast_image_open(void)
 		pr_perror("Can't map statistics");
 		return -1;
 	}
+	shared->spare = CKF_ROOM_UNLIMITED;
 	if (fast_workers_init())
 		return -1;
 	max_map_count = read_max_map_count();
@@ -448,7 +462,9 @@ static void judge_staging(struct vm_area_list *vmas)
 
 	staged_bytes = 0;
 	staging = premap_none || (!atomic_load(&shared->frugal) && bytes <= STAGED_MAX);
-	few_left = staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX ? (STAGED_MAX - bytes) / PAGE_SIZE : 0;
+	few_left = 0;
+	if (staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX && take_spare(STAGED_MAX - bytes))
+		few_left = (STAGED_MAX - bytes) / PAGE_SIZE;
 }
 
 /* The dests of what is staged have room for each op once. CRIU itself only looks at the order of the starts. */
