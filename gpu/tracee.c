@@ -90,15 +90,13 @@ int ckf_tracee_stop(struct ckf_tracee *t, struct ckf_error *err)
 }
 
 /*
- * Locks wait in a futex, some after spinning with naps in between. A thread that the driver waits
- * for in another way, or that runs, gets on.
+ * Locks wait in a futex. A thread that runs, or naps between two looks at something, gets on, or is
+ * ended by the deadline.
  */
 static bool waits_for_lock(pid_t tid)
 {
-	static const long calls[] = { SYS_futex, SYS_nanosleep, SYS_clock_nanosleep,
-				      SYS_sched_yield };
 	char path[64];
-	bool waits = false;
+	bool waits;
 	long nr;
 	FILE *f;
 
@@ -106,10 +104,7 @@ static bool waits_for_lock(pid_t tid)
 	f = fopen(path, "re");
 	if (!f)
 		return false;
-	if (fscanf(f, "%ld", &nr) == 1) {
-		for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
-			waits |= nr == calls[i];
-	}
+	waits = fscanf(f, "%ld", &nr) == 1 && nr == SYS_futex;
 	fclose(f);
 	return waits;
 }
