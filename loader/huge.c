@@ -339,7 +339,7 @@ static bool wants_help(const struct fill_job *job)
 	if (job->opts->flags & (CKF_FILL_NO_HUGE | CKF_FILL_FRUGAL))
 		return false;
 	for (size_t i = 0; i < job->nr_dests; i++)
-		if (is_large(&job->dests[i].d))
+		if (is_worth_it(job, &job->dests[i].d))
 			return true;
 	return false;
 }
