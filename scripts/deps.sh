@@ -41,7 +41,13 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 echo "deps: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
 # No server is started by its package.
-export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+policy=/usr/sbin/policy-rc.d
+if [ "${1:-}" = servers ] && [ ! -e $policy ]; then
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+	trap 'rm -f $policy' EXIT
+fi
 apt-get update -q
 apt-get install -q -y --no-install-recommends "${missing[@]}"

@@ -96,7 +96,7 @@ class MemoryGroup:
     def __init__(self):
         top = "/sys/fs/cgroup"
         v1 = os.path.isdir(f"{top}/memory")
-        self.dir = f"{top}/memory/ckfast-field" if v1 else f"{top}/ckfast-field"
+        self.dir = f"{top}/memory/ckfast-{os.getpid()}" if v1 else f"{top}/ckfast-{os.getpid()}"
         self.limit_name, self.peak_name = (
             ("memory.limit_in_bytes", "memory.max_usage_in_bytes") if v1 else
             ("memory.max", "memory.peak"))
