@@ -58,6 +58,25 @@ no_threads() {
 	leave_cgroup
 }
 
+# CRIU moves the task to the cgroup that it was dumped in, whose limits count then, not those of CRIU's own.
+moved() {
+	in_cgroup pids pids.max=max pids.max=max || return 0
+	start "$PROGS/bench_mem" . anon $MIB random
+	wait_ready ready.0
+	echo "$PID" >"$G/cgroup.procs"
+	dump "$PID" "$D/moved" --manage-cgroups=soft
+	convert "$D/moved" "$D/moved-fast"
+	echo 2 >"$G/pids.max"
+	rm -f "$D/stats"
+	"$CRIU" restore -D "$D/moved-fast" -d -v4 -o "$D/restore.log" --fast-image --fast-threads 4 \
+		--fast-stats "$D/stats" --manage-cgroups=soft || fail "restore into $G: $(log_errors "$D/restore.log")"
+	grep -qw "$PID" "$G/cgroup.procs" || fail "the task is not in $G"
+	check "$PID" report.0
+	[ "$(stat_of workers)" = 1 ] || fail "$(stat_of workers) workers where the cgroup of the task allows none"
+	stop "$PID"
+	leave_cgroup
+}
+
 # restores_in KIB COMMAND…: whether it restores in G with that limit.
 restores_in() {
 	local kib=$1
@@ -129,6 +148,7 @@ limits() {
 	convert "$D/dump" "$D/fast"
 	no_threads
 	little_memory
+	moved
 }
 
 SKIPPED=

@@ -43,8 +43,8 @@ park_killed() {
 		[ $((--tries)) -gt 0 ] || fail "park writes nothing"
 		sleep 0.05
 	done
-	kill -9 "$park"
-	! wait "$park"
+	kill -9 "$park" || fail "park has ended before it was killed"
+	wait "$park" || true
 	[ "$(gpu_bytes)" -gt 0 ] || fail "memory that was not saved is gone"
 	"$CKFAST" unpark --dir "$D/parked" "$PID" || fail "unpark after a killed park"
 	check "$PID"

@@ -42,7 +42,7 @@ same_committed() {
 		stock=$COMMITTED
 		restore_which fast
 		committed_by "$PID"
-		[ ${stock#-} -ge $((32 << 10)) ] || {
+		[ $stock -ge $((32 << 10)) ] || {
 			differ+=("stock $stock")
 			continue
 		}
