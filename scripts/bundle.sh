@@ -72,6 +72,7 @@ add_static tests/bench/bare.c -luring
 add_static tests/bench/stages.c convert/{encode,model,calibrate,decode_costs,pack_writer,transfer}.c build/libckfast.a \
 	-lzstd -llz4 -luring
 install -m 644 tests/bench/*.py "$out/bench/"
+install -m 644 -D -t "$out/bench/servers" tests/bench/servers/*
 install -m 755 tests/bench/bench16.sh "$out/bench16.sh"
 install -m 755 tests/bench/convert16.sh "$out/convert16.sh"
 install -m 644 LICENSE "$out/LICENSE"

@@ -14,6 +14,7 @@ in the field. Writes build/field.json, build/field.txt and build/field.svg.
     FIELD_LIMITS=WORDS    only these of: none tight
     FIELD_CONVERT=WORDS   options of ckfast convert
     FIELD_WORK=DIR        where the images are (build/field)
+    FIELD_OUT=DIR         where the results go (build); bench/field.py of a bundle wants it
 
 touched: as much memory as the restore takes, and more, is touched and given back right before each run.
 idle:    the same, and then 6 seconds pass, in which a host may take free memory back.
@@ -86,7 +87,7 @@ class Settings:
 
     def command(self):
         env = [f"{k}='{v}'" for k, v in sorted(os.environ.items())
-               if k.startswith("FIELD_") and k != "FIELD_WORK"]
+               if k.startswith("FIELD_") and k not in ("FIELD_WORK", "FIELD_OUT")]
         return " ".join([*env, "make bench-field"])
 
 
@@ -262,8 +263,8 @@ def main():
         print(__doc__)
         return 2
     settings = Settings()
-    build = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
-        os.path.abspath(__file__)))), "build")
+    build = os.environ.get("FIELD_OUT", os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
+        os.path.abspath(__file__)))), "build"))
     runs = fresh_runs(build, "field.jsonl")
     if not os.access(DROP_CACHES, os.W_OK):
         settings.wanted[3] = [c for c in settings.wanted[3] if c != "cold"]
