@@ -21,7 +21,7 @@ cd "$(dirname "$0")/.."
 
 words=("$@")
 logs=build/test-logs
-fuzz_seconds=20
+fuzz_seconds=10
 long_factor=1
 if [ -n "${CKF_LONG:-}" ]; then
 	fuzz_seconds=300

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Each call of the driver that a dump of two processes makes fails once: in either process, and in gpud. The
 # dump may fail or not; both processes go on with their memory, and so they do in the end. With CKF_LONG
-# all calls, some 700; otherwise the first, second, fourth and so on of each function.
+# all calls, some 700; otherwise the first, fourth, sixteenth and so on of each function.
 . "$(dirname "$0")/gpu.sh"
 
 HITS=$W/hits
@@ -20,7 +20,7 @@ each_fails() {
 	local file=$1 fn n
 	shift
 	for fn in "$@"; do
-		for ((n = 1; ; n = LONG ? n + 1 : 2 * n)); do
+		for ((n = 1; ; n = LONG ? n + 1 : 4 * n)); do
 			rm -f "$HITS"
 			echo "$fn:$n" >"$file"
 			pair_dump --leave-running || true
