@@ -81,7 +81,7 @@ static int check_restorer(const struct ckf_gpu_process *p, struct ckf_error *err
 }
 
 /* The answer to the call that was stuck comes first, and is of no interest any more. */
-static int end_stuck(struct ckf_gpu_process *p, struct ckf_error *err)
+static int end_stuck(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	const uint64_t end = ckf_now_ns() + STUCK_TIMEOUT_S * NS_PER_S;
 	struct ckf_gpud_msg m;
@@ -89,9 +89,9 @@ static int end_stuck(struct ckf_gpu_process *p, struct ckf_error *err)
 
 	if (!p->is_stuck)
 		return 0;
-	ret = ckf_tracee_wait(&p->restorer, p->pid, p->stuck_gpud, POLLIN, end, err);
+	ret = ckf_tracee_wait(&p->restorer, p->pid, gpud, POLLIN, end, err);
 	if (!ret)
-		ret = gpud_recv_until(p->stuck_gpud, &m, NULL, end, err);
+		ret = gpud_recv_until(gpud, &m, NULL, end, err);
 	if (!ret)
 		p->is_stuck = false;
 	return ret;
@@ -110,13 +110,14 @@ static int action(struct ckf_gpu_process *p, int gpud, uint32_t what, uint64_t t
 
 	gpud = p->stuck_gpud >= 0 ? p->stuck_gpud : gpud;
 	if (!ret)
-		ret = end_stuck(p, err);
+		ret = end_stuck(p, gpud, err);
 	if (!ret)
 		ret = gpud_call_send(gpud, &m, p->pidfd, &end, err);
 	if (ret)
 		return ret;
 	ret = ckf_tracee_wait(&p->restorer, p->pid, gpud, POLLIN, end, err);
 	if (ret) {
+		/* Without a descriptor for it the answer is waited for where the next call goes. */
 		p->is_stuck = true;
 		if (p->stuck_gpud < 0)
 			p->stuck_gpud = fcntl(gpud, F_DUPFD_CLOEXEC, 0);
@@ -454,9 +455,10 @@ int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
 static int send_pairs(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
-	int ret = end_stuck(p, err);
+	int ret;
 
 	gpud = p->stuck_gpud >= 0 ? p->stuck_gpud : gpud;
+	ret = end_stuck(p, gpud, err);
 	for (unsigned int i = 0; i < p->nr_pairs && !ret; i++) {
 		memcpy(m.uuid, p->pairs[i].old_uuid, sizeof(m.uuid));
 		memcpy(m.uuid2, p->pairs[i].new_uuid, sizeof(m.uuid2));
