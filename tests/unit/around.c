@@ -27,6 +27,13 @@ unsigned int count_entries(const char *path)
 	return n;
 }
 
+bool few_threads(unsigned int most)
+{
+	for (int i = 0; i < 5000 && count_entries("/proc/self/task") > most; i++)
+		usleep(1000);
+	return count_entries("/proc/self/task") <= most;
+}
+
 void drop_file(int dir_fd, const char *name)
 {
 	int fd = openat(dir_fd, name, O_RDONLY);

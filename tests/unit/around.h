@@ -8,6 +8,10 @@
 /* The entries of a directory, with "." and "..". */
 unsigned int count_entries(const char *path);
 
+/* True when /proc/self/task has so many entries or fewer, at once or in a few seconds: a thread
+ * that was joined is still listed for a moment. */
+bool few_threads(unsigned int most);
+
 /* Puts a file, or the pack of an image, out of the page cache. Does nothing when there is none. */
 void drop_file(int dir_fd, const char *name);
 void drop_cache(int dir_fd);

@@ -276,11 +276,7 @@ static void count_all(struct world *w)
 static void assert_clean(struct world *w)
 {
 	assert_true(mem_sink_idle(w->sinks[0]) && mem_sink_idle(w->sinks[1]));
-	/* A thread that was joined is still listed for a moment, be it now or when they were
-	 * counted. */
-	for (int i = 0; i < 5000 && count_entries("/proc/self/task") > w->tasks; i++)
-		usleep(1000);
-	assert_true(count_entries("/proc/self/task") <= w->tasks);
+	assert_true(few_threads(w->tasks));
 	assert_int_equal(count_entries("/proc/self/fd"), w->fds);
 }
 
