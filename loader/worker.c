@@ -29,7 +29,7 @@ struct worker {
 	struct fill_lane lane;
 	char *map; /* holds the slots, or */
 	size_t map_bytes;
-	char *heap; /* does, in a small fill */
+	char *heap; /* does, in the calling thread */
 	char *slots;
 	char *decoded;
 	struct fill_copy copy;
@@ -43,8 +43,8 @@ static int alloc_slots(struct worker *w)
 	const size_t decoded = ckf_pages_to_bytes(w->job->img->idx->max_chunk_pages);
 	const size_t bytes = w->depth * w->job->slot_bytes + decoded;
 
-	/* From the heap, whose pages the next small fill of this process finds still there. */
-	if (w->job->small) {
+	/* From the heap, whose pages the next fill of this process finds still there. */
+	if (w->in_caller) {
 		w->heap = malloc(bytes);
 		w->slots = w->heap;
 		return w->heap ? 0 : -ENOMEM;

@@ -472,7 +472,9 @@ static void test_no_scratch(void **state)
 		ret = world_fill(&w, &d, 1, 0, threads, &stats, NULL);
 		assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
 		assert_int_equal(ret, 0);
-		assert_int_equal(stats.huge_pages, 0);
+		/* A single worker may find its buffers in the heap, and leave room for scratch. */
+		if (threads > 1)
+			assert_int_equal(stats.huge_pages, 0);
 		world_assert_resident(&w, area, true);
 		world_assert_area(&w, area, 0);
 		munmap(area, WORLD_BYTES);
