@@ -407,11 +407,14 @@ static int plugin_init(int stage)
  * A dump that failed, or that leaves the tasks there. If it is gpud that has failed, another one
  * does it, and the driver is asked how far the first one has come.
  */
-static void resume_task(struct ckf_gpu_process *gpu)
+static void resume_task(struct ckf_gpu_process *gpu, bool failed)
 {
 	struct ckf_error err = {};
 	int ret = connect_gpud(&err);
 
+	/* A gpud that is gone may have locked the process, and not have said so. */
+	if (!ret && failed)
+		ckf_gpu_process_adopt(gpu, gpud, NULL);
 	if (!ret)
 		ret = ckf_gpu_process_resume(gpu, gpud, &err);
 	if (ret && ret != -EDEADLK) {
@@ -437,7 +440,7 @@ static void plugin_fini(int stage, int ret)
 
 	list_for_each_entry_safe(t, next, &tasks, list) {
 		if (ret || opts.final_state != TASK_DEAD)
-			resume_task(t->gpu);
+			resume_task(t->gpu, ret);
 		ckf_gpu_process_close(t->gpu);
 		list_del(&t->list);
 		free(t);
