@@ -80,18 +80,21 @@ static int check_restorer(const struct ckf_gpu_process *p, struct ckf_error *err
 			     (int)p->pid, tracer ? "a debugger" : "a signal");
 }
 
-/* The answer to the call that was stuck comes first, and is of no interest any more. */
-static int end_stuck(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+/* Chooses the connection, and has it free: the answer to a call that was stuck comes first, and is
+ * of no interest any more. */
+static int end_stuck(struct ckf_gpu_process *p, int *gpud, struct ckf_error *err)
 {
 	const uint64_t end = ckf_now_ns() + STUCK_TIMEOUT_S * NS_PER_S;
 	struct ckf_gpud_msg m;
 	int ret;
 
+	if (p->stuck_gpud >= 0)
+		*gpud = p->stuck_gpud;
 	if (!p->is_stuck)
 		return 0;
-	ret = ckf_tracee_wait(&p->restorer, p->pid, gpud, POLLIN, end, err);
+	ret = ckf_tracee_wait(&p->restorer, p->pid, *gpud, POLLIN, end, err);
 	if (!ret)
-		ret = gpud_recv_until(gpud, &m, NULL, end, err);
+		ret = gpud_recv_until(*gpud, &m, NULL, end, err);
 	if (!ret)
 		p->is_stuck = false;
 	return ret;
@@ -108,9 +111,8 @@ static int action(struct ckf_gpu_process *p, int gpud, uint32_t what, uint64_t t
 	uint64_t end;
 	int ret = check_restorer(p, err);
 
-	gpud = p->stuck_gpud >= 0 ? p->stuck_gpud : gpud;
 	if (!ret)
-		ret = end_stuck(p, gpud, err);
+		ret = end_stuck(p, &gpud, err);
 	if (!ret)
 		ret = gpud_call_send(gpud, &m, p->pidfd, &end, err);
 	if (ret)
@@ -455,10 +457,8 @@ int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
 static int send_pairs(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
-	int ret;
+	int ret = end_stuck(p, &gpud, err);
 
-	gpud = p->stuck_gpud >= 0 ? p->stuck_gpud : gpud;
-	ret = end_stuck(p, gpud, err);
 	for (unsigned int i = 0; i < p->nr_pairs && !ret; i++) {
 		memcpy(m.uuid, p->pairs[i].old_uuid, sizeof(m.uuid));
 		memcpy(m.uuid2, p->pairs[i].new_uuid, sizeof(m.uuid2));

@@ -403,29 +403,30 @@ static int plugin_init(int stage)
 	return 0;
 }
 
+/* ask: the driver knows better how far a gpud that is gone has come. */
+static int try_resume(struct ckf_gpu_process *gpu, bool ask, struct ckf_error *err)
+{
+	int ret = connect_gpud(err);
+
+	if (!ret && ask)
+		ckf_gpu_process_adopt(gpu, gpud, NULL);
+	return ret ? ret : ckf_gpu_process_resume(gpu, gpud, err);
+}
+
 /*
  * A dump that failed, or that leaves the tasks there. If it is gpud that has failed, another one
- * does it, and the driver is asked how far the first one has come.
+ * does it. The first may have locked the process, and not have said so.
  */
 static void resume_task(struct ckf_gpu_process *gpu, bool failed)
 {
 	struct ckf_error err = {};
-	int ret = connect_gpud(&err);
+	int ret = try_resume(gpu, failed, &err);
 
-	/* A gpud that is gone may have locked the process, and not have said so. */
-	if (!ret && failed)
-		ckf_gpu_process_adopt(gpu, gpud, NULL);
-	if (!ret)
-		ret = ckf_gpu_process_resume(gpu, gpud, &err);
 	if (ret && ret != -EDEADLK) {
 		pr_warn("Process %d: %s: trying again\n", ckf_gpu_process_pid(gpu), err.msg);
 		err = (struct ckf_error){};
 		drop_gpud();
-		ret = connect_gpud(&err);
-		if (!ret) {
-			ckf_gpu_process_adopt(gpu, gpud, NULL);
-			ret = ckf_gpu_process_resume(gpu, gpud, &err);
-		}
+		ret = try_resume(gpu, true, &err);
 	}
 	if (ret == -EDEADLK)
 		ret = resume_late(gpu, false);
