@@ -25,15 +25,11 @@ import time
 import chart
 import table
 from contest import Contest, ErofsPeer, TarPeer
-from harness import DROP_CACHES, Bench, Failure, dir_bytes, fresh_runs, run
+from harness import DROP_CACHES, Bench, Failure, dir_bytes, fresh_runs, run, words
 
 # In this order, so that what has a target is measured first.
 CASES = ["anon2g", "tasks8", "shm", "frag", "small", "mixed", "tools"]
 PEERED = {"anon2g", "mixed"}
-
-
-def words(name, default):
-    return os.environ.get(name, " ".join(default)).split()
 
 
 class Settings:

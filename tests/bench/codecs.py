@@ -21,17 +21,13 @@ import sys
 import time
 
 from contest import Contest, ErofsPeer, TarPeer
-from harness import DROP_CACHES, MIB, Bench, Failure, dir_bytes, fresh_runs, output, run
+from harness import DROP_CACHES, MIB, Bench, Failure, dir_bytes, fresh_runs, output, run, words
 
 CASES = ["server", "tree", "random", "masked", "heap", "weights", "text"]
 WAYS = ["auto", "nvme", "raw", "zstd", "erofs", "tar.zst"]
 NAMES = {"auto": "ckfast", "nvme": "ckfast --profile nvme", "raw": "ckfast --codec raw", "zstd": "ckfast --codec zstd --level 3",
          "erofs": "EROFS lz4, stock CRIU", "tar.zst": "tar.zst, stock CRIU"}
 OPTIONS = {"auto": [], "nvme": ["--profile", "nvme"], "raw": ["--codec", "raw"], "zstd": ["--codec", "zstd", "--level", "3"]}
-
-
-def words(name, default):
-    return os.environ.get(name, " ".join(default)).split()
 
 
 class CodecContest(Contest):

@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 
-from harness import Bench, Failure, fresh_runs, run
+from harness import Bench, Failure, fresh_runs, run, words
 
 DUMPS = {"server": ("anon", "server", 1), "random": ("anon", "random", 1),
          "tree": ("equal", "weights", 4)}
@@ -29,10 +29,6 @@ REPS = int(os.environ.get("CONVERT_REPS", "5"))
 SECONDS = int(os.environ.get("CONVERT_SECONDS", "80"))
 WORK = os.path.join(os.environ.get("CONVERT_DIR", "/dev/shm"), "ckfast-convert16")
 JOBS = [n for n in (1, 2, 4, 8, 16) if n <= len(os.sched_getaffinity(0))]
-
-
-def words(name, default):
-    return os.environ.get(name, default).split()
 
 
 def make_dump(bench, name):
@@ -77,11 +73,11 @@ def main():
     bench.facts(mib=MIB, reps=REPS)
     found, page_bytes, dumps = {}, {}, {}
     try:
-        for name in words("CONVERT_DUMPS", "server random"):
+        for name in words("CONVERT_DUMPS", ["server", "random"]):
             dumps[name], page_bytes[name] = make_dump(bench, name)
         for _ in range(REPS):
             for name, path in dumps.items():
-                for codec in words("CONVERT_CODECS", "raw auto"):
+                for codec in words("CONVERT_CODECS", ["raw", "auto"]):
                     for jobs in JOBS:
                         if bench.late():
                             continue

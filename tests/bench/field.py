@@ -31,7 +31,8 @@ import time
 
 import field_table
 import subjects
-from harness import DROP_CACHES, Bench, Failure, drop_caches, fresh_runs, read_all, run
+from harness import (DROP_CACHES, Bench, Failure, drop_caches, fresh_runs, read_all, run,
+                     words)
 
 DATA = ["random", "server", "heap", "weights", "masked"]
 SERVERS = list(subjects.SERVERS)
@@ -57,10 +58,6 @@ QUICK = [
     ("server", "eight", "touched", "warm", "tight"),
     ("heap", "thousand", "touched", "warm", "none"),
 ]
-
-
-def words(name, default):
-    return os.environ.get(name, " ".join(default)).split()
 
 
 class Settings:

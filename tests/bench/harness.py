@@ -23,6 +23,11 @@ DROP_CACHES = "/proc/sys/vm/drop_caches"
 SIGNALS = {"check": signal.SIGUSR1, "read": signal.SIGUSR2, "write": signal.SIGHUP}
 
 
+def words(name, default):
+    """A setting of the environment that is a list."""
+    return os.environ.get(name, " ".join(default)).split()
+
+
 class Failure(Exception):
     """A step that did not work, with what its log says."""
 

@@ -22,7 +22,7 @@ import sys
 import time
 
 from convert16 import CODECS
-from harness import Bench, Tools, drop_caches, output
+from harness import Bench, Tools, drop_caches, output, words
 
 SIZE = int(os.environ.get("STAGES_MIB", "512"))
 REPS = int(os.environ.get("STAGES_REPS", "5"))
@@ -31,10 +31,6 @@ DUMPS = {"server": ("anon", "server", 1), "zeros": ("anon", "random", 1),
 OUT = os.environ.get("STAGES_OUT", os.path.join(Tools().root, "build"))
 JOBS = [int(n) for n in os.environ.get("STAGES_JOBS", "1 2").split()]
 STAGES = ["read", "hash", "again", "encode", "write"]
-
-
-def words(name, default):
-    return os.environ.get(name, default).split()
 
 
 def pages_files(dump):
@@ -123,13 +119,13 @@ def main():
             + f" {'shared':>7} {'convert':>8} {'of the slowest':>16} {'of shared':>9}")
     lines = []
     os.makedirs(OUT, exist_ok=True)
-    for place in words("STAGES_PLACES", "tmpfs disk"):
+    for place in words("STAGES_PLACES", ["tmpfs", "disk"]):
         bench = Bench(places[place], os.path.join(OUT, "stages.jsonl"), end)
         try:
-            for name in words("STAGES_DUMPS", " ".join(DUMPS)):
+            for name in words("STAGES_DUMPS", DUMPS):
                 dump = make_dump(bench, name)
                 cases = [Case(bench, place, dump, codec, threads)
-                         for codec in words("STAGES_CODECS", "raw auto") for threads in JOBS]
+                         for codec in words("STAGES_CODECS", ["raw", "auto"]) for threads in JOBS]
                 for _ in range(REPS):
                     for case in cases:
                         if not bench.late():
