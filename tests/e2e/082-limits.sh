@@ -95,20 +95,6 @@ restores_in() {
 	stop "$PID"
 }
 
-# The least limit, in KiB, that the stock CRIU restores in.
-least_for_stock() {
-	local low=$((MIB << 10)) high=$(((MIB + 32) << 10)) mid
-	while [ $((high - low)) -gt 128 ]; do
-		mid=$(((low + high) / 2))
-		if restores_in $mid "$CRIU_STOCK" restore -D "$D/dump"; then
-			high=$mid
-		else
-			low=$mid
-		fi
-	done
-	echo $high
-}
-
 # What is enough for the stock CRIU is enough, but for what the index of the image and the buffer of one
 # read take. Not in each of several tries: the kernel charges in advance, for each CPU.
 little_memory() {
@@ -119,7 +105,7 @@ little_memory() {
 	}
 	LIMIT=$(cd "$G" && echo memory.limit_in_bytes*)
 	[ -n "$LIMIT" ] || LIMIT=memory.max
-	least=$(least_for_stock)
+	least=$(least_for_stock $((MIB << 10)) $(((MIB + 32) << 10)) 128)
 	for try in 1 2 3 4 5; do
 		! restores_in $((least + 640)) "$CRIU" restore -D "$D/fast" --fast-image \
 			--fast-threads 4 --fast-stats "$D/stats" || good=$((good + 1))

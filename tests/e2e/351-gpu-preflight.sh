@@ -93,40 +93,26 @@ ranks() {
 
 # Two processes, the second with memory of another one: the first keeps all that it has, too.
 imported() {
-	local name apps
+	local name
 	mkdir -p "$D/one" "$D/two"
 	rm -f "$D"/{one,two}/{ready,report}
 	start "$BASH" -c '"$@" one & "$@" two vmm import & wait' pair "$CKFAST" run -- "$STUB/cuapp"
 	for name in one two; do
 		wait_for 60 test -e "$D/$name/ready" || fail "$name does not get ready: $(cat "$D/stderr")"
 	done
-	mapfile -t apps < <(tree_of "$PID" | tail -n +2)
+	mapfile -t APPS < <(tree_of "$PID" | tail -n +2)
 	! odd_dump || fail "a process with memory of another one was dumped"
 	says 'has memory of another one'
 	says "Nothing was taken"
 	! grep -aq 'CUDA of process .* is locked' "$D/dump.log" || fail "a process was locked before that was seen"
 	# The second one gives it up at its second SIGUSR1.
-	pair_reports first "${apps[@]}"
-	pair_reports second "${apps[@]}"
+	pair_check first
+	pair_check second
 	odd_dump --leave-running || fail "without imported memory: $(log_errors "$D/dump.log")"
-	pair_reports last "${apps[@]}"
+	pair_check last
 	stop "$PID"
 	gpu_idle
 	rm -rf "$D/failed"
-}
-
-# pair_reports WHEN PID…: both have the right memory.
-pair_reports() {
-	local when=$1 name p
-	shift
-	rm -f "$D"/{one,two}/report
-	for p in "$@"; do
-		kill -USR1 "$p" || fail "$when: process $p is gone"
-	done
-	for name in one two; do
-		wait_for 60 test -e "$D/$name/report" || fail "$when: $name does not answer"
-		grep -q ^OK "$D/$name/report" || fail "$when: $name says $(cat "$D/$name/report")"
-	done
 }
 
 plain() {

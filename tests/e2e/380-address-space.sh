@@ -19,20 +19,6 @@ restores_in() {
 	stop "$PID"
 }
 
-# The least limit, in MiB, that the stock CRIU restores in.
-least_for_stock() {
-	local limit=$1 low=$((MIB / 2)) high=$((MIB + 256)) mid
-	while [ $((high - low)) -gt 2 ]; do
-		mid=$(((low + high) / 2))
-		if restores_in "$limit" $mid "$CRIU_STOCK" restore -D "$D/dump"; then
-			high=$mid
-		else
-			low=$mid
-		fi
-	done
-	echo $high
-}
-
 address_space() {
 	local limit least most
 	start "$PROGS/bench_mem" . anon $MIB random
@@ -40,7 +26,7 @@ address_space() {
 	dump "$PID" "$D/dump"
 	convert "$D/dump" "$D/fast"
 	for limit in as data; do
-		least=$(least_for_stock $limit)
+		least=$(least_for_stock $((MIB / 2)) $((MIB + 256)) 2 $limit)
 		most=$((least + least / 20 + 2))
 		restores_in $limit $most "$CRIU" restore -D "$D/fast" --fast-image --fast-threads 2 ||
 			fail "$limit: not restored in $most MiB, by the stock CRIU in $least: $(log_errors "$D/restore.log")"

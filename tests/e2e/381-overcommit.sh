@@ -47,21 +47,6 @@ restores_in() {
 	stop "$PID"
 }
 
-# The least, in MiB, that the stock CRIU restores with.
-least_for_stock() {
-	local low=$((MIB / 2)) high=$((2 * MIB)) mid
-	restores_in $high "$CRIU_STOCK" restore -D "$D/dump" || return 1
-	while [ $((high - low)) -gt 4 ]; do
-		mid=$(((low + high) / 2))
-		if restores_in $mid "$CRIU_STOCK" restore -D "$D/dump"; then
-			high=$mid
-		else
-			low=$mid
-		fi
-	done
-	echo $high
-}
-
 # Others on the machine commit and give back memory, too: one good try is enough.
 overcommit() {
 	local least most try tried=
@@ -70,7 +55,8 @@ overcommit() {
 	dump "$PID" "$D/dump"
 	convert "$D/dump" "$D/fast"
 	for ((try = 0; try < TRIES; try++)); do
-		least=$(least_for_stock) || continue
+		restores_in $((2 * MIB)) "$CRIU_STOCK" restore -D "$D/dump" || continue
+		least=$(least_for_stock $((MIB / 2)) $((2 * MIB)) 4)
 		most=$((least + least / 20 + 2))
 		TRIED=1 tried=1
 		if restores_in $most "$CRIU" restore --fast-image --fast-threads 2 -D "$D/fast"; then

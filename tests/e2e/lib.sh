@@ -130,6 +130,22 @@ same_snapshot() {
 		fail "$1: the last pid moves on by $LAST_PID_MOVED, with stock CRIU by $STOCK_LAST_PID_MOVED"
 }
 
+# least_for_stock LOW HIGH STEP [ARG…]: the least limit, but for STEP, that the stock CRIU restores in. The
+# test's restores_in ARG… LIMIT COMMAND… says whether it does.
+least_for_stock() {
+	local low=$1 high=$2 step=$3 mid
+	shift 3
+	while [ $((high - low)) -gt "$step" ]; do
+		mid=$(((low + high) / 2))
+		if restores_in "$@" $mid "$CRIU_STOCK" restore -D "$D/dump"; then
+			high=$mid
+		else
+			low=$mid
+		fi
+	done
+	echo $high
+}
+
 # facts DIR: one line for each entry of a dump: name, type, mode, owner, mtime, link, contents.
 facts() {
 	local dir=$1 f
