@@ -59,6 +59,55 @@ at_once() {
 	done
 }
 
+# Preloaded, it writes from the first reads of a worker whether the namespace can be locked.
+cat >lock.c <<'END'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static void try_lock(void)
+{
+	const int ns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+	const int report = open(getenv("LOCK_REPORT"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	int tries = 10000;
+
+	while (flock(ns, LOCK_EX | LOCK_NB) && --tries)
+		usleep(1000);
+	dprintf(report, "%s\n", tries ? "free" : "locked");
+	flock(ns, LOCK_UN);
+	close(ns);
+	close(report);
+}
+
+ssize_t preadv64(int fd, const struct iovec *iov, int n, off64_t off)
+{
+	static int tried;
+	ssize_t (*next)(int, const struct iovec *, int, off64_t) = dlsym(RTLD_NEXT, "preadv64");
+
+	if (gettid() != getpid() && !__atomic_exchange_n(&tried, 1, __ATOMIC_RELAXED))
+		try_lock();
+	return next(fd, iov, n, off);
+}
+END
+
+# Workers have copies of all descriptors of their task, and the lock of the namespace must not stay with them: fills of
+# other tasks and of other restores would wait for the end of this one.
+locked_briefly() {
+	"${CC:-gcc}" -O2 -shared -fPIC -o lock.so lock.c || skip "no compiler"
+	start_ready "$PROGS/traces" . plain 64
+	dump "$PID" "$D/dump"
+	convert "$D/dump" "$D/fast" --codec raw
+	CKF_NO_URING=1 LOCK_REPORT=$D/report.lock LD_PRELOAD=$W/lock.so "$CRIU" restore -D "$D/fast" -d -v4 \
+		-o "$D/restore.log" --fast-threads 2 || fail "restore: $(log_errors "$D/restore.log")"
+	stop "$PID"
+	[ "$(cat "$D/report.lock")" = free ] || fail "while a worker reads, the namespace is $(cat "$D/report.lock")"
+}
+
 neighbours() {
 	local id
 	[ -w $LAST ] || skip "the last pid cannot be set"
@@ -71,6 +120,7 @@ neighbours() {
 	# Away from the ids, which criu processes must not take.
 	echo 20000 >$LAST
 	at_once
+	locked_briefly
 }
 
 each_version neighbours

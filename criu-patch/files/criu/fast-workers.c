@@ -326,6 +326,9 @@ void fast_workers_after(void *arg)
 	if (w->moved)
 		write_last_pid(w->last_pid_fd, w->last_pid);
 	close_safe(&w->last_pid_fd);
+	/* Workers have copies of the descriptor: closing it would leave the lock to them. */
+	if (w->ns_fd >= 0)
+		flock(w->ns_fd, LOCK_UN);
 	close_safe(&w->ns_fd);
 	if (w->locked)
 		unlock_last_pid();
