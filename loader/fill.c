@@ -111,6 +111,9 @@ static void *worker_main(void *arg)
 	if (ok)
 		job->active++;
 	pthread_cond_broadcast(&job->cond);
+	/* The caller is waiting with a lock, and a fill that has begun delays the next thread. */
+	while (job->starting)
+		pthread_cond_wait(&job->cond, &job->lock);
 	pthread_mutex_unlock(&job->lock);
 	if (ok)
 		fill_worker_run(job, true);
