@@ -57,15 +57,15 @@ UNIT_LIBS = $(CLI_LIBS) $(shell $(PKG_CONFIG) --libs cmocka)
 
 WARN := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
 BASE_CFLAGS := -std=gnu11 -g -fPIC -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
-	       -DCKF_VERSION='"$(VERSION)"' -I$(P)
+	       -DCKF_VERSION='"$(VERSION)"' -iquote . -I$(P)
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
 ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(WARN) $(SAN) $(CFLAGS)
 STRICT := -Wconversion
 
-LIB_SRC := $(wildcard format/*.c loader/*.c gpu/*.c)
+LIB_SRC := $(wildcard base/*.c format/*.c loader/*.c gpu/cuda/*.c gpu/suspend/*.c gpu/daemon/*.c)
 CONVERT_SRC := $(wildcard convert/*.c)
 CLI_SRC := $(wildcard cli/*.c)
-AGENT_SRC := $(wildcard agent/*.c)
+AGENT_SRC := $(wildcard gpu/agent/*.c)
 PROTO := $(wildcard proto/*.proto)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_HELPERS := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
@@ -79,7 +79,7 @@ STUB_SRC := $(filter-out $(STUB_PROG_SRC),$(wildcard tests/stub/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
-AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o) $(B)/obj/agent/gate-asm.o
+AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o) $(B)/obj/gpu/agent/gate-asm.o
 UNIT_HELPER_OBJ := $(UNIT_HELPERS:%.c=$(B)/obj/%.o)
 # opts.proto imports descriptor.proto, whose C form no package holds.
 PROTO_GOOGLE := $(if $(wildcard proto/opts.proto),google/protobuf/descriptor)
@@ -123,7 +123,7 @@ $(B)/flags: FORCE
 	@printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" | cmp -s - $@ || \
 		printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" > $@
 
-$(B)/obj/format/%.o $(B)/obj/loader/%.o: WARN += $(STRICT)
+$(B)/obj/base/%.o $(B)/obj/format/%.o $(B)/obj/loader/%.o: WARN += $(STRICT)
 # Generated code is not ours to clean up.
 $(B)/obj/proto/%.o: WARN := -w
 
@@ -132,7 +132,7 @@ $(B)/obj/%.o: %.c $(B)/flags
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/obj/agent/gate-asm.o: agent/gate.S $(B)/flags
+$(B)/obj/gpu/agent/gate-asm.o: gpu/agent/gate.S $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,AS)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -221,7 +221,7 @@ build/progs/cudaprog: tests/gpu/cudaprog.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)
 build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c model.c calibrate.c decode_costs.c \
-		    pack_writer.c transfer.c) build/libckfast.a
+		    pack_writer.c) build/libckfast.a
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/cuapp-linked: build/stub/libcuda.so.1
@@ -244,7 +244,7 @@ build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(PROTO_OBJ)
 
 # A driver of its own; a process that is dumped without being stopped.
 build/fuzz/fuzz_gpud: FUZZ_WRAP := -Wl,--wrap=ckf_cuda_load
-build/fuzz/fuzz_agent_lib: build/fuzz/obj/agent/memory.o build/fuzz/obj/agent/handles.o
+build/fuzz/fuzz_agent_lib: build/fuzz/obj/gpu/agent/memory.o build/fuzz/obj/gpu/agent/handles.o
 build/fuzz/fuzz_agent_lib: FUZZ_WRAP := -Wl,--wrap=ckf_cuda_load
 build/fuzz/fuzz_agent: FUZZ_WRAP := -Wl,--wrap=ptrace -Wl,--wrap=waitpid
 

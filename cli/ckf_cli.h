@@ -10,9 +10,9 @@
 
 #include <jansson.h>
 
-#include "../convert/ckf_convert.h"
-#include "../convert/ckf_dump.h"
-#include "../loader/ckf_image.h"
+#include "convert/ckf_convert.h"
+#include "convert/ckf_dump.h"
+#include "loader/ckf_image.h"
 
 #define CLI_JSON_VERSION 1
 

@@ -3,7 +3,7 @@
 #ifndef CKF_INSPECT_H
 #define CKF_INSPECT_H
 
-#include "../convert/ckf_model.h"
+#include "convert/ckf_model.h"
 #include "ckf_cli.h"
 
 enum insp_mem {

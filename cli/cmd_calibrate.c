@@ -3,7 +3,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
-#include "../convert/ckf_model.h"
+#include "convert/ckf_model.h"
 #include "ckf_cli.h"
 
 static const struct option long_opts[] = {

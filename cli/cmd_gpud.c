@@ -11,8 +11,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "../gpu/ckf_gpud.h"
-#include "../gpu/ckf_gpud_server.h"
+#include "gpu/suspend/ckf_gpud.h"
+#include "gpu/daemon/ckf_gpud_server.h"
 #include "ckf_cli.h"
 
 #define MAX_DEVICES 64

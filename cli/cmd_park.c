@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../format/ckf_gpu_dump.h"
-#include "../gpu/ckf_gpu_fill.h"
-#include "../gpu/ckf_gpud.h"
+#include "format/ckf_gpu_dump.h"
+#include "gpu/suspend/ckf_gpu_fill.h"
+#include "gpu/suspend/ckf_gpud.h"
 #include "ckf_cli.h"
 
 #define DEFAULT_TIMEOUT_S 10

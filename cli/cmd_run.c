@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../gpu/ckf_agent.h"
-#include "../gpu/ckf_gpu_fill.h"
+#include "gpu/suspend/ckf_agent.h"
+#include "gpu/suspend/ckf_gpu_fill.h"
 #include "ckf_cli.h"
 
 static const struct option long_opts[] = {

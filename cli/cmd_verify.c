@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "../loader/ckf_verify.h"
+#include "loader/ckf_verify.h"
 #include "ckf_plan_check.h"
 
 struct verify_args {

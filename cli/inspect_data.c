@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../convert/ckf_model.h"
-#include "../convert/decode_costs.h"
-#include "../loader/io_util.h"
+#include "convert/ckf_model.h"
+#include "convert/ckf_decode_costs.h"
+#include "base/ckf_io_util.h"
 #include "ckf_inspect.h"
 
 /* Of each codec, at most, or a few more. */

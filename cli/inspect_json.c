@@ -6,7 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "../convert/ckf_model.h"
+#include "convert/ckf_model.h"
 #include "ckf_inspect.h"
 
 #define HEX64_BYTES 17

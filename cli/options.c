@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../format/ckf_codec.h"
-#include "../convert/ckf_model.h"
+#include "format/ckf_codec.h"
+#include "convert/ckf_model.h"
 #include "ckf_cli.h"
 
 int cli_parse_bytes(const char *s, uint64_t *bytes)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../loader/ckf_gpu_read.h"
+#include "loader/ckf_gpu_read.h"
 #include "ckf_plan_check.h"
 
 /* Walks over ranges, joining those that touch. */

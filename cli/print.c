@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../convert/ckf_model.h"
+#include "convert/ckf_model.h"
 #include "ckf_cli.h"
 
 const char *cli_bytes(uint64_t bytes, char buf[CLI_BYTES_LEN])

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../loader/ckf_image.h"
+#include "loader/ckf_image.h"
 #include "bases.h"
 #include "encode.h"
 

@@ -11,7 +11,7 @@
 #include "cut.h"
 #include "output.h"
 #include "pool.h"
-#include "../format/ckf_index.h"
+#include "format/ckf_index.h"
 
 struct ckf_bases;
 

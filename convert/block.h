@@ -10,7 +10,7 @@
 #include "pack_writer.h"
 #include "pipeline.h"
 #include "source.h"
-#include "transfer.h"
+#include "base/ckf_io_thread.h"
 
 #define CKF_BLOCK_PAGES 512u
 #define CKF_CARRY_PAGES CKF_CUT_MAX_PAGES /* room in front, for what the block before left over */

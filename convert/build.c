@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../format/ckf_codec.h"
+#include "format/ckf_codec.h"
 #include "build.h"
 #include "img.h"
 

@@ -9,7 +9,7 @@
 #ifndef CKF_CONVERT_BUILD_H
 #define CKF_CONVERT_BUILD_H
 
-#include "../format/ckf_index.h"
+#include "format/ckf_index.h"
 #include "cut.h"
 #include "stream.h"
 

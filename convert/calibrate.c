@@ -10,8 +10,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../format/ckf_codec.h"
-#include "../loader/io_util.h"
+#include "format/ckf_codec.h"
+#include "base/ckf_io_util.h"
+#include "base/ckf_threads.h"
 #include "ckf_model.h"
 
 #define CHUNK_BYTES ((size_t)1 << 20)

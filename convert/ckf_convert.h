@@ -9,8 +9,8 @@
 #ifndef CKF_CONVERT_H
 #define CKF_CONVERT_H
 
-#include "../format/ckf_error.h"
-#include "../format/ckf_index.h"
+#include "base/ckf_error.h"
+#include "format/ckf_index.h"
 
 struct ckf_progress {
 	uint64_t done_bytes;   /* of page data read */

@@ -8,9 +8,9 @@
 #ifndef CKF_DUMP_H
 #define CKF_DUMP_H
 
-#include "../format/ckf_error.h"
-#include "../format/ckf_disk.h"
-#include "../format/ckf_gpu_dump.h"
+#include "base/ckf_error.h"
+#include "format/ckf_disk.h"
+#include "format/ckf_gpu_dump.h"
 
 /* A run of pages of a pagemap. */
 struct ckf_run {

@@ -15,7 +15,7 @@
 #ifndef CKF_MODEL_H
 #define CKF_MODEL_H
 
-#include "../format/ckf_index.h"
+#include "format/ckf_index.h"
 
 /*
  * Cores that codecs are chosen for. Few on purpose: a codec that pays with two cores pays with

@@ -8,9 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../format/ckf_codec.h"
-#include "../loader/ckf_image.h"
-#include "../loader/io_util.h"
+#include "format/ckf_codec.h"
+#include "loader/ckf_image.h"
+#include "base/ckf_io_util.h"
+#include "base/ckf_threads.h"
 #include "ckf_model.h"
 #include "files.h"
 #include "img.h"

@@ -8,7 +8,7 @@
 #ifndef CKF_CONVERT_CUT_H
 #define CKF_CONVERT_CUT_H
 
-#include "../format/ckf_types.h"
+#include "base/ckf_types.h"
 
 #define CKF_CUT_MIN_PAGES 8   /* a chunk with data does not end before, unless it must */
 #define CKF_CUT_MAX_PAGES 256 /* max_chunk_pages of the images written here */

@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "../loader/io_util.h"
-#include "decode_costs.h"
+#include "base/ckf_threads.h"
+#include "ckf_decode_costs.h"
 #include "encode.h"
 
 #define ROUNDS 4

@@ -8,7 +8,7 @@
 #ifndef CKF_CONVERT_DEDUP_H
 #define CKF_CONVERT_DEDUP_H
 
-#include "../format/ckf_types.h"
+#include "base/ckf_types.h"
 
 #define CKF_DEDUP_NONE UINT32_MAX
 

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../loader/ckf_image.h"
+#include "loader/ckf_image.h"
 #include "img.h"
 #include "core.pb-c.h"
 #include "mm.pb-c.h"

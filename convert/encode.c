@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "../format/planes.h"
+#include "format/ckf_planes.h"
 #include "ckf_convert.h"
 #include "encode.h"
 

@@ -4,7 +4,7 @@
 #define CKF_CONVERT_ENCODE_H
 
 #include "cut.h"
-#include "decode_costs.h"
+#include "ckf_decode_costs.h"
 #include "pool.h"
 
 /*

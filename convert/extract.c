@@ -7,11 +7,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../format/ckf_codec.h"
-#include "../format/ckf_sum.h"
-#include "../loader/ckf_image.h"
-#include "../loader/io_util.h"
-#include "../loader/out_file.h"
+#include "format/ckf_codec.h"
+#include "format/ckf_sum.h"
+#include "loader/ckf_image.h"
+#include "base/ckf_threads.h"
+#include "base/ckf_out_file.h"
 #include "ckf_convert.h"
 #include "files.h"
 #include "output.h"

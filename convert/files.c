@@ -9,8 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../format/ckf_sum.h"
-#include "../loader/io_util.h"
+#include "format/ckf_sum.h"
+#include "base/ckf_io_util.h"
+#include "loader/ckf_read.h"
 #include "files.h"
 #include "img.h"
 

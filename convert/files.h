@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-#include "../loader/ckf_image.h"
+#include "loader/ckf_image.h"
 #include "ckf_convert.h"
 #include "output.h"
 

@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../loader/io_util.h"
 #include "build.h"
 #include "files.h"
 #include "pack_writer.h"

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../loader/ckf_image.h"
+#include "loader/ckf_image.h"
 #include "img.h"
 
 #define IMG_COMMON_MAGIC 0x54564319u /* before the magic of the type, since images v1.1 */

@@ -8,7 +8,8 @@
 #include <unistd.h>
 #include <linux/magic.h>
 
-#include "../loader/io_util.h"
+#include "base/ckf_io_util.h"
+#include "base/ckf_threads.h"
 #include "ckf_model.h"
 
 #define PIECE_BYTES ((size_t)8 << 20)

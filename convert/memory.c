@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "../loader/ckf_room.h"
+#include "loader/ckf_room.h"
 #include "memory.h"
 
 /* MemAvailable, in bytes. */

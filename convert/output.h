@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-#include "../format/ckf_error.h"
+#include "base/ckf_error.h"
 #include "access.h"
 
 struct ckf_output {

@@ -4,9 +4,9 @@
  *
  * The pack is windows of a MiB, one after the other, and there is a ring of buffers for them: each
  * is for one window, then for the one that comes so many windows later. When all bytes of a window
- * are there, the porter writes it (transfer.h); when it is written, the buffer is for the next one.
- * So memory is bounded, and since no thread can take the buffer of a window that others need first,
- * the first window that is not full is always one that those can fill who have begun to.
+ * are there, the I/O thread writes it (transfer.h); when it is written, the buffer is for the next
+ * one. So memory is bounded, and since no thread can take the buffer of a window that others need
+ * first, the first window that is not full is always one that those can fill who have begun to.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,10 +16,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../loader/io_util.h"
-#include "../loader/out_file.h"
+#include "base/ckf_io_util.h"
+#include "format/ckf_disk.h"
+#include "base/ckf_out_file.h"
 #include "pack_writer.h"
-#include "transfer.h"
+#include "base/ckf_io_thread.h"
 
 /* No disk that was tried was faster with more in flight, or with larger ones. */
 #define WINDOW_BYTES ((size_t)1 << 20)
@@ -38,7 +39,7 @@ struct window {
 
 struct ckf_pack_writer {
 	struct ckf_out_file file;
-	struct ckf_porter *porter; /* NULL: all is written plainly */
+	struct ckf_io_thread *io_thread; /* NULL: all is written plainly */
 	uint8_t *data;
 	struct window windows[NR_WINDOWS];
 
@@ -77,7 +78,7 @@ static int takes_direct(const struct ckf_pack_writer *w, int fd)
 	return ret == -EINVAL || ret == -EOPNOTSUPP ? 0 : ret;
 }
 
-/* Without a porter, which may well be, everything is written plainly. */
+/* Without a io_thread, which may well be, everything is written plainly. */
 static int try_direct(struct ckf_pack_writer *w, int fd)
 {
 	const size_t bytes = NR_WINDOWS * WINDOW_BYTES;
@@ -96,7 +97,7 @@ static int try_direct(struct ckf_pack_writer *w, int fd)
 			.off = i * WINDOW_BYTES,
 		};
 	ret = takes_direct(w, fd);
-	if (ret > 0 && ckf_porter_start(&w->porter))
+	if (ret > 0 && ckf_io_thread_start(&w->io_thread))
 		(void)fcntl(fd, F_SETFL, 0);
 	return ret < 0 ? ret : 0;
 }
@@ -151,7 +152,7 @@ static void submit(struct window *win, size_t bytes)
 		.off = win->off,
 		.done = written,
 	};
-	ckf_porter_submit(win->w->porter, &win->transfer);
+	ckf_io_thread_submit(win->w->io_thread, &win->transfer);
 }
 
 /* The buffer of the window at off, once it is for that one. */
@@ -243,7 +244,7 @@ int ckf_pack_writer_put(struct ckf_pack_writer *w, uint64_t from, struct iovec *
 
 	for (unsigned int i = 0; i < nr; i++)
 		p.end += iov[i].iov_len;
-	if (w->porter)
+	if (w->io_thread)
 		return gather(w, &p);
 	ret = ckf_out_file_writev(&w->file, iov, nr, off);
 	if (!ret && !w->file.tmpfs)
@@ -284,7 +285,7 @@ int ckf_pack_writer_finish(struct ckf_pack_writer *w, struct ckf_error *err)
 {
 	int ret;
 
-	if (!w->porter)
+	if (!w->io_thread)
 		return 0;
 	submit_last(w);
 	pthread_mutex_lock(&w->lock);
@@ -302,7 +303,7 @@ void ckf_pack_writer_free(struct ckf_pack_writer *w)
 {
 	if (!w)
 		return;
-	ckf_porter_stop(w->porter);
+	ckf_io_thread_stop(w->io_thread);
 	if (w->data)
 		munmap(w->data, NR_WINDOWS * WINDOW_BYTES);
 	ckf_out_file_fini(&w->file);

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "../format/ckf_error.h"
+#include "base/ckf_error.h"
 
 struct ckf_pack_writer;
 

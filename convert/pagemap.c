@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../loader/ckf_gpu_read.h"
+#include "loader/ckf_gpu_read.h"
 #include "img.h"
 #include "pagemap.pb-c.h"
 

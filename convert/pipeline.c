@@ -21,8 +21,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../format/ckf_sum.h"
-#include "../loader/io_util.h"
+#include "format/ckf_sum.h"
+#include "base/ckf_threads.h"
+#include "loader/ckf_read.h"
 #include "block.h"
 
 #define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 4)
@@ -48,8 +49,8 @@ struct pipeline {
 	/* Where reading is. */
 	struct ckf_stream *read_stream;
 	struct ckf_cursor read_cursor;
-	struct ckf_porter *reader; /* NULL until a stream wants it */
-	bool no_porter;
+	struct ckf_io_thread *reader; /* NULL until a stream wants it */
+	bool no_io_thread;
 	uint64_t kept_pages; /* of streams read directly: through the page cache all the same */
 	bool direct_read;    /* the stream is, */
 	bool keep;	     /* but for what is new in it */
@@ -108,7 +109,7 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 	int fd;
 
 	p->direct_read = false;
-	if (p->no_porter || s->origin.level || s->origin.device || !s->nr_pages)
+	if (p->no_io_thread || s->origin.level || s->origin.device || !s->nr_pages)
 		return 0;
 	fd = ckf_chain_open_pages(p->s.opts->chain, &s->origin, err);
 	if (fd < 0)
@@ -119,8 +120,8 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 	p->keep = p->direct_read && is_worth_keeping(p);
 	if (!p->direct_read || p->reader)
 		return 0;
-	p->no_porter = ckf_porter_start(&p->reader) != 0;
-	p->direct_read = !p->no_porter;
+	p->no_io_thread = ckf_io_thread_start(&p->reader) != 0;
+	p->direct_read = !p->no_io_thread;
 	return 0;
 }
 
@@ -148,7 +149,7 @@ static int start_read(struct pipeline *p, struct ckf_block *b, struct ckf_error 
 		.off = ckf_pages_to_bytes(b->from.page),
 		.done = ckf_block_read_done,
 	};
-	ckf_porter_submit(p->reader, &b->read);
+	ckf_io_thread_submit(p->reader, &b->read);
 	return 0;
 }
 
@@ -595,10 +596,10 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->s.opts = opts;
 	p->s.encode = opts->encode;
 	p->build = b;
-	p->no_porter = opts->user->no_uring || opts->user->no_direct;
+	p->no_io_thread = opts->user->no_uring || opts->user->no_direct;
 	/* No pack is as long: padding is a small part of it. */
 	ret = ckf_pack_writer_open(&p->s.pack, opts->pack_fd, 2 * opts->total_bytes + ROOM_BYTES,
-				   !p->no_porter && !opts->keep_cached, err);
+				   !p->no_io_thread && !opts->keep_cached, err);
 	if (!ret)
 		ret = alloc_all(p, threads, err);
 	if (!ret)
@@ -606,7 +607,7 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	if (!ret)
 		ret = run_all(p, err);
 	/* First the reader, which gives the pool jobs. */
-	ckf_porter_stop(p->reader);
+	ckf_io_thread_stop(p->reader);
 	ckf_pool_stop(p->s.pool);
 	if (!ret)
 		ret = ckf_pack_writer_finish(p->s.pack, err);

@@ -7,7 +7,7 @@
 #ifndef CKF_CONVERT_PLAN_H
 #define CKF_CONVERT_PLAN_H
 
-#include "../format/ckf_index.h"
+#include "format/ckf_index.h"
 #include "ckf_dump.h"
 
 #define CKF_LANE_MAX_BYTES (32u << 20) /* SPEC.md section 4.7 */

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../loader/io_util.h"
+#include "base/ckf_threads.h"
 #include "pool.h"
 
 struct ckf_pool {

@@ -8,7 +8,7 @@
 #ifndef CKF_CONVERT_POOL_H
 #define CKF_CONVERT_POOL_H
 
-#include "../format/ckf_codec.h"
+#include "format/ckf_codec.h"
 
 /* More would need more memory than a conversion may take. */
 #define CKF_POOL_MAX_THREADS 16

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../loader/io_util.h"
+#include "base/ckf_io_util.h"
 #include "files.h"
 
 #ifndef CKF_VERSION

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../loader/io_util.h"
+#include "base/ckf_io_util.h"
 #include "source.h"
 
 int ckf_origin_read_error(const struct ckf_origin *o, int ret, uint64_t off, struct ckf_error *err)

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../loader/ckf_gpu_read.h"
+#include "loader/ckf_gpu_read.h"
 #include "img.h"
 #include "stream.h"
 #include "vma.h"

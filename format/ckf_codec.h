@@ -9,7 +9,7 @@
 #define CKF_CODEC_H
 
 #include "ckf_disk.h"
-#include "ckf_error.h"
+#include "base/ckf_error.h"
 
 struct ckf_codec_ctx;
 

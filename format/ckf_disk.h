@@ -5,7 +5,7 @@
 
 #include <assert.h>
 
-#include "ckf_types.h"
+#include "base/ckf_types.h"
 
 #define CKF_IDX_NAME "ckfast.idx"
 #define CKF_PACK_NAME "ckfast.pack"

@@ -9,8 +9,8 @@
 #ifndef CKF_GPU_DUMP_H
 #define CKF_GPU_DUMP_H
 
-#include "ckf_error.h"
-#include "ckf_types.h"
+#include "base/ckf_error.h"
+#include "base/ckf_types.h"
 
 #define CKF_GPU_MAGIC "CKFASTGD"
 #define CKF_GPU_PREFIX "ckfast-gpu-"

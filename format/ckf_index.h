@@ -11,7 +11,7 @@
 #define CKF_INDEX_H
 
 #include "ckf_disk.h"
-#include "ckf_error.h"
+#include "base/ckf_error.h"
 
 struct ckf_chunk {
 	uint64_t pack_off;

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "index.h"
-#include "planes.h"
+#include "ckf_planes.h"
 
 struct disk_plane {
 	ckf_le32 stored_bytes;

@@ -5,7 +5,7 @@
 
 #include <assert.h>
 
-#include "ckf_types.h"
+#include "base/ckf_types.h"
 
 #define CKF_GPU_VERSION_MAJOR 1
 #define CKF_GPU_VERSION_MINOR 0

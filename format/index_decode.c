@@ -14,7 +14,7 @@
 #include "ckf_codec.h"
 #include "hash.h"
 #include "index.h"
-#include "table.h"
+#include "base/ckf_table.h"
 
 #define TABLE_OFF sizeof(struct ckf_disk_header)
 

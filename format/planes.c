@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Planes without any special instructions, and the choice of the way to make them. */
-#include "planes.h"
+#include "ckf_planes.h"
 
 static void split2(const uint8_t *src, size_t nr_words, uint8_t *const planes[])
 {

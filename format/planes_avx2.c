@@ -8,7 +8,7 @@
 
 #include <immintrin.h>
 
-#include "planes.h"
+#include "ckf_planes.h"
 
 #define AVX2 __attribute__((target("avx2")))
 

@@ -8,7 +8,7 @@
  */
 #include <string.h>
 
-#include "planes.h"
+#include "ckf_planes.h"
 
 #define RUN_BYTES 128u
 #define NR_RUNS 64u

@@ -5,7 +5,7 @@
 #include <unistd.h>
 #include <linux/magic.h>
 
-#include "io_util.h"
+#include "ckf_read.h"
 
 #define CACHED_PERCENT 90 /* in the page cache: then copying beats the disk */
 /* Looking at all of a large pack takes as long as reading a tenth of it. */

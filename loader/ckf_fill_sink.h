@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The loader for device memory: executes the plan of a device target through a backend
- * (gpu/ckf_sink.h). Bytes are read into the backend's slots, or decoded into them, checked there,
- * and copied to the device from there; zero chunks are cleared on the device.
+ * (loader/ckf_sink.h). Bytes are read into the backend's slots, or decoded into them, checked
+ * there, and copied to the device from there; zero chunks are cleared on the device.
  *
  * Both functions leave no thread and no fd behind, and no copy under way, however they end. When
  * they fail the contents of the device memory are unspecified.
@@ -10,7 +10,7 @@
 #ifndef CKF_FILL_SINK_H
 #define CKF_FILL_SINK_H
 
-#include "../format/ckf_gpu_dump.h"
+#include "format/ckf_gpu_dump.h"
 #include "ckf_fill.h"
 
 struct ckf_sink;

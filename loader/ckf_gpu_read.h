@@ -4,7 +4,7 @@
 #ifndef CKF_GPU_READ_H
 #define CKF_GPU_READ_H
 
-#include "../format/ckf_gpu_dump.h"
+#include "format/ckf_gpu_dump.h"
 
 #define CKF_GPU_NAME_BYTES 32
 /* "ckfast-gpu-PID.img" and "ckfast-gpu-pages-PID.img". Both return buf. */

@@ -9,7 +9,7 @@
 #ifndef CKF_IMAGE_H
 #define CKF_IMAGE_H
 
-#include "../format/ckf_index.h"
+#include "format/ckf_index.h"
 
 struct ckf_image {
 	struct ckf_index *idx;

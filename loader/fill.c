@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include <linux/close_range.h>
 
-#include "io_util.h"
+#include "base/ckf_threads.h"
 #include "worker.h"
 
 #define STACK_BYTES (256u << 10)

@@ -14,8 +14,8 @@
 #include <stdatomic.h>
 #include <sys/uio.h>
 
-#include "../format/ckf_codec.h"
-#include "madvise.h"
+#include "format/ckf_codec.h"
+#include "base/ckf_madvise.h"
 #include "pace.h"
 #include "packs.h"
 

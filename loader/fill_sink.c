@@ -17,10 +17,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../format/ckf_codec.h"
-#include "../format/ckf_sum.h"
-#include "io.h"
-#include "io_util.h"
+#include "format/ckf_codec.h"
+#include "format/ckf_sum.h"
+#include "base/ckf_io.h"
+#include "base/ckf_io_util.h"
+#include "ckf_read.h"
 #include "packs.h"
 #include "sink.h"
 

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io_util.h"
+#include "base/ckf_io_util.h"
 #include "sink.h"
 
 #define UNIT_BYTES (32ull << 20)

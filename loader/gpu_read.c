@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 #include "ckf_gpu_read.h"
-#include "io_util.h"
+#include "base/ckf_io_util.h"
+#include "ckf_read.h"
 
 /* More than the longest table that the rules allow. */
 #define MAX_TABLE_BYTES (64u << 20)

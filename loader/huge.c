@@ -32,7 +32,7 @@
 #include <linux/userfaultfd.h>
 
 #include "fill.h"
-#include "madvise.h"
+#include "base/ckf_madvise.h"
 #include "scratch.h"
 
 /* From the kernel's uapi; older headers lack them. */

@@ -13,11 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../format/ckf_codec.h"
-#include "../format/ckf_sum.h"
-#include "../format/table.h"
+#include "format/ckf_codec.h"
+#include "format/ckf_sum.h"
+#include "base/ckf_table.h"
 #include "ckf_image.h"
-#include "io_util.h"
+#include "base/ckf_io_util.h"
+#include "ckf_read.h"
 
 #define COPY_BYTES (1u << 20)
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "fill.h"
-#include "io_util.h"
+#include "ckf_read.h"
 
 static const struct fill_dest *find_dest(const struct fill_job *job, uint64_t addr)
 {

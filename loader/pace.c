@@ -8,7 +8,7 @@
  */
 #include <time.h>
 
-#include "../format/ckf_types.h"
+#include "base/ckf_types.h"
 #include "pace.h"
 
 /* Below this, huge pages are as good as they get, and small ones are not even tried. */

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "io_util.h"
 #include "packs.h"
 
 int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flags,

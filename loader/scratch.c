@@ -7,7 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "../format/ckf_types.h"
+#include "base/ckf_types.h"
 #include "scratch.h"
 
 /* As many as a lane has segments, at most: those of a lane may all be open at the same time. */

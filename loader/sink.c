@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "crew.h"
+#include "base/ckf_threads.h"
 #include "fill.h"
-#include "io_util.h"
 #include "sink.h"
 
 const struct ckf_sink_dest *sink_find_dest(const struct sink_job *job, uint64_t addr)
@@ -206,7 +205,7 @@ static void run_worker(void *arg, unsigned int nr)
 int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err)
 {
 	const struct ckf_fill_opts *o = job->opts;
-	struct crew_opts crew = {
+	struct ckf_threads_opts threads = {
 		.threads = o->threads ? o->threads : ckf_fill_default_threads(bytes),
 		.work = run_worker,
 		.arg = job,
@@ -219,9 +218,9 @@ int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err)
 	struct ckf_error inner;
 	int ret;
 
-	if (crew.threads > job->nr_units)
-		crew.threads = (unsigned int)job->nr_units;
-	job->stats.workers = crew_run(&crew);
+	if (threads.threads > job->nr_units)
+		threads.threads = (unsigned int)job->nr_units;
+	job->stats.workers = ckf_threads_run(&threads);
 	for (uint32_t i = 0; i < job->nr_sinks; i++) {
 		inner = (struct ckf_error){ 0 };
 		ret = job->ops->drain(job->sinks[i], &inner);

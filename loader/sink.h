@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "../gpu/ckf_sink.h"
+#include "ckf_sink.h"
 #include "ckf_fill_sink.h"
 
 struct sink_worker;

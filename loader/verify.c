@@ -27,10 +27,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../format/ckf_codec.h"
-#include "../format/ckf_sum.h"
+#include "format/ckf_codec.h"
+#include "format/ckf_sum.h"
 #include "ckf_verify.h"
-#include "io_util.h"
+#include "base/ckf_io_util.h"
+#include "base/ckf_threads.h"
 
 #define CHUNK_MAX_BYTES (CKF_MAX_CHUNK_PAGES * CKF_PAGE_BYTES)
 /* Decoded bytes of a batch: any chunk fits, and the second checksum finds them in the cache. */

@@ -9,10 +9,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../format/ckf_sum.h"
-#include "io.h"
+#include "format/ckf_sum.h"
+#include "base/ckf_io.h"
 #include "copy.h"
-#include "io_util.h"
+#include "base/ckf_io_util.h"
+#include "ckf_read.h"
 #include "worker.h"
 
 struct worker {

@@ -137,10 +137,11 @@ build_patched() {
 		fi
 		echo "$id" >"$dir/.patched"
 	fi
-	id=$(cat "$lib" format/*.h loader/*.h "$dir/.patched" | sha256sum)
+	id=$(cat "$lib" base/*.h format/*.h loader/*.h "$dir/.patched" | sha256sum)
 	if [ "$(cat "$dir/.built" 2>/dev/null)" != "$id" ]; then
 		echo "criu: building $version, patched"
-		rm -f "$dir/criu/criu"
+		# What it knows of our headers may be from before one was moved.
+		rm -f "$dir/criu/criu" "$dir"/criu/fast-*.[do]
 		make_criu "$dir" CKFAST_DIR="$root" CKFAST_LIB="$lib"
 		check_features "$dir/criu/criu"
 		echo "$id" >"$dir/.built"
@@ -152,7 +153,7 @@ build_patched() {
 # from ckfast it brings along, and keeps to itself.
 build_plugin() {
 	local version=$1 dir=build/criu-$1 out=build/lib/criu-$1 id
-	id=$(cat "$lib" criu-patch/plugin/*.[ch] gpu/*.h format/*.h "$dir/.patched" | sha256sum)
+	id=$(cat "$lib" criu-patch/plugin/*.[ch] gpu/*/*.h base/*.h format/*.h "$dir/.patched" | sha256sum)
 	if [ "$(cat "$out/.built" 2>/dev/null)" != "$id" ]; then
 		echo "criu: building the plugin for $version"
 		mkdir -p "$out"

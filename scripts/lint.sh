@@ -11,8 +11,9 @@ complain() {
 	bad=1
 }
 
-dirs=(format loader gpu agent convert cli tests)
-mapfile -t sources < <(find "${dirs[@]}" -name '*.[ch]' | sort)
+rooms=(base format loader convert gpu/cuda gpu/suspend gpu/daemon gpu/agent cli)
+mapfile -t sources < <(find "${rooms[@]}" tests -name '*.[ch]' | sort)
+mapfile -t ours < <(find "${rooms[@]}" -name '*.[ch]' | sort)
 mapfile -t plugins < <(find criu-patch/plugin -name '*.[ch]' | sort)
 mapfile -t scripts < <(find scripts tests .ci -name '*.sh' -o -path '.ci/run' | sort)
 mapfile -t pythons < <(find tests -name '*.py' | sort)
@@ -42,38 +43,74 @@ for f in "${pythons[@]}"; do
 		complain "$f: syntax"
 done
 
-# may_include DIR ALLOWED…: headers of other directories that files in DIR include. The loader knows
-# GPUs only through the interface of their backends.
-may_include() {
-	local dir=$1 allowed=" $* " other hits
-	for other in format loader gpu agent convert cli tests criu-patch; do
-		case $allowed in *" $other "*) continue ;; esac
-		hits=$(grep -nE "#include \"(\.\./)*$other/" "$dir"/*.[ch] 2>/dev/null |
-			grep -v '^loader/.*"\.\./gpu/ckf_sink\.h"') &&
-			complain "$dir/ must not include $other/: $hits"
+# includes FILE: what it includes by "…".
+includes() {
+	sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$1"
+}
+
+# layer DIR LOWER…: a room includes headers of its own, and of lower rooms those that are made for others.
+layer() {
+	local dir=$1 file inc
+	shift
+	for file in "$dir"/*.[ch]; do
+		for inc in $(includes "$file"); do
+			case $inc in
+			*.pb-c.h) [ "$dir" = convert ] || complain "$file: includes $inc: only convert/ reads dumps" ;;
+			*/ckf_*)
+				[[ " $* " == *" ${inc%/*} "* ]] || complain "$file: includes $inc: $dir may use only: $*"
+				;;
+			*/*) complain "$file: includes $inc: of another folder, only ckf_*.h" ;;
+			*) [ -e "$dir/$inc" ] || complain "$file: includes $inc: not in $dir/" ;;
+			esac
+		done
 	done
 }
 
-may_include format
-may_include loader format
-may_include gpu format loader
-may_include agent format loader gpu
-may_include convert format loader
-may_include cli format loader gpu convert
+# none WHAT PATTERN FILE…: no line of code matches.
+none() {
+	local what=$1 pattern=$2 hits
+	shift 2
+	hits=$(grep -nE "$pattern" "$@" | grep -vE '^[^:]*:[0-9]+:[[:space:]]*(/?\*|//)')
+	[ -z "$hits" ] || complain "$what:"$'\n'"$hits"
+}
 
-# format/ is pure: no files, no threads, no printing. Asking for huge pages is none of it.
-if grep -nE '#include <(fcntl|unistd|pthread|sys/(stat|mman|uio)|liburing)\.h>|[^a-z_](printf|fprintf|puts)\(' \
-	format/*.[ch] | grep -v '^format/table.c:.*<sys/mman.h>$'; then
-	complain "format/ does no input, output or threads"
-fi
-# Libraries never print.
-if grep -nE '[^a-z_](printf|puts|perror|putchar)\(|fprintf\((stderr|stdout)' \
-	loader/*.[ch] convert/*.[ch] gpu/*.[ch] 2>/dev/null; then
-	complain "only cli/ prints"
-fi
+layer base
+layer format base
+layer loader base format
+layer convert base format loader
+layer gpu/cuda base format loader
+layer gpu/suspend base format loader gpu/cuda
+layer gpu/daemon base format loader gpu/cuda gpu/suspend
+layer gpu/agent base format gpu/cuda gpu/suspend
+layer cli base format loader convert gpu/cuda gpu/suspend gpu/daemon
+# The glue is compiled in CRIU's tree, which has headers of its own.
+for file in criu-patch/files/criu/*.c criu-patch/plugin/*.[ch]; do
+	for inc in $(includes "$file"); do
+		case $inc in
+		base/ckf_* | format/ckf_* | loader/ckf_* | gpu/suspend/ckf_* | common/*) ;;
+		*/*) complain "$file: includes $inc: may use only ckf_*.h of base, format, loader, gpu/suspend" ;;
+		esac
+	done
+done
+
+none 'format/ does no input or output and has no threads or clocks' \
+	'<(pthread|fcntl|unistd|stdatomic|threads|signal|time|liburing|sys/[a-z]+)\.h>|\b(open|openat|close|read|write|pread|pwrite|mmap|fopen|getenv) ?\(' \
+	format/*.[ch]
+for file in format/*.[ch]; do
+	for inc in $(includes "$file"); do
+		case $inc in
+		base/ckf_error.h | base/ckf_types.h | base/ckf_table.h) ;;
+		base/*) complain "$file: includes $inc: format/ may use only errors, types and tables" ;;
+		esac
+	done
+done
+none 'only cli/ prints' \
+	'\b(printf|vprintf|vfprintf|puts|fputs|putchar|perror) ?\(|\bfprintf ?\((stderr|stdout)|\b(stdout|stderr)\b' \
+	{base,format,loader,convert,gpu/cuda,gpu/suspend,gpu/daemon}/*.[ch]
+none 'input can end the program' '\b(assert|abort|_?exit) ?\(' "${ours[@]}"
 
 # Deadlines are of a clock that nobody sets; pthread_cond_timedwait() has another one unless told.
-clocked=(loader/*.[ch] gpu/*.[ch] convert/*.[ch] cli/*.[ch] agent/*.[ch] criu-patch/plugin/*.[ch])
+clocked=("${ours[@]}" criu-patch/plugin/*.[ch])
 if grep -nE 'CLOCK_REALTIME|gettimeofday\(|[^a-z_]time\(NULL\)' "${clocked[@]}"; then
 	complain "deadlines are of CLOCK_MONOTONIC: pthread_cond_clockwait()"
 fi

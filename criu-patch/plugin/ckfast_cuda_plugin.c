@@ -30,9 +30,9 @@
 
 #include <common/list.h>
 
-#include "gpu/ckf_gpu_fill.h"
-#include "gpu/ckf_gpud.h"
-#include "gpu/ckf_process.h"
+#include "gpu/suspend/ckf_gpu_fill.h"
+#include "gpu/suspend/ckf_gpud.h"
+#include "gpu/suspend/ckf_process.h"
 #include "preflight.h"
 
 #undef LOG_PREFIX

@@ -40,8 +40,8 @@
 #include "tty.h"
 #include "tun.h"
 
-#include "gpu/ckf_agent.h"
-#include "gpu/ckf_process.h"
+#include "gpu/suspend/ckf_agent.h"
+#include "gpu/suspend/ckf_process.h"
 #include "preflight.h"
 
 #undef LOG_PREFIX

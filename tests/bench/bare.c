@@ -25,7 +25,7 @@
 #include <time.h>
 #include <linux/userfaultfd.h>
 
-#include "../progs/prog.h"
+#include "tests/progs/prog.h"
 
 #define PIECE_BYTES (4u * MIB)
 #define HUGE_BYTES (2u * MIB)

@@ -17,11 +17,11 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../convert/encode.h"
-#include "../../convert/pack_writer.h"
-#include "../../loader/io_util.h"
-#include "../progs/prog.h"
+#include "convert/ckf_convert.h"
+#include "convert/encode.h"
+#include "convert/pack_writer.h"
+#include "base/ckf_io_util.h"
+#include "tests/progs/prog.h"
 
 #define PIECE_BYTES ((size_t)2 << 20)
 #define CHUNK_PAGES 16u

@@ -8,10 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../convert/ckf_model.h"
-#include "../../convert/vma.h"
-#include "../unit/dump_maker.h"
+#include "convert/ckf_convert.h"
+#include "convert/ckf_model.h"
+#include "convert/vma.h"
+#include "tests/unit/dump_maker.h"
 #include "world.h"
 
 #define ADDR 0x7f0000000000ull

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../../format/ckf_error.h"
+#include "base/ckf_error.h"
 
 /* The kinds of calls; wrap.c says which functions belong to each. */
 enum fault_point {

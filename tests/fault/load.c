@@ -6,10 +6,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../loader/ckf_fill.h"
-#include "../../loader/ckf_verify.h"
-#include "../unit/dump_maker.h"
-#include "../unit/img_builder.h"
+#include "loader/ckf_fill.h"
+#include "loader/ckf_verify.h"
+#include "tests/unit/dump_maker.h"
+#include "tests/unit/img_builder.h"
 #include "world.h"
 
 #define HUGE_PAGES (CKF_HUGE_BYTES / CKF_PAGE_BYTES)

@@ -9,8 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../gpu/ckf_sink.h"
-#include "../../loader/ckf_fill_sink.h"
+#include "loader/ckf_sink.h"
+#include "loader/ckf_fill_sink.h"
 #include "world.h"
 
 #define NR_SLOTS 2

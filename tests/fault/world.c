@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../format/ckf_codec.h"
-#include "../unit/dump_maker.h"
+#include "format/ckf_codec.h"
+#include "tests/unit/dump_maker.h"
 #include "world.h"
 
 #define FILE_MAX_BYTES (3u << 20)

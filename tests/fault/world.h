@@ -3,8 +3,8 @@
 #ifndef CKF_TEST_FAULT_WORLD_H
 #define CKF_TEST_FAULT_WORLD_H
 
-#include "../../convert/ckf_dump.h"
-#include "../../loader/ckf_image.h"
+#include "convert/ckf_dump.h"
+#include "loader/ckf_image.h"
 #include "fault.h"
 
 /*

@@ -23,7 +23,7 @@
 #include <sys/vfs.h>
 #include <linux/userfaultfd.h>
 
-#include "../../format/ckf_types.h"
+#include "base/ckf_types.h"
 #include "fault.h"
 
 #ifndef UFFDIO_MOVE

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <unistd.h>
 
-#include "../../format/ckf_codec.h"
+#include "format/ckf_codec.h"
 
 static inline int open_fds(void)
 {

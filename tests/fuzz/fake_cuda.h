@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../gpu/ckf_cuda.h"
+#include "gpu/cuda/ckf_cuda.h"
 
 #define FAKE_GPUS 2
 #define FAKE_GRANULARITY (2u << 20)

@@ -22,12 +22,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../gpu/agent_call.h"
-#include "../../gpu/ckf_gpu_fill.h"
-#include "../../gpu/ckf_gpud.h"
-#include "../../gpu/cuda_abi.h"
-#include "../../gpu/scm.h"
-#include "../../loader/io_util.h"
+#include "gpu/suspend/ckf_agent_call.h"
+#include "gpu/suspend/ckf_gpu_fill.h"
+#include "gpu/suspend/ckf_gpud.h"
+#include "gpu/cuda/ckf_cuda_abi.h"
+#include "base/ckf_scm.h"
+#include "base/ckf_threads.h"
 #include "common.h"
 
 #define MAX_STEPS 24

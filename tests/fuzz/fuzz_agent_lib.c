@@ -7,7 +7,7 @@
  * away and the gate closed; a well-behaved caller then gets all of it back, with its contents where
  * nobody else has given some; and in the end no descriptor and no memory is left.
  */
-#include "../../agent/thread.c"
+#include "gpu/agent/thread.c"
 
 #include "common.h"
 #include "fake_cuda.h"

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../format/ckf_codec.h"
+#include "format/ckf_codec.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

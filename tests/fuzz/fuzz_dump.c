@@ -15,15 +15,15 @@
 #include <errno.h>
 
 /* Fuzz targets are linked without the helpers of the unit tests. */
-#include "../unit/dump_maker.c"
+#include "tests/unit/dump_maker.c"
 #include "proto_mutate.c"
 
-#include "../../convert/ckf_convert.h"
-#include "../../convert/ckf_model.h"
-#include "../../format/ckf_codec.h"
-#include "../../format/gpu_disk.h"
-#include "../../loader/ckf_image.h"
-#include "../../loader/ckf_verify.h"
+#include "convert/ckf_convert.h"
+#include "convert/ckf_model.h"
+#include "format/ckf_codec.h"
+#include "format/gpu_disk.h"
+#include "loader/ckf_image.h"
+#include "loader/ckf_verify.h"
 
 #define MAX_FILES 32
 #define MAX_PAGES 80

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../format/ckf_codec.h"
-#include "../../format/ckf_gpu_dump.h"
-#include "../../format/gpu_disk.h"
+#include "format/ckf_codec.h"
+#include "format/ckf_gpu_dump.h"
+#include "format/gpu_disk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

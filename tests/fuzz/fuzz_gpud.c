@@ -14,10 +14,10 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "../../format/ckf_gpu_dump.h"
-#include "../../gpu/gpud.h"
-#include "../../gpu/scm.h"
-#include "../../loader/io_util.h"
+#include "format/ckf_gpu_dump.h"
+#include "gpu/daemon/gpud.h"
+#include "base/ckf_scm.h"
+#include "base/ckf_threads.h"
 #include "fake_cuda.h"
 #include "common.h"
 

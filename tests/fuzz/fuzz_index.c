@@ -17,7 +17,7 @@
 #include <string.h>
 
 /* Fuzz targets are linked without the helpers of the unit tests. */
-#include "../unit/img_builder.c"
+#include "tests/unit/img_builder.c"
 
 #define NR_SECTIONS 9
 

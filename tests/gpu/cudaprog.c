@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../gpu/cuda_abi.h"
+#include "gpu/cuda/ckf_cuda_abi.h"
 
 #define NR_ALLOCS 40
 #define NR_STREAMS 4

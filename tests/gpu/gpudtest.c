@@ -33,9 +33,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../format/ckf_types.h"
-#include "../../gpu/ckf_cuda.h"
-#include "../../gpu/ckf_gpud.h"
+#include "base/ckf_types.h"
+#include "gpu/cuda/ckf_cuda.h"
+#include "gpu/suspend/ckf_gpud.h"
 
 #define MAX_MEMS 4096
 #define ALIGN (2ull << 20)

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../gpu/cuda_abi.h"
+#include "gpu/cuda/ckf_cuda_abi.h"
 
 #define MAX_PAIRS 8
 

@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../../gpu/cuda_abi.h"
+#include "gpu/cuda/ckf_cuda_abi.h"
 #include "functions.h"
 
 #define STUB_MAX_GPUS 8

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 #include <liburing.h>
 
-#include "../../format/ckf_disk.h"
+#include "format/ckf_disk.h"
 #include "around.h"
 
 unsigned int count_entries(const char *path)

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "../../convert/img.h"
+#include "convert/img.h"
 #include "core.pb-c.h"
 #include "dump_maker.h"
 #include "inventory.pb-c.h"

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../../convert/ckf_dump.h"
+#include "convert/ckf_dump.h"
 
 #define DM_PARENT 1u /* flags of a pagemap entry */
 #define DM_LAZY 2u

@@ -20,8 +20,8 @@
 #ifndef CKF_TEST_IMG_BUILDER_H
 #define CKF_TEST_IMG_BUILDER_H
 
-#include "../../format/ckf_codec.h"
-#include "../../format/ckf_index.h"
+#include "format/ckf_codec.h"
+#include "format/ckf_index.h"
 #include "img_fix.h"
 
 struct img_builder {

@@ -10,7 +10,7 @@
 
 #include <xxhash.h>
 
-#include "../../format/ckf_disk.h"
+#include "format/ckf_disk.h"
 
 /* The entries of the section table, 0 unless all of it lies in the buffer. */
 static inline uint32_t img_nr_sections(const uint8_t *buf, size_t bytes)

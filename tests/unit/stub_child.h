@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "../../gpu/ckf_cuda.h"
+#include "gpu/cuda/ckf_cuda.h"
 
 #define STUB_LIBRARY "build/stub/" CKF_CUDA_LIBRARY
 #define MIB ((size_t)1 << 20)

@@ -19,9 +19,9 @@
 
 #include <cmocka.h>
 
-#include "../../convert/access.h"
-#include "../../convert/ckf_convert.h"
-#include "../../format/ckf_disk.h"
+#include "convert/access.h"
+#include "convert/ckf_convert.h"
+#include "format/ckf_disk.h"
 #include "dump_maker.h"
 
 #define BASE 0x7f0000000000ull

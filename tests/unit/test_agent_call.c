@@ -18,8 +18,8 @@
 
 #include <cmocka.h>
 
-#include "../../gpu/agent_call.h"
-#include "../../gpu/scm.h"
+#include "gpu/suspend/ckf_agent_call.h"
+#include "base/ckf_scm.h"
 
 #define TIMEOUT_MS 100
 

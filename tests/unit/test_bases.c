@@ -17,8 +17,8 @@
 
 #include <cmocka.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../loader/ckf_verify.h"
+#include "convert/ckf_convert.h"
+#include "loader/ckf_verify.h"
 #include "dump_maker.h"
 #include "img_builder.h"
 

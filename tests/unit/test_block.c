@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../convert/block.h"
+#include "convert/block.h"
 #include "dump_maker.h"
 
 #define NR_PARTS 16u

@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 #include <cmocka.h>
 
-#include "../../convert/build.h"
-#include "../../convert/stream.h"
+#include "convert/build.h"
+#include "convert/stream.h"
 #include "dump_maker.h"
 
 #define EXTENT CKF_MIN_EXTENT_BYTES

@@ -14,10 +14,10 @@
 
 #include <cmocka.h>
 
-#include "../../cli/open.c"
-#include "../../cli/options.c"
-#include "../../cli/plan_check.c"
-#include "../../cli/print.c"
+#include "cli/open.c"
+#include "cli/options.c"
+#include "cli/plan_check.c"
+#include "cli/print.c"
 
 #define LEN(a) (sizeof(a) / sizeof(*(a)))
 

@@ -12,7 +12,7 @@
 #include <xxhash.h>
 #include <zstd.h>
 
-#include "../../format/ckf_sum.h"
+#include "format/ckf_sum.h"
 #include "img_builder.h"
 
 #define MAX_BYTES ((size_t)CKF_MAX_CHUNK_PAGES * CKF_PAGE_BYTES)

@@ -17,8 +17,8 @@
 
 #include <cmocka.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../format/ckf_codec.h"
+#include "convert/ckf_convert.h"
+#include "format/ckf_codec.h"
 #include "around.h"
 #include "dump_maker.h"
 

@@ -21,11 +21,11 @@
 
 #include <cmocka.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../convert/ckf_model.h"
-#include "../../convert/vma.h"
-#include "../../format/ckf_codec.h"
-#include "../../loader/ckf_verify.h"
+#include "convert/ckf_convert.h"
+#include "convert/ckf_model.h"
+#include "convert/vma.h"
+#include "format/ckf_codec.h"
+#include "loader/ckf_verify.h"
 #include "dump_maker.h"
 
 #define MAX_LEVELS 3

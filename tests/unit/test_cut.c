@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "../../convert/cut.h"
+#include "convert/cut.h"
 #include "dump_maker.h"
 
 #define MAX_PIECES 65536

@@ -14,11 +14,11 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../loader/ckf_gpu_read.h"
-#include "../../loader/ckf_image.h"
-#include "../../loader/ckf_verify.h"
-#include "../../loader/io_util.h"
+#include "convert/ckf_convert.h"
+#include "loader/ckf_gpu_read.h"
+#include "loader/ckf_image.h"
+#include "loader/ckf_verify.h"
+#include "base/ckf_io_util.h"
 #include "dump_maker.h"
 
 #define PID 5

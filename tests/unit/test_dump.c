@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "../../convert/img.h"
+#include "convert/img.h"
 #include "dump_maker.h"
 
 struct env {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../format/ckf_error.h"
+#include "base/ckf_error.h"
 
 static void test_first_wins(void **state)
 {

@@ -23,8 +23,8 @@
 #include <linux/userfaultfd.h>
 #include <cmocka.h>
 
-#include "../../loader/ckf_fill.h"
-#include "../../loader/io_util.h"
+#include "loader/ckf_fill.h"
+#include "loader/ckf_read.h"
 #include "around.h"
 #include "fill_world.h"
 

@@ -14,8 +14,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../loader/ckf_fill_sink.h"
-#include "../../loader/ckf_gpu_read.h"
+#include "loader/ckf_fill_sink.h"
+#include "loader/ckf_gpu_read.h"
 #include "around.h"
 #include "img_builder.h"
 #include "mem_sink.h"

@@ -15,8 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../loader/ckf_room.h"
-#include "../../loader/io_util.h"
+#include "loader/ckf_room.h"
 #include "around.h"
 #include "fill_world.h"
 

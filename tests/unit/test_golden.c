@@ -20,10 +20,10 @@
 
 #include <cmocka.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../format/ckf_codec.h"
-#include "../../loader/ckf_fill_sink.h"
-#include "../../loader/ckf_verify.h"
+#include "convert/ckf_convert.h"
+#include "format/ckf_codec.h"
+#include "loader/ckf_fill_sink.h"
+#include "loader/ckf_verify.h"
 #include "dump_maker.h"
 #include "img_fix.h"
 #include "mem_sink.h"

@@ -13,9 +13,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../format/ckf_codec.h"
-#include "../../format/gpu_disk.h"
-#include "../../loader/ckf_gpu_read.h"
+#include "format/ckf_codec.h"
+#include "format/gpu_disk.h"
+#include "loader/ckf_gpu_read.h"
 #include "dump_maker.h"
 
 #define MIB (1ull << 20)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* gpu/gpud_map.c: which GPU of a machine stands for which GPU of an image. */
+/* gpu/daemon/gpud_map.c: which GPU of a machine stands for which GPU of an image. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../gpu/gpud.h"
+#include "gpu/daemon/gpud.h"
 
 #define MIB (1u << 20)
 

@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../convert/memory.h"
+#include "convert/memory.h"
 #include "around.h"
 #include "dump_maker.h"
 

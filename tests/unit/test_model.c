@@ -11,8 +11,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../convert/encode.h"
+#include "convert/ckf_convert.h"
+#include "convert/encode.h"
 #include "dump_maker.h"
 #include "img_builder.h"
 

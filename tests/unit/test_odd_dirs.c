@@ -17,10 +17,10 @@
 
 #include <cmocka.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../convert/ckf_dump.h"
-#include "../../loader/ckf_image.h"
-#include "../../loader/ckf_verify.h"
+#include "convert/ckf_convert.h"
+#include "convert/ckf_dump.h"
+#include "loader/ckf_image.h"
+#include "loader/ckf_verify.h"
 #include "dump_maker.h"
 
 #define BASE 0x7f0000000000ull

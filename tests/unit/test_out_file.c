@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* loader/out_file.h: many threads write one file, in memory and on the disk. */
+/* base/ckf_out_file.h: many threads write one file, in memory and on the disk. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -14,9 +14,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../loader/io_util.h"
-#include "../../loader/madvise.h"
-#include "../../loader/out_file.h"
+#include "base/ckf_io_util.h"
+#include "base/ckf_madvise.h"
+#include "base/ckf_out_file.h"
 #include "dump_maker.h"
 
 #define MIB ((size_t)1 << 20)

@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "../../format/ckf_types.h"
-#include "../../loader/pace.h"
+#include "base/ckf_types.h"
+#include "loader/pace.h"
 
 #define WARM_HUGE 95000
 #define COLD_HUGE 3500000

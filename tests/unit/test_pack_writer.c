@@ -17,9 +17,9 @@
 #include <cmocka.h>
 #include <linux/magic.h>
 
-#include "../../convert/pack_writer.h"
-#include "../../convert/transfer.h"
-#include "../../loader/io_util.h"
+#include "convert/pack_writer.h"
+#include "base/ckf_io_thread.h"
+#include "base/ckf_io_util.h"
 #include "dump_maker.h"
 
 #define MIB ((size_t)1 << 20)
@@ -145,14 +145,14 @@ static bool on_tmpfs(int fd)
 /* True where the file is one to write directly, by io_uring. */
 static bool can_go_direct(int fd)
 {
-	struct ckf_porter *porter;
+	struct ckf_io_thread *io_thread;
 
 	if (on_tmpfs(fd) || fcntl(fd, F_SETFL, O_DIRECT))
 		return false;
 	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
-	if (ckf_porter_start(&porter))
+	if (ckf_io_thread_start(&io_thread))
 		return false;
-	ckf_porter_stop(porter);
+	ckf_io_thread_stop(io_thread);
 	return true;
 }
 

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "../../convert/plan.h"
-#include "../../convert/vma.h"
+#include "convert/plan.h"
+#include "convert/vma.h"
 
 #define MIB (1ull << 20)
 #define MAX_OPS 40000

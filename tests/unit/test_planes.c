@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../format/planes.h"
+#include "format/ckf_planes.h"
 #include "img_builder.h"
 
 #define MAX_BYTES ((size_t)CKF_MAX_CHUNK_PAGES * CKF_PAGE_BYTES)

@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../loader/ckf_room.h"
+#include "loader/ckf_room.h"
 #include "around.h"
 
 static char top[64];

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../format/ckf_types.h"
+#include "base/ckf_types.h"
 
 static void test_byte_order(void **state)
 {

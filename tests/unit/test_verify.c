@@ -16,9 +16,9 @@
 
 #include <cmocka.h>
 
-#include "../../format/ckf_codec.h"
-#include "../../format/ckf_sum.h"
-#include "../../loader/ckf_verify.h"
+#include "format/ckf_codec.h"
+#include "format/ckf_sum.h"
+#include "loader/ckf_verify.h"
 
 #define EXTENT_BYTES CKF_MIN_EXTENT_BYTES
 #define NR_EXTENTS 6

@@ -17,9 +17,9 @@
 
 #include <cmocka.h>
 
-#include "../../convert/ckf_convert.h"
-#include "../../format/ckf_codec.h"
-#include "../../format/ckf_sum.h"
+#include "convert/ckf_convert.h"
+#include "format/ckf_codec.h"
+#include "format/ckf_sum.h"
 #include "dump_maker.h"
 
 #define ADDR 0x7f0000000000ull

@@ -18,8 +18,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../loader/ckf_fill.h"
-#include "../../loader/io.h"
+#include "loader/ckf_fill.h"
+#include "base/ckf_io.h"
 #include "around.h"
 #include "fill_world.h"
 

@@ -8,8 +8,8 @@
 
 #include <dlfcn.h>
 
-#include "../../../gpu/cuda_abi.h"
-#include "../../progs/prog.h"
+#include "gpu/cuda/ckf_cuda_abi.h"
+#include "tests/progs/prog.h"
 
 /* X(field, name and version for cuGetProcAddress, symbol, parameters) */
 #define APP_FUNCTIONS(X)                                                                           \

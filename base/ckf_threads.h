@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* Time, waiting for each other, and threads that do one thing together while the caller watches. */
+#ifndef CKF_THREADS_H
+#define CKF_THREADS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Of CLOCK_MONOTONIC. */
+uint64_t ckf_now_ns(void);
+
+/* A condition for ckf_cond_wait_ms(): by CLOCK_MONOTONIC, which nobody sets. */
+void ckf_cond_init(pthread_cond_t *cond);
+/* Waits no longer than timeout_ms: false when that has passed. */
+bool ckf_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, unsigned int timeout_ms);
+
+/* Starts a thread in which all signals are blocked, for they are the caller's: 0 or -errno. */
+int ckf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
+
+struct ckf_threads_opts {
+	unsigned int threads;
+	void (*work)(void *arg, unsigned int nr); /* nr: which thread, from 0 */
+	void *arg;
+	/* stalled() is called when progress has not changed for timeout_ms. 0: never. */
+	unsigned int timeout_ms;
+	const atomic_uint *progress;
+	void (*stalled)(void *stalled_arg);
+	void *stalled_arg;
+};
+
+/*
+ * Runs work() in so many threads, fewer when the system gives no more, or without any in the
+ * calling one. All signals are blocked in them. Returns when all have ended: how many took part.
+ */
+unsigned int ckf_threads_run(const struct ckf_threads_opts *o);
+
+#endif

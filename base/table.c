@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+#include "ckf_table.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "ckf_types.h"
+
+void *ckf_table_alloc(size_t bytes)
+{
+	void *p;
+
+	if (bytes < CKF_HUGE_BYTES || bytes > SIZE_MAX - CKF_HUGE_BYTES)
+		return malloc(bytes);
+	bytes = (size_t)ckf_align_up(bytes, CKF_HUGE_BYTES);
+	p = aligned_alloc(CKF_HUGE_BYTES, bytes);
+	if (p)
+		(void)madvise(p, bytes, MADV_HUGEPAGE);
+	return p;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The devices of this process with their contexts, and one set of pinned slots for all of them:
+ * what costs time to make, made once. Backend objects (cuda_sink.c) are cheap and made per job.
+ *
+ * Opening a pool initialises the driver and looks at the devices; a device gets its context when
+ * it is warmed. Slots are pinned by a thread of the pool, started by the first device that is
+ * warmed, so that memory of the device can be made meanwhile.
+ *
+ * Threads: open and close are for one thread and close only when nothing else is under way. All
+ * else may be called by many threads at once.
+ */
+#ifndef CKF_CUDA_POOL_H
+#define CKF_CUDA_POOL_H
+
+#include <pthread.h>
+
+#include "ckf_cuda.h"
+#include "loader/ckf_sink.h"
+
+#define CKF_CUDA_NAME_BYTES 64
+
+struct ckf_cuda_dev {
+	uint64_t total_bytes;
+	CUdevice dev;
+	uint8_t uuid[16];
+	char name[CKF_CUDA_NAME_BYTES];
+	pthread_mutex_t lock; /* while it is warmed */
+	/* Under lock until the device is warm, read-only afterwards. */
+	CUcontext ctx;	 /* NULL: not warm */
+	CUevent *events; /* one for each slot of the pool */
+};
+
+struct ckf_cuda_pool_opts {
+	size_t size; /* sizeof(struct ckf_cuda_pool_opts) */
+	unsigned int nr_slots;
+	uint32_t slot_bytes; /* a multiple of the page size */
+};
+
+struct ckf_cuda_pool {
+	const struct ckf_cuda *cu;
+	struct ckf_cuda_dev *devs; /* by ordinal */
+	unsigned int nr_devs;
+	unsigned int nr_slots;
+	uint32_t slot_bytes;
+
+	pthread_mutex_t lock; /* for all below */
+	pthread_cond_t cond;
+	pthread_t pinner;
+	struct ckf_cuda_dev *pinner_dev; /* NULL: the thread was not started */
+	bool pinned;			 /* the thread has ended; slots_ret says how */
+	int slots_ret;
+	struct ckf_error slots_err;
+	char *slots;
+	CUevent *pending;   /* per slot: to be waited for before it is used, or NULL */
+	uint32_t *free;	    /* a ring of slots, the one that has been free longest first */
+	unsigned int first; /* in free */
+	unsigned int nr_free;
+};
+
+int ckf_cuda_pool_open(const struct ckf_cuda_pool_opts *opts, struct ckf_cuda_pool **out,
+		       struct ckf_error *err);
+/* Takes NULL. */
+void ckf_cuda_pool_close(struct ckf_cuda_pool *pool);
+
+/* Gives the device its context, if it has none. */
+int ckf_cuda_pool_warm(struct ckf_cuda_pool *pool, unsigned int ordinal, struct ckf_error *err);
+bool ckf_cuda_pool_is_warm(struct ckf_cuda_pool *pool, unsigned int ordinal);
+/* Waits until the slots are there. A device must have been warmed. */
+int ckf_cuda_pool_wait(struct ckf_cuda_pool *pool, struct ckf_error *err);
+
+/* The ordinal of the device, or -ENODEV. */
+int ckf_cuda_pool_find(const struct ckf_cuda_pool *pool, const uint8_t uuid[16]);
+
+/* Free memory of a warm device. */
+int ckf_cuda_pool_free_bytes(struct ckf_cuda_pool *pool, unsigned int ordinal, uint64_t *bytes,
+			     struct ckf_error *err);
+
+/*
+ * Waits until a slot is free. cancelled(arg) is asked on the way, may be NULL, and ends the wait
+ * with -ECANCELED.
+ */
+int ckf_cuda_slot_take(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), void *arg,
+		       struct ckf_sink_slot *out, struct ckf_error *err);
+/* event: of what still reads or writes the slot, or NULL. */
+void ckf_cuda_slot_put(struct ckf_cuda_pool *pool, uint32_t nr, CUevent event);
+unsigned int ckf_cuda_slots_in_use(struct ckf_cuda_pool *pool);
+
+#endif

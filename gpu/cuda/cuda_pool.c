@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+/* Devices, contexts and pinned slots of a process; see cuda_pool.h. */
+#include "ckf_cuda_pool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MAX_SLOTS 4096
+#define CANCEL_POLL_NS 50000000l /* how often a wait for a slot asks whether to go on */
+
+enum {
+	HOST_ALLOC_PORTABLE = 1, /* CU_MEMHOSTALLOC_PORTABLE: pinned for the contexts of all */
+};
+
+static int look_at_device(struct ckf_cuda_pool *pool, unsigned int i, struct ckf_error *err)
+{
+	const struct ckf_cuda *cu = pool->cu;
+	struct ckf_cuda_dev *d = &pool->devs[i];
+	size_t total = 0;
+	CUuuid uuid;
+	CUresult res;
+
+	res = cu->device_get(&d->dev, (int)i);
+	if (!res)
+		res = cu->device_get_name(d->name, (int)sizeof(d->name), d->dev);
+	if (!res)
+		res = cu->device_get_uuid(&uuid, d->dev);
+	if (!res)
+		res = cu->device_total_mem(&total, d->dev);
+	if (res)
+		return ckf_cuda_error(cu, res, "cannot look at a GPU", err);
+	d->name[sizeof(d->name) - 1] = '\0';
+	memcpy(d->uuid, uuid.bytes, sizeof(d->uuid));
+	d->total_bytes = total;
+	return 0;
+}
+
+static int look_at_devices(struct ckf_cuda_pool *pool, struct ckf_error *err)
+{
+	CUresult res;
+	int count = 0, ret = 0;
+
+	res = pool->cu->init(0);
+	if (res)
+		return ckf_cuda_error(pool->cu, res, "cannot start the CUDA driver", err);
+	res = pool->cu->device_get_count(&count);
+	if (res)
+		return ckf_cuda_error(pool->cu, res, "cannot count the GPUs", err);
+	if (count <= 0)
+		return ckf_error_set(err, -ENODEV, "there is no GPU");
+	pool->devs = calloc((size_t)count, sizeof(*pool->devs));
+	if (!pool->devs)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	pool->nr_devs = (unsigned int)count;
+	for (unsigned int i = 0; i < pool->nr_devs; i++)
+		pthread_mutex_init(&pool->devs[i].lock, NULL);
+	for (unsigned int i = 0; i < pool->nr_devs && !ret; i++)
+		ret = look_at_device(pool, i, err);
+	return ret;
+}
+
+int ckf_cuda_pool_open(const struct ckf_cuda_pool_opts *opts, struct ckf_cuda_pool **out,
+		       struct ckf_error *err)
+{
+	struct ckf_cuda_pool *pool;
+	int ret;
+
+	*out = NULL;
+	if (opts->size != sizeof(*opts) || !opts->nr_slots || opts->nr_slots > MAX_SLOTS ||
+	    !opts->slot_bytes || opts->slot_bytes % CKF_PAGE_BYTES)
+		return ckf_error_set(err, -EINVAL, "wrong number or size of slots");
+	pool = calloc(1, sizeof(*pool));
+	if (!pool)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	pool->nr_slots = opts->nr_slots;
+	pool->slot_bytes = opts->slot_bytes;
+	pthread_mutex_init(&pool->lock, NULL);
+	pthread_cond_init(&pool->cond, NULL);
+	pool->pending = calloc(pool->nr_slots, sizeof(*pool->pending));
+	pool->free = calloc(pool->nr_slots, sizeof(*pool->free));
+	if (pool->pending && pool->free)
+		ret = ckf_cuda_load(&pool->cu, err);
+	else
+		ret = ckf_error_set(err, -ENOMEM, "no memory");
+	if (!ret)
+		ret = look_at_devices(pool, err);
+	if (ret) {
+		ckf_cuda_pool_close(pool);
+		return ret;
+	}
+	*out = pool;
+	return 0;
+}
+
+static void free_events(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d)
+{
+	for (unsigned int i = 0; d->events && i < pool->nr_slots; i++)
+		if (d->events[i])
+			pool->cu->event_destroy(d->events[i]);
+	free(d->events);
+	d->events = NULL;
+}
+
+void ckf_cuda_pool_close(struct ckf_cuda_pool *pool)
+{
+	if (!pool)
+		return;
+	if (pool->pinner_dev)
+		pthread_join(pool->pinner, NULL);
+	if (pool->slots) {
+		pool->cu->ctx_set_current(pool->pinner_dev->ctx);
+		pool->cu->mem_free_host(pool->slots);
+	}
+	for (unsigned int i = 0; i < pool->nr_devs; i++) {
+		struct ckf_cuda_dev *d = &pool->devs[i];
+
+		if (d->ctx) {
+			pool->cu->ctx_set_current(d->ctx);
+			free_events(pool, d);
+			pool->cu->ctx_set_current(NULL);
+			pool->cu->primary_ctx_release(d->dev);
+		}
+		pthread_mutex_destroy(&d->lock);
+	}
+	free(pool->devs);
+	free(pool->pending);
+	free(pool->free);
+	pthread_cond_destroy(&pool->cond);
+	pthread_mutex_destroy(&pool->lock);
+	free(pool);
+}
+
+static void *pin_slots(void *arg)
+{
+	struct ckf_cuda_pool *pool = arg;
+	const struct ckf_cuda *cu = pool->cu;
+	struct ckf_error err = { 0 };
+	void *slots = NULL;
+	CUresult res;
+	int ret = 0;
+
+	res = cu->ctx_set_current(pool->pinner_dev->ctx);
+	if (!res)
+		res = cu->mem_host_alloc(&slots, (size_t)pool->nr_slots * pool->slot_bytes,
+					 HOST_ALLOC_PORTABLE);
+	if (res)
+		ret = ckf_cuda_error(cu, res, "cannot make pinned memory", &err);
+	pthread_mutex_lock(&pool->lock);
+	if (!ret) {
+		pool->slots = slots;
+		for (unsigned int i = 0; i < pool->nr_slots; i++)
+			pool->free[i] = i;
+		pool->nr_free = pool->nr_slots;
+	}
+	pool->slots_ret = ret;
+	pool->slots_err = err;
+	pool->pinned = true;
+	pthread_cond_broadcast(&pool->cond);
+	pthread_mutex_unlock(&pool->lock);
+	return NULL;
+}
+
+static int start_pinner(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d, struct ckf_error *err)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&pool->lock);
+	if (!pool->pinner_dev) {
+		pool->pinner_dev = d;
+		ret = pthread_create(&pool->pinner, NULL, pin_slots, pool);
+		if (ret)
+			pool->pinner_dev = NULL;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return ret ? ckf_error_set(err, -ret, "cannot start a thread: %s", strerror(ret)) : 0;
+}
+
+/* With the device's lock held. */
+static int warm(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d, struct ckf_error *err)
+{
+	const struct ckf_cuda *cu = pool->cu;
+	CUcontext ctx = NULL;
+	CUresult res;
+
+	res = cu->primary_ctx_retain(&ctx, d->dev);
+	if (res)
+		return ckf_cuda_error(cu, res, "cannot make a context on the GPU", err);
+	res = cu->ctx_set_current(ctx);
+	d->events = calloc(pool->nr_slots, sizeof(*d->events));
+	for (unsigned int i = 0; d->events && i < pool->nr_slots && !res; i++)
+		res = cu->event_create(&d->events[i], CU_EVENT_DISABLE_TIMING);
+	if (!res && d->events) {
+		d->ctx = ctx;
+		return 0;
+	}
+	free_events(pool, d);
+	cu->ctx_set_current(NULL);
+	cu->primary_ctx_release(d->dev);
+	if (res)
+		return ckf_cuda_error(cu, res, "cannot make an event", err);
+	return ckf_error_set(err, -ENOMEM, "no memory");
+}
+
+int ckf_cuda_pool_warm(struct ckf_cuda_pool *pool, unsigned int ordinal, struct ckf_error *err)
+{
+	struct ckf_cuda_dev *d;
+	int ret = 0;
+
+	if (ordinal >= pool->nr_devs)
+		return ckf_error_set(err, -ENODEV, "there is no GPU %u", ordinal);
+	d = &pool->devs[ordinal];
+	pthread_mutex_lock(&d->lock);
+	if (!d->ctx)
+		ret = warm(pool, d, err);
+	pthread_mutex_unlock(&d->lock);
+	return ret ? ret : start_pinner(pool, d, err);
+}
+
+bool ckf_cuda_pool_is_warm(struct ckf_cuda_pool *pool, unsigned int ordinal)
+{
+	struct ckf_cuda_dev *d = &pool->devs[ordinal];
+	bool is_warm;
+
+	pthread_mutex_lock(&d->lock);
+	is_warm = d->ctx != NULL;
+	pthread_mutex_unlock(&d->lock);
+	return is_warm;
+}
+
+int ckf_cuda_pool_wait(struct ckf_cuda_pool *pool, struct ckf_error *err)
+{
+	int ret;
+
+	pthread_mutex_lock(&pool->lock);
+	while (!pool->pinned)
+		pthread_cond_wait(&pool->cond, &pool->lock);
+	ret = pool->slots_ret;
+	if (ret)
+		ckf_error_set(err, ret, "%s", pool->slots_err.msg);
+	pthread_mutex_unlock(&pool->lock);
+	return ret;
+}
+
+int ckf_cuda_pool_find(const struct ckf_cuda_pool *pool, const uint8_t uuid[16])
+{
+	for (unsigned int i = 0; i < pool->nr_devs; i++)
+		if (!memcmp(pool->devs[i].uuid, uuid, sizeof(pool->devs[i].uuid)))
+			return (int)i;
+	return -ENODEV;
+}
+
+int ckf_cuda_pool_free_bytes(struct ckf_cuda_pool *pool, unsigned int ordinal, uint64_t *bytes,
+			     struct ckf_error *err)
+{
+	size_t free_bytes = 0, total = 0;
+	CUresult res;
+
+	res = pool->cu->ctx_set_current(pool->devs[ordinal].ctx);
+	if (!res)
+		res = pool->cu->mem_get_info(&free_bytes, &total);
+	*bytes = free_bytes;
+	return res ? ckf_cuda_error(pool->cu, res, "cannot ask for free memory of the GPU", err)
+		   : 0;
+}
+
+/* With the lock held, which is given up meanwhile. */
+static int wait_for_slot(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), void *arg)
+{
+	struct timespec end;
+
+	while (!pool->pinned || (!pool->slots_ret && !pool->nr_free)) {
+		clock_gettime(CLOCK_MONOTONIC, &end);
+		end.tv_nsec += CANCEL_POLL_NS;
+		end.tv_sec += end.tv_nsec / 1000000000;
+		end.tv_nsec %= 1000000000;
+		pthread_cond_clockwait(&pool->cond, &pool->lock, CLOCK_MONOTONIC, &end);
+		if (cancelled && cancelled(arg))
+			return -ECANCELED;
+	}
+	return pool->slots_ret;
+}
+
+int ckf_cuda_slot_take(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), void *arg,
+		       struct ckf_sink_slot *out, struct ckf_error *err)
+{
+	CUevent event;
+	CUresult res;
+	uint32_t nr;
+	int ret;
+
+	if (cancelled && cancelled(arg))
+		return -ECANCELED;
+	pthread_mutex_lock(&pool->lock);
+	ret = wait_for_slot(pool, cancelled, arg);
+	if (ret) {
+		if (ret != -ECANCELED)
+			ckf_error_set(err, ret, "%s", pool->slots_err.msg);
+		pthread_mutex_unlock(&pool->lock);
+		return ret;
+	}
+	nr = pool->free[pool->first];
+	pool->first = (pool->first + 1) % pool->nr_slots;
+	pool->nr_free--;
+	event = pool->pending[nr];
+	pool->pending[nr] = NULL;
+	pthread_mutex_unlock(&pool->lock);
+	if (event) {
+		res = pool->cu->event_synchronize(event);
+		if (res) {
+			/* Whoever takes it next has to wait as well: a copy may be under way. */
+			ckf_cuda_slot_put(pool, nr, event);
+			return ckf_cuda_error(pool->cu, res, "a copy to the GPU failed", err);
+		}
+	}
+	out->addr = pool->slots + (size_t)nr * pool->slot_bytes;
+	out->bytes = pool->slot_bytes;
+	out->nr = nr;
+	return 0;
+}
+
+void ckf_cuda_slot_put(struct ckf_cuda_pool *pool, uint32_t nr, CUevent event)
+{
+	pthread_mutex_lock(&pool->lock);
+	pool->pending[nr] = event;
+	pool->free[(pool->first + pool->nr_free) % pool->nr_slots] = nr;
+	pool->nr_free++;
+	pthread_cond_signal(&pool->cond);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+unsigned int ckf_cuda_slots_in_use(struct ckf_cuda_pool *pool)
+{
+	unsigned int n;
+
+	pthread_mutex_lock(&pool->lock);
+	n = pool->slots ? pool->nr_slots - pool->nr_free : 0;
+	pthread_mutex_unlock(&pool->lock);
+	return n;
+}

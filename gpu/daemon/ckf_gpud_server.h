@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * gpud itself, without its command line: contexts and slots, connections and their jobs. What is
+ * said to it is in ckf_gpud.h.
+ */
+#ifndef CKF_GPUD_SERVER_H
+#define CKF_GPUD_SERVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/ckf_error.h"
+
+#define CKF_GPUD_SLOT_BYTES (4u << 20) /* larger ones do not stay in the caches of the CPU */
+#define CKF_GPUD_MAX_SLOTS 1024
+
+struct ckf_gpud;
+
+struct ckf_gpud_opts {
+	size_t size;	       /* sizeof(struct ckf_gpud_opts) */
+	unsigned int nr_slots; /* 0: for a daemon, by the CPUs */
+	unsigned int threads;  /* of one job at most; 0: the CPUs */
+	/* One line about a job that ended, from any thread. May be NULL. */
+	void (*log)(void *arg, const char *line);
+	void *arg;
+};
+
+/*
+ * Starts to open the driver, in a thread: that takes a quarter of a second, in which an image can
+ * be read. A driver that does not come is an error of ckf_gpud_warm() and of the jobs.
+ */
+int ckf_gpud_new(const struct ckf_gpud_opts *opts, struct ckf_gpud **out, struct ckf_error *err);
+/* When no connection is open and no other function under way. Takes NULL. */
+void ckf_gpud_free(struct ckf_gpud *g);
+
+/* Makes contexts on these devices, or on all with nr 0, and waits for them and for the slots. */
+int ckf_gpud_warm(struct ckf_gpud *g, const unsigned int *devices, unsigned int nr,
+		  struct ckf_error *err);
+
+/* A socket at a path, and which file it is. */
+struct ckf_gpud_listener {
+	int fd;
+	const char *path; /* the caller's */
+	uint64_t dev;
+	uint64_t ino;
+};
+
+/*
+ * Listens at path, mode 0600, in a directory that is made with mode 0700 if it is not there.
+ * -EADDRINUSE when somebody answers there already; what a dead gpud left is removed. Of several
+ * that do this at the same time one succeeds.
+ */
+int ckf_gpud_listen(const char *path, struct ckf_gpud_listener *l, struct ckf_error *err);
+/* Removes the file, if it is still the same, and closes the socket. */
+void ckf_gpud_unlisten(struct ckf_gpud_listener *l);
+
+/*
+ * Serves listen_fd, each connection in a thread, until stop_fd is readable. Then jobs are stopped,
+ * and it returns when the last connection has ended. Both fds stay the caller's.
+ */
+int ckf_gpud_run(struct ckf_gpud *g, int listen_fd, int stop_fd, struct ckf_error *err);
+
+/* Serves one connection in the calling thread, and closes it; then waits for those that joined. */
+int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err);
+
+#endif

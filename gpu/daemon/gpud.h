@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/* Private to gpud: what its files share. gpud.c has the life of a connection. */
+#ifndef CKF_GPUD_PRIVATE_H
+#define CKF_GPUD_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "format/ckf_gpu_dump.h"
+#include "gpu/suspend/ckf_gpud.h"
+#include "ckf_gpud_server.h"
+#include "gpu/cuda/ckf_cuda_pool.h"
+#include "gpu/suspend/ckf_gpud_msg.h"
+
+enum gpud_job_kind {
+	GPUD_IDLE,
+	GPUD_FILLING,
+	GPUD_SAVING,
+	GPUD_JOB_KINDS,
+};
+
+/* For the status: what ended. */
+struct gpud_sum {
+	uint64_t nr;
+	uint64_t failed;
+	uint64_t bytes;
+	uint64_t last_bytes;
+	uint64_t last_ns;
+};
+
+struct gpud_pairs {
+	CUcheckpointGpuPair *pairs;
+	unsigned int nr;
+};
+
+struct gpud_conn {
+	struct ckf_gpud *g;
+	struct gpud_conn *next; /* under g->lock */
+	pthread_t thread;
+	int sock;
+	uint32_t peer_pid; /* in gpud's pid namespace; 0: it is in another one */
+	bool greeted;	   /* HELLO is past */
+	pthread_mutex_t send_lock;
+	struct gpud_pairs pairs; /* for the next RESUME */
+	bool bad;		 /* the peer broke the rules: the connection is to be closed */
+
+	/* Of the job, for the status. */
+	atomic_int kind; /* enum gpud_job_kind */
+	_Atomic uint64_t total_bytes;
+	_Atomic uint64_t done_bytes;
+	_Atomic uint64_t start_ns;
+};
+
+struct ckf_gpud {
+	struct ckf_gpud_opts opts;
+	pthread_t opener;
+	atomic_bool stopping;
+
+	pthread_mutex_t lock; /* for all below */
+	pthread_cond_t cond;  /* the pool is there, or a connection has ended */
+	bool opened;
+	int open_ret;
+	struct ckf_error open_err;
+	struct ckf_cuda_pool *pool; /* NULL until opened */
+	struct gpud_conn *conns;
+	unsigned int nr_conns;
+	struct gpud_sum sums[GPUD_JOB_KINDS];
+};
+
+/* gpud.c */
+
+/* A client is busy restoring, and may not read for a long time; one that never does ends here. */
+#define GPUD_SEND_S 3600
+#define GPUD_NS_PER_S 1000000000ull
+
+/* Waits until the driver is there. */
+int gpud_pool(struct ckf_gpud *g, struct ckf_cuda_pool **pool, struct ckf_error *err);
+/* Sends a message of this connection; any thread. fd: -1 or one that stays the caller's. */
+int gpud_send(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
+/* For ckf_cuda_sink_opts: true when the peer is gone or gpud is to stop. arg: struct gpud_conn. */
+int gpud_cancelled(void *arg);
+/* An error of the rules of ckf_gpud.h: -EPROTO, and the connection will be closed. */
+int gpud_bad(struct gpud_conn *c, const char *what, struct ckf_error *err);
+void gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, uint64_t total_bytes);
+/* Counts it and logs it. bytes: of device memory. */
+void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err);
+
+/* Requests: 0 when everything was answered, or the error that is still to be answered. fd: the
+ * descriptor that came with it, or -1; gpud.c closes it. */
+int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err);
+int gpud_save(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
+int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd,
+		    struct ckf_error *err);
+int gpud_pair(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_error *err);
+int gpud_status(struct gpud_conn *c, struct ckf_error *err);
+
+/* gpud_map.c: devices of an image, and those of this machine that they are filled on */
+
+struct gpud_place {
+	uint8_t old_uuid[16];
+	uint8_t new_uuid[16];
+	const struct ckf_gpu_device *wanted; /* of the image */
+	unsigned int ordinal;		     /* in the pool, where bytes go there */
+	uint64_t bytes;			     /* that go there */
+	bool found;			     /* new_uuid and ordinal are */
+};
+
+struct gpud_map {
+	struct gpud_place *places; /* one for each device of the image */
+	unsigned int nr;
+	bool moved; /* some device with memory is another one than at the dump */
+};
+
+/* The dumps must outlive the map. -ENODEV names the device that is missing and those there are. */
+int gpud_map_new(const struct ckf_cuda_pool *pool, struct ckf_gpu_dump *const *dumps,
+		 unsigned int nr, struct gpud_map *out, struct ckf_error *err);
+void gpud_map_free(struct gpud_map *map);
+unsigned int gpud_map_ordinal(const struct gpud_map *map, const struct ckf_gpu_dump *d,
+			      uint32_t device);
+
+/* gpud_source.c: the directory that memory is filled from */
+
+struct ckf_image;
+struct ckf_target;
+
+struct gpud_part {
+	struct ckf_gpu_dump *dump;
+	const struct ckf_target *target; /* of a fast image, else NULL */
+	int pages_fd;			 /* of a dump, else -1 */
+};
+
+struct gpud_source {
+	struct ckf_image *img; /* NULL: a dump */
+	struct gpud_part *parts;
+	unsigned int nr;
+};
+
+/*
+ * First the tables of all processes, which takes no time and says how much memory is needed where;
+ * then what it takes to read their contents. The caller keeps dir_fd. gpud_source_close() also
+ * after an error.
+ */
+int gpud_source_tables(int dir_fd, struct gpud_source *src, struct ckf_error *err);
+int gpud_source_contents(int dir_fd, struct gpud_source *src, struct ckf_error *err);
+void gpud_source_close(struct gpud_source *src);
+
+#endif

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * FILL: makes the device memory of an image, hands it over, and fills it.
+ *
+ * All memory is made first, so that what does not fit is known before anything was read; the plan,
+ * which takes about as long to read and check, is opened meanwhile. Processes are filled side by
+ * side, and so are the devices of each. Descriptors are sent beside it: the client may be busy with
+ * other parts of a restore, and a socket does not hold many.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "loader/ckf_fill_sink.h"
+#include "base/ckf_threads.h"
+#include "gpu/cuda/ckf_cuda_sink.h"
+#include "gpud.h"
+
+#define MAX_PARALLEL 16		  /* processes filled, or devices warmed, at once */
+#define SPARE_BYTES (64ull << 20) /* of a device: for what the driver needs beside memory */
+#define STREAMS 4		  /* more do not copy faster */
+#define IN_FLIGHT_PAUSE_MS 1
+#define FILL_NICE \
+	10 /* what is restored meanwhile has few threads, and all of the rest waits for it */
+
+struct fill {
+	struct gpud_conn *c;
+	int dir_fd;
+	uint64_t start_ns;
+	struct gpud_source src;
+	struct gpud_map map;
+	struct ckf_cuda_pool *pool;
+	struct ckf_sink **sinks;      /* by ordinal; NULL where nothing goes */
+	struct ckf_sink_dest **dests; /* per part, one for each allocation */
+	_Atomic uint64_t bytes;
+
+	/* Of what is done side by side: for_each(). */
+	int (*item)(struct fill *f, unsigned int i, struct ckf_error *err);
+	unsigned int nr_items;
+	unsigned int parallel;
+	atomic_uint next; /* that nobody has taken */
+	atomic_bool failed;
+	pthread_mutex_t lock; /* for ret and err */
+	int ret;
+	struct ckf_error err;
+};
+
+/* Something that is done beside the rest. */
+struct aside {
+	pthread_t thread;
+	bool started;
+	struct fill *f;
+	int (*work)(struct fill *f, struct ckf_error *err);
+	int ret;
+	struct ckf_error err;
+};
+
+static void *aside_main(void *arg)
+{
+	struct aside *a = arg;
+
+	a->ret = a->work(a->f, &a->err);
+	return NULL;
+}
+
+/* Without a thread it is done at once. */
+static void aside_start(struct aside *a)
+{
+	a->started = !pthread_create(&a->thread, NULL, aside_main, a);
+	if (!a->started)
+		aside_main(a);
+}
+
+static int aside_join(struct aside *a, struct ckf_error *err)
+{
+	if (a->started)
+		pthread_join(a->thread, NULL);
+	a->started = false;
+	return a->ret ? ckf_error_set(err, a->ret, "%s", a->err.msg) : 0;
+}
+
+static void take_items(void *arg, unsigned int nr)
+{
+	struct fill *f = arg;
+	struct ckf_error err = { 0 };
+	unsigned int i;
+	int ret;
+
+	(void)nr;
+	while (!atomic_load(&f->failed)) {
+		i = atomic_fetch_add(&f->next, 1);
+		if (i >= f->nr_items)
+			return;
+		ret = f->item(f, i, &err);
+		if (!ret)
+			continue;
+		pthread_mutex_lock(&f->lock);
+		if (!f->ret) {
+			f->ret = ret;
+			f->err = err;
+		}
+		pthread_mutex_unlock(&f->lock);
+		atomic_store(&f->failed, true);
+	}
+}
+
+/* item() for 0 to nr - 1, several at once; the first error. */
+static int for_each(struct fill *f, unsigned int nr,
+		    int (*item)(struct fill *f, unsigned int i, struct ckf_error *err),
+		    struct ckf_error *err)
+{
+	struct ckf_threads_opts threads = { .work = take_items, .arg = f };
+
+	f->item = item;
+	f->nr_items = nr;
+	f->parallel = nr < MAX_PARALLEL ? nr : MAX_PARALLEL;
+	/* Each has a thread at least, and all of them as many as the job may have. */
+	if (f->parallel > f->c->g->opts.threads)
+		f->parallel = f->c->g->opts.threads;
+	atomic_store(&f->next, 0);
+	threads.threads = f->parallel;
+	if (f->parallel > 1)
+		ckf_threads_run(&threads);
+	else
+		take_items(f, 0);
+	return f->ret ? ckf_error_set(err, f->ret, "%s", f->err.msg) : 0;
+}
+
+static int make_map(struct fill *f, struct ckf_error *err)
+{
+	struct ckf_gpu_dump **dumps;
+	int ret;
+
+	dumps = calloc(f->src.nr, sizeof(*dumps));
+	if (!dumps)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	for (unsigned int i = 0; i < f->src.nr; i++)
+		dumps[i] = f->src.parts[i].dump;
+	ret = gpud_map_new(f->pool, dumps, f->src.nr, &f->map, err);
+	free(dumps);
+	return ret;
+}
+
+/* Before anything is made: is there room for all of it on this device? */
+static int check_room(struct fill *f, unsigned int i, struct ckf_error *err)
+{
+	const struct gpud_place *p = &f->map.places[i];
+	uint64_t have;
+	int ret;
+
+	if (!p->bytes)
+		return 0;
+	ret = ckf_cuda_pool_warm(f->pool, p->ordinal, err);
+	if (!ret)
+		ret = ckf_cuda_pool_free_bytes(f->pool, p->ordinal, &have, err);
+	if (ret)
+		return ret;
+	if (have >= SPARE_BYTES && have - SPARE_BYTES >= p->bytes)
+		return 0;
+	return ckf_error_set(err, -ENOMEM,
+			     "GPU %u (%s) has %llu MiB free, the image needs %llu MiB and %llu to "
+			     "spare",
+			     p->ordinal, f->pool->devs[p->ordinal].name,
+			     (unsigned long long)have >> 20, (unsigned long long)p->bytes >> 20,
+			     SPARE_BYTES >> 20);
+}
+
+/* The client may go on with its part: what is left to go wrong is reading and the device. */
+static int accept_job(struct fill *f, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
+	struct ckf_gpud_msg accepted = { .op = CKF_GPUD_ACCEPTED };
+	int ret = 0;
+
+	for (unsigned int i = 0; i < f->map.nr && f->map.moved && !ret; i++) {
+		const struct gpud_place *p = &f->map.places[i];
+
+		if (!p->found)
+			continue;
+		memcpy(m.uuid, p->old_uuid, sizeof(m.uuid));
+		memcpy(m.uuid2, p->new_uuid, sizeof(m.uuid2));
+		ret = gpud_send(f->c, &m, -1, err);
+	}
+	return ret ? ret : gpud_send(f->c, &accepted, -1, err);
+}
+
+static int open_sinks(struct fill *f, struct ckf_error *err)
+{
+	struct ckf_cuda_sink_opts so = { .size = sizeof(so),
+					 .nr_streams = STREAMS,
+					 .cancelled = gpud_cancelled,
+					 .arg = f->c,
+					 .done_bytes = &f->c->done_bytes };
+	int ret = 0;
+
+	f->sinks = calloc(f->pool->nr_devs, sizeof(*f->sinks));
+	f->dests = calloc(f->src.nr, sizeof(*f->dests));
+	if (!f->sinks || !f->dests)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	for (unsigned int i = 0; i < f->map.nr && !ret; i++) {
+		so.device = f->map.places[i].ordinal;
+		if (f->map.places[i].bytes)
+			ret = ckf_cuda_sink_open(f->pool, &so, &f->sinks[so.device], err);
+	}
+	return ret;
+}
+
+static int make_memory(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
+		       struct ckf_sink_dest *dest, struct ckf_error *err)
+{
+	const struct ckf_gpu_alloc *a = &d->allocs[i];
+
+	if (gpud_cancelled(f->c))
+		return -ECANCELED;
+	dest->start = a->addr;
+	dest->end = a->addr + a->bytes;
+	dest->sink = f->sinks[gpud_map_ordinal(&f->map, d, a->device)];
+	return ckf_cuda_sink_alloc(dest->sink, a->bytes, a->flags, &dest->mem, err);
+}
+
+static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
+		     const struct ckf_sink_dest *dest, struct ckf_error *err)
+{
+	const struct ckf_gpu_alloc *a = &d->allocs[i];
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_MEMORY,
+				  .pid = d->pid,
+				  .addr = a->addr,
+				  .bytes = a->bytes,
+				  .device = d->devices[a->device].ordinal,
+				  .flags = a->flags };
+	uint64_t end;
+	int fd, ret;
+
+	fd = ckf_cuda_sink_ops.share(dest->mem, err);
+	if (fd < 0)
+		return fd;
+	memcpy(m.uuid, f->pool->devs[gpud_map_ordinal(&f->map, d, a->device)].uuid, sizeof(m.uuid));
+	/* A user may have so many descriptors in flight, and the client reads when it gets to it.
+	 */
+	end = ckf_now_ns() + GPUD_SEND_S * GPUD_NS_PER_S;
+	while ((ret = gpud_send(f->c, &m, fd, err)) == -ETOOMANYREFS && !gpud_cancelled(f->c) &&
+	       ckf_now_ns() < end)
+		poll(NULL, 0, IN_FLIGHT_PAUSE_MS);
+	close(fd);
+	return ret;
+}
+
+static int hand_over_all(struct fill *f, struct ckf_error *err)
+{
+	struct ckf_gpud_msg made = { .op = CKF_GPUD_MADE };
+	int ret = 0;
+
+	for (unsigned int i = 0; i < f->src.nr; i++) {
+		const struct ckf_gpu_dump *d = f->src.parts[i].dump;
+
+		for (uint32_t k = 0; k < d->nr_allocs && !ret; k++) {
+			/* There is an error to be said. */
+			if (atomic_load(&f->failed))
+				return 0;
+			ret = hand_over(f, d, k, &f->dests[i][k], err);
+		}
+	}
+	return ret ? ret : gpud_send(f->c, &made, -1, err);
+}
+
+static int make_all(struct fill *f, struct ckf_error *err)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < f->src.nr && !ret; i++) {
+		const struct ckf_gpu_dump *d = f->src.parts[i].dump;
+
+		f->dests[i] = calloc(d->nr_allocs ? d->nr_allocs : 1, sizeof(*f->dests[i]));
+		if (!f->dests[i])
+			return ckf_error_set(err, -ENOMEM, "no memory");
+		for (uint32_t k = 0; k < d->nr_allocs && !ret; k++)
+			ret = make_memory(f, d, k, &f->dests[i][k], err);
+	}
+	return ret;
+}
+
+/* Fills the memory of one process. */
+static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
+{
+	struct gpud_part *p = &f->src.parts[i];
+	struct ckf_gpud_msg ready = { .op = CKF_GPUD_READY, .pid = p->dump->pid };
+	unsigned int threads = f->c->g->opts.threads / f->parallel;
+	struct ckf_fill_opts fo = { .size = sizeof(fo), .dir_fd = -1 };
+	struct ckf_fill_stats stats = { 0 };
+	int ret;
+
+	fo.threads = ckf_fill_default_threads(p->dump->bytes);
+	if (fo.threads > threads)
+		fo.threads = threads;
+	if (p->target)
+		ret = ckf_fill_sink(f->src.img, p->target, &ckf_cuda_sink_ops, f->dests[i],
+				    p->dump->nr_allocs, &fo, &stats, err);
+	else
+		ret = ckf_fill_sink_file(p->pages_fd, p->dump, &ckf_cuda_sink_ops, f->dests[i],
+					 p->dump->nr_allocs, &fo, &stats, err);
+	if (ret)
+		return ret;
+	atomic_fetch_add(&f->bytes, p->dump->bytes);
+	ready.arg = p->dump->bytes;
+	ready.arg2 = ckf_now_ns() - f->start_ns;
+	return gpud_send(f->c, &ready, -1, err);
+}
+
+static void fill_fini(struct fill *f)
+{
+	/* With its sinks goes what this process holds of the memory. */
+	for (unsigned int i = 0; f->sinks && i < f->pool->nr_devs; i++)
+		ckf_cuda_sink_ops.close(f->sinks[i]);
+	for (unsigned int i = 0; f->dests && i < f->src.nr; i++)
+		free(f->dests[i]);
+	free(f->sinks);
+	free(f->dests);
+	gpud_map_free(&f->map);
+	gpud_source_close(&f->src);
+	pthread_mutex_destroy(&f->lock);
+}
+
+static uint64_t total_bytes(const struct gpud_source *src)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < src->nr; i++)
+		sum += src->parts[i].dump->bytes;
+	return sum;
+}
+
+static int open_contents(struct fill *f, struct ckf_error *err)
+{
+	return gpud_source_contents(f->dir_fd, &f->src, err);
+}
+
+/* What can be said before anything is made. */
+static int look(struct fill *f, struct ckf_error *err)
+{
+	int ret;
+
+	ret = gpud_pool(f->c->g, &f->pool, err);
+	if (!ret)
+		ret = make_map(f, err);
+	if (!ret)
+		ret = for_each(f, f->map.nr, check_room, err);
+	return ret ? ret : accept_job(f, err);
+}
+
+/* In a thread of its own, which those that it starts take after. */
+static int fill_all(struct fill *f, struct ckf_error *err)
+{
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FILL_NICE);
+	return for_each(f, f->src.nr, fill_part, err);
+}
+
+static int make_and_fill(struct fill *f, struct aside *contents, struct ckf_error *err)
+{
+	struct aside filling = { .f = f, .work = fill_all };
+	int ret, end;
+
+	ret = open_sinks(f, err);
+	if (!ret)
+		ret = make_all(f, err);
+	if (!ret)
+		ret = aside_join(contents, err);
+	if (ret)
+		return ret;
+	aside_start(&filling);
+	ret = hand_over_all(f, err);
+	end = aside_join(&filling, err);
+	return end ? end : ret;
+}
+
+static int run(struct fill *f, struct ckf_error *err)
+{
+	struct aside contents = { .f = f, .work = open_contents };
+	int ret;
+
+	ret = gpud_source_tables(f->dir_fd, &f->src, err);
+	if (ret)
+		return ret;
+	atomic_store(&f->c->total_bytes, total_bytes(&f->src));
+	/* Also while the driver is still being opened. */
+	aside_start(&contents);
+	ret = look(f, err);
+	if (!ret)
+		ret = make_and_fill(f, &contents, err);
+	aside_join(&contents, NULL);
+	return ret;
+}
+
+int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
+{
+	struct fill f = { .c = c, .dir_fd = fd, .start_ns = ckf_now_ns() };
+	struct ckf_gpud_msg done = { .op = CKF_GPUD_DONE };
+	int ret;
+
+	pthread_mutex_init(&f.lock, NULL);
+	gpud_job_start(c, GPUD_FILLING, 0);
+	ret = run(&f, err);
+	fill_fini(&f);
+	done.arg = atomic_load(&f.bytes);
+	done.arg2 = ckf_now_ns() - f.start_ns;
+	gpud_job_end(c, ret, done.arg, err);
+	return ret ? ret : gpud_send(c, &done, -1, err);
+}

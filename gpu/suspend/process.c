@@ -1,0 +1,634 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Suspending and resuming a process that uses a GPU.
+ *
+ * A thread that waits inside of the driver has looked memory up and counts as one that the driver
+ * has to wait for: nothing can be taken away before it is out. So a process with the agent is
+ * brought to rest while it runs: the agent closes its gate, which all calls go through, and waits
+ * until no thread is inside; the driver's lock then waits for the work that was submitted. Unlocked
+ * again, it lets nobody in but the agent's thread, which takes the memory away. The same the other
+ * way round: memory first, then the gate. Other threads may run or be stopped meanwhile, and hold
+ * whatever locks there are outside of the driver.
+ *
+ * Without the agent the driver's lock and checkpoint are all there is.
+ *
+ * The memory itself is not lost with the process's mappings: descriptors of it are here until the
+ * end, so a dump that fails gives it back as it was, without a copy.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "format/ckf_gpu_dump.h"
+#include "base/ckf_threads.h"
+#include "ckf_agent_call.h"
+#include "ckf_gpud.h"
+#include "ckf_process.h"
+#include "gpu/cuda/ckf_cuda_abi.h"
+#include "ckf_gpud_msg.h"
+
+#define RELOCK_TIMEOUT_MS 30000 /* nobody is inside: it takes microseconds */
+#define MIN_LOCK_MS 1000
+#define STUCK_TIMEOUT_S 300
+#define LATE_TRIES 10 /* once the process runs */
+#define LATE_PAUSE_NS 100000000
+#define NS_PER_MS 1000000u
+#define NS_PER_S 1000000000ull
+
+struct ckf_gpu_process {
+	pid_t pid;
+	int pidfd; /* what gpud knows it by: it may be in another pid namespace */
+	uint32_t image_pid;
+	/* A call is under way in the driver that cannot end before the process runs: all further
+	 * ones for this process go by the same connection. -1: none. */
+	int stuck_gpud;
+	bool is_stuck;		    /* its answer has not come */
+	struct ckf_tracee restorer; /* the driver's own thread in the process */
+	pid_t restore_tid;
+	struct ckf_agent_call agent;
+	bool has_agent;
+	bool locked;
+	bool suspended; /* by the driver */
+	bool parked;	/* the agent's memory is away */
+	struct ckf_gpu_memory *mem;
+	size_t nr_mem;
+	size_t cap_mem;
+	struct pair {
+		uint8_t old_uuid[16];
+		uint8_t new_uuid[16];
+	} pairs[CKF_GPU_MAX_DEVICES];
+	unsigned int nr_pairs;
+};
+
+/*
+ * The driver does what it is asked for by a thread in the process. Where that is stopped, by
+ * anybody but us, the call would not come back.
+ */
+static int check_restorer(const struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	pid_t tracer;
+
+	if (!p->restore_tid || p->restorer.running || !ckf_thread_stopped(p->restore_tid, &tracer))
+		return 0;
+	return ckf_error_set(err, -EBUSY, "process %d is stopped, by %s: let it go on first",
+			     (int)p->pid, tracer ? "a debugger" : "a signal");
+}
+
+/* Chooses the connection, and has it free: the answer to a call that was stuck comes first, and is
+ * of no interest any more. */
+static int end_stuck(struct ckf_gpu_process *p, int *gpud, struct ckf_error *err)
+{
+	const uint64_t end = ckf_now_ns() + STUCK_TIMEOUT_S * NS_PER_S;
+	struct ckf_gpud_msg m;
+	int ret;
+
+	if (p->stuck_gpud >= 0)
+		*gpud = p->stuck_gpud;
+	if (!p->is_stuck)
+		return 0;
+	ret = ckf_tracee_wait(&p->restorer, p->pid, *gpud, POLLIN, end, err);
+	if (!ret)
+		ret = gpud_recv_until(*gpud, &m, NULL, end, err);
+	if (!ret)
+		p->is_stuck = false;
+	return ret;
+}
+
+static int action(struct ckf_gpu_process *p, int gpud, uint32_t what, uint64_t timeout_ms,
+		  uint64_t *answer, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = {
+		.op = CKF_GPUD_CHECKPOINT,
+		.arg = what,
+		.arg2 = timeout_ms,
+	};
+	uint64_t end;
+	int ret = check_restorer(p, err);
+
+	if (!ret)
+		ret = end_stuck(p, &gpud, err);
+	if (!ret)
+		ret = gpud_call_send(gpud, &m, p->pidfd, &end, err);
+	if (ret)
+		return ret;
+	ret = ckf_tracee_wait(&p->restorer, p->pid, gpud, POLLIN, end, err);
+	if (ret) {
+		/* Without a descriptor for it the answer is waited for where the next call goes. */
+		p->is_stuck = true;
+		if (p->stuck_gpud < 0)
+			p->stuck_gpud = fcntl(gpud, F_DUPFD_CLOEXEC, 0);
+		return ret;
+	}
+	ret = gpud_call_recv(gpud, &m, end, err);
+	if (!ret && answer)
+		*answer = m.arg;
+	return ret;
+}
+
+int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err)
+{
+	*image_pid = ckf_inner_id(pid, pid);
+	return *image_pid ? 0 : ckf_error_set(err, -ESRCH, "there is no process %d", (int)pid);
+}
+
+static int find_restorer(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	uint64_t inner = 0;
+	int ret = action(p, gpud, CKF_GPUD_RESTORE_TID, 0, &inner, err);
+
+	if (ret)
+		return ret;
+	p->restore_tid = ckf_find_thread(p->pid, (uint32_t)inner);
+	return p->restore_tid ? 0
+			      : ckf_error_set(err, -EPROTO,
+					      "process %d has no thread %llu, which gpud names",
+					      (int)p->pid, (unsigned long long)inner);
+}
+
+int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, struct ckf_error *err)
+{
+	struct ckf_gpu_process *p = calloc(1, sizeof(*p));
+	int ret;
+
+	if (!p)
+		return ckf_error_set(err, -ENOMEM, "no memory for a process");
+	p->pid = pid;
+	p->stuck_gpud = -1;
+	p->agent.sock = -1;
+	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (p->pidfd < 0)
+		ret = ckf_error_set(err, -errno, "cannot open process %d: %s", (int)pid,
+				    strerror(errno));
+	else
+		ret = ckf_gpu_image_pid(pid, &p->image_pid, err);
+	if (!ret)
+		ret = find_restorer(p, gpud, err);
+	if (ret) {
+		ckf_gpu_process_close(p);
+		return ret;
+	}
+	*out = p;
+	return 0;
+}
+
+static void drop_memory(struct ckf_gpu_process *p)
+{
+	for (size_t i = 0; i < p->nr_mem; i++) {
+		if (p->mem[i].fd >= 0)
+			close(p->mem[i].fd);
+	}
+	p->nr_mem = 0;
+}
+
+void ckf_gpu_process_close(struct ckf_gpu_process *p)
+{
+	if (!p)
+		return;
+	drop_memory(p);
+	if (p->pidfd >= 0)
+		close(p->pidfd);
+	if (p->stuck_gpud >= 0)
+		close(p->stuck_gpud);
+	free(p->mem);
+	free(p);
+}
+
+bool ckf_gpu_process_has_imports(pid_t pid)
+{
+	struct ckf_agent_call agent;
+
+	return !ckf_agent_find(pid, &agent, NULL) && agent.imports;
+}
+
+pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p)
+{
+	return p->pid;
+}
+
+uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < p->nr_mem; i++)
+		bytes += p->mem[i].bytes;
+	return bytes;
+}
+
+static int set_lock(struct ckf_gpu_process *p, int gpud, bool on, struct ckf_error *err)
+{
+	int ret;
+
+	if (p->locked == on)
+		return 0;
+	ret = action(p, gpud, on ? CKF_GPUD_LOCK : CKF_GPUD_UNLOCK, on ? RELOCK_TIMEOUT_MS : 0,
+		     NULL, err);
+	if (!ret)
+		p->locked = on;
+	return ret;
+}
+
+int ckf_gpu_process_give(struct ckf_gpu_process *p, const struct ckf_gpu_memory *m,
+			 struct ckf_error *err)
+{
+	size_t cap = p->cap_mem ? p->cap_mem * 2 : 64;
+	struct ckf_gpu_memory *more;
+
+	if (p->nr_mem == CKF_GPU_MAX_ALLOCS)
+		return ckf_error_set(err, -E2BIG, "process %d has more than %u allocations",
+				     (int)p->pid, CKF_GPU_MAX_ALLOCS);
+	if (p->nr_mem == p->cap_mem) {
+		more = realloc(p->mem, cap * sizeof(*more));
+		if (!more)
+			return ckf_error_set(err, -ENOMEM, "no memory for a list of memory");
+		p->mem = more;
+		p->cap_mem = cap;
+	}
+	p->mem[p->nr_mem++] = *m;
+	return 0;
+}
+
+/* What the agent has, with descriptors. */
+static int take_memory(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	struct ckf_agent_msg m = { .op = CKF_AGENT_PARK };
+	struct ckf_gpu_memory mem;
+	int ret;
+
+	ret = ckf_agent_send(&p->agent, &m, -1, err);
+	while (!ret) {
+		ret = ckf_agent_recv(&p->agent, &m, &mem.fd, err);
+		if (ret || m.op == CKF_AGENT_DONE)
+			break;
+		mem.addr = m.addr;
+		mem.bytes = m.bytes;
+		mem.device = m.device;
+		mem.flags = m.flags;
+		memcpy(mem.uuid, m.uuid, sizeof(mem.uuid));
+		ret = ckf_gpu_process_give(p, &mem, err);
+		if (ret)
+			close(mem.fd);
+	}
+	return ret;
+}
+
+/* gpud copies it to the images of the dump. */
+static int save_memory(const struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_SAVE, .pid = p->image_pid };
+	int ret;
+
+	ret = ckf_gpud_send(gpud, &m, dir_fd, err);
+	for (size_t i = 0; i < p->nr_mem && !ret; i++) {
+		m = (struct ckf_gpud_msg){
+			.op = CKF_GPUD_MEMORY,
+			.pid = p->image_pid,
+			.addr = p->mem[i].addr,
+			.bytes = p->mem[i].bytes,
+			.device = p->mem[i].device,
+			.flags = p->mem[i].flags,
+		};
+		memcpy(m.uuid, p->mem[i].uuid, sizeof(m.uuid));
+		ret = ckf_gpud_send(gpud, &m, p->mem[i].fd, err);
+	}
+	m = (struct ckf_gpud_msg){ .op = CKF_GPUD_COMMIT };
+	return ret ? ret : ckf_gpud_call(gpud, &m, -1, err);
+}
+
+static int release_memory(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	/* From here on some of it may be away, whatever the answer is. */
+	p->parked = true;
+	return ckf_agent_ask(&p->agent, (struct ckf_agent_msg){ .op = CKF_AGENT_RELEASE }, err);
+}
+
+static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	struct ckf_agent_msg m = { .op = CKF_AGENT_UNPARK };
+	int ret, end;
+
+	ret = ckf_agent_begin(&p->agent, err);
+	if (!ret)
+		ret = ckf_agent_send(&p->agent, &m, -1, err);
+	for (size_t i = 0; i < p->nr_mem && !ret; i++) {
+		m = (struct ckf_agent_msg){
+			.op = CKF_AGENT_MAP,
+			.addr = p->mem[i].addr,
+			.bytes = p->mem[i].bytes,
+		};
+		ret = ckf_agent_send(&p->agent, &m, p->mem[i].fd, err);
+	}
+	if (!ret)
+		ret = ckf_agent_ask(&p->agent, (struct ckf_agent_msg){ .op = CKF_AGENT_COMMIT },
+				    err);
+	end = ckf_agent_end(&p->agent, ret ? NULL : err);
+	if (ret || end)
+		return ret ? ret : end;
+	p->parked = false;
+	drop_memory(p);
+	return 0;
+}
+
+static int find_agent(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	int ret = ckf_agent_find(p->pid, &p->agent, err);
+
+	p->has_agent = ret == 0;
+	/* A restored process knows better than we do. */
+	p->parked |= p->has_agent && p->agent.parked;
+	return ret == -ENOENT ? 0 : ret;
+}
+
+static int close_gate(struct ckf_gpu_process *p, unsigned int timeout_ms, struct ckf_error *err)
+{
+	/* The rest is for the driver, and for the answer to be heard. */
+	struct ckf_agent_msg m = { .op = CKF_AGENT_CLOSE, .bytes = timeout_ms / 10ull * 9 };
+	int ret;
+
+	if (p->agent.version < 2)
+		return ckf_error_set(err, -EOPNOTSUPP,
+				     "process %d was restored with an agent of an older ckfast, "
+				     "which cannot take its memory away: start it anew",
+				     (int)p->pid);
+	ret = ckf_agent_begin(&p->agent, err);
+	if (ret)
+		return ret;
+	p->agent.timeout_ms = timeout_ms;
+	ret = ckf_agent_ask(&p->agent, m, err);
+	p->agent.timeout_ms = 0;
+	return ret;
+}
+
+static int lock_driver(struct ckf_gpu_process *p, int gpud, uint64_t end_ms, struct ckf_error *err)
+{
+	uint64_t now = ckf_now_ns() / NS_PER_MS;
+	int ret = action(p, gpud, CKF_GPUD_LOCK,
+			 end_ms > now + MIN_LOCK_MS ? end_ms - now : MIN_LOCK_MS, NULL, err);
+
+	p->locked = !ret;
+	return ret;
+}
+
+/* The gate is closed, and the driver has finished all work. */
+static int take_away(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = set_lock(p, gpud, false, err);
+
+	if (!ret)
+		ret = take_memory(p, err);
+	if (!ret)
+		ret = release_memory(p, err);
+	return ret ? ret : set_lock(p, gpud, true, err);
+}
+
+/* What a lock that failed has done is undone; the process runs. */
+static void undo_lock(struct ckf_gpu_process *p, int gpud)
+{
+	set_lock(p, gpud, false, NULL);
+	if (p->parked)
+		unpark(p, NULL);
+	if (!p->parked)
+		drop_memory(p);
+}
+
+int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeout_ms,
+			 struct ckf_error *err)
+{
+	const uint64_t end_ms = ckf_now_ns() / NS_PER_MS + timeout_ms;
+	uint64_t state = CU_PROCESS_STATE_FAILED;
+	int ret, end;
+
+	ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
+	if (!ret)
+		ret = find_agent(p, err);
+	if (ret)
+		return ret;
+	if (state != CU_PROCESS_STATE_RUNNING || p->parked)
+		return ckf_error_set(
+			err, -EBUSY,
+			"CUDA of process %d is %s already: ckfast unpark makes it go on",
+			(int)p->pid,
+			state == CU_PROCESS_STATE_LOCKED   ? "locked"
+			: state == CU_PROCESS_STATE_FAILED ? "in a failed state"
+							   : "suspended");
+	if (p->has_agent)
+		ret = close_gate(p, timeout_ms, err);
+	if (!ret)
+		ret = lock_driver(p, gpud, end_ms, err);
+	if (!ret && p->has_agent)
+		ret = take_away(p, gpud, err);
+	/* With its memory in place, the gate opens here. */
+	end = ckf_agent_end(&p->agent, ret ? NULL : err);
+	if (ret || end)
+		undo_lock(p, gpud);
+	return ret ? ret : end;
+}
+
+/* The driver's part, with its thread running. */
+static int sleep_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = set_lock(p, gpud, true, err);
+
+	if (!ret && !p->suspended)
+		ret = action(p, gpud, CKF_GPUD_SUSPEND, 0, NULL, err);
+	if (!ret)
+		p->suspended = true;
+	return ret;
+}
+
+int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
+			 const uint8_t new_uuid[16], struct ckf_error *err)
+{
+	struct pair *pair = &p->pairs[p->nr_pairs];
+
+	if (p->nr_pairs == CKF_GPU_MAX_DEVICES)
+		return ckf_error_set(err, -E2BIG, "more than %d GPUs", CKF_GPU_MAX_DEVICES);
+	memcpy(pair->old_uuid, old_uuid, sizeof(pair->old_uuid));
+	memcpy(pair->new_uuid, new_uuid, sizeof(pair->new_uuid));
+	p->nr_pairs++;
+	return 0;
+}
+
+static int send_pairs(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
+	int ret = end_stuck(p, &gpud, err);
+
+	for (unsigned int i = 0; i < p->nr_pairs && !ret; i++) {
+		memcpy(m.uuid, p->pairs[i].old_uuid, sizeof(m.uuid));
+		memcpy(m.uuid2, p->pairs[i].new_uuid, sizeof(m.uuid2));
+		ret = ckf_gpud_send(gpud, &m, -1, err);
+	}
+	return ret;
+}
+
+static int wake_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = 0;
+
+	if (p->suspended) {
+		ret = send_pairs(p, gpud, err);
+		if (!ret)
+			ret = action(p, gpud, CKF_GPUD_RESUME, 0, NULL, err);
+		if (ret)
+			return ret;
+		p->suspended = false;
+		p->locked = true;
+	}
+	return set_lock(p, gpud, false, err);
+}
+
+static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = wake_running(p, gpud, err);
+
+	if (!ret && p->parked)
+		ret = unpark(p, err);
+	/* Where it is stuck, its agent's gate is closed, or the driver has it locked. */
+	if (ret && (ret != -EDEADLK || (p->agent.version < 2 && !p->is_stuck)))
+		set_lock(p, gpud, true, NULL);
+	return ret;
+}
+
+/* Calls what with the driver's thread running, which it does anyway unless the caller has stopped
+ * it. */
+static int with_restorer(struct ckf_gpu_process *p, int gpud,
+			 int (*what)(struct ckf_gpu_process *p, int gpud, struct ckf_error *err),
+			 struct ckf_error *err)
+{
+	struct ckf_error run_err = { 0 };
+	int ret, end;
+
+	ret = ckf_tracee_run(&p->restorer, p->restore_tid, &run_err);
+	if (ret && ret != -ESRCH)
+		return ckf_error_set(err, ret, "%s", run_err.msg);
+	ret = what(p, gpud, err);
+	end = ckf_tracee_stop(&p->restorer, ret ? NULL : err);
+	return ret ? ret : end;
+}
+
+static int adopt_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	uint64_t state = CU_PROCESS_STATE_FAILED;
+	int ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
+
+	if (!ret)
+		ret = find_agent(p, err);
+	if (ret)
+		return ret;
+	p->suspended = state == CU_PROCESS_STATE_CHECKPOINTED;
+	p->locked = p->suspended || state == CU_PROCESS_STATE_LOCKED;
+	if (p->locked || p->parked)
+		return 0;
+	return ckf_error_set(err, -EINVAL, "CUDA of process %d is not suspended", (int)p->pid);
+}
+
+int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	/* The driver's thread answers this, too. */
+	return with_restorer(p, gpud, adopt_running, err);
+}
+
+bool ckf_gpu_process_needs_memory(const struct ckf_gpu_process *p)
+{
+	return p->parked && !p->agent.kept;
+}
+
+/* From here on the images are all that is left of the memory, and the descriptors here. */
+static int say_saved(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	int ret, end;
+
+	if (p->agent.version < 3)
+		return 0;
+	ret = ckf_agent_begin(&p->agent, err);
+	if (!ret)
+		ret = ckf_agent_ask(&p->agent, (struct ckf_agent_msg){ .op = CKF_AGENT_SAVED },
+				    err);
+	end = ckf_agent_end(&p->agent, ret ? NULL : err);
+	return ret ? ret : end;
+}
+
+int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
+{
+	int ret = 0;
+
+	/* A program may have freed all that it had. */
+	if (p->nr_mem)
+		ret = save_memory(p, gpud, dir_fd, err);
+	if (!ret && p->nr_mem)
+		ret = say_saved(p, err);
+	return ret ? ret : with_restorer(p, gpud, sleep_running, err);
+}
+
+int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	return with_restorer(p, gpud, wake_running, err);
+}
+
+int ckf_gpu_process_sleep(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	return with_restorer(p, gpud, sleep_running, err);
+}
+
+static bool has_ended(const struct ckf_gpu_process *p)
+{
+	struct pollfd fd = { .fd = p->pidfd, .events = POLLIN };
+
+	return poll(&fd, 1, 0) == 1;
+}
+
+/* One try. It may be that the agent has gone on with what it was asked for, and done it. */
+static int resume_late(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret;
+
+	p->parked = false;
+	ret = adopt_running(p, gpud, err);
+	if (ret == -EINVAL)
+		return 0;
+	return ret ? ret : ckf_gpu_process_resume(p, gpud, err);
+}
+
+int ckf_gpu_process_resume_late(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	const struct timespec pause = { .tv_nsec = LATE_PAUSE_NS };
+	unsigned int tries = 0;
+	struct ckf_error last;
+	int ret;
+
+	do {
+		last = (struct ckf_error){ 0 };
+		ret = resume_late(p, gpud, &last);
+		if (!ret)
+			return 0;
+		if (has_ended(p))
+			return ckf_error_set(err, -ESRCH, "process %d has ended", (int)p->pid);
+		nanosleep(&pause, NULL);
+		/* Nobody knows how long it stays stopped. */
+	} while (ret == -EBUSY || ++tries < LATE_TRIES);
+	return ckf_error_set(err, ret, "%s", last.msg);
+}
+
+void ckf_gpu_process_kill(const struct ckf_gpu_process *p)
+{
+	syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
+}
+
+int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = find_agent(p, err);
+
+	if (ret)
+		return ret;
+	if (!p->parked && p->nr_mem)
+		return ckf_error_set(err, -EBADMSG,
+				     "process %d and the images of its device memory do not fit",
+				     (int)p->pid);
+	return with_restorer(p, gpud, resume_running, err);
+}

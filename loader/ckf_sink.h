@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Device memory as something that is filled: what a backend for a kind of GPU has to offer.
+ *
+ * The loader calls it: loader/ckf_fill_sink.h fills device memory from a fast image or from a plain
+ * dump through these functions and knows nothing else of GPUs.
+ * The backend for CUDA is gpu/cuda/cuda_sink.c.
+ *
+ * The life of a fill:
+ *
+ *	open		a device, with its slots
+ *	alloc		device memory for a target
+ *	slot_take	pinned host memory, which the loader reads and decodes into and checks
+ *	submit		starts the copies from the slot to the device, and gives the slot back
+ *	...
+ *	drain		until all copies have arrived
+ *	share		a handle, for the process that is to own the memory
+ *	close
+ *
+ * The other way, for a dump: slot_take, fetch, slot_put.
+ *
+ * Making pinned memory costs more time than copying through it, and small slots stay in the CPU's
+ * caches. So a backend makes a fixed number of slots once, and they are used again and again; one
+ * open device may serve many fills. One stream is nearly as fast as the link to the device:
+ * more of them hide the start of each copy, they do not add speed.
+ *
+ * Slots may be shared by all devices and all jobs of a process. A thread that waits for a slot must
+ * not hold one, or all of them could wait for each other.
+ *
+ * Threads: open, close, alloc, free and share are for one thread at a time, and close only when no
+ * other call is under way. slot_take, slot_put, submit, fetch, clear and drain may be called by
+ *many threads at once. A backend starts no thread that outlives close.
+ *
+ * Errors: 0 or -errno, as in base/ckf_error.h. -ENODEV there is no such device or no driver for
+ * it, -ENOMEM no memory on the host or on the device, -EIO the device failed: copies that were
+ * under way may have happened or not, and only free and close are of use afterwards. A backend has
+ * no other way to report; it never prints.
+ */
+#ifndef CKF_SINK_H
+#define CKF_SINK_H
+
+#include "base/ckf_error.h"
+#include "base/ckf_types.h"
+
+struct ckf_sink;     /* an open device; the backend's */
+struct ckf_sink_mem; /* a range of device memory; the backend's */
+
+struct ckf_sink_opts {
+	size_t size;	     /* sizeof(struct ckf_sink_opts) */
+	const char *device;  /* as the backend names its devices; NULL: the first one */
+	uint32_t slot_bytes; /* a multiple of the page size, at least the largest chunk */
+	unsigned int nr_slots;
+	unsigned int nr_streams; /* at least 1 */
+};
+
+/* Pinned host memory. It belongs to the thread that took it, until submit or slot_put. */
+struct ckf_sink_slot {
+	void *addr; /* page-aligned */
+	uint32_t bytes;
+	uint32_t nr; /* which one: 0 to nr_slots - 1 */
+};
+
+/* One copy out of a slot. Offsets and bytes are multiples of the page size. */
+struct ckf_sink_copy {
+	struct ckf_sink_mem *mem;
+	uint64_t mem_off;  /* bytes into mem */
+	uint32_t slot_off; /* bytes into the slot */
+	uint32_t bytes;
+};
+
+struct ckf_sink_ops {
+	const char *name; /* of the backend, for messages */
+
+	int (*open)(const struct ckf_sink_opts *opts, struct ckf_sink **out, struct ckf_error *err);
+	/* Waits for copies under way, frees all slots and all memory that was not freed. Takes
+	 * NULL. */
+	void (*close)(struct ckf_sink *sink);
+
+	/* At least bytes of device memory; its contents are unspecified. */
+	int (*alloc)(struct ckf_sink *sink, uint64_t bytes, struct ckf_sink_mem **out,
+		     struct ckf_error *err);
+	/* Not while copies to it are under way. Memory that was shared stays for those who have it.
+	 */
+	void (*free)(struct ckf_sink_mem *mem);
+	/*
+	 * A file descriptor, close-on-exec and the caller's, by which another process maps the same
+	 * memory. After drain: what the other process then reads is complete. Or -errno.
+	 */
+	int (*share)(struct ckf_sink_mem *mem, struct ckf_error *err);
+
+	/* Waits until a slot is free: that is, until the copies out of it have ended. */
+	int (*slot_take)(struct ckf_sink *sink, struct ckf_sink_slot *out, struct ckf_error *err);
+	/* Gives back a slot that is not submitted after all. */
+	void (*slot_put)(struct ckf_sink *sink, const struct ckf_sink_slot *slot);
+
+	/*
+	 * Starts nr copies on a stream (0 to nr_streams - 1) and gives the slot back, also when it
+	 * fails. copies is read during the call only. Copies of one stream happen in order, those
+	 * of different streams in any. The backend refuses ranges outside of mem or slot with
+	 * -EINVAL.
+	 */
+	int (*submit)(struct ckf_sink *sink, unsigned int stream, const struct ckf_sink_slot *slot,
+		      const struct ckf_sink_copy *copies, size_t nr, struct ckf_error *err);
+	/*
+	 * Copies from the device to a slot and waits for it; the slot stays the caller's. The copy
+	 * is after those of the same stream that were started before.
+	 */
+	int (*fetch)(struct ckf_sink *sink, unsigned int stream, const struct ckf_sink_slot *slot,
+		     const struct ckf_sink_copy *copy, struct ckf_error *err);
+	/* Starts writing zeros to a range, which needs no slot. Order as with submit. */
+	int (*clear)(struct ckf_sink *sink, unsigned int stream, struct ckf_sink_mem *mem,
+		     uint64_t mem_off, uint64_t bytes, struct ckf_error *err);
+	/* Waits until everything that was started has arrived. The first error of any copy. */
+	int (*drain)(struct ckf_sink *sink, struct ckf_error *err);
+
+	/* How many streams there are, at least 1. NULL: one. */
+	unsigned int (*nr_streams)(const struct ckf_sink *sink);
+};
+
+#endif

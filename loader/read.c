@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* What is said about a chunk that does not decode. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ckf_read.h"
+
+#define PACK_NAME_BYTES 256 /* longer paths are cut off */
+
+/* How messages call the pack that a chunk lies in. */
+static const char *pack_name(const struct ckf_index *idx, const struct ckf_chunk *c, char *buf,
+			     size_t buf_bytes)
+{
+	if (!c->base)
+		return CKF_PACK_NAME;
+	snprintf(buf, buf_bytes, CKF_PACK_NAME " of base %u (%s)", c->base,
+		 idx->bases[c->base - 1].path);
+	return buf;
+}
+
+int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64_t got,
+		    struct ckf_error *err)
+{
+	const struct ckf_chunk *c = &idx->chunks[chunk];
+	char name[PACK_NAME_BYTES];
+
+	if (ret != -EBADMSG && ret != -EOPNOTSUPP)
+		return ckf_error_set(err, ret, "cannot decode chunk %llu: %s",
+				     (unsigned long long)chunk, strerror(-ret));
+	if (got)
+		return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
+				      "wrong checksum of the %s data in %s"
+				      ", got %016llx, want %016llx",
+				      ckf_codec_name(c->codec),
+				      pack_name(idx, c, name, sizeof(name)),
+				      (unsigned long long)got, (unsigned long long)c->checksum);
+	return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
+			      "%s data in %s does not decode to %u pages", ckf_codec_name(c->codec),
+			      pack_name(idx, c, name, sizeof(name)), c->nr_pages);
+}
