@@ -14,7 +14,7 @@
 #	make lint       format, layout rules and scripts
 #	make criu       gets CRIU and builds it, stock and patched
 #	make deps       installs the Debian packages that are missing
-#	make install    PREFIX, DESTDIR; install-criu for the patched CRIU
+#	make install    PREFIX, DESTDIR; install-criu for the patched CRIU; uninstall
 #	make dist       a source archive of HEAD
 #
 # D=asan,ubsan or D=tsan builds with sanitizers, in a directory of its own. T=WORD limits check to
@@ -31,6 +31,7 @@ FUZZ_CC ?= clang-14
 PKG_CONFIG ?= pkg-config
 CLANG_FORMAT ?= clang-format-14
 PROTOC_C ?= protoc-c
+OBJCOPY ?= objcopy
 D ?=
 T ?=
 V ?=
@@ -50,20 +51,25 @@ SAN := $(foreach s,$(subst $(comma), ,$(D)),$(or $(SAN_$(s)),$(error D=$(s): not
 # Recursive on purpose: pkg-config may be installed only after this file was read.
 LIB_PACKAGES := liburing libzstd liblz4 libxxhash
 CLI_PACKAGES := $(LIB_PACKAGES) libprotobuf-c jansson
+SHARED_LIBS = $(shell $(PKG_CONFIG) --libs $(LIB_PACKAGES) libprotobuf-c) -pthread
 LIB_LIBS = $(shell $(PKG_CONFIG) --libs $(LIB_PACKAGES)) -pthread
 CLI_LIBS = $(shell $(PKG_CONFIG) --libs $(CLI_PACKAGES)) -pthread
 PROTO_INCLUDE = $(shell $(PKG_CONFIG) --variable=includedir protobuf)
 UNIT_LIBS = $(CLI_LIBS) $(shell $(PKG_CONFIG) --libs cmocka)
 
 WARN := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
-BASE_CFLAGS := -std=gnu11 -g -fPIC -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
-	       -DCKF_VERSION='"$(VERSION)"' -iquote . -I$(P)
+# Only what include/ckfast.h declares is visible outside of a shared library. Sections of their own: the static one is
+# one object, of which --gc-sections leaves what a program needs.
+BASE_CFLAGS := -std=gnu11 -g -fPIC -fvisibility=hidden -ffunction-sections -fdata-sections -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
+	       -DCKF_VERSION='"$(VERSION)"' -iquote . -iquote include -I$(P)
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
 ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(WARN) $(SAN) $(CFLAGS)
 STRICT := -Wconversion
 
-LIB_SRC := $(wildcard base/*.c format/*.c loader/*.c gpu/cuda/*.c gpu/suspend/*.c gpu/daemon/*.c)
+PARTS_SRC := $(wildcard base/*.c format/*.c loader/*.c gpu/suspend/*.c)
+LIB_SRC := $(PARTS_SRC) $(wildcard gpu/cuda/*.c gpu/daemon/*.c)
 CONVERT_SRC := $(wildcard convert/*.c)
+EXAMPLE_SRC := $(wildcard examples/*.c)
 CLI_SRC := $(wildcard cli/*.c)
 AGENT_SRC := $(wildcard gpu/agent/*.c)
 PROTO := $(wildcard proto/*.proto)
@@ -77,6 +83,8 @@ STUB_PROG_SRC := tests/stub/smi.c tests/stub/ckpt_main.c
 STUB_SRC := $(filter-out $(STUB_PROG_SRC),$(wildcard tests/stub/*.c))
 
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
+# What libckfast is made of.
+PARTS_OBJ = $(PARTS_SRC:%.c=$(B)/obj/%.o) $(CONVERT_OBJ) $(PROTO_OBJ)
 CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
 AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o) $(B)/obj/gpu/agent/gate-asm.o
@@ -88,7 +96,14 @@ PROTO_C := $(PROTO:proto/%.proto=$(P)/%.pb-c.c) $(PROTO_GOOGLE:%=$(P)/%.pb-c.c)
 PROTO_H := $(PROTO_C:.c=.h)
 PROTO_OBJ := $(PROTO_C:$(P)/%.c=$(B)/obj/proto/%.o)
 
-LIB := $(B)/libckfast.a
+# With every symbol, for the command and the tests; for all others there are the two of libckfast.
+LIB := $(B)/obj/internal.a
+STATIC := $(B)/libckfast.a
+SONAME := libckfast.so.0
+SHARED := $(B)/$(SONAME)
+PC := $(B)/pkgconfig/ckfast.pc $(B)/pkgconfig/ckfast-uninstalled.pc
+MAP := include/ckfast.map
+EXAMPLES := $(EXAMPLE_SRC:examples/%.c=$(B)/examples/%)
 CKFAST := $(B)/bin/ckfast
 AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
@@ -107,10 +122,10 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bench-field bundle fuzz \
-	zdtm zdtm-subset zdtm-build lint install install-service install-criu dist clean FORCE
+	zdtm zdtm-subset zdtm-build lint install install-library install-service uninstall install-criu dist clean FORCE
 
-all: lib $(CKFAST) $(AGENT)
-lib: $(LIB)
+all: lib $(CKFAST) $(AGENT) $(EXAMPLES)
+lib: $(LIB) $(STATIC) $(SHARED) $(PC)
 unit: $(UNIT) $(FAULT)
 progs: $(PROGS)
 stub: $(STUB)
@@ -158,6 +173,37 @@ $(LIB): $(LIB_OBJ)
 	$(call say,AR)
 	@rm -f $@
 	$(Q)$(AR) rcsD $@ $^
+
+# One object in which only the public names are global: what uses it may have functions of the same
+# names as ours, and CRIU has the same generated code.
+$(B)/obj/libckfast.o: $(PARTS_OBJ) $(MAP) $(B)/flags
+	$(call say,LD)
+	$(Q)sed -n 's/^[[:space:]]*\(ckf_[a-z0-9_]*\);$$/\1/p' $(MAP) > $(@:.o=.names)
+	$(Q)$(LD) -r -o $@ $(filter %.o,$^)
+	$(Q)$(OBJCOPY) --keep-global-symbols=$(@:.o=.names) $@
+
+$(STATIC): $(B)/obj/libckfast.o
+	$(call say,AR)
+	@rm -f $@
+	$(Q)$(AR) rcsD $@ $^
+
+$(SHARED): $(PARTS_OBJ) $(MAP) $(B)/flags
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(MAP) \
+		$(if $(SAN),,-Wl,-z,defs) -o $@ $(filter %.o,$^) $(SHARED_LIBS)
+	@ln -sf $(SONAME) $(B)/libckfast.so
+
+# As others build their programs: by pkg-config, which prefers the tree's own file to an installed one.
+$(B)/examples/%: examples/%.c $(STATIC) $(PC)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) -std=c11 -D_DEFAULT_SOURCE -O2 $(WARN) $(SAN) -MMD -MP -o $@ $< \
+		$$(PKG_CONFIG_PATH=$(B)/pkgconfig $(PKG_CONFIG) --cflags --libs ckfast)
+
+$(PC): $(B)/pkgconfig/%.pc: include/%.pc.in $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@TOP@|$(CURDIR)|' \
+		-e 's|@LIB@|$(CURDIR)/$(STATIC)|' -e 's|@PACKAGES@|$(LIB_PACKAGES) libprotobuf-c|' $< > $@
 
 $(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 	@mkdir -p $(@D)
@@ -218,10 +264,10 @@ build/progs/weights: PROG_FLAGS := -lm
 build/progs/bare: tests/bench/bare.c
 build/progs/bare: PROG_FLAGS := -luring
 build/progs/cudaprog: tests/gpu/cudaprog.c
-build/progs/gpudtest: tests/gpu/gpudtest.c build/libckfast.a
+build/progs/gpudtest: tests/gpu/gpudtest.c build/obj/internal.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)
 build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c model.c calibrate.c decode_costs.c \
-		    pack_writer.c) build/libckfast.a
+		    pack_writer.c) build/obj/internal.a
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/cuapp-linked: build/stub/libcuda.so.1
@@ -315,12 +361,26 @@ install-service:
 	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/ckfast-gpud.service \
 		> $(DESTDIR)$(PREFIX)/lib/systemd/system/ckfast-gpud.service
 
-install: all install-service
+install: all install-service install-library
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
 	install -d $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(AGENT) $(DESTDIR)$(PREFIX)/lib/libckfast-cuda.so
 	install -m 644 docs/ckfast.1 $(DESTDIR)$(PREFIX)/share/man/man1/ckfast.1
+
+install-library: lib
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 include/ckfast.h include/ckfast_sink.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(STATIC) $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
+	ln -sfn $(SONAME) $(DESTDIR)$(PREFIX)/lib/libckfast.so
+	install -m 644 $(B)/pkgconfig/ckfast.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+
+INSTALLED := bin/ckfast share/man/man1/ckfast.1 include/ckfast.h include/ckfast_sink.h \
+	     $(addprefix lib/,libckfast.a $(SONAME) libckfast.so libckfast-cuda.so pkgconfig/ckfast.pc \
+	     systemd/system/ckfast-gpud.service)
+uninstall:
+	rm -f $(INSTALLED:%=$(DESTDIR)$(PREFIX)/%)
 
 install-criu: criu
 	install -d $(DESTDIR)$(PREFIX)/sbin
@@ -339,4 +399,4 @@ clean:
 -include $(AGENT_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
 	 $(FAULT_OBJ:.o=.d) \
 	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d) $(STUB_OBJ:.o=.d) \
-	 $(STUB:=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/obj/%.d)
+	 $(STUB:=.d) $(EXAMPLES:=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/obj/%.d)

@@ -8,13 +8,9 @@
 #ifndef CKF_TYPES_H
 #define CKF_TYPES_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "ckfast.h"
 
-#define CKF_PAGE_BYTES 4096u /* SPEC.md section 2 */
-#define CKF_PAGE_SHIFT 12
-#define CKF_HUGE_BYTES (2u << 20) /* x86-64 PMD size; SPEC.md section 4.8 */
+#define CKF_PAGE_SHIFT 12 /* of CKF_PAGE_BYTES */
 
 typedef struct {
 	uint8_t b[2];

@@ -10,7 +10,7 @@
 
 #include <jansson.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "convert/ckf_dump.h"
 #include "loader/ckf_image.h"
 

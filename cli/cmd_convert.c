@@ -213,7 +213,7 @@ static int print_json(const struct cli_verb *verb, const struct ckf_convert_stat
 static int convert(const struct cli_verb *verb, struct convert_args *args)
 {
 	struct convert_ui ui = { .verb = verb, .args = args };
-	struct ckf_convert_stats stats = { 0 };
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = { 0 };
 	int rc;
 

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "format/ckf_gpu_dump.h"
-#include "gpu/suspend/ckf_gpu_fill.h"
+#include "ckfast.h"
 #include "gpu/suspend/ckf_gpud.h"
 #include "ckf_cli.h"
 

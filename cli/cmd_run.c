@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "gpu/suspend/ckf_agent.h"
-#include "gpu/suspend/ckf_gpu_fill.h"
+#include "ckfast.h"
 #include "ckf_cli.h"
 
 static const struct option long_opts[] = {

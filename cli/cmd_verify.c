@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "loader/ckf_verify.h"
+#include "loader/ckf_image.h"
 #include "ckf_plan_check.h"
 
 struct verify_args {
@@ -77,11 +77,11 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 	return CKF_EXIT_OK;
 }
 
-static void on_done(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+static void on_progress(void *arg, const struct ckf_progress *p)
 {
 	struct verify_run *run = arg;
 
-	cli_progress_draw(&run->progress, done_bytes, total_bytes, 0);
+	cli_progress_draw(&run->progress, p->done_bytes, p->total_bytes, 0);
 }
 
 static int check_index(struct verify_run *run, struct ckf_error *err)
@@ -109,7 +109,7 @@ static int check_index(struct verify_run *run, struct ckf_error *err)
 	return 0;
 }
 
-static void on_changed(void *arg, const struct ckf_file *f)
+static void on_changed(void *arg, const char *name)
 {
 	struct verify_run *run = arg;
 	char msg[CKF_ERROR_MSG_BYTES];
@@ -117,18 +117,24 @@ static void on_changed(void *arg, const struct ckf_file *f)
 	run->changed_files++;
 	if (run->args.quiet)
 		return;
-	snprintf(msg, sizeof(msg), "%s is not as the dump had it; CRIU does not read it", f->name);
+	snprintf(msg, sizeof(msg), "%s is not as the dump had it; CRIU does not read it", name);
 	cli_message(run->verb, run->args.fast, msg);
 }
 
 static int check_bytes(struct verify_run *run, struct ckf_error *err)
 {
 	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN];
+	const struct ckf_verify_opts opts = {
+		.size = sizeof(opts),
+		.threads = run->args.threads,
+		.progress = on_progress,
+		.arg = run,
+	};
 	const struct ckf_verify_stats *s = &run->stats;
 	int rc;
 
 	cli_progress_start(&run->progress, run->args.quiet);
-	rc = ckf_verify(run->img, run->args.threads, on_done, run, &run->stats, err);
+	rc = ckf_verify(run->img, &opts, &run->stats, err);
 	cli_progress_clear(&run->progress);
 	if (!rc)
 		rc = ckf_image_check_unread(run->img, on_changed, run, err);
@@ -222,7 +228,7 @@ static int verify(struct verify_run *run)
 
 static int run_verify(const struct cli_verb *verb, int argc, char **argv)
 {
-	struct verify_run run = { .verb = verb };
+	struct verify_run run = { .verb = verb, .stats.size = sizeof(run.stats) };
 	int rc;
 
 	rc = parse_args(verb, argc, argv, &run.args);

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "format/ckf_version.h"
+#include "ckfast.h"
 #include "ckf_cli.h"
 
 #define TITLE_BYTES 32

@@ -32,11 +32,6 @@ struct ckf_speeds {
 /* Measured by ckf_calibrate(); model.c says where. */
 extern const struct ckf_speeds ckf_model_speeds;
 
-/* "ram", "nvme", "ssd", "network"; "number" for others. */
-const char *ckf_profile_name(uint32_t profile);
-/* profile is not CKF_PROFILE_NUMBER. */
-void ckf_profile_get(uint32_t profile, struct ckf_storage *out);
-
 /*
  * What a chunk costs from that storage, in picoseconds. decode_speed: as in ckf_speeds, of this
  * data. Both sizes are those of a chunk.

@@ -11,6 +11,7 @@
 #include "format/ckf_codec.h"
 #include "loader/ckf_image.h"
 #include "base/ckf_io_util.h"
+#include "base/ckf_opts.h"
 #include "base/ckf_threads.h"
 #include "ckf_model.h"
 #include "files.h"
@@ -724,6 +725,7 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 		struct ckf_convert_stats *stats, struct ckf_error *err)
 {
 	struct convert *c = calloc(1, sizeof(*c));
+	struct ckf_convert_stats unused;
 	uint64_t start = ckf_now_ns();
 	int ret;
 
@@ -734,6 +736,8 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	c->dump_fd = -1;
 	c->pack_fd = -1;
 	ret = ckf_opts_get(opts, &c->opts, err);
+	if (!ret && stats)
+		ret = CKF_OPTS_TAKE(ckf_convert_stats, &unused, stats, size, err);
 	if (!c->opts.extent_bytes)
 		c->opts.extent_bytes = DEFAULT_EXTENT_BYTES;
 	if (!ret)
@@ -752,7 +756,7 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 		ret = convert_into(c, fast);
 	c->stats.ns = ckf_now_ns() - start;
 	if (!ret && stats)
-		*stats = c->stats;
+		ckf_opts_give(stats, &c->stats, sizeof(c->stats));
 	convert_free(c);
 	return ret;
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "format/ckf_planes.h"
-#include "ckf_convert.h"
+#include "ckfast.h"
 #include "encode.h"
 
 /* What a codec must save at least: one byte of so many. */

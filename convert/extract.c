@@ -12,7 +12,7 @@
 #include "loader/ckf_image.h"
 #include "base/ckf_threads.h"
 #include "base/ckf_out_file.h"
-#include "ckf_convert.h"
+#include "ckfast.h"
 #include "files.h"
 #include "output.h"
 #include "pool.h"

@@ -11,6 +11,7 @@
 
 #include "format/ckf_sum.h"
 #include "base/ckf_io_util.h"
+#include "base/ckf_opts.h"
 #include "loader/ckf_read.h"
 #include "files.h"
 #include "img.h"
@@ -23,10 +24,7 @@ int ckf_opts_get(const struct ckf_convert_opts *user, struct ckf_convert_opts *o
 	*out = (struct ckf_convert_opts){ .size = sizeof(*out), .codec = CKF_CODEC_AUTO };
 	if (!user)
 		return 0;
-	if (user->size != sizeof(*user))
-		return ckf_error_set(err, -EINVAL, "options of another version");
-	*out = *user;
-	return 0;
+	return CKF_OPTS_TAKE(ckf_convert_opts, out, user, codec, err);
 }
 
 static void free_file(struct ckf_file *f)

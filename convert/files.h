@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "loader/ckf_image.h"
-#include "ckf_convert.h"
+#include "ckfast.h"
 #include "output.h"
 
 /* An entry that is not in the image as it is in the dump. */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "loader/ckf_room.h"
+#include "ckfast.h"
 #include "memory.h"
 
 /* MemAvailable, in bytes. */
@@ -29,10 +29,10 @@ static uint64_t read_meminfo(int proc_fd)
 uint64_t ckf_memory_available(int proc_fd)
 {
 	int self = openat(proc_fd, "self", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	uint64_t room = self >= 0 ? ckf_room_self(self) : CKF_ROOM_UNLIMITED;
+	uint64_t headroom = self >= 0 ? ckf_memcg_self(self) : CKF_UNLIMITED;
 	uint64_t free_bytes = read_meminfo(proc_fd);
 
 	if (self >= 0)
 		close(self);
-	return room < free_bytes ? room : free_bytes;
+	return headroom < free_bytes ? headroom : free_bytes;
 }

@@ -11,7 +11,7 @@
 
 #include "bases.h"
 #include "build.h"
-#include "ckf_convert.h"
+#include "ckfast.h"
 #include "encode.h"
 
 struct ckf_pipeline_opts {

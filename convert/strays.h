@@ -3,7 +3,7 @@
 #ifndef CKF_CONVERT_STRAYS_H
 #define CKF_CONVERT_STRAYS_H
 
-#include "ckf_convert.h"
+#include "ckfast.h"
 #include "ckf_dump.h"
 #include "files.h"
 

@@ -41,7 +41,4 @@ uint64_t ckf_hash64_zeros(size_t bytes);
 /* True when all bytes are zero. p is 8-byte aligned and bytes a multiple of 64. */
 bool ckf_is_zero(const void *p, size_t bytes);
 
-/* The level range that --level may have for a codec; both 0 where it has none. */
-void ckf_codec_levels(uint32_t codec, int *min, int *max);
-
 #endif

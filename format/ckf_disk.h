@@ -7,9 +7,6 @@
 
 #include "base/ckf_types.h"
 
-#define CKF_IDX_NAME "ckfast.idx"
-#define CKF_PACK_NAME "ckfast.pack"
-#define CKF_README_NAME "README.ckfast" /* for people: nothing depends on it */
 #define CKF_IDX_MAGIC "CKFASTIX"
 #define CKF_PACK_MAGIC "CKFASTPK"
 #define CKF_VERSION_MAJOR 1
@@ -26,11 +23,8 @@
 	(CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_BF16 | CKF_INCOMPAT_BASES | \
 	 CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PACKED | CKF_INCOMPAT_PAGE_SUMS)
 
-#define CKF_ID_BYTES 16
 #define CKF_MAX_SECTIONS 64
 #define CKF_MAX_CHUNK_PAGES 1024
-#define CKF_MIN_EXTENT_BYTES (4u << 20)
-#define CKF_MAX_EXTENT_BYTES (16u << 20)
 #define CKF_SECTION_ALIGN 64
 #define CKF_SECTION_OPTIONAL (1u << 31)
 #define CKF_SECTION_STORAGE (CKF_SECTION_OPTIONAL + 1)
@@ -52,42 +46,6 @@ enum ckf_section {
 	CKF_SECTION_BASES = 9, /* only with CKF_INCOMPAT_BASES */
 	CKF_SECTION_END,       /* one past the last known type */
 };
-
-enum ckf_codec {
-	CKF_CODEC_ZERO = 0,
-	CKF_CODEC_RAW = 1,
-	CKF_CODEC_LZ4 = 2,
-	CKF_CODEC_ZSTD = 3,
-	CKF_CODEC_BF16 = 4,
-	CKF_CODEC_END,
-};
-
-enum ckf_file_kind {
-	CKF_FILE_VERBATIM = 1,
-	CKF_FILE_PAGES = 2,
-	CKF_FILE_SYMLINK = 3,
-};
-
-enum ckf_target_kind {
-	CKF_TARGET_TASK = 1,
-	CKF_TARGET_SHMEM = 2,
-	CKF_TARGET_DEVICE = 3,
-	CKF_TARGET_END,
-};
-
-/* What the image was made to be read from; other numbers are as good as the first. */
-enum ckf_profile {
-	CKF_PROFILE_NUMBER = 0,
-	CKF_PROFILE_RAM = 1,
-	CKF_PROFILE_NVME = 2,
-	CKF_PROFILE_SSD = 3,
-	CKF_PROFILE_NETWORK = 4,
-	CKF_PROFILE_END,
-};
-
-#define CKF_OP_INHERIT (1u << 0)
-#define CKF_OP_DIRECT (1u << 1)
-#define CKF_OP_FLAGS_ALL (CKF_OP_INHERIT | CKF_OP_DIRECT)
 
 struct ckf_disk_header {
 	uint8_t magic[8];

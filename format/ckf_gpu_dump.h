@@ -13,8 +13,6 @@
 #include "base/ckf_types.h"
 
 #define CKF_GPU_MAGIC "CKFASTGD"
-#define CKF_GPU_PREFIX "ckfast-gpu-"
-#define CKF_GPU_PAGES_PREFIX "ckfast-gpu-pages-"
 #define CKF_GPU_MAX_DEVICES 64
 #define CKF_GPU_MAX_ALLOCS (1u << 20)
 

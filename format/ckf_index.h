@@ -78,14 +78,6 @@ struct ckf_huge {
 	uint32_t target;
 };
 
-/* The storage that codecs were chosen for. */
-struct ckf_storage {
-	uint64_t bytes_per_s; /* 0: the image does not say */
-	uint32_t profile;     /* enum ckf_profile */
-	uint16_t nr_cores;    /* that decode at the same time */
-	bool measured;	      /* else somebody named it */
-};
-
 struct ckf_index {
 	uint64_t incompat;
 	uint64_t compat;
@@ -165,10 +157,6 @@ int64_t ckf_index_find_target(const struct ckf_index *idx, uint32_t kind, uint64
 
 /* Position of the first op of t that ends above addr, or t->first_op + t->nr_ops. */
 uint64_t ckf_index_find_op(const struct ckf_index *idx, const struct ckf_target *t, uint64_t addr);
-
-/* "task", "shmem", "device"; "zero", "raw", "lz4", "zstd", "bf16"; "?" for unknown values. */
-const char *ckf_target_kind_name(uint32_t kind);
-const char *ckf_codec_name(uint32_t codec);
 
 /* True when name is fit for an entry of section files (SPEC.md 4.4). */
 bool ckf_name_ok(const char *name, size_t len);

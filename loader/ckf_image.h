@@ -20,41 +20,16 @@ struct ckf_image {
 	bool *cached; /* per pack, the own one first, or NULL; see ckf_image_find_cached() */
 };
 
-struct ckf_image_opts {
-	size_t size; /* sizeof(struct ckf_image_opts) */
-	/* Directories of bases that are no longer where the index says; found by their ids. */
-	const char *const *base_dirs;
-	size_t nr_base_dirs;
-	/* Does without the bases, for those who read no chunk: see ckf_image_check_base(). */
-	bool no_bases;
-};
-
 /* True for the names of what CRIU restores from: *.img. */
 bool ckf_is_img_name(const char *name);
-
-/* True when the directory has a ckfast.idx, whatever is in it. */
-bool ckf_image_probe(int dir_fd);
-
-/*
- * Reads and checks ckfast.idx and the header and length of ckfast.pack. The caller keeps dir_fd.
- * -EBADMSG, -EOPNOTSUPP, -ENOENT (not a fast image, or a base is missing), -ESTALE (another image
- * in place of a base), -ENOMEM, -EIO….
- */
-int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err);
-/* opts may be NULL. */
-int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ckf_image **out,
-			struct ckf_error *err);
-void ckf_image_close(struct ckf_image *img);
-
-/* Checks that base n (from 1) is there, and that it is the one meant. */
-int ckf_image_check_base(const struct ckf_image *img, unsigned int n, struct ckf_error *err);
 
 /* The directory of base n, only to look at: an fd, or -errno. */
 int ckf_image_open_base_dir(const struct ckf_image *img, unsigned int n, struct ckf_error *err);
 
 /*
- * Finds the chunks that more than one lane needs, of whatever target. ckf_fill() reads them through
- * the page cache, so that they come from the disk once. -ENOMEM.
+ * What ckf_image_prepare() does. Finds the chunks that more than one lane needs, of whatever
+ * target. ckf_fill() reads them through the page cache, so that they come from the disk once.
+ * -ENOMEM.
  */
 int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err);
 
@@ -68,12 +43,9 @@ int ckf_image_pack_is_cached(const struct ckf_image *img, int dir_fd, unsigned i
 			     struct ckf_error *err);
 
 /*
- * Opens ckfast.pack, or a verbatim file, of the directory dir_fd for reading: an fd, or -errno. The
- * size must be the one that the index names. flags: O_DIRECT or 0; -EINVAL when the file system
- * refuses O_DIRECT.
+ * As ckf_image_open_pack(), for the pack of base n; 0 is the image's own. The size must be the one
+ * that the index names. flags: O_DIRECT or 0; -EINVAL when the file system refuses O_DIRECT.
  */
-int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, struct ckf_error *err);
-/* The same for the pack of base n; 0 is the image's own. */
 int ckf_image_open_pack_of(const struct ckf_image *img, int dir_fd, unsigned int n, int flags,
 			   struct ckf_error *err);
 /*
@@ -99,17 +71,6 @@ int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ck
  * (R-unread).
  */
 bool ckf_file_is_unread(const struct ckf_file *f);
-/* Checks size and checksum of every verbatim file that CRIU reads: -EBADMSG for the first wrong
- * one. */
-int ckf_image_check_files(const struct ckf_image *img, struct ckf_error *err);
-/*
- * The same of all others: calls changed for each that is missing or not as the index has it, which
- * is no error.
- */
-int ckf_image_check_unread(const struct ckf_image *img,
-			   void (*changed)(void *arg, const struct ckf_file *f), void *arg,
-			   struct ckf_error *err);
-
 /*
  * Reads one chunk through pack_fd (buffered, of the pack that it lies in), decodes it into dst
  * (nr_pages pages) and checks it. stored is scratch of at least stored_bytes bytes; may be NULL for

@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <linux/close_range.h>
 
+#include "base/ckf_opts.h"
 #include "base/ckf_threads.h"
 #include "worker.h"
 
@@ -252,17 +253,41 @@ void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s)
 	sum->direct |= s->direct;
 }
 
+int fill_take_opts(struct ckf_fill_opts *own, const struct ckf_fill_opts *opts,
+		   const struct ckf_fill_stats *stats, struct ckf_error *err)
+{
+	struct ckf_fill_stats s;
+	int ret;
+
+	ret = CKF_OPTS_TAKE(ckf_fill_opts, own, opts, flags, err);
+	if (!ret && stats)
+		ret = CKF_OPTS_TAKE(ckf_fill_stats, &s, stats, size, err);
+	return ret;
+}
+
+void fill_stats_give(struct ckf_fill_stats *stats, const struct ckf_fill_stats *add)
+{
+	struct ckf_fill_stats sum;
+
+	if (!stats || CKF_OPTS_TAKE(ckf_fill_stats, &sum, stats, size, NULL))
+		return;
+	fill_stats_add(&sum, add);
+	ckf_opts_give(stats, &sum, sizeof(sum));
+}
+
 int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const struct ckf_dest *dests,
 	     size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
 	     struct ckf_error *err)
 {
-	struct fill_job job = { .img = img, .target = t, .opts = opts };
+	struct ckf_fill_opts o;
+	struct fill_job job = { .img = img, .target = t, .opts = &o };
 	uint64_t start_ns = ckf_now_ns();
-	unsigned int n = opts->threads;
+	unsigned int n;
 	int ret;
 
-	if (opts->size != sizeof(*opts))
-		return ckf_error_set(err, -EINVAL, "struct ckf_fill_opts of another version");
+	ret = fill_take_opts(&o, opts, stats, err);
+	if (ret)
+		return ret;
 	if (!t->nr_ops)
 		return 0;
 	job.huge.uffd = -1;
@@ -271,11 +296,10 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 	ret = job_init(&job, img, dests, nr_dests, err);
 	if (ret)
 		goto out;
-	if (!n)
-		n = ckf_fill_default_threads(ckf_pages_to_bytes(t->nr_pages));
+	n = o.threads ? o.threads : ckf_fill_default_threads(ckf_pages_to_bytes(t->nr_pages));
 	if (n > t->nr_lanes)
 		n = t->nr_lanes;
-	if (opts->flags & CKF_FILL_FRUGAL || job.small)
+	if (o.flags & CKF_FILL_FRUGAL || job.small)
 		n = 1;
 	fill_huge_init(&job, n);
 	ret = run_workers(&job, n, err);
@@ -286,9 +310,7 @@ out:
 	free(job.dests);
 	pthread_cond_destroy(&job.cond);
 	pthread_mutex_destroy(&job.lock);
-	if (stats) {
-		job.stats.ns = ckf_now_ns() - start_ns;
-		fill_stats_add(stats, &job.stats);
-	}
+	job.stats.ns = ckf_now_ns() - start_ns;
+	fill_stats_give(stats, &job.stats);
 	return ret;
 }

@@ -192,6 +192,11 @@ static inline void fill_populate(char *addr, uint64_t bytes)
 size_t fill_slot_bytes(const struct ckf_image *img);
 /* fill.c: adds what s counts to sum. */
 void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
+/* fill.c: the options of a caller, in our size; its stats, which may be NULL, must have a size. */
+int fill_take_opts(struct ckf_fill_opts *own, const struct ckf_fill_opts *opts,
+		   const struct ckf_fill_stats *stats, struct ckf_error *err);
+/* fill.c: adds to stats, which the caller of the library has; may be NULL. */
+void fill_stats_give(struct ckf_fill_stats *stats, const struct ckf_fill_stats *add);
 
 /* fill.c: starts workers that are missing, where there is room for them by now. In the calling
  * thread, which works itself or watches the others. */

@@ -493,18 +493,17 @@ int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
 		.ops = ops,
 		.dests = dests,
 		.nr_dests = nr_dests,
-		.opts = opts,
 		.fill = fill,
 		.arg = &src,
 		.nr_units = t->nr_lanes,
 	};
 	int ret;
 
-	ret = sink_job_init(&job, err);
+	ret = sink_job_init(&job, opts, stats, err);
 	if (ret)
 		goto out;
-	src.dir_fd = opts->dir_fd >= 0 ? opts->dir_fd : img->dir_fd;
-	ret = ckf_packs_choose(img, src.dir_fd, opts->flags, &src.io, err);
+	src.dir_fd = job.opts.dir_fd >= 0 ? job.opts.dir_fd : img->dir_fd;
+	ret = ckf_packs_choose(img, src.dir_fd, job.opts.flags, &src.io, err);
 	if (!ret)
 		ret = sink_job_run(&job, ckf_pages_to_bytes(t->nr_pages), err);
 out:

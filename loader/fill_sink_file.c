@@ -215,14 +215,13 @@ int ckf_fill_sink_file(int pages_fd, const struct ckf_gpu_dump *d, const struct 
 		.ops = ops,
 		.dests = dests,
 		.nr_dests = nr_dests,
-		.opts = opts,
 		.fill = fill,
 		.arg = &src,
 		.nr_units = (d->bytes + UNIT_BYTES - 1) / UNIT_BYTES,
 	};
 	int ret;
 
-	ret = sink_job_init(&job, err);
+	ret = sink_job_init(&job, opts, stats, err);
 	if (!ret)
 		ret = source_init(&src, err);
 	if (!ret)

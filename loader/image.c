@@ -15,6 +15,7 @@
 
 #include "format/ckf_codec.h"
 #include "format/ckf_sum.h"
+#include "base/ckf_opts.h"
 #include "base/ckf_table.h"
 #include "ckf_image.h"
 #include "base/ckf_io_util.h"
@@ -256,9 +257,9 @@ static int find_bases(struct ckf_image *img, const struct ckf_image_opts *opts,
 		return ckf_error_set(err, -ENOMEM, "no memory for the bases");
 	for (unsigned int i = 0; i < nr; i++)
 		img->base_fds[i] = -1;
-	for (size_t i = 0; opts && i < opts->nr_base_dirs && !ret; i++)
+	for (size_t i = 0; i < opts->nr_base_dirs && !ret; i++)
 		ret = take_base_dir(img, opts->base_dirs[i], err);
-	for (unsigned int n = 1; n <= nr && !ret && !(opts && opts->no_bases); n++)
+	for (unsigned int n = 1; n <= nr && !ret && !opts->no_bases; n++)
 		ret = ckf_image_check_base(img, n, err);
 	return ret;
 }
@@ -288,11 +289,13 @@ int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err)
 int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ckf_image **out,
 			struct ckf_error *err)
 {
+	struct ckf_image_opts o = { .size = sizeof(o) };
 	struct ckf_image *img;
 	int ret;
 
-	if (opts && opts->size != sizeof(*opts))
-		return ckf_error_set(err, -EINVAL, "struct ckf_image_opts of another version");
+	ret = opts ? CKF_OPTS_TAKE(ckf_image_opts, &o, opts, size, err) : 0;
+	if (ret)
+		return ret;
 	img = calloc(1, sizeof(*img));
 	if (!img)
 		return ckf_error_set(err, -ENOMEM, "no memory");
@@ -305,7 +308,7 @@ int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ck
 	if (!ret)
 		ret = check_pack(img, err);
 	if (!ret)
-		ret = find_bases(img, opts, err);
+		ret = find_bases(img, &o, err);
 	if (ret)
 		goto fail;
 	*out = img;
@@ -439,6 +442,13 @@ int ckf_image_find_cached(struct ckf_image *img, struct ckf_error *err)
 	return 0;
 }
 
+int ckf_image_prepare(struct ckf_image *img, struct ckf_error *err)
+{
+	int ret = ckf_image_find_wanted_again(img, err);
+
+	return ret ? ret : ckf_image_find_cached(img, err);
+}
+
 int ckf_image_open_packs(const struct ckf_image *img, int dir_fd, int **fds, struct ckf_error *err)
 {
 	const unsigned int nr = img->idx->nr_bases + 1;
@@ -552,7 +562,7 @@ bool ckf_file_is_unread(const struct ckf_file *f)
 
 /* Checks the files that are, or are not, unread. An unread one may differ: changed is told. */
 static int check_files(const struct ckf_image *img, bool unread,
-		       void (*changed)(void *arg, const struct ckf_file *f), void *arg,
+		       void (*changed)(void *arg, const char *name), void *arg,
 		       struct ckf_error *err)
 {
 	const struct ckf_index *idx = img->idx;
@@ -574,7 +584,7 @@ static int check_files(const struct ckf_image *img, bool unread,
 			continue;
 		ret = check_file(img, f, buf, state, &why);
 		if (ret == -EBADMSG && unread) {
-			changed(arg, f);
+			changed(arg, f->name);
 			ret = 0;
 		} else if (ret && err && !err->code) {
 			*err = why;
@@ -592,7 +602,7 @@ int ckf_image_check_files(const struct ckf_image *img, struct ckf_error *err)
 }
 
 int ckf_image_check_unread(const struct ckf_image *img,
-			   void (*changed)(void *arg, const struct ckf_file *f), void *arg,
+			   void (*changed)(void *arg, const char *name), void *arg,
 			   struct ckf_error *err)
 {
 	return check_files(img, true, changed, arg, err);

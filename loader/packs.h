@@ -6,7 +6,7 @@
 #ifndef CKF_PACKS_H
 #define CKF_PACKS_H
 
-#include "ckf_fill.h"
+#include "ckf_image.h"
 
 /* How to read each pack, by base of the chunks; the same for all workers. */
 struct ckf_packs_io {

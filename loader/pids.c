@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How many threads the limits of pids cgroups leave. The files have one name in both versions. */
+#include "ckfast.h"
 #include "cgroup.h"
-#include "ckf_room.h"
 
 static uint64_t pids_here(int dir_fd)
 {
@@ -9,16 +9,16 @@ static uint64_t pids_here(int dir_fd)
 
 	if (!cgroup_read_number(dir_fd, "pids.max", &limit) ||
 	    !cgroup_read_number(dir_fd, "pids.current", &now))
-		return CKF_ROOM_UNLIMITED;
+		return CKF_UNLIMITED;
 	return now < limit ? limit - now : 0;
 }
 
-uint64_t ckf_room_pids_of_dir(int dir_fd)
+uint64_t ckf_pids_of_dir(int dir_fd)
 {
 	return cgroup_least(dir_fd, pids_here);
 }
 
-uint64_t ckf_room_pids_self(int proc_fd)
+uint64_t ckf_pids_self(int proc_fd)
 {
 	return cgroup_least_self(proc_fd, "pids", pids_here);
 }

@@ -151,14 +151,16 @@ static int add_sink(struct sink_job *job, size_t dest)
 	return 0;
 }
 
-int sink_job_init(struct sink_job *job, struct ckf_error *err)
+int sink_job_init(struct sink_job *job, const struct ckf_fill_opts *opts,
+		  const struct ckf_fill_stats *stats, struct ckf_error *err)
 {
 	const struct ckf_sink_dest *d = job->dests;
-	int ret = 0;
+	int ret;
 
 	pthread_mutex_init(&job->lock, NULL);
-	if (job->opts->size != sizeof(*job->opts))
-		return ckf_error_set(err, -EINVAL, "struct ckf_fill_opts of another version");
+	ret = fill_take_opts(&job->opts, opts, stats, err);
+	if (ret)
+		return ret;
 	for (size_t i = 0; i < job->nr_dests; i++) {
 		if (d[i].start >= d[i].end || (d[i].start | d[i].end) % CKF_PAGE_BYTES ||
 		    (i && d[i].start < d[i - 1].end))
@@ -176,8 +178,7 @@ void sink_job_fini(struct sink_job *job, struct ckf_fill_stats *stats)
 	free(job->sinks);
 	free(job->sink_of);
 	pthread_mutex_destroy(&job->lock);
-	if (stats)
-		fill_stats_add(stats, &job->stats);
+	fill_stats_give(stats, &job->stats);
 }
 
 static void run_worker(void *arg, unsigned int nr)
@@ -204,7 +205,7 @@ static void run_worker(void *arg, unsigned int nr)
 
 int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err)
 {
-	const struct ckf_fill_opts *o = job->opts;
+	const struct ckf_fill_opts *o = &job->opts;
 	struct ckf_threads_opts threads = {
 		.threads = o->threads ? o->threads : ckf_fill_default_threads(bytes),
 		.work = run_worker,

@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "ckf_sink.h"
+#include "ckfast_sink.h"
 #include "ckf_fill_sink.h"
 
 struct sink_worker;
@@ -27,7 +27,7 @@ struct sink_job {
 	struct ckf_sink **sinks; /* each once */
 	uint32_t *sink_of;	 /* per dest: position in sinks */
 	uint32_t nr_sinks;
-	const struct ckf_fill_opts *opts;
+	struct ckf_fill_opts opts;
 	int (*fill)(struct sink_worker *w); /* until sink_next_unit() has no more */
 	void *arg;
 	uint64_t nr_units;
@@ -61,8 +61,9 @@ struct sink_worker {
 	struct ckf_error err;
 };
 
-/* Checks opts and dests. sink_job_fini() in any case. */
-int sink_job_init(struct sink_job *job, struct ckf_error *err);
+/* Checks opts, stats and dests. sink_job_fini() in any case. */
+int sink_job_init(struct sink_job *job, const struct ckf_fill_opts *opts,
+		  const struct ckf_fill_stats *stats, struct ckf_error *err);
 void sink_job_fini(struct sink_job *job, struct ckf_fill_stats *stats);
 /* Runs the workers, and waits until every copy has arrived, however they ended. */
 int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err);

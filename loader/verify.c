@@ -29,8 +29,9 @@
 
 #include "format/ckf_codec.h"
 #include "format/ckf_sum.h"
-#include "ckf_verify.h"
+#include "ckf_image.h"
 #include "base/ckf_io_util.h"
+#include "base/ckf_opts.h"
 #include "base/ckf_threads.h"
 
 #define CHUNK_MAX_BYTES (CKF_MAX_CHUNK_PAGES * CKF_PAGE_BYTES)
@@ -46,8 +47,7 @@ struct verify {
 	const struct ckf_image *img;
 	int *pack_fds; /* by base of the chunks; each worker has its own for 0 */
 	unsigned int nr_workers;
-	void (*done)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
-	void *done_arg;
+	struct ckf_verify_opts opts;
 	uint64_t total_bytes;
 	_Atomic uint64_t done_bytes;
 	_Atomic uint64_t stored_bytes;
@@ -114,13 +114,21 @@ static uint64_t chunk_bytes(const struct ckf_chunk *c)
 	return ckf_pages_to_bytes(c->nr_pages);
 }
 
+static void tell_progress(const struct verify *v, uint64_t done_bytes)
+{
+	const struct ckf_progress p = { .done_bytes = done_bytes, .total_bytes = v->total_bytes };
+
+	if (v->opts.progress)
+		v->opts.progress(v->opts.arg, &p);
+}
+
 static void add_done(struct worker *w, uint64_t bytes)
 {
 	struct verify *v = w->v;
 	uint64_t sum = atomic_fetch_add(&v->done_bytes, bytes) + bytes;
 
-	if (w->first && v->done)
-		v->done(v->done_arg, sum, v->total_bytes);
+	if (w->first)
+		tell_progress(v, sum);
 }
 
 /* Reads and checks chunk i into w->decoded + at_bytes. */
@@ -553,28 +561,37 @@ static int verify_init(struct verify *v, const struct ckf_image *img)
 
 static void verify_stats(struct verify *v, struct ckf_verify_stats *stats, uint64_t start_ns)
 {
-	memset(stats, 0, sizeof(*stats));
-	stats->stored_bytes = atomic_load(&v->stored_bytes);
-	stats->base_bytes = atomic_load(&v->base_bytes);
-	stats->decoded_bytes = atomic_load(&v->decoded_bytes);
-	stats->padding_bytes = atomic_load(&v->padding_bytes);
-	stats->file_bytes = v->file_bytes;
-	stats->ns = ckf_now_ns() - start_ns;
+	const struct ckf_verify_stats own = {
+		.stored_bytes = atomic_load(&v->stored_bytes),
+		.base_bytes = atomic_load(&v->base_bytes),
+		.decoded_bytes = atomic_load(&v->decoded_bytes),
+		.padding_bytes = atomic_load(&v->padding_bytes),
+		.file_bytes = v->file_bytes,
+		.ns = ckf_now_ns() - start_ns,
+	};
+
+	ckf_opts_give(stats, &own, sizeof(own));
 }
 
-int ckf_verify(const struct ckf_image *img, unsigned int threads,
-	       void (*done)(void *arg, uint64_t done_bytes, uint64_t total_bytes), void *arg,
+int ckf_verify(const struct ckf_image *img, const struct ckf_verify_opts *opts,
 	       struct ckf_verify_stats *stats, struct ckf_error *err)
 {
-	struct verify v = { .done = done, .done_arg = arg };
+	struct verify v = { .opts = { .size = sizeof(v.opts) } };
+	struct ckf_verify_stats own;
 	struct worker *workers = NULL;
 	uint64_t start_ns = ckf_now_ns();
-	int rc;
+	int rc = 0;
 
+	if (opts)
+		rc = CKF_OPTS_TAKE(ckf_verify_opts, &v.opts, opts, size, err);
+	if (!rc && stats)
+		rc = CKF_OPTS_TAKE(ckf_verify_stats, &own, stats, size, err);
+	if (rc)
+		return rc;
 	pthread_mutex_init(&v.lock, NULL);
 	pthread_cond_init(&v.turn_cond, NULL);
 	rc = verify_init(&v, img);
-	v.nr_workers = threads ? threads : default_workers();
+	v.nr_workers = v.opts.threads ? v.opts.threads : default_workers();
 	if (v.nr_workers > MAX_WORKERS)
 		v.nr_workers = MAX_WORKERS;
 	if (v.nr_workers > v.stop_extent)
@@ -598,8 +615,8 @@ int ckf_verify(const struct ckf_image *img, unsigned int threads,
 	rc = run_passes(&v, workers, err);
 	if (!rc)
 		rc = check_files(&v, err);
-	if (!rc && done)
-		done(arg, v.total_bytes, v.total_bytes);
+	if (!rc)
+		tell_progress(&v, v.total_bytes);
 	if (stats)
 		verify_stats(&v, stats, start_ns);
 out:

@@ -69,7 +69,8 @@ for name in bench_mem pretouch; do
 	add_static "tests/progs/$name.c"
 done
 add_static tests/bench/bare.c -luring
-add_static tests/bench/stages.c convert/{encode,model,calibrate,decode_costs,pack_writer,transfer}.c build/libckfast.a \
+add_static tests/bench/stages.c -iquote . -iquote include \
+	convert/{encode,model,calibrate,decode_costs,pack_writer}.c build/obj/internal.a \
 	-lzstd -llz4 -luring
 install -m 644 tests/bench/*.py "$out/bench/"
 install -m 644 -D -t "$out/bench/servers" tests/bench/servers/*

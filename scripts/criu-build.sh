@@ -11,6 +11,8 @@ root=$PWD
 known=(4.2.1 4.1.1) # newest first
 bin=build/bin
 lib=$root/build/libckfast.a
+# Of the tree itself, which pkg-config prefers to an installed ckfast.
+export PKG_CONFIG_PATH=$root/build/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
 jobs=$(nproc)
 # What Debian links its own CRIU with. CRIU's make leaves out what it does not find without an error,
 # and a restore by such a CRIU may go wrong in silence: without nftables, locks of the network stay.
@@ -137,12 +139,12 @@ build_patched() {
 		fi
 		echo "$id" >"$dir/.patched"
 	fi
-	id=$(cat "$lib" base/*.h format/*.h loader/*.h "$dir/.patched" | sha256sum)
+	id=$(cat "$lib" include/*.h build/pkgconfig/*.pc "$dir/.patched" | sha256sum)
 	if [ "$(cat "$dir/.built" 2>/dev/null)" != "$id" ]; then
 		echo "criu: building $version, patched"
 		# What it knows of our headers may be from before one was moved.
 		rm -f "$dir/criu/criu" "$dir"/criu/fast-*.[do]
-		make_criu "$dir" CKFAST_DIR="$root" CKFAST_LIB="$lib"
+		make_criu "$dir"
 		check_features "$dir/criu/criu"
 		echo "$id" >"$dir/.built"
 	fi
@@ -153,7 +155,7 @@ build_patched() {
 # from ckfast it brings along, and keeps to itself.
 build_plugin() {
 	local version=$1 dir=build/criu-$1 out=build/lib/criu-$1 id
-	id=$(cat "$lib" criu-patch/plugin/*.[ch] gpu/*/*.h base/*.h format/*.h "$dir/.patched" | sha256sum)
+	id=$(cat "$lib" criu-patch/plugin/*.[ch] include/*.h build/pkgconfig/*.pc "$dir/.patched" | sha256sum)
 	if [ "$(cat "$out/.built" 2>/dev/null)" != "$id" ]; then
 		echo "criu: building the plugin for $version"
 		mkdir -p "$out"
@@ -161,9 +163,9 @@ build_plugin() {
 		"${CC:-gcc}" -std=gnu11 -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror \
 			-shared -fPIC -D_GNU_SOURCE \
 			-iquote "$dir/include" -iquote "$dir/criu/include" \
-			-iquote "$dir/criu/arch/x86/include" -iquote "$dir" -iquote "$root" \
-			$("$dir/compel/compel-host" includes) -Wl,--exclude-libs,ALL \
-			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/*.c "$lib"
+			-iquote "$dir/criu/arch/x86/include" -iquote "$dir" \
+			$("$dir/compel/compel-host" includes) -Wl,--exclude-libs,ALL -Wl,--gc-sections -Wl,--as-needed \
+			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/*.c $(pkg-config --cflags --libs ckfast)
 		echo "$id" >"$out/.built"
 	fi
 }

@@ -24,7 +24,7 @@ if [ "$(cat "$tree/.sanitized" 2>/dev/null)" != "$id" ]; then
 	# With its objects, so that only the glue is compiled.
 	cp -a "$patched" "$tree"
 	rm -f "$tree/criu/criu" "$tree/criu/fast-image.o"
-	make -C "$tree" -j"$(nproc)" CKFAST_DIR="$root" CKFAST_LIB="$root/$lib" GMONLDOPT=$san \
+	PKG_CONFIG_PATH=$root/$out/pkgconfig make -C "$tree" -j"$(nproc)" GMONLDOPT=$san \
 		"CFLAGS_fast-image.o=$san -fno-sanitize-recover=undefined" criu >"$tree.log" 2>&1 </dev/null || {
 		tail -n 30 "$tree.log" >&2
 		exit 1

@@ -12,8 +12,8 @@ complain() {
 }
 
 rooms=(base format loader convert gpu/cuda gpu/suspend gpu/daemon gpu/agent cli)
-mapfile -t sources < <(find "${rooms[@]}" tests -name '*.[ch]' | sort)
-mapfile -t ours < <(find "${rooms[@]}" -name '*.[ch]' | sort)
+mapfile -t sources < <(find include "${rooms[@]}" examples tests -name '*.[ch]' | sort)
+mapfile -t ours < <(find include "${rooms[@]}" -name '*.[ch]' | sort)
 mapfile -t plugins < <(find criu-patch/plugin -name '*.[ch]' | sort)
 mapfile -t scripts < <(find scripts tests .ci -name '*.sh' -o -path '.ci/run' | sort)
 mapfile -t pythons < <(find tests -name '*.py' | sort)
@@ -55,6 +55,7 @@ layer() {
 	for file in "$dir"/*.[ch]; do
 		for inc in $(includes "$file"); do
 			case $inc in
+			ckfast.h | ckfast_sink.h) ;;
 			*.pb-c.h) [ "$dir" = convert ] || complain "$file: includes $inc: only convert/ reads dumps" ;;
 			*/ckf_*)
 				[[ " $* " == *" ${inc%/*} "* ]] || complain "$file: includes $inc: $dir may use only: $*"
@@ -73,6 +74,12 @@ none() {
 	hits=$(grep -nE "$pattern" "$@" | grep -vE '^[^:]*:[0-9]+:[[:space:]]*(/?\*|//)')
 	[ -z "$hits" ] || complain "$what:"$'\n'"$hits"
 }
+
+# The public functions are those that the library exports.
+declared=$(sed -n '/^static/d; s/^[a-z][a-z0-9_ ]*[ *]\(ckf_[a-z0-9_]*\)(.*/\1/p' include/ckfast.h | sort)
+exported=$(sed -n 's/^\t\(ckf_[a-z0-9_]*\);$/\1/p' include/ckfast.map)
+[ "$declared" = "$exported" ] ||
+	complain "include/ckfast.map is not what ckfast.h declares:"$'\n'"$(diff <(echo "$declared") <(echo "$exported"))"
 
 layer base
 layer format base

@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <ckfast.h>
+
 #include "criu-log.h"
 #include "plugin.h"
 #include "cr_options.h"
@@ -30,9 +32,6 @@
 
 #include <common/list.h>
 
-#include "gpu/suspend/ckf_gpu_fill.h"
-#include "gpu/suspend/ckf_gpud.h"
-#include "gpu/suspend/ckf_process.h"
 #include "preflight.h"
 
 #undef LOG_PREFIX
@@ -307,7 +306,7 @@ CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, cuda_checkpoint)
 static int give_back(int pid, struct ckf_error *err)
 {
 	struct ckf_gpu_process *gpu = NULL;
-	struct ckf_gpu_fill_stats stats = {};
+	struct ckf_gpu_fill_stats stats = { .size = sizeof(stats) };
 	unsigned long long t[3] = { now_ms() };
 	uint32_t image_pid;
 	bool late;

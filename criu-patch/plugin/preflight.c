@@ -29,6 +29,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <ckfast.h>
+
 #include "criu-log.h"
 #include "autofs.h"
 #include "cr_options.h"
@@ -40,8 +42,6 @@
 #include "tty.h"
 #include "tun.h"
 
-#include "gpu/suspend/ckf_agent.h"
-#include "gpu/suspend/ckf_process.h"
 #include "preflight.h"
 
 #undef LOG_PREFIX

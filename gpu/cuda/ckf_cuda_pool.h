@@ -16,7 +16,7 @@
 #include <pthread.h>
 
 #include "ckf_cuda.h"
-#include "loader/ckf_sink.h"
+#include "ckfast_sink.h"
 
 #define CKF_CUDA_NAME_BYTES 64
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backend for CUDA, and what it can do beyond loader/ckf_sink.h.
+ * The backend for CUDA, and what it can do beyond ckfast_sink.h.
  *
  * A sink of ckf_cuda_sink_open() uses the contexts and slots of a pool and is cheap; one of
  * ckf_cuda_sink_ops.open() has a pool of its own, and names devices by ordinal ("0") or UUID (32
@@ -9,7 +9,7 @@
 #ifndef CKF_CUDA_SINK_H
 #define CKF_CUDA_SINK_H
 
-#include "loader/ckf_sink.h"
+#include "ckfast_sink.h"
 
 struct ckf_cuda_pool;
 

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/ckf_opts.h"
+
 #define MAX_SLOTS 4096
 #define CANCEL_POLL_NS 50000000l /* how often a wait for a slot asks whether to go on */
 
@@ -64,18 +66,21 @@ static int look_at_devices(struct ckf_cuda_pool *pool, struct ckf_error *err)
 int ckf_cuda_pool_open(const struct ckf_cuda_pool_opts *opts, struct ckf_cuda_pool **out,
 		       struct ckf_error *err)
 {
+	struct ckf_cuda_pool_opts o;
 	struct ckf_cuda_pool *pool;
 	int ret;
 
 	*out = NULL;
-	if (opts->size != sizeof(*opts) || !opts->nr_slots || opts->nr_slots > MAX_SLOTS ||
-	    !opts->slot_bytes || opts->slot_bytes % CKF_PAGE_BYTES)
+	ret = CKF_OPTS_TAKE(ckf_cuda_pool_opts, &o, opts, slot_bytes, err);
+	if (ret)
+		return ret;
+	if (!o.nr_slots || o.nr_slots > MAX_SLOTS || !o.slot_bytes || o.slot_bytes % CKF_PAGE_BYTES)
 		return ckf_error_set(err, -EINVAL, "wrong number or size of slots");
 	pool = calloc(1, sizeof(*pool));
 	if (!pool)
 		return ckf_error_set(err, -ENOMEM, "no memory");
-	pool->nr_slots = opts->nr_slots;
-	pool->slot_bytes = opts->slot_bytes;
+	pool->nr_slots = o.nr_slots;
+	pool->slot_bytes = o.slot_bytes;
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->cond, NULL);
 	pool->pending = calloc(pool->nr_slots, sizeof(*pool->pending));

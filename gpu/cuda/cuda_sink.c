@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ckf_opts.h"
 #include "format/ckf_gpu_dump.h"
 #include "ckf_cuda_pool.h"
 
@@ -79,14 +80,18 @@ static CUmemAllocationProp mem_prop(const struct ckf_sink *sink, uint32_t flags)
 int ckf_cuda_sink_open(struct ckf_cuda_pool *pool, const struct ckf_cuda_sink_opts *opts,
 		       struct ckf_sink **out, struct ckf_error *err)
 {
+	struct ckf_cuda_sink_opts o;
 	struct ckf_sink *sink;
 	CUresult res;
 	int ret;
 
 	*out = NULL;
-	if (opts->size != sizeof(*opts) || !opts->nr_streams || opts->nr_streams > MAX_STREAMS)
+	ret = CKF_OPTS_TAKE(ckf_cuda_sink_opts, &o, opts, nr_streams, err);
+	if (ret)
+		return ret;
+	if (!o.nr_streams || o.nr_streams > MAX_STREAMS)
 		return ckf_error_set(err, -EINVAL, "wrong options of a CUDA sink");
-	ret = ckf_cuda_pool_warm(pool, opts->device, err);
+	ret = ckf_cuda_pool_warm(pool, o.device, err);
 	if (ret)
 		return ret;
 	sink = calloc(1, sizeof(*sink));
@@ -94,17 +99,17 @@ int ckf_cuda_sink_open(struct ckf_cuda_pool *pool, const struct ckf_cuda_sink_op
 		return ckf_error_set(err, -ENOMEM, "no memory");
 	sink->cu = pool->cu;
 	sink->pool = pool;
-	sink->dev = &pool->devs[opts->device];
-	sink->ordinal = opts->device;
-	sink->cancelled = opts->cancelled;
-	sink->arg = opts->arg;
-	sink->done_bytes = opts->done_bytes;
-	sink->streams = calloc(opts->nr_streams, sizeof(*sink->streams));
+	sink->dev = &pool->devs[o.device];
+	sink->ordinal = o.device;
+	sink->cancelled = o.cancelled;
+	sink->arg = o.arg;
+	sink->done_bytes = o.done_bytes;
+	sink->streams = calloc(o.nr_streams, sizeof(*sink->streams));
 	if (sink->streams)
 		ret = use_device(sink, err);
 	else
 		ret = ckf_error_set(err, -ENOMEM, "no memory");
-	while (!ret && sink->nr_streams < opts->nr_streams) {
+	while (!ret && sink->nr_streams < o.nr_streams) {
 		res = sink->cu->stream_create(&sink->streams[sink->nr_streams],
 					      CU_STREAM_NON_BLOCKING);
 		if (res)
@@ -165,20 +170,23 @@ static int find_device(const struct ckf_cuda_pool *pool, const char *name, struc
 
 static int sink_open(const struct ckf_sink_opts *opts, struct ckf_sink **out, struct ckf_error *err)
 {
-	struct ckf_cuda_sink_opts so = { .size = sizeof(so), .nr_streams = opts->nr_streams };
-	struct ckf_cuda_pool_opts po = { .size = sizeof(po),
-					 .nr_slots = opts->nr_slots,
-					 .slot_bytes = opts->slot_bytes };
+	struct ckf_cuda_sink_opts so = { .size = sizeof(so) };
+	struct ckf_cuda_pool_opts po = { .size = sizeof(po) };
 	struct ckf_cuda_pool *pool;
+	struct ckf_sink_opts o;
 	int ret;
 
 	*out = NULL;
-	if (opts->size != sizeof(*opts))
-		return ckf_error_set(err, -EINVAL, "struct ckf_sink_opts of another version");
+	ret = CKF_OPTS_TAKE(ckf_sink_opts, &o, opts, nr_streams, err);
+	if (ret)
+		return ret;
+	so.nr_streams = o.nr_streams;
+	po.nr_slots = o.nr_slots;
+	po.slot_bytes = o.slot_bytes;
 	ret = ckf_cuda_pool_open(&po, &pool, err);
 	if (ret)
 		return ret;
-	ret = find_device(pool, opts->device, err);
+	ret = find_device(pool, o.device, err);
 	if (ret >= 0) {
 		so.device = (unsigned int)ret;
 		ret = ckf_cuda_sink_open(pool, &so, out, err);

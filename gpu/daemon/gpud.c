@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/ckf_opts.h"
 #include "base/ckf_threads.h"
 
 #define SLOTS_PER_CPU 2
@@ -61,17 +62,21 @@ static void *open_pool(void *arg)
 
 int ckf_gpud_new(const struct ckf_gpud_opts *opts, struct ckf_gpud **out, struct ckf_error *err)
 {
+	struct ckf_gpud_opts o;
 	struct ckf_gpud *g;
 	unsigned int slots;
 	int ret;
 
 	*out = NULL;
-	if (opts->size != sizeof(*opts) || opts->nr_slots > CKF_GPUD_MAX_SLOTS)
+	ret = CKF_OPTS_TAKE(ckf_gpud_opts, &o, opts, size, err);
+	if (ret)
+		return ret;
+	if (o.nr_slots > CKF_GPUD_MAX_SLOTS)
 		return ckf_error_set(err, -EINVAL, "wrong options of gpud");
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return ckf_error_set(err, -ENOMEM, "no memory");
-	g->opts = *opts;
+	g->opts = o;
 	if (!g->opts.threads)
 		g->opts.threads = cpus();
 	if (!g->opts.nr_slots) {

@@ -289,7 +289,7 @@ static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 	struct ckf_gpud_msg ready = { .op = CKF_GPUD_READY, .pid = p->dump->pid };
 	unsigned int threads = f->c->g->opts.threads / f->parallel;
 	struct ckf_fill_opts fo = { .size = sizeof(fo), .dir_fd = -1 };
-	struct ckf_fill_stats stats = { 0 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	int ret;
 
 	fo.threads = ckf_fill_default_threads(p->dump->bytes);

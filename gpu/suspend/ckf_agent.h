@@ -24,7 +24,8 @@
 
 #include <stdint.h>
 
-#define CKF_AGENT_LIBRARY "libckfast-cuda.so"
+#include "ckfast.h"
+
 #define CKF_AGENT_MAGIC "ckfast agent\n\x1a\0" /* 16 bytes with the final zero */
 /* 1 had no gate: what was dumped with it is restored, but cannot be dumped again. 2 has no SAVED,
  * and nothing after parked in its block. */

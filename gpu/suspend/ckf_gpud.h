@@ -22,9 +22,8 @@
 
 #include <stdint.h>
 
-#include "base/ckf_error.h"
+#include "ckfast.h"
 
-#define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock" /* mode 0600; peers of another uid are refused */
 #define CKF_GPUD_VERSION 3
 #define CKF_GPUD_ANSWER_S 300 /* the driver alone may take a minute for a full GPU */
 
@@ -102,12 +101,7 @@ struct ckf_gpud_msg {
 	char text[432];
 };
 
-/*
- * The client's side, for one thread. Connects to the daemon at path (NULL: CKF_GPUD_SOCKET, or
- * $CKFAST_GPUD_SOCKET); where none answers it starts a helper for this connection: the program
- * at helper (NULL: never), with "gpud --fd N". Says HELLO. A socket, or -errno.
- */
-int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err);
+/* The client's side, for one thread, after ckf_gpud_connect(). */
 
 /* Another connection to the process at the other end of sock. A socket, or -errno. */
 int ckf_gpud_join(int sock, struct ckf_error *err);

@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 #include "format/ckf_gpu_dump.h"
-#include "ckf_gpu_fill.h"
+#include "base/ckf_opts.h"
+#include "ckf_process.h"
 #include "ckf_gpud.h"
 
 #define REFUSAL_MS 50 /* a running daemon has said by then whether GPU and image fit */
@@ -204,7 +205,7 @@ int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu
 	if (!ready && f->ret)
 		return ckf_error_set(err, f->ret, "%s", f->err.msg);
 	if (ready && stats)
-		*stats = ready->stats;
+		return ckf_opts_give(stats, &ready->stats, sizeof(ready->stats));
 	return 0;
 }
 

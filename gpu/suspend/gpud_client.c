@@ -293,3 +293,33 @@ int ckf_gpud_join(int sock, struct ckf_error *err)
 		close(joined);
 	return ret;
 }
+
+int ckf_gpud_status(int gpud, char **json, struct ckf_error *err)
+{
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_STATUS };
+	char *text = NULL;
+	size_t len;
+	FILE *f;
+	int ret;
+
+	f = open_memstream(&text, &len);
+	if (!f)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	ret = ckf_gpud_send(gpud, &m, -1, err);
+	while (!ret) {
+		ret = ckf_gpud_recv(gpud, &m, NULL, err);
+		if (ret || m.op != CKF_GPUD_TEXT)
+			break;
+		fwrite(m.text, 1, strlen(m.text), f);
+	}
+	if (fclose(f) && !ret)
+		ret = ckf_error_set(err, -ENOMEM, "no memory");
+	if (!ret)
+		ret = check_done(&m, err);
+	if (ret) {
+		free(text);
+		text = NULL;
+	}
+	*json = text;
+	return ret;
+}

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "convert/encode.h"
 #include "convert/pack_writer.h"
 #include "base/ckf_io_util.h"

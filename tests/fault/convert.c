@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "convert/ckf_model.h"
 #include "convert/vma.h"
 #include "tests/unit/dump_maker.h"

@@ -6,8 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "loader/ckf_fill.h"
-#include "loader/ckf_verify.h"
+#include "loader/ckf_image.h"
 #include "tests/unit/dump_maker.h"
 #include "tests/unit/img_builder.h"
 #include "world.h"
@@ -222,12 +221,12 @@ static const char *check_fill(struct world *w, int ret, bool may_leave)
 
 static int run_verify_1(struct world *w, struct ckf_error *err)
 {
-	return ckf_verify(w->image, 1, NULL, NULL, NULL, err);
+	return ckf_verify(w->image, CKF_OPTS(ckf_verify_opts, .threads = 1), NULL, err);
 }
 
 static int run_verify_3(struct world *w, struct ckf_error *err)
 {
-	return ckf_verify(w->image, 3, NULL, NULL, NULL, err);
+	return ckf_verify(w->image, CKF_OPTS(ckf_verify_opts, .threads = 3), NULL, err);
 }
 
 static const char *check_nothing(struct world *w, int ret, bool may_leave)

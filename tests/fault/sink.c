@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "loader/ckf_sink.h"
+#include "ckfast_sink.h"
 #include "loader/ckf_fill_sink.h"
 #include "world.h"
 

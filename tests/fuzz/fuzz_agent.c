@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #include "gpu/suspend/ckf_agent_call.h"
-#include "gpu/suspend/ckf_gpu_fill.h"
+#include "ckfast.h"
 #include "gpu/suspend/ckf_gpud.h"
 #include "gpu/cuda/ckf_cuda_abi.h"
 #include "base/ckf_scm.h"

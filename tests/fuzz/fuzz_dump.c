@@ -18,12 +18,11 @@
 #include "tests/unit/dump_maker.c"
 #include "proto_mutate.c"
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "convert/ckf_model.h"
 #include "format/ckf_codec.h"
 #include "format/gpu_disk.h"
 #include "loader/ckf_image.h"
-#include "loader/ckf_verify.h"
 
 #define MAX_FILES 32
 #define MAX_PAGES 80
@@ -326,7 +325,7 @@ static void check_verify(const char *fast)
 
 	ret = ckf_image_open(fd, &img, &err);
 	if (!ret)
-		ret = ckf_verify(img, 1, NULL, NULL, NULL, &err);
+		ret = ckf_verify(img, CKF_OPTS(ckf_verify_opts, .threads = 1), NULL, &err);
 	if (ret)
 		bad("verify", &err);
 	ckf_image_close(img);
@@ -371,7 +370,7 @@ static void convert_dump(uint8_t options)
 					 .no_direct = true,
 					 .warn = hear };
 	char dump[80], fast[80], back[80];
-	struct ckf_convert_stats stats;
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = { 0 };
 	int ret;
 

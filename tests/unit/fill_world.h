@@ -12,7 +12,7 @@
 #ifndef CKF_TEST_FILL_WORLD_H
 #define CKF_TEST_FILL_WORLD_H
 
-#include "loader/ckf_fill.h"
+#include "loader/ckf_image.h"
 #include "img_builder.h"
 
 #define WORLD_BASE 0x40000000ull /* a multiple of 2 MiB */

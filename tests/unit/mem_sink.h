@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A backend of loader/ckf_sink.h whose device is memory of this process: a thread does the copies
+ * A backend of ckfast_sink.h whose device is memory of this process: a thread does the copies
  * later, slots hold garbage afterwards, and any call can be made to fail. What a backend may rely
  * on is checked; what breaks that ends the test.
  */
 #ifndef CKF_TEST_MEM_SINK_H
 #define CKF_TEST_MEM_SINK_H
 
-#include "loader/ckf_sink.h"
+#include "ckfast_sink.h"
 
 #define MEM_SINK_BACKGROUND 0xa5 /* in memory that nothing was copied to */
 

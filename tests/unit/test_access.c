@@ -20,7 +20,7 @@
 #include <cmocka.h>
 
 #include "convert/access.h"
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "format/ckf_disk.h"
 #include "dump_maker.h"
 

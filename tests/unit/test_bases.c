@@ -17,8 +17,8 @@
 
 #include <cmocka.h>
 
-#include "convert/ckf_convert.h"
-#include "loader/ckf_verify.h"
+#include "ckfast.h"
+#include "loader/ckf_image.h"
 #include "dump_maker.h"
 #include "img_builder.h"
 
@@ -102,7 +102,7 @@ static int open_with(const struct env *e, const char *dir, struct ckf_error *err
 	snprintf(path, sizeof(path), "%s/%s", e->root, dir);
 	ret = ckf_image_open_opts(e->fast_fd, &opts, &img, err);
 	if (!ret)
-		ret = ckf_verify(img, 2, NULL, NULL, NULL, err);
+		ret = ckf_verify(img, CKF_OPTS(ckf_verify_opts, .threads = 2), NULL, err);
 	ckf_image_close(img);
 	return ret;
 }
@@ -132,7 +132,7 @@ static void test_paths(void **state)
 static void test_open(void **state)
 {
 	struct env *e = *state;
-	struct ckf_verify_stats stats = { 0 };
+	struct ckf_verify_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = { 0 };
 	struct ckf_image *img;
 
@@ -141,7 +141,7 @@ static void test_open(void **state)
 	assert_string_equal(img->idx->bases[0].path, "../base");
 	assert_true(img->idx->incompat & CKF_INCOMPAT_BASES);
 	assert_true(img->idx->nr_own_chunks < img->idx->nr_chunks);
-	assert_int_equal(ckf_verify(img, 2, NULL, NULL, &stats, &err), 0);
+	assert_int_equal(ckf_verify(img, CKF_OPTS(ckf_verify_opts, .threads = 2), &stats, &err), 0);
 	assert_true(stats.base_bytes > 0);
 	ckf_image_close(img);
 }
@@ -217,7 +217,8 @@ static void test_damaged(void **state)
 	assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
 	byte ^= 1;
 	assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
-	assert_int_equal(ckf_verify(img, 2, NULL, NULL, NULL, &err), -EBADMSG);
+	assert_int_equal(ckf_verify(img, CKF_OPTS(ckf_verify_opts, .threads = 2), NULL, &err),
+			 -EBADMSG);
 	assert_non_null(strstr(err.msg, "of base 1 (../base)"));
 	ckf_image_close(img);
 	assert_int_equal(ftruncate(fd, 2 * CKF_PAGE_BYTES), 0);
@@ -284,7 +285,7 @@ static struct ckf_image *open_image(const struct env *e, const char *name)
 static void test_convert(void **state)
 {
 	struct env *e = *state;
-	struct ckf_convert_stats one, two, three;
+	struct ckf_convert_stats one = { .size = sizeof(one) }, two = one, three = one;
 	struct ckf_image *img;
 
 	make_dump(e, "dump1", 1, 3000);

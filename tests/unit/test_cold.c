@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "format/ckf_codec.h"
 #include "around.h"
 #include "dump_maker.h"

@@ -21,11 +21,11 @@
 
 #include <cmocka.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "convert/ckf_model.h"
 #include "convert/vma.h"
 #include "format/ckf_codec.h"
-#include "loader/ckf_verify.h"
+#include "loader/ckf_image.h"
 #include "dump_maker.h"
 
 #define MAX_LEVELS 3
@@ -202,7 +202,7 @@ static void check_image(const struct env *e, uint64_t nr_targets)
 
 	assert_true(dir >= 0);
 	expect_ok(ckf_image_open(dir, &img, &err), &err);
-	expect_ok(ckf_verify(img, 2, NULL, NULL, NULL, &err), &err);
+	expect_ok(ckf_verify(img, CKF_OPTS(ckf_verify_opts, .threads = 2), NULL, &err), &err);
 	expect_ok(ckf_image_open_packs(img, dir, &packs, &err), &err);
 	assert_int_equal(img->idx->nr_targets, nr_targets);
 	for (uint64_t i = 0; i < nr_targets; i++) {
@@ -220,7 +220,7 @@ static void check_image(const struct env *e, uint64_t nr_targets)
 
 static void roundtrip(struct env *e, const struct ckf_convert_opts *opts, uint64_t nr_targets)
 {
-	struct ckf_convert_stats stats = { 0 };
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = { 0 };
 
 	expect_ok(ckf_convert(e->dump, e->fast, opts, &stats, &err), &err);
@@ -239,7 +239,7 @@ static void roundtrip_based(struct env *e, const struct ckf_convert_opts *opts, 
 	char first[128], flat[128];
 	const char *bases[2] = { first, e->fast };
 	struct ckf_convert_opts based = *opts;
-	struct ckf_convert_stats stats;
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = { 0 };
 
 	based.bases = bases;
@@ -411,7 +411,7 @@ static void test_deterministic(void **state)
 static void test_storage(void **state)
 {
 	struct ckf_convert_opts opts = { .size = sizeof(opts), .codec = CKF_CODEC_AUTO };
-	struct ckf_convert_stats stats;
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 	struct env *e = *state;
 
 	e->rand = dm_seed();
@@ -464,7 +464,7 @@ static void test_no_pages(void **state)
 static void test_dedup(void **state)
 {
 	struct ckf_convert_opts opts = { .size = sizeof(opts), .codec = CKF_CODEC_RAW };
-	struct ckf_convert_stats stats;
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 	struct env *e = *state;
 	char path[256];
 	int dir = dm_mkdir(e->base, "dump", path, sizeof(path));

@@ -14,10 +14,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "loader/ckf_gpu_read.h"
 #include "loader/ckf_image.h"
-#include "loader/ckf_verify.h"
 #include "base/ckf_io_util.h"
 #include "dump_maker.h"
 
@@ -139,7 +138,7 @@ static void check_image(struct world *w)
 	int fd = open(w->fast, O_RDONLY | O_DIRECTORY);
 
 	assert_int_equal(ckf_image_open(fd, &img, &err), 0);
-	if (ckf_verify(img, 2, NULL, NULL, NULL, &err))
+	if (ckf_verify(img, CKF_OPTS(ckf_verify_opts, .threads = 2), NULL, &err))
 		fail_msg("%s", err.msg);
 	assert_true(img->idx->incompat & CKF_INCOMPAT_DEVICES);
 	assert_int_equal(img->idx->nr_targets, 2);
@@ -238,7 +237,8 @@ static uint64_t device_pages(const char *fast, uint8_t codec, uint8_t base)
 	uint64_t pages = 0;
 
 	assert_true(fd >= 0);
-	if (ckf_image_open(fd, &img, &err) || ckf_verify(img, 2, NULL, NULL, NULL, &err))
+	if (ckf_image_open(fd, &img, &err) ||
+	    ckf_verify(img, CKF_OPTS(ckf_verify_opts, .threads = 2), NULL, &err))
 		fail_msg("%s", err.msg);
 	t = &img->idx->targets[img->idx->nr_targets - 1];
 	assert_int_equal(t->kind, CKF_TARGET_DEVICE);

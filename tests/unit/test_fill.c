@@ -23,7 +23,7 @@
 #include <linux/userfaultfd.h>
 #include <cmocka.h>
 
-#include "loader/ckf_fill.h"
+#include "loader/ckf_image.h"
 #include "loader/ckf_read.h"
 #include "around.h"
 #include "fill_world.h"
@@ -44,7 +44,7 @@ static void run_all_roads(bool dense, bool based, uint64_t seed)
 	fds = count_entries("/proc/self/fd");
 	for (unsigned int threads = 1; threads <= 4; threads += threads == 1 ? 1 : 2)
 		for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
-			struct ckf_fill_stats stats = { 0 };
+			struct ckf_fill_stats stats = { .size = sizeof(stats) };
 			struct ckf_error err = { 0 };
 			char *area = world_map_area();
 			struct ckf_dest d = { .start = WORLD_BASE,
@@ -145,7 +145,7 @@ static void test_shared(void **state)
 			      .end = WORLD_BASE + WORLD_BYTES,
 			      .addr = area,
 			      .flags = CKF_DEST_SHARED };
-	struct ckf_fill_stats stats = { 0 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 
 	(void)state;
 	world_init(&w, 31, false);
@@ -161,7 +161,7 @@ static void test_shared(void **state)
 	assert_true(stats.filled_bytes > 0);
 	/* All equal, and read-only: nothing may be written. */
 	assert_int_equal(mprotect(area, WORLD_BYTES, PROT_READ), 0);
-	stats = (struct ckf_fill_stats){ 0 };
+	stats = (struct ckf_fill_stats){ .size = sizeof(stats) };
 	assert_int_equal(world_fill(&w, &d, 1, 0, 2, &stats, NULL), 0);
 	assert_int_equal(stats.filled_bytes, 0);
 	munmap(area, WORLD_BYTES);
@@ -285,7 +285,7 @@ static void test_no_trace(void **state)
 	(void)state;
 	world_init(&w, 71, true);
 	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		char before[256], after[256];
 		char *area = world_map_area();
 		struct ckf_dest d = { .start = WORLD_BASE,
@@ -319,7 +319,7 @@ static uint64_t full_ranges(const struct world *w)
 
 static void fill_shared(struct world *w, uint32_t flags, unsigned int threads)
 {
-	struct ckf_fill_stats stats = { 0 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	char *area = world_map_area();
 	struct ckf_dest d = { .start = WORLD_BASE,
 			      .end = WORLD_BASE + WORLD_BYTES,
@@ -414,7 +414,7 @@ static void fill_zeros(struct world *w, uint32_t flags)
 	const struct ckf_target *t = &w->img->idx->targets[0];
 	const uint64_t huge = flags & CKF_FILL_NO_HUGE ? 0 : 3;
 	char *area = world_map_area();
-	struct ckf_fill_stats stats = { 0 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	struct ckf_dest d = { .start = WORLD_BASE,
 			      .end = WORLD_BASE + WORLD_BYTES,
 			      .addr = area,
@@ -456,7 +456,7 @@ static void test_no_scratch(void **state)
 	assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
 	zeros_init(&w, CKF_TARGET_TASK);
 	for (unsigned int threads = 1; threads <= 4; threads++) {
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		char *area = world_map_area();
 		struct ckf_dest d = { .start = WORLD_BASE,
 				      .end = WORLD_BASE + WORLD_BYTES,
@@ -673,7 +673,7 @@ static void test_tight(void **state)
 	world_end(&w, false);
 	for (unsigned int i = 0; i < 2 * 3; i++) {
 		const struct ckf_chunk *c = w.img->idx->chunks;
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		struct ckf_error err = { 0 };
 		char *area = world_map_area();
 		struct ckf_dest d = { .start = WORLD_BASE,
@@ -735,7 +735,7 @@ static void test_small(void **state)
 	(void)state;
 	small_init(&w);
 	for (unsigned int i = 0; i < 2 * 3; i++) {
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		struct ckf_error err = { 0 };
 		char *area = world_map_area();
 		struct ckf_dest d = { .start = WORLD_BASE,
@@ -760,7 +760,7 @@ static void test_small(void **state)
 /* A fill relies on what was found out for all, and looks by itself only where nothing was. */
 static void test_cached(void **state)
 {
-	struct ckf_fill_stats stats = { 0 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = { 0 };
 	struct ckf_dest d;
 	struct world w;

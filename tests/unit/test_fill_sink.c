@@ -16,6 +16,7 @@
 
 #include "loader/ckf_fill_sink.h"
 #include "loader/ckf_gpu_read.h"
+#include "loader/ckf_image.h"
 #include "around.h"
 #include "img_builder.h"
 #include "mem_sink.h"
@@ -294,7 +295,7 @@ static void test_roads(void **state)
 		open_sinks(&w, (unsigned int)seed * 2 - 1);
 		for (unsigned int i = 0; i < 16; i++) {
 			unsigned int threads = i / 4 % 2 ? 4 : 1;
-			struct ckf_fill_stats stats = { 0 };
+			struct ckf_fill_stats stats = { .size = sizeof(stats) };
 			struct ckf_error err = { 0 };
 
 			add_dests(&w);
@@ -345,7 +346,7 @@ static void test_tight(void **state)
 	world_end(&w, false);
 	open_sinks(&w, 4);
 	for (unsigned int i = 0; i < 2 * 3; i++) {
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		struct ckf_error err = { 0 };
 
 		add_dests(&w);
@@ -523,7 +524,7 @@ static void test_refused(void **state)
 				       .slot_bytes = 16 * CKF_PAGE_BYTES,
 				       .nr_slots = 2,
 				       .nr_streams = 1 };
-	struct ckf_fill_opts o = { .size = sizeof(o) - 1, .dir_fd = -1 };
+	struct ckf_fill_opts o = { .size = sizeof(o.size), .dir_fd = -1 };
 	struct ckf_error err = { 0 };
 	struct world w;
 
@@ -591,7 +592,7 @@ static int file_fd;
 static int run_file(struct world *w, unsigned int threads, struct ckf_error *err)
 {
 	struct ckf_fill_opts o = { .size = sizeof(o), .dir_fd = -1, .threads = threads };
-	struct ckf_fill_stats stats = { 0 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	int ret = ckf_fill_sink_file(file_fd, &dump, &mem_sink_ops, w->dests, NR_DESTS, &o, &stats,
 				     err);
 

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "loader/ckf_room.h"
+#include "loader/budget.h"
 #include "around.h"
 #include "fill_world.h"
 
@@ -53,7 +53,7 @@ static void same_as_plain(struct world *w)
 	assert_int_equal(world_fill(w, &plain, 1, 0, THREADS, NULL, NULL), 0);
 	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
 		struct ckf_dest d = new_dest(w, CKF_DEST_FRESH | CKF_DEST_HUGE);
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		struct ckf_error err = { 0 };
 
 		/* What the kernel makes huge of its own accord is no matter of the fill. */
@@ -96,7 +96,7 @@ static void test_not_fresh(void **state)
 	world_init(&w, 111, false);
 	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
 		struct ckf_dest d = new_dest(&w, flags[i]);
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 
 		memset(d.addr, WORLD_BACKGROUND, WORLD_BYTES);
 		for (uint64_t p = 0; flags[i] && p < WORLD_PAGES; p++)
@@ -211,7 +211,7 @@ static bool reset_peak(void)
 static uint64_t beyond(struct world *w, uint32_t flags, bool watched)
 {
 	struct ckf_dest d = new_dest(w, CKF_DEST_FRESH);
-	struct ckf_fill_stats stats = { 0 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	uint64_t before, peak;
 
 	(void)madvise(d.addr, WORLD_BYTES, MADV_NOHUGEPAGE);
@@ -264,13 +264,13 @@ static void test_needed(void **state)
 	world_end(&w, false);
 	for (uint64_t i = 0; i < WORLD_PAGES; i++)
 		bytes += w.covered[i] ? CKF_PAGE_BYTES : 0;
-	assert_in_range(ckf_room_needed(w.img), bytes, bytes + bytes / 128);
+	assert_in_range(budget_needed(w.img), bytes, bytes + bytes / 128);
 	world_fini(&w);
 }
 
 static void test_watched(void **state)
 {
-	struct ckf_fill_stats stats = { 0 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	struct ckf_dest d;
 	struct world w;
 

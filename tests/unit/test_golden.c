@@ -20,10 +20,10 @@
 
 #include <cmocka.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "format/ckf_codec.h"
 #include "loader/ckf_fill_sink.h"
-#include "loader/ckf_verify.h"
+#include "loader/ckf_image.h"
 #include "dump_maker.h"
 #include "img_fix.h"
 #include "mem_sink.h"
@@ -224,11 +224,13 @@ static void test_unchanged(void **state)
 static void test_verify(void **state)
 {
 	const struct golden *g = *state;
-	struct ckf_verify_stats stats;
+	struct ckf_verify_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = { 0 };
 
 	for (unsigned int threads = 1; threads <= 2; threads++) {
-		expect_ok(ckf_verify(g->img, threads, NULL, NULL, &stats, &err), &err);
+		expect_ok(ckf_verify(g->img, CKF_OPTS(ckf_verify_opts, .threads = threads), &stats,
+				     &err),
+			  &err);
 		assert_int_equal(stats.decoded_bytes, ckf_pages_to_bytes(g->v->decoded_pages));
 	}
 }

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "convert/encode.h"
 #include "dump_maker.h"
 #include "img_builder.h"

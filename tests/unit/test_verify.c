@@ -18,7 +18,7 @@
 
 #include "format/ckf_codec.h"
 #include "format/ckf_sum.h"
-#include "loader/ckf_verify.h"
+#include "loader/ckf_image.h"
 
 #define EXTENT_BYTES CKF_MIN_EXTENT_BYTES
 #define NR_EXTENTS 6
@@ -238,7 +238,7 @@ static int verify(const struct image *im, unsigned int threads, struct ckf_verif
 
 	memset(err, 0, sizeof(*err));
 	assert_int_equal(ckf_image_open(im->dir_fd, &img, err), 0);
-	rc = ckf_verify(img, threads, NULL, NULL, stats, err);
+	rc = ckf_verify(img, CKF_OPTS(ckf_verify_opts, .threads = threads), stats, err);
 	assert_int_equal(rc, err->code);
 	ckf_image_close(img);
 	return rc;
@@ -260,7 +260,7 @@ static void expect_corrupt(const struct image *im, const char *want)
 static void test_whole(void **state)
 {
 	const struct image *im = *state;
-	struct ckf_verify_stats stats;
+	struct ckf_verify_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err;
 	uint64_t stored_bytes = 0;
 
@@ -362,7 +362,7 @@ static void test_page_sums(void **state)
 	struct ckf_sum *sum = ckf_sum_new();
 	uint64_t hashes[CHUNK_PAGES];
 	char *pages = malloc(CHUNK_BYTES);
-	struct ckf_verify_stats stats;
+	struct ckf_verify_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err;
 
 	assert_non_null(pages);
@@ -388,7 +388,7 @@ static void test_page_sums(void **state)
 static void test_no_pages(void **state)
 {
 	struct image *im = *state;
-	struct ckf_verify_stats stats;
+	struct ckf_verify_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err;
 
 	im->idx.nr_chunks = 0;
@@ -416,14 +416,14 @@ struct seen {
 	uint64_t total;
 };
 
-static void on_done(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+static void on_progress(void *arg, const struct ckf_progress *p)
 {
 	struct seen *seen = arg;
 
-	assert_true(done_bytes >= seen->last);
-	assert_true(done_bytes <= total_bytes);
-	seen->last = done_bytes;
-	seen->total = total_bytes;
+	assert_true(p->done_bytes >= seen->last);
+	assert_true(p->done_bytes <= p->total_bytes);
+	seen->last = p->done_bytes;
+	seen->total = p->total_bytes;
 	seen->calls++;
 }
 
@@ -431,10 +431,13 @@ static void test_progress(void **state)
 {
 	const struct image *im = *state;
 	struct seen seen = { 0 };
+	const struct ckf_verify_opts opts = {
+		.size = sizeof(opts), .threads = 2, .progress = on_progress, .arg = &seen
+	};
 	struct ckf_image *img;
 
 	assert_int_equal(ckf_image_open(im->dir_fd, &img, NULL), 0);
-	assert_int_equal(ckf_verify(img, 2, on_done, &seen, NULL, NULL), 0);
+	assert_int_equal(ckf_verify(img, &opts, NULL, NULL), 0);
 	ckf_image_close(img);
 	assert_true(seen.calls > 1);
 	assert_int_equal(seen.last, seen.total);

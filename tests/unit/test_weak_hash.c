@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "convert/ckf_convert.h"
+#include "ckfast.h"
 #include "format/ckf_codec.h"
 #include "format/ckf_sum.h"
 #include "dump_maker.h"
@@ -155,7 +155,7 @@ static void there_and_back(const char *dump, const char *fast, const char *base,
 
 static void test_earlier_chunks(void **state)
 {
-	struct ckf_convert_stats stats;
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 
 	(void)state;
 	make_dump("dump", 1);
@@ -169,7 +169,7 @@ static void test_earlier_chunks(void **state)
 
 static void test_bases(void **state)
 {
-	struct ckf_convert_stats stats;
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 
 	(void)state;
 	env.same_length = true;

@@ -18,7 +18,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "loader/ckf_fill.h"
+#include "loader/ckf_image.h"
 #include "base/ckf_io.h"
 #include "around.h"
 #include "fill_world.h"
@@ -70,7 +70,7 @@ static void test_allowed(void **state)
 					   .before_workers = before_workers,
 					   .after_workers = after_workers,
 					   .arg = &r };
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 
 		assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, &stats, NULL),
 				 0);
@@ -175,7 +175,7 @@ static void test_grow(void **state)
 					   .before_workers = one_more,
 					   .after_workers = after_workers,
 					   .arg = &r };
-		struct ckf_fill_stats stats = { 0 };
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		struct slow_area slow = { .rules = &r, .times = 3 + i };
 		char *area = slow_area_start(&slow);
 		struct ckf_dest d = { .start = WORLD_BASE,

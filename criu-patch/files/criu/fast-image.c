@@ -17,6 +17,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <ckfast.h>
+
 #include "types.h"
 #include "common/list.h"
 #include "bitmap.h"
@@ -41,17 +43,11 @@
 #include "vma.h"
 #include "xmalloc.h"
 
-#include "format/ckf_codec.h"
-#include "format/ckf_version.h"
-#include "loader/ckf_fill.h"
-#include "loader/ckf_image.h"
-#include "loader/ckf_room.h"
-
 #undef LOG_PREFIX
 #define LOG_PREFIX "fast-image: "
 
 /* What CRIU itself takes beside the memory of the tasks. */
-#define ROOM_FOR_CRIU (4u << 20)
+#define BYTES_OF_CRIU (4u << 20)
 
 /* Mappings that a task has beside its own while it is restored. */
 #define MAPS_OF_CRIU 1024
@@ -77,10 +73,8 @@ struct fast_shared {
 	atomic_ullong last_ns;	   /* when the last one ended */
 	atomic_uint uring;
 	atomic_uint direct;
-	atomic_bool judged;	   /* the cgroup of the tasks was looked at */
-	atomic_uint budget;	   /* workers for all tasks together; lowered where memory is short */
-	atomic_bool frugal;	   /* memory is short for a single worker */
-	atomic_ullong spare;	   /* bytes that there are beside that, for pages that are there twice */
+	atomic_bool checked;	   /* the limits of the tasks' cgroup are in the budget, too */
+	struct ckf_budget budget;  /* of all tasks together; lowered where memory is short */
 };
 
 static struct ckf_image *img;
@@ -90,6 +84,8 @@ static unsigned long max_map_count;
 
 /* Of this task. */
 static const struct ckf_target *task_target;
+static struct ckf_target_info task_info;
+static struct ckf_ops task_ops;	       /* near the last VMA: callers go through them in order */
 static bool few_maps;	       /* it is near the limit of mappings */
 static bool premap_none;       /* it is so near that nothing more than it has can be mapped */
 static bool at_once;	       /* nobody inherits from it: what is inherited can wait for the rest */
@@ -142,8 +138,7 @@ const char *fast_image_version(void)
 {
 	static char text[64];
 
-	snprintf(text, sizeof(text), "+ckfast %s, fast image %u.%u", ckf_version(), CKF_VERSION_MAJOR,
-		 CKF_VERSION_MINOR);
+	snprintf(text, sizeof(text), "+ckfast %s, fast image %s", ckf_version(), ckf_format_version());
 	return text;
 }
 
@@ -218,56 +213,53 @@ static unsigned long read_max_map_count(void)
 }
 
 /* Near the limit of a memory cgroup the fills have fewer workers, or do with little. */
-static void judge_room(uint64_t room)
+static int lower_budget(uint64_t headroom)
 {
-	struct ckf_budget b;
 	cpu_set_t set;
-	int cpus = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+	const struct ckf_budget_opts o = {
+		.size = sizeof(o),
+		.headroom_bytes = headroom,
+		.caller_bytes = BYTES_OF_CRIU,
+		.asked = opts.fast_threads,
+		.cpus = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set),
+	};
+	struct ckf_budget b = { .size = sizeof(b) };
+	struct ckf_error err = {};
 
-	b = ckf_room_budget(img, room, ROOM_FOR_CRIU, opts.fast_threads, cpus);
-	if (!shared->budget || b.workers < shared->budget)
-		shared->budget = b.workers;
-	if (room < b.want_bytes)
+	if (ckf_budget_check(img, &o, &b, &err)) {
+		pr_err("%s\n", err.msg);
+		return -1;
+	}
+	ckf_budget_lower(&shared->budget, &b);
+	if (headroom < b.want_bytes)
 		pr_info("%s: there is room for %" PRIu64 " bytes, wanted are %" PRIu64 "; %u workers\n",
-			b.frugal ? "Memory is short" : "Memory is scarce", room, b.want_bytes, b.workers);
-	if (b.frugal)
-		shared->frugal = true;
-	if (room - min_t(uint64_t, room, b.want_bytes) < shared->spare)
-		shared->spare = room - min_t(uint64_t, room, b.want_bytes);
-}
-
-static bool take_spare(unsigned long long bytes)
-{
-	unsigned long long left = atomic_load(&shared->spare);
-
-	while (left >= bytes)
-		if (atomic_compare_exchange_weak(&shared->spare, &left, left - bytes))
-			return true;
-	return false;
+			b.frugal ? "Memory is short" : "Memory is scarce", headroom, b.want_bytes, b.workers);
+	return 0;
 }
 
 /*
- * The criu process has judged its own cgroup. CRIU may have moved the task to another one; the first that has
- * memory judges that for all, as long as the names of cgroups are the same for it as for the criu process. Not
+ * The criu process has checked the limits of its own cgroup. CRIU may have moved the task to another one; the first that has
+ * memory checks that for all, as long as the names of cgroups are the same for it as for the criu process. Not
  * later: the yard is closed before files are opened.
  */
-static void judge_cgroup_of_task(void)
+static int check_cgroup_of_task(void)
 {
-	int yard = get_service_fd(CGROUP_YARD), proc, fd;
+	int yard = get_service_fd(CGROUP_YARD), proc, fd, ret;
 	char path[PATH_MAX], full[PATH_MAX + 16];
 	bool unified;
 
-	if (atomic_exchange(&shared->judged, true) || yard < 0 || root_ns_mask & CLONE_NEWCGROUP)
-		return;
+	if (atomic_exchange(&shared->checked, true) || yard < 0 || root_ns_mask & CLONE_NEWCGROUP)
+		return 0;
 	proc = open_pid_proc(PROC_SELF);
-	if (proc < 0 || ckf_room_path(proc, path, sizeof(path), &unified))
-		return;
+	if (proc < 0 || ckf_memcg_path(proc, path, sizeof(path), &unified))
+		return 0;
 	snprintf(full, sizeof(full), "%s%s", unified ? "unified" : "memory", path);
 	fd = openat(yard, full, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return;
-	judge_room(ckf_room_of_dir(fd));
+		return 0;
+	ret = lower_budget(ckf_memcg_of_dir(fd));
 	close(fd);
+	return ret;
 }
 
 static int check_files(struct ckf_error *err)
@@ -282,8 +274,9 @@ static int check_files(struct ckf_error *err)
 
 int fast_image_open(void)
 {
+	struct ckf_image_info info = { .size = sizeof(info) };
 	struct ckf_error err = {};
-	int dir = get_service_fd(IMG_FD_OFF), proc;
+	int dir = get_service_fd(IMG_FD_OFF), proc, ret;
 
 	if (opts.stream && !opts.fast_image)
 		return 0;
@@ -298,8 +291,7 @@ int fast_image_open(void)
 	}
 	if (!opts.fast_timeout)
 		opts.fast_timeout = FAST_TIMEOUT_DEFAULT;
-	if (ckf_image_open(dir, &img, &err) || check_files(&err) || ckf_image_find_wanted_again(img, &err) ||
-	    ckf_image_find_cached(img, &err)) {
+	if (ckf_image_open(dir, &img, &err) || check_files(&err) || ckf_image_prepare(img, &err)) {
 		pr_err("%s\n", err.msg);
 		return -1;
 	}
@@ -308,17 +300,17 @@ int fast_image_open(void)
 		pr_perror("Can't map statistics");
 		return -1;
 	}
-	shared->spare = CKF_ROOM_UNLIMITED;
 	if (fast_workers_init())
 		return -1;
 	max_map_count = read_max_map_count();
 	huge_off = huge_pages_off();
 	proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	judge_room(ckf_room_self(proc));
+	ret = lower_budget(ckf_memcg_self(proc));
 	close_safe(&proc);
-	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed, %u bases\n",
-		img->idx->nr_targets, img->idx->nr_chunks, img->idx->pack_bytes, img->idx->nr_bases);
-	return 0;
+	ckf_image_get_info(img, &info);
+	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed, %u bases\n", info.nr_targets,
+		info.nr_chunks, info.pack_bytes, info.nr_bases);
+	return ret;
 }
 
 static int no_advance(struct page_read *pr)
@@ -341,13 +333,11 @@ int fast_image_page_read(struct page_read *pr)
 
 static const struct ckf_target *find_target(uint32_t kind, uint64_t id)
 {
-	int64_t pos = ckf_index_find_target(img->idx, kind, id);
+	const struct ckf_target *t = ckf_image_find_target(img, kind, id);
 
-	if (pos < 0) {
+	if (!t)
 		pr_err("The image has no pages for %s %" PRIu64 "\n", ckf_target_kind_name(kind), id);
-		return NULL;
-	}
-	return &img->idx->targets[pos];
+	return t;
 }
 
 /* Not in the list for its own sake: guard regions of madvise(), which CRIU knows of since 4.2. */
@@ -366,30 +356,15 @@ static uint64_t first_page(struct vma_area *vma)
 	return vma->e->start - (vma_has_guard_gap_hidden(vma) ? PAGE_SIZE : 0);
 }
 
-/* The first op that ends behind addr. Callers go through the VMAs in order, so that it is near the last one. */
-static uint64_t find_op(uint64_t addr)
-{
-	static uint64_t at;
-	const struct ckf_op *ops = img->idx->ops;
-	uint64_t first = task_target->first_op, last = first + task_target->nr_ops, end;
-
-	if (at >= first && at <= last && (at == first || ckf_op_end(&ops[at - 1]) <= addr))
-		for (end = min_t(uint64_t, at + 4, last); at < end || at == last; at++)
-			if (at == last || ckf_op_end(&ops[at]) > addr)
-				return at;
-	at = ckf_index_find_op(img->idx, task_target, addr);
-	return at;
-}
-
 /* Up to max + 1. */
 static uint64_t count_pages(struct vma_area *vma, uint64_t max)
 {
-	const struct ckf_index *idx = img->idx;
-	uint64_t i = find_op(first_page(vma)), last = task_target->first_op + task_target->nr_ops, nr = 0;
+	const struct ckf_op_info *op = ckf_ops_seek(&task_ops, first_page(vma));
+	uint64_t nr = 0;
 
-	for (; i < last && nr <= max && ckf_op_addr(&idx->ops[i]) < vma->e->end; i++)
-		nr += (min_t(uint64_t, ckf_op_end(&idx->ops[i]), vma->e->end) -
-		       max_t(uint64_t, ckf_op_addr(&idx->ops[i]), first_page(vma))) / PAGE_SIZE;
+	for (; op && nr <= max && op->start < vma->e->end; op = ckf_ops_next(&task_ops))
+		nr += (min_t(uint64_t, op->end, vma->e->end) - max_t(uint64_t, op->start, first_page(vma))) /
+		      PAGE_SIZE;
 	return min_t(uint64_t, nr, max + 1);
 }
 
@@ -407,29 +382,16 @@ static bool take_few_pages(struct vma_area *vma)
 /* Huge pages survive mremap() only between places that are equal modulo their size. */
 static bool wants_huge_place(struct vma_area *vma)
 {
-	const struct ckf_index *idx = img->idx;
-	uint64_t lo = 0, hi = idx->nr_huge, task = task_target - idx->targets;
-
 	if (huge_off || few_maps || !vma_area_is_private(vma, kdat.task_size) || vma_area_len(vma) < CKF_HUGE_BYTES)
 		return false;
-	while (lo < hi) {
-		uint64_t mid = lo + (hi - lo) / 2;
-		const struct ckf_huge *h = &idx->huge[mid];
-
-		if (h->target < task ||
-		    (h->target == task && h->addr + (uint64_t)h->nr_huge * CKF_HUGE_BYTES <= vma->e->start))
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < idx->nr_huge && idx->huge[lo].target == task && idx->huge[lo].addr < vma->e->end;
+	return ckf_target_wants_huge(img, task_target, vma->e->start, vma->e->end);
 }
 
 /*
  * A task's mappings are premapped beside those of the criu process and those that it has from its parent,
  * and a gap between two of them is one, too.
  */
-static void judge_maps(struct pstree_item *t)
+static void check_maps(struct pstree_item *t)
 {
 	unsigned long nr = rsti(t)->vmas.nr + MAPS_OF_CRIU;
 
@@ -442,28 +404,28 @@ static void judge_maps(struct pstree_item *t)
 /* The bytes of the plan in what CRIU leaves to the restorer. */
 static uint64_t restorer_bytes(struct vm_area_list *vmas)
 {
-	const struct ckf_index *idx = img->idx;
+	const struct ckf_op_info *op;
 	struct vma_area *vma;
-	uint64_t bytes = 0, i;
+	uint64_t bytes = 0;
 
 	list_for_each_entry(vma, &vmas->h, list) {
 		if (!(vma->e->flags & MAP_HUGETLB) && !(vma->e->status & VMA_EXT_PLUGIN))
 			continue;
-		for (i = find_op(vma->e->start);
-		     i < task_target->first_op + task_target->nr_ops && ckf_op_addr(&idx->ops[i]) < vma->e->end; i++)
-			bytes += ckf_op_end(&idx->ops[i]) - ckf_op_addr(&idx->ops[i]);
+		for (op = ckf_ops_seek(&task_ops, vma->e->start); op && op->start < vma->e->end;
+		     op = ckf_ops_next(&task_ops))
+			bytes += op->end - op->start;
 	}
 	return bytes;
 }
 
-static void judge_staging(struct vm_area_list *vmas)
+static void choose_staging(struct vm_area_list *vmas)
 {
 	uint64_t bytes = restorer_bytes(vmas);
 
 	staged_bytes = 0;
-	staging = premap_none || (!atomic_load(&shared->frugal) && bytes <= STAGED_MAX);
+	staging = premap_none || (!shared->budget.frugal && bytes <= STAGED_MAX);
 	few_left = 0;
-	if (staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX && take_spare(STAGED_MAX - bytes))
+	if (staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX && ckf_budget_take_spare(&shared->budget, STAGED_MAX - bytes))
 		few_left = (STAGED_MAX - bytes) / PAGE_SIZE;
 }
 
@@ -499,10 +461,14 @@ int fast_image_premap_begin(struct pstree_item *t)
 	task_target = find_target(CKF_TARGET_TASK, vpid(t));
 	if (!task_target)
 		return -1;
+	task_info.size = sizeof(task_info);
+	ckf_target_get_info(img, task_target, &task_info);
+	ckf_ops_begin(&task_ops, img, task_target, 0);
 	nr_gaps = 0; /* what was there is the parent's */
-	judge_cgroup_of_task();
-	judge_maps(t);
-	judge_staging(vmas);
+	if (check_cgroup_of_task())
+		return -1;
+	check_maps(t);
+	choose_staging(vmas);
 	list_for_each_entry(vma, &vmas->h, list)
 		if (wants_huge_place(vma))
 			vmas->rst_priv_size += CKF_HUGE_BYTES;
@@ -573,7 +539,7 @@ static uint32_t switches(void)
 		flags |= CKF_FILL_NO_HUGE;
 	if (getenv("CKF_NO_MOVE"))
 		flags |= CKF_FILL_NO_MOVE;
-	if (atomic_load(&shared->frugal))
+	if (shared->budget.frugal)
 		flags |= CKF_FILL_FRUGAL;
 	return flags;
 }
@@ -602,11 +568,11 @@ static void account(const struct ckf_fill_stats *s, unsigned long long start)
 
 static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t nr)
 {
-	struct fast_workers workers = {};
+	struct ckf_target_info info = { .size = sizeof(info) };
+	struct fast_workers workers = { .budget = &shared->budget };
 	struct ckf_fill_opts o = {
 		.size = sizeof(o),
 		.dir_fd = get_service_fd(IMG_FD_OFF),
-		.threads = fast_workers_wanted(t->nr_pages * PAGE_SIZE),
 		.worker_ok = fast_workers_id_ok,
 		.before_workers = fast_workers_before,
 		.after_workers = fast_workers_after,
@@ -615,11 +581,12 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 		.arg = &workers,
 	};
 	unsigned long long start = now_ns();
-	struct ckf_fill_stats stats = {};
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = {};
 	int ret;
 
-	workers.budget = atomic_load(&shared->budget);
+	ckf_target_get_info(img, t, &info);
+	o.threads = fast_workers_wanted(info.nr_pages * PAGE_SIZE);
 	o.flags = switches();
 	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);
 	fast_workers_end(&workers);
@@ -630,15 +597,15 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	account(&stats, start);
 	pr_info("%s %" PRIu64 ": %" PRIu64 " bytes read, %" PRIu64 " filled, %" PRIu64 " zero, %" PRIu64
 		" shared, %" PRIu64 " huge pages, %u workers, %" PRIu64 " us\n",
-		ckf_target_kind_name(t->kind), t->id, stats.read_bytes, stats.filled_bytes, stats.zero_bytes,
+		ckf_target_kind_name(info.kind), info.id, stats.read_bytes, stats.filled_bytes, stats.zero_bytes,
 		stats.shared_bytes, stats.huge_pages, stats.workers, stats.ns / 1000);
 	return 0;
 }
 
 /* Zeros that a mapping has anyway. */
-static bool restorer_skips(struct vma_area *vma, const struct ckf_chunk *c)
+static bool restorer_skips(struct vma_area *vma, const struct ckf_op_info *op)
 {
-	return c->codec == CKF_CODEC_ZERO && vma->e->flags & MAP_ANONYMOUS;
+	return op->codec == CKF_CODEC_ZERO && vma->e->flags & MAP_ANONYMOUS;
 }
 
 static bool vma_cow(struct vma_area *vma)
@@ -684,20 +651,17 @@ static void make_dest(struct vma_area *vma, bool cow, struct ckf_dest *d)
 /* Where the pages of a VMA that the restorer copies go: one after the other, in the order of the plan. */
 static void make_staged_dests(struct vma_area *vma, uint64_t *off, struct ckf_dest *dests, size_t *nr)
 {
-	const struct ckf_index *idx = img->idx;
-	uint64_t i, last = task_target->first_op + task_target->nr_ops;
+	const struct ckf_op_info *op;
 
-	for (i = find_op(vma->e->start); i < last; i++) {
-		const struct ckf_op *op = &idx->ops[i];
+	for (op = ckf_ops_seek(&task_ops, vma->e->start); op && op->start < vma->e->end;
+	     op = ckf_ops_next(&task_ops)) {
 		struct ckf_dest *d = &dests[*nr];
 
-		d->start = max_t(uint64_t, ckf_op_addr(op), vma->e->start);
-		d->end = min_t(uint64_t, ckf_op_end(op), vma->e->end);
-		if (d->start >= vma->e->end)
-			break;
+		d->start = max_t(uint64_t, op->start, vma->e->start);
+		d->end = min_t(uint64_t, op->end, vma->e->end);
 		d->addr = NULL;
 		d->flags = CKF_DEST_SKIP;
-		if (!restorer_skips(vma, &idx->chunks[op->chunk])) {
+		if (!restorer_skips(vma, op)) {
 			d->addr = staged + *off;
 			d->flags = CKF_DEST_FRESH;
 			*off += d->end - d->start;
@@ -740,7 +704,7 @@ static int fill_private(struct pstree_item *t, bool cow)
 	int ret;
 
 	/* Each op that is staged is one more at most. */
-	dests = xmalloc((vmas->nr + (staged_bytes ? task_target->nr_ops + vmas->nr : 0)) * sizeof(*dests));
+	dests = xmalloc((vmas->nr + (staged_bytes ? task_info.nr_ops + vmas->nr : 0)) * sizeof(*dests));
 	if (!dests)
 		return -1;
 	list_for_each_entry(vma, &vmas->h, list) {
@@ -762,14 +726,13 @@ static int fill_private(struct pstree_item *t, bool cow)
  */
 static void mark_pages(struct vma_area *vma)
 {
-	const struct ckf_index *idx = img->idx;
-	uint64_t i, start, end, off, nr, last = task_target->first_op + task_target->nr_ops;
+	const struct ckf_op_info *op;
+	uint64_t start, end, off, nr;
 
-	for (i = find_op(vma->e->start); i < last; i++) {
-		start = max_t(uint64_t, ckf_op_addr(&idx->ops[i]), vma->e->start);
-		end = min_t(uint64_t, ckf_op_end(&idx->ops[i]), vma->e->end);
-		if (start >= vma->e->end)
-			break;
+	for (op = ckf_ops_seek(&task_ops, vma->e->start); op && op->start < vma->e->end;
+	     op = ckf_ops_next(&task_ops)) {
+		start = max_t(uint64_t, op->start, vma->e->start);
+		end = min_t(uint64_t, op->end, vma->e->end);
 		off = (start - vma->e->start) / PAGE_SIZE;
 		nr = (end - start) / PAGE_SIZE;
 		bitmap_set(vma->page_bitmap, off, nr);
@@ -779,40 +742,38 @@ static void mark_pages(struct vma_area *vma)
 }
 
 /* Where in the pack the restorer can read the pages of an op itself. */
-static int verbatim_off(const struct ckf_op *op, uint64_t start, off_t *off)
+static int verbatim_off(const struct ckf_op_info *op, uint64_t start, off_t *off)
 {
-	const struct ckf_chunk *c = &img->idx->chunks[op->chunk];
+	struct ckf_chunk_info c = { .size = sizeof(c) };
 
-	if (c->codec != CKF_CODEC_RAW) {
+	ckf_image_get_chunk(img, op->chunk, &c);
+	if (c.codec != CKF_CODEC_RAW) {
 		pr_err("Pages at %" PRIx64 " are %s, but must be raw for a mapping of this kind\n", start,
-		       ckf_codec_name(c->codec));
+		       ckf_codec_name(c.codec));
 		return -1;
 	}
-	if (c->base) {
+	if (c.base) {
 		pr_err("Pages at %" PRIx64 " are in a base, but must be in " CKF_PACK_NAME
 		       " for a mapping of this kind\n", start);
 		return -1;
 	}
-	*off = c->pack_off + op->first_page * PAGE_SIZE + (start - ckf_op_addr(op));
+	*off = c.pack_off + op->first_page * PAGE_SIZE + (start - op->start);
 	return 0;
 }
 
 /* VMAs that are not premapped are filled by the restorer: from memory, or from the pack. */
 static int enqueue(struct pstree_item *t, struct vma_area *vma)
 {
-	const struct ckf_index *idx = img->idx;
-	uint64_t i, start, end, last = task_target->first_op + task_target->nr_ops;
+	const struct ckf_op_info *op;
 	struct page_read pr;
+	uint64_t start, end;
 
 	fast_image_page_read(&pr);
-	for (i = find_op(vma->e->start); i < last; i++) {
-		const struct ckf_op *op = &idx->ops[i];
-
-		start = max_t(uint64_t, ckf_op_addr(op), vma->e->start);
-		end = min_t(uint64_t, ckf_op_end(op), vma->e->end);
-		if (start >= vma->e->end)
-			break;
-		if (restorer_skips(vma, &idx->chunks[op->chunk]))
+	for (op = ckf_ops_seek(&task_ops, vma->e->start); op && op->start < vma->e->end;
+	     op = ckf_ops_next(&task_ops)) {
+		start = max_t(uint64_t, op->start, vma->e->start);
+		end = min_t(uint64_t, op->end, vma->e->end);
+		if (restorer_skips(vma, op))
 			continue;
 		pr.pi_off = staged_bytes;
 		if (!staging && verbatim_off(op, start, &pr.pi_off))

@@ -19,6 +19,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <ckfast.h>
+
 #include "types.h"
 #include "common/list.h"
 #include "cr_options.h"
@@ -31,22 +33,18 @@
 #include "util.h"
 #include "xmalloc.h"
 
-#include "loader/ckf_fill.h"
-#include "loader/ckf_room.h"
-
 #undef LOG_PREFIX
 #define LOG_PREFIX "fast-image: "
 
-#define LOWEST_ID 300	   /* where the kernel goes on when it has given out all ids */
 #define CRIU_PROCESSES 4   /* of CRIU's own, that may come and go while tasks are restored */
 #define LOCK_TRIES 1000	   /* of a millisecond */
 #define SIGNAL_OF_LIBC 33  /* SIGSETXID of glibc */
 
 /* Threads that the criu process could still make when it began. Tasks inherit it, as all below. */
-static uint64_t room_of_criu = CKF_ROOM_UNLIMITED;
+static uint64_t left_to_criu = CKF_UNLIMITED;
 /* The same of the cgroups that CRIU has moved this task to, of version 1 and 2, at that moment. */
-static uint64_t room_of_pids = CKF_ROOM_UNLIMITED;
-static uint64_t room_of_unified = CKF_ROOM_UNLIMITED;
+static uint64_t left_by_pids = CKF_UNLIMITED;
+static uint64_t left_by_unified = CKF_UNLIMITED;
 static bool moved;
 
 static void *no_work(void *arg)
@@ -95,44 +93,44 @@ int fast_workers_init(void)
 {
 	int proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	room_of_criu = ckf_room_pids_self(proc);
+	left_to_criu = ckf_pids_self(proc);
 	close_safe(&proc);
 	return make_libc_ready();
 }
 
 /* What the limits of a cgroup below the yard, and of those above it, leave. */
-static uint64_t room_of_dir(const char *path)
+static uint64_t left_by_dir(const char *path)
 {
 	int yard = get_service_fd(CGROUP_YARD), fd;
-	uint64_t room;
+	uint64_t left;
 
 	if (yard < 0)
-		return CKF_ROOM_UNLIMITED;
+		return CKF_UNLIMITED;
 	fd = openat(yard, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return CKF_ROOM_UNLIMITED;
-	room = ckf_room_pids_of_dir(fd);
+		return CKF_UNLIMITED;
+	left = ckf_pids_of_dir(fd);
 	close(fd);
-	return room;
+	return left;
 }
 
 /* The limits are read now: when memory is filled, the yard is closed. */
 void fast_workers_moved(const char *procs)
 {
 	const char *end = strrchr(procs, '/'), *dir_end = strchr(procs, '/');
-	uint64_t *room = NULL;
+	uint64_t *left = NULL;
 	char path[PATH_MAX];
 
 	if (!end || !fast_image_on())
 		return;
 	if (!strncmp(procs, "unified/", strlen("unified/")))
-		room = &room_of_unified;
+		left = &left_by_unified;
 	else if (memmem(procs, dir_end - procs, "pids", strlen("pids")))
-		room = &room_of_pids;
-	if (!room)
+		left = &left_by_pids;
+	if (!left)
 		return;
 	snprintf(path, sizeof(path), "%.*s", (int)(end - procs), procs);
-	*room = room_of_dir(path);
+	*left = left_by_dir(path);
 	moved = true;
 }
 
@@ -147,15 +145,10 @@ static uint64_t tree_threads(void)
 	return n;
 }
 
-/* How many threads there may be in addition to the tree. */
-static uint64_t threads_left(unsigned int busy)
+/* How many threads there may be, all of the tree among them. */
+static uint64_t threads_limit(void)
 {
-	uint64_t tree = tree_threads(), room = room_of_criu;
-
-	if (moved)
-		room = min_t(uint64_t, room_of_pids, room_of_unified);
-	room -= min_t(uint64_t, room, busy);
-	return room - min_t(uint64_t, room, tree);
+	return moved ? min_t(uint64_t, left_by_pids, left_by_unified) : left_to_criu;
 }
 
 unsigned int fast_workers_wanted(uint64_t bytes)
@@ -223,20 +216,7 @@ static pid_t highest_id(void)
  */
 static pid_t far_id(const struct fast_workers *w)
 {
-	pid_t highest = highest_id(), last = LOWEST_ID, next, at = 0, gap = 0;
-	size_t i;
-
-	for (i = 0; i <= w->nr_ids; i++) {
-		next = i < w->nr_ids ? w->ids[i] : highest;
-		if (next > last) {
-			if (next - last > gap) {
-				gap = next - last;
-				at = last + gap / 2;
-			}
-			last = next;
-		}
-	}
-	return at;
+	return ckf_far_id(w->ids, w->nr_ids, highest_id());
 }
 
 /*
@@ -303,13 +283,12 @@ unsigned int fast_workers_before(void *arg, unsigned int wanted)
 	w->ns_fd = w->last_pid_fd = -1;
 	w->moved = false;
 	/* Asked again and again while a fill could do with more: nobody is kept waiting for that. */
-	w->locked = atomic_read(&task_entries->fast_threads) < w->budget;
+	w->locked = atomic_read(&task_entries->fast_threads) < w->budget->workers;
 	if (!w->locked)
 		return 0;
 	lock_last_pid();
 	busy = atomic_read(&task_entries->fast_threads);
-	n = busy < w->budget ? min(wanted, w->budget - busy) : 0;
-	n = min_t(uint64_t, n, threads_left(busy));
+	n = ckf_budget_workers(w->budget, wanted, busy, threads_limit(), tree_threads());
 	if (n < wanted)
 		pr_debug("%u workers of %u, %u are busy\n", n, wanted, busy);
 	if (!n || atomic_read(&task_entries->fast_tight) || (!w->ids && collect_ids(w)) || move_last_pid(w))

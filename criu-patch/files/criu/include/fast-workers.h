@@ -8,9 +8,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct ckf_budget;
+
 /* The workers of one fill. Starts zeroed, but for the budget. */
 struct fast_workers {
-	unsigned int budget; /* what all tasks may have together */
+	const struct ckf_budget *budget; /* what all tasks may have together */
 	unsigned int taken;
 	pid_t *ids;	    /* of the image, sorted */
 	size_t nr_ids;

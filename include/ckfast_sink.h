@@ -2,7 +2,7 @@
 /*
  * Device memory as something that is filled: what a backend for a kind of GPU has to offer.
  *
- * The loader calls it: loader/ckf_fill_sink.h fills device memory from a fast image or from a plain
+ * The loader calls it: ckf_fill_sink() fills device memory from a fast image or from a plain
  * dump through these functions and knows nothing else of GPUs.
  * The backend for CUDA is gpu/cuda/cuda_sink.c.
  *
@@ -39,8 +39,7 @@
 #ifndef CKF_SINK_H
 #define CKF_SINK_H
 
-#include "base/ckf_error.h"
-#include "base/ckf_types.h"
+#include "ckfast.h"
 
 struct ckf_sink;     /* an open device; the backend's */
 struct ckf_sink_mem; /* a range of device memory; the backend's */
