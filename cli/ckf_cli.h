@@ -11,8 +11,6 @@
 #include <jansson.h>
 
 #include "ckfast.h"
-#include "convert/ckf_dump.h"
-#include "loader/ckf_image.h"
 
 #define CLI_JSON_VERSION 1
 
@@ -135,18 +133,4 @@ int cli_stop_asked(void *arg);
 
 /* An fd of the directory, or -errno. */
 int cli_open_dir(const char *path, struct ckf_error *err);
-/* The pagemap of (kind, id), or NULL. */
-const struct ckf_pagemap *cli_find_pagemap(const struct ckf_dump *dump, uint32_t kind, uint64_t id);
-
-struct cli_range {
-	uint64_t start;
-	uint64_t end; /* exclusive */
-};
-
-/*
- * The mappings of a task as ascending ranges, those that touch joined. *ranges is malloc()ed.
- * -ENOMEM.
- */
-int cli_task_ranges(const struct ckf_task *task, struct cli_range **ranges, uint64_t *nr);
-
 #endif

@@ -3,7 +3,9 @@
 #ifndef CKF_INSPECT_H
 #define CKF_INSPECT_H
 
+#include "convert/ckf_dump.h"
 #include "convert/ckf_model.h"
+#include "loader/ckf_image.h"
 #include "ckf_cli.h"
 
 enum insp_mem {

@@ -11,7 +11,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "gpu/suspend/ckf_gpud.h"
 #include "gpu/daemon/ckf_gpud_server.h"
 #include "ckf_cli.h"
 
@@ -230,36 +229,16 @@ static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args,
 	return rc ? cli_fail(verb, path, rc, &err) : CKF_EXIT_OK;
 }
 
-/* The pieces of the answer, as one object. */
 static int receive_status(int sock, json_t **out, struct ckf_error *err)
 {
-	struct ckf_gpud_msg m = { .op = CKF_GPUD_STATUS };
-	char *text = NULL;
-	size_t len;
-	FILE *f;
-	int rc;
+	char *text;
+	int rc = ckf_gpud_status(sock, &text, err);
 
-	f = open_memstream(&text, &len);
-	if (!f)
-		return ckf_error_set(err, -ENOMEM, "no memory");
-	rc = ckf_gpud_send(sock, &m, -1, err);
-	while (!rc) {
-		rc = ckf_gpud_recv(sock, &m, NULL, err);
-		if (rc || m.op != CKF_GPUD_TEXT)
-			break;
-		fputs(m.text, f);
-	}
-	if (fclose(f) && !rc)
-		rc = ckf_error_set(err, -ENOMEM, "no memory");
-	if (!rc && m.op == CKF_GPUD_ERROR)
-		rc = ckf_error_set(err, -EIO, "%s", m.text);
-	if (!rc) {
-		*out = json_loads(text, 0, NULL);
-		if (!*out)
-			rc = ckf_error_set(err, -EBADMSG, "gpud answered with something else");
-	}
+	if (rc)
+		return rc;
+	*out = json_loads(text, 0, NULL);
 	free(text);
-	return rc;
+	return *out ? 0 : ckf_error_set(err, -EBADMSG, "gpud answered with something else");
 }
 
 static uint64_t number(json_t *obj, const char *key)

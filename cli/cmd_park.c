@@ -13,9 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "format/ckf_gpu_dump.h"
-#include "ckfast.h"
-#include "gpu/suspend/ckf_gpud.h"
 #include "ckf_cli.h"
 
 #define DEFAULT_TIMEOUT_S 10

@@ -9,8 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "gpu/suspend/ckf_agent.h"
-#include "ckfast.h"
 #include "ckf_cli.h"
 
 static const struct option long_opts[] = {

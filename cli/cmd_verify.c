@@ -5,8 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "loader/ckf_image.h"
-#include "ckf_plan_check.h"
+#include "ckf_cli.h"
 
 struct verify_args {
 	const char *fast;
@@ -22,9 +21,9 @@ struct verify_run {
 	struct verify_args args;
 	struct cli_progress progress;
 	struct ckf_image *img;
-	struct ckf_dump *dump;
+	struct ckf_image_info info;
 	struct ckf_verify_stats stats;
-	uint64_t unknown_tasks;
+	struct ckf_plan_stats plan;
 	uint64_t changed_files; /* that CRIU does not read */
 	bool lines;		/* a result line per section goes to stdout */
 };
@@ -91,7 +90,7 @@ static int check_index(struct verify_run *run, struct ckf_error *err)
 		.base_dirs = run->args.bases.dirs,
 		.nr_base_dirs = run->args.bases.nr,
 	};
-	const struct ckf_index *idx;
+	struct ckf_image_info *i = &run->info;
 	int dir_fd, rc;
 
 	dir_fd = cli_open_dir(run->args.fast, err);
@@ -99,13 +98,14 @@ static int check_index(struct verify_run *run, struct ckf_error *err)
 		return dir_fd;
 	rc = ckf_image_open_opts(dir_fd, &opts, &run->img, err);
 	close(dir_fd);
-	if (rc || !run->lines)
+	if (rc)
 		return rc;
-	idx = run->img->idx;
+	ckf_image_get_info(run->img, i);
+	if (!run->lines)
+		return 0;
 	printf("index     ok  %" PRIu64 " chunks, %" PRIu64 " files, %" PRIu64 " targets, %" PRIu64
 	       " ops, %" PRIu64 " lanes, %" PRIu64 " huge ranges\n",
-	       idx->nr_chunks, idx->nr_files, idx->nr_targets, idx->nr_ops, idx->nr_lanes,
-	       idx->nr_huge);
+	       i->nr_chunks, i->nr_files, i->nr_targets, i->nr_ops, i->nr_lanes, i->nr_huge);
 	return 0;
 }
 
@@ -142,9 +142,9 @@ static int check_bytes(struct verify_run *run, struct ckf_error *err)
 		return rc;
 	printf("pack      ok  %s stored, %s decoded, %" PRIu64 " bytes of padding\n",
 	       cli_bytes(s->stored_bytes, a), cli_bytes(s->decoded_bytes, b), s->padding_bytes);
-	if (run->img->idx->nr_bases)
+	if (run->info.nr_bases)
 		printf("bases     ok  %u, each the one meant, %s stored in them\n",
-		       run->img->idx->nr_bases, cli_bytes(s->base_bytes, a));
+		       run->info.nr_bases, cli_bytes(s->base_bytes, a));
 	printf("files     ok  %s in files as they were, pages files by their chunks\n",
 	       cli_bytes(s->file_bytes, a));
 	return 0;
@@ -152,25 +152,17 @@ static int check_bytes(struct verify_run *run, struct ckf_error *err)
 
 static int check_plan(struct verify_run *run, struct ckf_error *err)
 {
-	const struct ckf_index *idx = run->img->idx;
-	int rc;
+	int rc = ckf_verify_plan(run->img, &run->plan, err);
 
-	rc = ckf_dump_openat(run->img->dir_fd, ".", &run->dump, err);
-	if (rc)
-		return rc;
-	rc = cli_check_pagemaps(idx, run->dump, err);
-	if (rc)
-		return rc;
-	if (run->lines)
+	if (run->plan.pagemaps && run->lines)
 		printf("pagemaps  ok  the ops of each target are the pages of its pagemap\n");
-	rc = cli_check_places(idx, run->dump, &run->unknown_tasks, err);
 	if (rc)
 		return rc;
-	if (run->unknown_tasks && !run->args.quiet)
+	if (run->plan.unknown_tasks && !run->args.quiet)
 		fprintf(stderr,
 			"ckfast verify: %s: the places of %" PRIu64
 			" target(s) are not checked: no such task in pstree.img\n",
-			run->args.fast, run->unknown_tasks);
+			run->args.fast, run->plan.unknown_tasks);
 	if (run->lines)
 		printf("places    ok  every op of a task lies in its mappings\n");
 	return 0;
@@ -184,7 +176,7 @@ static int print_json(const struct verify_run *run, int rc, const struct ckf_err
 			  run->verb->name, "ok", !rc, "stored_bytes", (json_int_t)s->stored_bytes,
 			  "decoded_bytes", (json_int_t)s->decoded_bytes, "padding_bytes",
 			  (json_int_t)s->padding_bytes, "file_bytes", (json_int_t)s->file_bytes,
-			  "unchecked_tasks", (json_int_t)run->unknown_tasks, "ns",
+			  "unchecked_tasks", (json_int_t)run->plan.unknown_tasks, "ns",
 			  (json_int_t)s->ns, "base_bytes", (json_int_t)s->base_bytes,
 			  "changed_files", (json_int_t)run->changed_files);
 
@@ -221,14 +213,16 @@ static int verify(struct verify_run *run)
 		print_rate(&run->stats);
 	/* What is already known comes before the message, also where both go to one place. */
 	fflush(stdout);
-	ckf_dump_close(run->dump);
 	ckf_image_close(run->img);
 	return rc ? cli_fail(run->verb, run->args.fast, rc, &err) : json_rc;
 }
 
 static int run_verify(const struct cli_verb *verb, int argc, char **argv)
 {
-	struct verify_run run = { .verb = verb, .stats.size = sizeof(run.stats) };
+	struct verify_run run = { .verb = verb,
+				  .info.size = sizeof(run.info),
+				  .stats.size = sizeof(run.stats),
+				  .plan.size = sizeof(run.plan) };
 	int rc;
 
 	rc = parse_args(verb, argc, argv, &run.args);

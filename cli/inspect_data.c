@@ -119,7 +119,7 @@ static int gather_task(struct insp *insp, struct insp_task *it)
 		add(&it->mapped_bytes[vma_mem(vma)], vma->end - vma->start);
 	}
 	qsort(vmas, nr_vmas, sizeof(*vmas), vma_cmp);
-	it->pages = cli_find_pagemap(insp->dump, CKF_TARGET_TASK, it->pid);
+	it->pages = ckf_dump_find_pagemap(insp->dump, CKF_TARGET_TASK, it->pid);
 	if (it->pages)
 		add_pages(it, vmas, nr_vmas);
 	free(vmas);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ckfast.h"
 #include "ckf_cli.h"
 
 #define TITLE_BYTES 32
@@ -52,8 +51,7 @@ static int run(int argc, char **argv)
 		return CKF_EXIT_OK;
 	}
 	if (!strcmp(word, "--version") || !strcmp(word, "-V")) {
-		printf("ckfast %s, image format %d.%d\n", ckf_version(), CKF_VERSION_MAJOR,
-		       CKF_VERSION_MINOR);
+		printf("ckfast %s, image format %s\n", ckf_version(), ckf_format_version());
 		return CKF_EXIT_OK;
 	}
 	for (size_t i = 0; i < NR_VERBS; i++)

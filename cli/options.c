@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "format/ckf_codec.h"
-#include "convert/ckf_model.h"
 #include "ckf_cli.h"
 
 int cli_parse_bytes(const char *s, uint64_t *bytes)
@@ -31,7 +29,7 @@ int cli_parse_bytes(const char *s, uint64_t *bytes)
 			return -EINVAL;
 		unit <<= 10 * (suffix - suffixes + 1);
 	}
-	return ckf_mul_overflow(*bytes, unit, bytes) ? -EINVAL : 0;
+	return __builtin_mul_overflow(*bytes, unit, bytes) ? -EINVAL : 0;
 }
 
 int cli_parse_int(const char *s, int min, int max, int *value)
@@ -73,7 +71,7 @@ int cli_parse_profile(const char *s, struct ckf_storage *storage)
 			return 0;
 		}
 	}
-	*storage = (struct ckf_storage){ .nr_cores = CKF_MODEL_CORES };
+	ckf_profile_get(CKF_PROFILE_NUMBER, storage);
 	if (cli_parse_bytes(s, &storage->bytes_per_s) || !storage->bytes_per_s)
 		return -EINVAL;
 	return 0;

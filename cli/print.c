@@ -2,12 +2,12 @@
 /* Messages, sizes, and strings of unknown origin. */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-#include "convert/ckf_model.h"
 #include "ckf_cli.h"
 
 const char *cli_bytes(uint64_t bytes, char buf[CLI_BYTES_LEN])
@@ -69,7 +69,7 @@ const char *cli_path(const char *s, char buf[CLI_PATH_LEN])
 
 json_t *cli_json_string(const char *s)
 {
-	char buf[4 * CKF_MAX_LINK_BYTES + 1];
+	char buf[4 * PATH_MAX + 1];
 	json_t *json = json_string(s);
 
 	return json ? json : json_string(cli_escape(s, buf, sizeof(buf)));

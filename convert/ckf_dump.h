@@ -79,6 +79,9 @@ int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err
 int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err);
 void ckf_dump_close(struct ckf_dump *d);
 
+/* The pagemap of (kind, id), or NULL. */
+const struct ckf_pagemap *ckf_dump_find_pagemap(const struct ckf_dump *d, uint32_t kind,
+						uint64_t id);
 /* The task with this pid, or NULL. */
 const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid);
 

@@ -253,6 +253,26 @@ static int compare_pagemap(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
+const struct ckf_pagemap *ckf_dump_find_pagemap(const struct ckf_dump *d, uint32_t kind,
+						uint64_t id)
+{
+	uint64_t lo = 0;
+	uint64_t hi = d->nr_pagemaps;
+
+	while (lo < hi) {
+		uint64_t mid = lo + (hi - lo) / 2;
+		const struct ckf_pagemap *pm = &d->pagemaps[mid];
+
+		if (pm->kind == kind && pm->id == id)
+			return pm;
+		if (pm->kind < kind || (pm->kind == kind && pm->id < id))
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
+}
+
 const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid)
 {
 	for (uint64_t i = 0; i < d->nr_tasks; i++) {

@@ -50,6 +50,8 @@ const char *ckf_profile_name(uint32_t profile)
 
 void ckf_profile_get(uint32_t profile, struct ckf_storage *out)
 {
+	if (profile >= CKF_PROFILE_END)
+		profile = CKF_PROFILE_NUMBER;
 	*out = (struct ckf_storage){
 		.bytes_per_s = profiles[profile].bytes_per_s,
 		.profile = profile,

@@ -130,7 +130,7 @@ struct ckf_storage {
 
 /* "ram", "nvme", "ssd", "network"; "number" for others. */
 const char *ckf_profile_name(uint32_t profile);
-/* profile is not CKF_PROFILE_NUMBER. */
+/* CKF_PROFILE_NUMBER and all that have no name: of a speed that is not known. */
 void ckf_profile_get(uint32_t profile, struct ckf_storage *out);
 
 struct ckf_image;
@@ -574,6 +574,17 @@ struct ckf_verify_stats {
  */
 int ckf_verify(const struct ckf_image *img, const struct ckf_verify_opts *opts,
 	       struct ckf_verify_stats *stats, struct ckf_error *err);
+
+struct ckf_plan_stats {
+	size_t size;
+	bool pagemaps;		/* the ops of each target are the pages of its pagemap */
+	uint64_t unknown_tasks; /* targets that pstree.img has no task for: not checked further */
+};
+
+/* Checks the plan against the images that CRIU reads: pagemaps, and the mappings of each task.
+ * stats may be NULL, and is filled in also when a check fails. */
+int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
+		    struct ckf_error *err);
 
 /*
  * Making images. All three work on a temporary name beside the destination and rename at the end;

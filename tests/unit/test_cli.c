@@ -16,7 +16,7 @@
 
 #include "cli/open.c"
 #include "cli/options.c"
-#include "cli/plan_check.c"
+#include "convert/plan_check.h"
 #include "cli/print.c"
 
 #define LEN(a) (sizeof(a) / sizeof(*(a)))
@@ -175,11 +175,11 @@ static void test_task_ranges(void **state)
 		{ .start = 0x2000, .end = 0x3000 },
 	};
 	struct ckf_task task = { .vmas = vmas, .nr_vmas = LEN(vmas) };
-	struct cli_range *ranges;
+	struct plan_range *ranges;
 	uint64_t nr;
 
 	(void)state;
-	assert_int_equal(cli_task_ranges(&task, &ranges, &nr), 0);
+	assert_int_equal(plan_task_ranges(&task, &ranges, &nr), 0);
 	assert_int_equal(nr, 2);
 	assert_int_equal(ranges[0].start, 0x1000);
 	assert_int_equal(ranges[0].end, 0x4000);
@@ -187,7 +187,7 @@ static void test_task_ranges(void **state)
 	assert_int_equal(ranges[1].end, 0x6000);
 	free(ranges);
 	task.nr_vmas = 0;
-	assert_int_equal(cli_task_ranges(&task, &ranges, &nr), 0);
+	assert_int_equal(plan_task_ranges(&task, &ranges, &nr), 0);
 	assert_int_equal(nr, 0);
 	free(ranges);
 }
@@ -258,20 +258,20 @@ static void test_pagemaps(void **state)
 	struct plan *p = *state;
 	struct ckf_error err = { 0 };
 
-	assert_int_equal(cli_check_pagemaps(&p->idx, &p->dump, &err), 0);
+	assert_int_equal(plan_check_pagemaps(&p->idx, &p->dump, &err), 0);
 	p->runs[2].vaddr = 0x9000;
-	expect(cli_check_pagemaps(&p->idx, &p->dump, &err), &err, "corrupt targets[0]");
+	expect(plan_check_pagemaps(&p->idx, &p->dump, &err), &err, "corrupt targets[0]");
 	p->runs[2].vaddr = 0x8000;
 	p->pagemap.nr_runs = 2;
 	err.code = 0;
-	expect(cli_check_pagemaps(&p->idx, &p->dump, &err), &err, "ops at 0x8000-0x9000");
+	expect(plan_check_pagemaps(&p->idx, &p->dump, &err), &err, "ops at 0x8000-0x9000");
 	p->pagemap.nr_runs = 3;
 	p->target.nr_ops = 2;
 	err.code = 0;
-	expect(cli_check_pagemaps(&p->idx, &p->dump, &err), &err, "pages at 0x8000-0x9000");
+	expect(plan_check_pagemaps(&p->idx, &p->dump, &err), &err, "pages at 0x8000-0x9000");
 	p->target.nr_ops = 0;
 	p->pagemap.nr_runs = 0;
-	assert_int_equal(cli_check_pagemaps(&p->idx, &p->dump, NULL), 0);
+	assert_int_equal(plan_check_pagemaps(&p->idx, &p->dump, NULL), 0);
 }
 
 static void test_pagemap_names(void **state)
@@ -280,14 +280,14 @@ static void test_pagemap_names(void **state)
 	struct ckf_error err = { 0 };
 
 	p->file.name = "pagemap-6.img";
-	expect(cli_check_pagemaps(&p->idx, &p->dump, &err), &err, "pagemap-6.img is not");
+	expect(plan_check_pagemaps(&p->idx, &p->dump, &err), &err, "pagemap-6.img is not");
 	p->idx.nr_targets = 0;
 	err.code = 0;
-	expect(cli_check_pagemaps(&p->idx, &p->dump, &err), &err, "none for the pages of");
+	expect(plan_check_pagemaps(&p->idx, &p->dump, &err), &err, "none for the pages of");
 	p->idx.nr_targets = 1;
 	p->dump.nr_pagemaps = 0;
 	err.code = 0;
-	expect(cli_check_pagemaps(&p->idx, &p->dump, &err), &err, "is not the pagemap of task 5");
+	expect(plan_check_pagemaps(&p->idx, &p->dump, &err), &err, "is not the pagemap of task 5");
 }
 
 static void test_places(void **state)
@@ -296,17 +296,17 @@ static void test_places(void **state)
 	struct ckf_error err = { 0 };
 	uint64_t unknown;
 
-	assert_int_equal(cli_check_places(&p->idx, &p->dump, &unknown, &err), 0);
+	assert_int_equal(plan_check_places(&p->idx, &p->dump, &unknown, &err), 0);
 	assert_int_equal(unknown, 0);
 	p->vmas[1].end = 0x6000;
-	expect(cli_check_places(&p->idx, &p->dump, &unknown, &err), &err,
+	expect(plan_check_places(&p->idx, &p->dump, &unknown, &err), &err,
 	       "ops at 0x1000-0x7000 are outside");
 	p->vmas[1].end = 0x7000;
 	p->task.nr_vmas = 0;
 	err.code = 0;
-	expect(cli_check_places(&p->idx, &p->dump, &unknown, &err), &err, "outside");
+	expect(plan_check_places(&p->idx, &p->dump, &unknown, &err), &err, "outside");
 	p->target.id = 5 + (1ull << 32);
-	assert_int_equal(cli_check_places(&p->idx, &p->dump, &unknown, &err), 0);
+	assert_int_equal(plan_check_places(&p->idx, &p->dump, &unknown, &err), 0);
 	assert_int_equal(unknown, 1);
 }
 

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ckf_opts.h"
 #include "loader/ckf_gpu_read.h"
-#include "ckf_plan_check.h"
+#include "loader/ckf_image.h"
+#include "plan_check.h"
 
 /* Walks over ranges, joining those that touch. */
 struct range_iter {
@@ -19,20 +21,20 @@ struct range_iter {
 	uint64_t nr;
 };
 
-static struct cli_range iter_peek(const struct range_iter *it)
+static struct plan_range iter_peek(const struct range_iter *it)
 {
 	const struct ckf_run *run;
 
 	if (it->ops)
-		return (struct cli_range){ ckf_op_addr(&it->ops[it->pos]),
-					   ckf_op_end(&it->ops[it->pos]) };
+		return (struct plan_range){ ckf_op_addr(&it->ops[it->pos]),
+					    ckf_op_end(&it->ops[it->pos]) };
 	run = &it->runs[it->pos];
-	return (struct cli_range){ run->vaddr, run->vaddr + ckf_pages_to_bytes(run->nr_pages) };
+	return (struct plan_range){ run->vaddr, run->vaddr + ckf_pages_to_bytes(run->nr_pages) };
 }
 
-static bool iter_next(struct range_iter *it, struct cli_range *range)
+static bool iter_next(struct range_iter *it, struct plan_range *range)
 {
-	struct cli_range next;
+	struct plan_range next;
 
 	if (it->pos == it->nr)
 		return false;
@@ -60,8 +62,8 @@ static int check_pagemap(const struct ckf_index *idx, uint64_t target, const str
 	bool more_ops, more_runs;
 
 	do {
-		struct cli_range op = { 0 };
-		struct cli_range run = { 0 };
+		struct plan_range op = { 0 };
+		struct plan_range run = { 0 };
 
 		more_ops = iter_next(&ops, &op);
 		more_runs = iter_next(&runs, &run);
@@ -101,12 +103,12 @@ static int check_device(const struct ckf_index *idx, uint64_t target, const stru
 	return 0;
 }
 
-int cli_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
-		       struct ckf_error *err)
+int plan_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
+			struct ckf_error *err)
 {
 	for (uint64_t i = 0; i < idx->nr_targets; i++) {
 		const struct ckf_target *t = &idx->targets[i];
-		const struct ckf_pagemap *pm = cli_find_pagemap(dump, t->kind, t->id);
+		const struct ckf_pagemap *pm = ckf_dump_find_pagemap(dump, t->kind, t->id);
 		int rc;
 
 		if (!pm || strcmp(pm->name, idx->files[t->file].name))
@@ -130,16 +132,47 @@ int cli_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
 	return 0;
 }
 
+static int range_cmp(const void *a, const void *b)
+{
+	const struct plan_range *x = a;
+	const struct plan_range *y = b;
+
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+int plan_task_ranges(const struct ckf_task *task, struct plan_range **ranges, uint64_t *nr)
+{
+	struct plan_range *r = calloc(task->nr_vmas ? task->nr_vmas : 1, sizeof(*r));
+	uint64_t n = 0;
+
+	if (!r)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < task->nr_vmas; i++)
+		r[i] = (struct plan_range){ task->vmas[i].start, task->vmas[i].end };
+	qsort(r, task->nr_vmas, sizeof(*r), range_cmp);
+	for (uint64_t i = 0; i < task->nr_vmas; i++) {
+		if (n && r[i].start <= r[n - 1].end) {
+			if (r[i].end > r[n - 1].end)
+				r[n - 1].end = r[i].end;
+		} else {
+			r[n++] = r[i];
+		}
+	}
+	*ranges = r;
+	*nr = n;
+	return 0;
+}
+
 static int check_places(const struct ckf_index *idx, uint64_t target, const struct ckf_task *task,
 			struct ckf_error *err)
 {
 	struct range_iter ops = iter_ops(idx, &idx->targets[target]);
-	struct cli_range *ranges;
-	struct cli_range op;
+	struct plan_range *ranges;
+	struct plan_range op;
 	uint64_t nr, i = 0;
 	int rc;
 
-	rc = cli_task_ranges(task, &ranges, &nr);
+	rc = plan_task_ranges(task, &ranges, &nr);
 	if (rc)
 		return ckf_error_set(err, rc, "no memory for the mappings of task %u", task->pid);
 	while (!rc && iter_next(&ops, &op)) {
@@ -164,8 +197,8 @@ static int task_cmp(const void *a, const void *b)
 	return ((*x)->pid > (*y)->pid) - ((*x)->pid < (*y)->pid);
 }
 
-int cli_check_places(const struct ckf_index *idx, const struct ckf_dump *dump, uint64_t *unknown,
-		     struct ckf_error *err)
+int plan_check_places(const struct ckf_index *idx, const struct ckf_dump *dump, uint64_t *unknown,
+		      struct ckf_error *err)
 {
 	const struct ckf_task **tasks = calloc(dump->nr_tasks + 1, sizeof(struct ckf_task *));
 	int rc = 0;
@@ -193,4 +226,24 @@ int cli_check_places(const struct ckf_index *idx, const struct ckf_dump *dump, u
 	}
 	free(tasks);
 	return rc;
+}
+
+int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
+		    struct ckf_error *err)
+{
+	struct ckf_plan_stats own = { .size = sizeof(own) };
+	struct ckf_dump *dump = NULL;
+	int ret;
+
+	ret = ckf_dump_openat(img->dir_fd, ".", &dump, err);
+	if (!ret)
+		ret = plan_check_pagemaps(img->idx, dump, err);
+	if (!ret) {
+		own.pagemaps = true;
+		ret = plan_check_places(img->idx, dump, &own.unknown_tasks, err);
+	}
+	ckf_dump_close(dump);
+	if (stats && ckf_opts_give(stats, &own, sizeof(own)) && !ret)
+		ret = ckf_error_set(err, -EINVAL, "struct ckf_plan_stats has no size");
+	return ret;
 }
