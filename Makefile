@@ -101,7 +101,7 @@ LIB := $(B)/obj/internal.a
 STATIC := $(B)/libckfast.a
 SONAME := libckfast.so.0
 SHARED := $(B)/$(SONAME)
-PC := $(B)/pkgconfig/ckfast.pc $(B)/pkgconfig/ckfast-uninstalled.pc
+PC := $(B)/pkgconfig/ckfast-uninstalled.pc
 MAP := include/ckfast.map
 EXAMPLES := $(EXAMPLE_SRC:examples/%.c=$(B)/examples/%)
 CKFAST := $(B)/bin/ckfast
@@ -200,10 +200,11 @@ $(B)/examples/%: examples/%.c $(STATIC) $(PC)
 	$(Q)$(CC) -std=c11 -D_DEFAULT_SOURCE -O2 $(WARN) $(SAN) -MMD -MP -o $@ $< \
 		$$(PKG_CONFIG_PATH=$(B)/pkgconfig $(PKG_CONFIG) --cflags --libs ckfast)
 
-$(PC): $(B)/pkgconfig/%.pc: include/%.pc.in $(B)/flags
+PC_WORDS := -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@TOP@|$(CURDIR)|' \
+	    -e 's|@LIB@|$(CURDIR)/$(STATIC)|' -e 's|@PACKAGES@|$(LIB_PACKAGES) libprotobuf-c|'
+$(PC): include/ckfast-uninstalled.pc.in $(B)/flags
 	@mkdir -p $(@D)
-	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@TOP@|$(CURDIR)|' \
-		-e 's|@LIB@|$(CURDIR)/$(STATIC)|' -e 's|@PACKAGES@|$(LIB_PACKAGES) libprotobuf-c|' $< > $@
+	$(Q)sed $(PC_WORDS) $< > $@
 
 $(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 	@mkdir -p $(@D)
@@ -374,7 +375,7 @@ install-library: lib
 	install -m 644 $(STATIC) $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
 	ln -sfn $(SONAME) $(DESTDIR)$(PREFIX)/lib/libckfast.so
-	install -m 644 $(B)/pkgconfig/ckfast.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+	sed $(PC_WORDS) include/ckfast.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ckfast.pc
 
 INSTALLED := bin/ckfast share/man/man1/ckfast.1 include/ckfast.h include/ckfast_sink.h \
 	     $(addprefix lib/,libckfast.a $(SONAME) libckfast.so libckfast-cuda.so pkgconfig/ckfast.pc \
