@@ -90,6 +90,11 @@ layer gpu/suspend base format loader gpu/cuda
 layer gpu/daemon base format loader gpu/cuda gpu/suspend
 layer gpu/agent base format gpu/cuda gpu/suspend
 layer cli base format loader convert gpu/cuda gpu/suspend gpu/daemon
+for file in gpu/daemon/*.[ch]; do
+	for inc in $(includes "$file"); do
+		[ "$inc" != loader/ckf_image.h ] || complain "$file: includes $inc: gpud opens images by ckfast.h"
+	done
+done
 # Users of the library, as others are: they see nothing but its header. Verbs that show the inside are part of it.
 for file in criu-patch/files/criu/*.[ch] criu-patch/files/criu/include/*.h criu-patch/plugin/*.[ch] cli/*.[ch] examples/*.c; do
 	for inc in $(includes "$file"); do

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "format/ckf_codec.h"
-#include "loader/ckf_image.h"
+#include "ckfast.h"
 #include "loader/ckf_gpu_read.h"
 #include "base/ckf_threads.h"
 #include "base/ckf_io_util.h"

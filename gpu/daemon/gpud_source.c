@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "loader/ckf_gpu_read.h"
-#include "loader/ckf_image.h"
 #include "loader/ckf_read.h"
 #include "gpud.h"
 
@@ -95,33 +94,33 @@ static struct gpud_part *find_part(struct gpud_source *src, uint64_t pid)
  */
 static int match_target(struct gpud_source *src, const struct ckf_target *t, struct ckf_error *err)
 {
-	struct gpud_part *p = find_part(src, t->id);
+	struct ckf_target_info info = { .size = sizeof(info) };
+	struct gpud_part *p;
 
+	ckf_target_get_info(src->img, t, &info);
+	if (info.kind != CKF_TARGET_DEVICE)
+		return 0;
+	p = find_part(src, info.id);
 	if (!p)
 		return ckf_error_set(err, -EBADMSG, CKF_GPU_PREFIX "%llu.img is missing",
-				     (unsigned long long)t->id);
+				     (unsigned long long)info.id);
 	p->target = t;
-	if (ckf_pages_to_bytes(t->nr_pages) == p->dump->bytes)
+	if (ckf_pages_to_bytes(info.nr_pages) == p->dump->bytes)
 		return 0;
 	return ckf_error_set(err, -EBADMSG,
 			     "the plan for GPU memory of process %u has %llu bytes, its table %llu",
-			     p->dump->pid, (unsigned long long)ckf_pages_to_bytes(t->nr_pages),
+			     p->dump->pid, (unsigned long long)ckf_pages_to_bytes(info.nr_pages),
 			     (unsigned long long)p->dump->bytes);
 }
 
 static int open_plan(int dir_fd, struct gpud_source *src, struct ckf_error *err)
 {
-	const struct ckf_index *idx;
+	const struct ckf_target *t;
 	int ret;
 
 	ret = ckf_image_open(dir_fd, &src->img, err);
-	if (ret)
-		return ret;
-	idx = src->img->idx;
-	for (uint64_t i = 0; i < idx->nr_targets && !ret; i++) {
-		if (idx->targets[i].kind == CKF_TARGET_DEVICE)
-			ret = match_target(src, &idx->targets[i], err);
-	}
+	for (uint64_t i = 0; !ret && (t = ckf_image_target(src->img, i)); i++)
+		ret = match_target(src, t, err);
 	for (unsigned int i = 0; i < src->nr && !ret; i++) {
 		if (!src->parts[i].target)
 			ret = ckf_error_set(err, -EBADMSG,
