@@ -447,37 +447,6 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 unsigned int ckf_fill_default_threads(uint64_t fill_bytes);
 
 /*
- * Filling device memory, through a backend (ckfast_sink.h). Bytes are read into the backend's
- * slots, or decoded into them, checked there, and copied to the device from there; zero chunks are
- * cleared on the device. No thread and no descriptor is left behind, and no copy under way.
- */
-struct ckf_sink;
-struct ckf_sink_mem;
-struct ckf_sink_ops;
-
-/* Device memory that part of a target's addresses is filled into. */
-struct ckf_sink_dest {
-	uint64_t start; /* in the target, multiple of the page size */
-	uint64_t end;	/* exclusive */
-	struct ckf_sink *sink;
-	struct ckf_sink_mem *mem; /* its first byte is start's */
-};
-
-/*
- * dests: sorted by start, not overlapping; their memory may have any contents. Every op of the
- * target must lie in dests, else -EBADMSG. Of opts: dir_fd, threads (0: the CPUs), flags and
- * timeout_ms with stalled. Returns when all copies have arrived (each sink is drained); every chunk
- * has been checked then. stats->filled_bytes counts bytes copied, zero_bytes bytes cleared.
- *
- * Each thread has one slot at a time and waits for the next while its copies run: two slots for
- * each thread keep both reads and copies going. -EINVAL when a slot is smaller than a chunk.
- */
-int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
-		  const struct ckf_sink_ops *ops, const struct ckf_sink_dest *dests,
-		  size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
-		  struct ckf_error *err);
-
-/*
  * Limits: how much memory, and how many threads, the cgroups leave, so that a fill can do with
  * little where there is little. Versions 1 and 2 of cgroups, also both at once. What is read may be
  * out of date a moment later: it is good for a decision, not a guarantee.

@@ -29,9 +29,9 @@
  *
  * Threads: open, close, alloc, free and share are for one thread at a time, and close only when no
  * other call is under way. slot_take, slot_put, submit, fetch, clear and drain may be called by
- *many threads at once. A backend starts no thread that outlives close.
+ * many threads at once. A backend starts no thread that outlives close.
  *
- * Errors: 0 or -errno, as in base/ckf_error.h. -ENODEV there is no such device or no driver for
+ * Errors: 0 or -errno, as in ckfast.h. -ENODEV there is no such device or no driver for
  * it, -ENOMEM no memory on the host or on the device, -EIO the device failed: copies that were
  * under way may have happened or not, and only free and close are of use afterwards. A backend has
  * no other way to report; it never prints.
@@ -41,11 +41,16 @@
 
 #include "ckfast.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
 struct ckf_sink;     /* an open device; the backend's */
 struct ckf_sink_mem; /* a range of device memory; the backend's */
 
 struct ckf_sink_opts {
-	size_t size;	     /* sizeof(struct ckf_sink_opts) */
+	size_t size;	     /* at least up to nr_streams */
 	const char *device;  /* as the backend names its devices; NULL: the first one */
 	uint32_t slot_bytes; /* a multiple of the page size, at least the largest chunk */
 	unsigned int nr_slots;
@@ -115,5 +120,39 @@ struct ckf_sink_ops {
 	/* How many streams there are, at least 1. NULL: one. */
 	unsigned int (*nr_streams)(const struct ckf_sink *sink);
 };
+
+/*
+ * Filling device memory through a backend, as ckf_fill() fills other memory. Bytes are read into
+ * the backend's slots, or decoded into them, checked there, and copied to the device from there;
+ * zero chunks are cleared on the device. No thread and no descriptor is left behind, and no copy
+ * under way.
+ */
+
+/* Device memory that part of a target's addresses is filled into. */
+struct ckf_sink_dest {
+	uint64_t start; /* in the target, multiple of the page size */
+	uint64_t end;	/* exclusive */
+	struct ckf_sink *sink;
+	struct ckf_sink_mem *mem; /* its first byte is start's */
+};
+
+/*
+ * dests: sorted by start, not overlapping; their memory may have any contents. Every op of the
+ * target must lie in dests, else -EBADMSG. Of opts: dir_fd, threads (0: the CPUs), flags and
+ * timeout_ms with stalled. Returns when all copies have arrived (each sink is drained); every chunk
+ * has been checked then. stats->filled_bytes counts bytes copied, zero_bytes bytes cleared.
+ *
+ * Each thread has one slot at a time and waits for the next while its copies run: two slots for
+ * each thread keep both reads and copies going. -EINVAL when a slot is smaller than a chunk.
+ */
+int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
+		  const struct ckf_sink_ops *ops, const struct ckf_sink_dest *dests,
+		  size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
+		  struct ckf_error *err);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -3,12 +3,13 @@
 #ifndef CKF_FILL_SINK_H
 #define CKF_FILL_SINK_H
 
+#include "ckfast_sink.h"
 #include "format/ckf_gpu_dump.h"
 
 /*
- * pages_fd is the dump's ckfast-gpu-pages-PID.img, of exactly d->bytes bytes,
- * else -EBADMSG. Holes are cleared. A dump has no checksums, so nothing is checked. The dests must
- * cover all allocations, else -EINVAL.
+ * pages_fd is the dump's ckfast-gpu-pages-PID.img, of exactly d->bytes bytes, else -EBADMSG. Holes
+ * are cleared. A dump has no checksums, so nothing is checked. The dests must cover all
+ * allocations, else -EINVAL.
  */
 int ckf_fill_sink_file(int pages_fd, const struct ckf_gpu_dump *d, const struct ckf_sink_ops *ops,
 		       const struct ckf_sink_dest *dests, size_t nr_dests,

@@ -76,10 +76,10 @@ none() {
 }
 
 # The public functions are those that the library exports.
-declared=$(sed -n "/^static/d; s/^[a-z][a-z0-9_ ]*[ *]\(ckf_[a-z0-9_]*\)(.*/\1/p" include/ckfast.h | sort)
+declared=$(sed -n "/^static/d; s/^[a-z][a-z0-9_ ]*[ *]\(ckf_[a-z0-9_]*\)(.*/\1/p" include/ckfast.h include/ckfast_sink.h | sort)
 exported=$(sed -n 's/^\t\(ckf_[a-z0-9_]*\);$/\1/p' include/ckfast.map)
 [ "$declared" = "$exported" ] ||
-	complain "include/ckfast.map is not what ckfast.h declares:"$'\n'"$(diff <(echo "$declared") <(echo "$exported"))"
+	complain "include/ckfast.map is not what the headers declare:"$'\n'"$(diff <(echo "$declared") <(echo "$exported"))"
 
 layer base
 layer format base
