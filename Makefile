@@ -58,9 +58,10 @@ PROTO_INCLUDE = $(shell $(PKG_CONFIG) --variable=includedir protobuf)
 UNIT_LIBS = $(CLI_LIBS) $(shell $(PKG_CONFIG) --libs cmocka)
 
 WARN := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
-# Only what include/ckfast.h declares is visible outside of a shared library. Sections of their own: the static one is
-# one object, of which --gc-sections leaves what a program needs.
-BASE_CFLAGS := -std=gnu11 -g -fPIC -fvisibility=hidden -ffunction-sections -fdata-sections -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
+# Only what the public headers declare is visible outside of a shared library. Functions have
+# sections of their own: the static one is one object, of which --gc-sections leaves what is used.
+BASE_CFLAGS := -std=gnu11 -g -fPIC -fvisibility=hidden -ffunction-sections -fdata-sections \
+	       -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
 	       -DCKF_VERSION='"$(VERSION)"' -iquote . -iquote include -I$(P)
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
 ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(WARN) $(SAN) $(CFLAGS)
@@ -122,7 +123,8 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bench-field bundle fuzz \
-	zdtm zdtm-subset zdtm-build lint install install-library install-service uninstall install-criu dist clean FORCE
+	zdtm zdtm-subset zdtm-build lint install install-library install-service uninstall \
+	install-criu dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT) $(EXAMPLES)
 lib: $(LIB) $(STATIC) $(SHARED) $(PC)
@@ -189,11 +191,12 @@ $(STATIC): $(B)/obj/libckfast.o
 
 $(SHARED): $(PARTS_OBJ) $(MAP) $(B)/flags
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(MAP) \
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) \
+		-Wl,--version-script=$(MAP) \
 		$(if $(SAN),,-Wl,-z,defs) -o $@ $(filter %.o,$^) $(SHARED_LIBS)
 	@ln -sf $(SONAME) $(B)/libckfast.so
 
-# As others build their programs: by pkg-config, which prefers the tree's own file to an installed one.
+# As others build their programs, by pkg-config, which prefers the tree to an installed ckfast.
 $(B)/examples/%: examples/%.c $(STATIC) $(PC)
 	@mkdir -p $(@D)
 	$(call say,CC)
@@ -378,8 +381,8 @@ install-library: lib
 	sed $(PC_WORDS) include/ckfast.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ckfast.pc
 
 INSTALLED := bin/ckfast share/man/man1/ckfast.1 include/ckfast.h include/ckfast_sink.h \
-	     $(addprefix lib/,libckfast.a $(SONAME) libckfast.so libckfast-cuda.so pkgconfig/ckfast.pc \
-	     systemd/system/ckfast-gpud.service)
+	     $(addprefix lib/,libckfast.a $(SONAME) libckfast.so libckfast-cuda.so \
+	     pkgconfig/ckfast.pc systemd/system/ckfast-gpud.service)
 uninstall:
 	rm -f $(INSTALLED:%=$(DESTDIR)$(PREFIX)/%)
 

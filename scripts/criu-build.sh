@@ -155,7 +155,8 @@ build_patched() {
 # from ckfast it brings along, and keeps to itself.
 build_plugin() {
 	local version=$1 dir=build/criu-$1 out=build/lib/criu-$1 id
-	id=$(cat "$lib" criu-patch/plugin/*.[ch] include/*.h build/pkgconfig/*.pc "$dir/.patched" | sha256sum)
+	id=$(cat "$lib" criu-patch/plugin/*.[ch] include/*.h build/pkgconfig/*.pc "$dir/.patched" |
+		sha256sum)
 	if [ "$(cat "$out/.built" 2>/dev/null)" != "$id" ]; then
 		echo "criu: building the plugin for $version"
 		mkdir -p "$out"
@@ -164,8 +165,10 @@ build_plugin() {
 			-shared -fPIC -D_GNU_SOURCE \
 			-iquote "$dir/include" -iquote "$dir/criu/include" \
 			-iquote "$dir/criu/arch/x86/include" -iquote "$dir" \
-			$("$dir/compel/compel-host" includes) -Wl,--exclude-libs,ALL -Wl,--gc-sections -Wl,--as-needed \
-			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/*.c $(pkg-config --cflags --libs ckfast)
+			$("$dir/compel/compel-host" includes) \
+			-Wl,--exclude-libs,ALL -Wl,--gc-sections -Wl,--as-needed \
+			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/*.c \
+			$(pkg-config --cflags --libs ckfast)
 		echo "$id" >"$out/.built"
 	fi
 }

@@ -10,11 +10,11 @@ P=$W/prefix
 # The public names, and no other: each one more is a promise.
 sed -n 's/^\t\(ckf_[a-z0-9_]*\);$/\1/p' "$ROOT/include/ckfast.map" >names
 defined() {
-	nm --defined-only "$@" | awk 'NF == 3 && $2 ~ /[A-Z]/ && $2 != "A" { sub("@.*", "", $3); print $3 }' | sort
+	nm --defined-only "$@" | sed -n 's/^[0-9a-f]* [B-Z] \([^@]*\).*/\1/p' | sort
 }
-diff names <(defined -D "$BUILD/libckfast.so.0") >&2 || fail "the shared library exports other names than the map"
-diff names <(defined -g "$BUILD/libckfast.a") >&2 || fail "the static library has other global names than the map"
-readelf -d "$BUILD/libckfast.so.0" | grep -q 'SONAME.*\[libckfast.so.0\]' || fail "not the name libckfast.so.0"
+diff names <(defined -D "$BUILD/libckfast.so.0") >&2 || fail "the shared library has other names"
+diff names <(defined -g "$BUILD/libckfast.a") >&2 || fail "the static library has other names"
+readelf -d "$BUILD/libckfast.so.0" | grep -q 'SONAME.*\[libckfast.so.0\]' || fail "another soname"
 
 installed() {
 	make -s -C "$ROOT" WERROR=1 V= "$@" >make.log 2>&1 || fail "make $*: $(tail make.log)"
@@ -22,8 +22,8 @@ installed() {
 
 # Installed elsewhere than where it is to run from, and taken away again.
 installed install DESTDIR="$W/dest" PREFIX=/opt
-for f in bin/ckfast include/ckfast.h include/ckfast_sink.h lib/libckfast.a lib/libckfast.so.0 lib/libckfast.so \
-	lib/libckfast-cuda.so lib/pkgconfig/ckfast.pc share/man/man1/ckfast.1; do
+for f in bin/ckfast include/ckfast.h include/ckfast_sink.h lib/libckfast.a lib/libckfast.so.0 \
+	lib/libckfast.so lib/libckfast-cuda.so lib/pkgconfig/ckfast.pc share/man/man1/ckfast.1; do
 	[ -e "dest/opt/$f" ] || fail "make install: no $f"
 done
 grep -q '^prefix=/opt$' dest/opt/lib/pkgconfig/ckfast.pc || fail "ckfast.pc knows another prefix"
@@ -36,27 +36,31 @@ export PKG_CONFIG_PATH=$P/lib/pkgconfig
 [ "$(pkg-config --modversion ckfast)" = "$("$CKFAST" --version | sed 's/^ckfast \([^,]*\),.*/\1/')" ] ||
 	fail "pkg-config has version $(pkg-config --modversion ckfast)"
 
-# The header alone, in the strictest C, and in C++.
+# The headers alone, in the strictest C, and in C++.
+strict=(-pedantic -Wall -Wextra -Werror)
+alone() {
+	echo "#include <$1>" >alone.c
+	"${@:2}" "${strict[@]}" -fsyntax-only $(pkg-config --cflags ckfast) alone.c ||
+		fail "$1 does not compile alone by ${*:2}"
+}
 for header in ckfast.h ckfast_sink.h; do
-	echo "#include <$header>" >alone.c
-	# shellcheck disable=SC2046
-	"$CC" -std=c11 -pedantic -Wall -Wextra -Werror -fsyntax-only $(pkg-config --cflags ckfast) alone.c ||
-		fail "$header does not compile alone"
-	! command -v g++ >/dev/null ||
-		g++ -x c++ -std=c++11 -pedantic -Wall -Wextra -Werror -fsyntax-only $(pkg-config --cflags ckfast) alone.c ||
-		fail "$header does not compile as C++"
+	alone $header "$CC" -std=c11
+	! command -v g++ >/dev/null || alone $header g++ -x c++ -std=c++11
 done
 
+# build NAME EXAMPLE OPTIONS…
+build() {
+	"$CC" -std=c11 -D_DEFAULT_SOURCE "${strict[@]}" -o "$1" "$ROOT/examples/$2.c" "${@:3}" ||
+		fail "$1 is not built"
+}
 # A linker takes what it finds first.
 mkdir static
 cp "$P/lib/libckfast.a" static/
 for example in list restore; do
-	"$CC" -std=c11 -D_DEFAULT_SOURCE -Wall -Wextra -Werror -o $example "$ROOT/examples/$example.c" \
-		$(pkg-config --cflags --libs ckfast) || fail "$example is not built"
-	"$CC" -std=c11 -D_DEFAULT_SOURCE -Wall -Wextra -Werror -Lstatic -o $example-static "$ROOT/examples/$example.c" \
-		$(pkg-config --cflags --libs --static ckfast) || fail "$example is not built with the static library"
-	readelf -d $example | grep -q 'NEEDED.*libckfast.so.0' || fail "$example does not need libckfast.so.0"
-	! readelf -d $example-static | grep -q 'NEEDED.*libckfast' || fail "$example-static needs libckfast.so.0"
+	build $example $example $(pkg-config --cflags --libs ckfast)
+	readelf -d $example | grep -q 'NEEDED.*libckfast.so.0' || fail "$example is not linked to it"
+	build $example-static $example -Lstatic $(pkg-config --cflags --libs --static ckfast)
+	! readelf -d $example-static | grep -q 'NEEDED.*libckfast' || fail "$example-static is shared"
 done
 export LD_LIBRARY_PATH=$P/lib
 
@@ -75,7 +79,7 @@ examples() {
 	convert "$D/dump" "$D/fast"
 	for kind in "" -static; do
 		./list$kind "$D/fast" >"$D/list" || fail "list$kind: exit code $?"
-		grep -q "^task $PID: $(($(stat -c %s "$D/dump/pages-1.img"))) bytes in " "$D/list" ||
+		grep -q "^task $PID: $(stat -c %s "$D/dump/pages-1.img") bytes in " "$D/list" ||
 			fail "list$kind: $(cat "$D/list")"
 		same restore$kind "$PID"
 	done

@@ -238,8 +238,8 @@ static int lower_budget(uint64_t headroom)
 }
 
 /*
- * The criu process has checked the limits of its own cgroup. CRIU may have moved the task to another one; the first that has
- * memory checks that for all, as long as the names of cgroups are the same for it as for the criu process. Not
+ * The criu process has checked the limits of its own cgroup. CRIU may have moved the task to another one; the
+ * first that has memory checks that for all, as long as cgroups have the same names for both. Not
  * later: the yard is closed before files are opened.
  */
 static int check_cgroup_of_task(void)
@@ -425,7 +425,8 @@ static void choose_staging(struct vm_area_list *vmas)
 	staged_bytes = 0;
 	staging = premap_none || (!shared->budget.frugal && bytes <= STAGED_MAX);
 	few_left = 0;
-	if (staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX && ckf_budget_take_spare(&shared->budget, STAGED_MAX - bytes))
+	if (staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX &&
+	    ckf_budget_take_spare(&shared->budget, STAGED_MAX - bytes))
 		few_left = (STAGED_MAX - bytes) / PAGE_SIZE;
 }
 
