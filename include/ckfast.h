@@ -166,8 +166,18 @@ int ckf_image_prepare(struct ckf_image *img, struct ckf_error *err);
 
 /* Checks that base n (from 1) is there, and that it is the one meant. */
 int ckf_image_check_base(const struct ckf_image *img, unsigned int n, struct ckf_error *err);
-/* Checks size and checksum of every verbatim file that CRIU reads. */
-int ckf_image_check_files(const struct ckf_image *img, struct ckf_error *err);
+/*
+ * The verbatim files that CRIU reads. Large ones with the contents of unlinked files can be checked
+ * later than the others, while CRIU copies them: but before a process runs that sees the copy.
+ */
+enum ckf_files {
+	CKF_FILES_ALL,
+	CKF_FILES_FIRST,
+	CKF_FILES_LATER
+};
+bool ckf_image_has_later_files(const struct ckf_image *img);
+/* Checks size and checksum of these files: -EBADMSG for the first wrong one. */
+int ckf_image_check_files(const struct ckf_image *img, enum ckf_files which, struct ckf_error *err);
 /* The same of all others: calls changed for each that is missing or not as the index has it, which
  * is no error. */
 int ckf_image_check_unread(const struct ckf_image *img,

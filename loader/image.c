@@ -22,6 +22,9 @@
 #include "ckf_read.h"
 
 #define COPY_BYTES (1u << 20)
+/* A file that can wait has so many bytes: to check less takes no longer than to start a process. */
+#define FILE_WAITS_BYTES ((uint64_t)8 << 20)
+#define GHOST_PREFIX "ghost-file-" /* CRIU's name for the contents of unlinked files */
 
 int ckf_image_open_regular(int dir_fd, const char *name, int flags, uint64_t *size,
 			   struct ckf_error *err)
@@ -560,8 +563,24 @@ bool ckf_file_is_unread(const struct ckf_file *f)
 	return f->kind == CKF_FILE_VERBATIM && !ckf_is_img_name(f->name);
 }
 
-/* Checks the files that are, or are not, unread. An unread one may differ: changed is told. */
-static int check_files(const struct ckf_image *img, bool unread,
+static bool is_read(const struct ckf_file *f)
+{
+	return f->kind == CKF_FILE_VERBATIM && ckf_is_img_name(f->name);
+}
+
+static bool can_wait(const struct ckf_file *f)
+{
+	return is_read(f) && f->size_bytes >= FILE_WAITS_BYTES &&
+	       !strncmp(f->name, GHOST_PREFIX, strlen(GHOST_PREFIX));
+}
+
+static bool cannot_wait(const struct ckf_file *f)
+{
+	return is_read(f) && !can_wait(f);
+}
+
+/* Checks the files that are wanted. With changed, one that differs is told to it and no error. */
+static int check_files(const struct ckf_image *img, bool (*wanted)(const struct ckf_file *f),
 		       void (*changed)(void *arg, const char *name), void *arg,
 		       struct ckf_error *err)
 {
@@ -580,10 +599,10 @@ static int check_files(const struct ckf_image *img, bool unread,
 		const struct ckf_file *f = &idx->files[i];
 		struct ckf_error why = { 0 };
 
-		if (f->kind != CKF_FILE_VERBATIM || ckf_file_is_unread(f) != unread)
+		if (!wanted(f))
 			continue;
 		ret = check_file(img, f, buf, state, &why);
-		if (ret == -EBADMSG && unread) {
+		if (ret == -EBADMSG && changed) {
 			changed(arg, f->name);
 			ret = 0;
 		} else if (ret && err && !err->code) {
@@ -596,16 +615,30 @@ out:
 	return ret;
 }
 
-int ckf_image_check_files(const struct ckf_image *img, struct ckf_error *err)
+int ckf_image_check_files(const struct ckf_image *img, enum ckf_files which, struct ckf_error *err)
 {
-	return check_files(img, false, NULL, NULL, err);
+	static bool (*const wanted[])(const struct ckf_file *f) = {
+		[CKF_FILES_ALL] = is_read,
+		[CKF_FILES_FIRST] = cannot_wait,
+		[CKF_FILES_LATER] = can_wait,
+	};
+
+	return check_files(img, wanted[which], NULL, NULL, err);
+}
+
+bool ckf_image_has_later_files(const struct ckf_image *img)
+{
+	for (uint64_t i = 0; i < img->idx->nr_files; i++)
+		if (can_wait(&img->idx->files[i]))
+			return true;
+	return false;
 }
 
 int ckf_image_check_unread(const struct ckf_image *img,
 			   void (*changed)(void *arg, const char *name), void *arg,
 			   struct ckf_error *err)
 {
-	return check_files(img, true, changed, arg, err);
+	return check_files(img, ckf_file_is_unread, changed, arg, err);
 }
 
 int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chunk,

@@ -530,7 +530,7 @@ static int check_files(struct verify *v, struct ckf_error *err)
 	const struct ckf_index *idx = v->img->idx;
 	int rc;
 
-	rc = ckf_image_check_files(v->img, err);
+	rc = ckf_image_check_files(v->img, CKF_FILES_ALL, err);
 	for (uint64_t i = 0; !rc && i < idx->nr_files; i++)
 		if (idx->files[i].kind == CKF_FILE_VERBATIM && !ckf_file_is_unread(&idx->files[i]))
 			v->file_bytes += idx->files[i].size_bytes;

@@ -373,7 +373,7 @@ static void test_stale(void **state)
 	assert_true(ckf_image_is_stale(img));
 	dm_write(e->dir, "inventory.img", "newer", 5);
 	err.code = 0;
-	assert_int_equal(ckf_image_check_files(img, &err), -EBADMSG);
+	assert_int_equal(ckf_image_check_files(img, CKF_FILES_ALL, &err), -EBADMSG);
 	assert_non_null(strstr(err.msg, "a newer dump was written into this directory"));
 	ckf_image_close(img);
 

@@ -23,6 +23,7 @@
 #include "common/list.h"
 #include "bitmap.h"
 #include "cr_options.h"
+#include "fast-files.h"
 #include "fast-image.h"
 #include "fast-workers.h"
 #include "image.h"
@@ -262,16 +263,6 @@ static int check_cgroup_of_task(void)
 	return ret;
 }
 
-static int check_files(struct ckf_error *err)
-{
-	int ret = ckf_image_check_files(img, err);
-
-	if (ret == -EBADMSG)
-		pr_err("The images are not those that " CKF_IDX_NAME " was made for. After another dump into this "
-		       "directory remove " CKF_IDX_NAME " and " CKF_PACK_NAME ", and convert the dump again\n");
-	return ret;
-}
-
 int fast_image_open(void)
 {
 	struct ckf_image_info info = { .size = sizeof(info) };
@@ -291,10 +282,12 @@ int fast_image_open(void)
 	}
 	if (!opts.fast_timeout)
 		opts.fast_timeout = FAST_TIMEOUT_DEFAULT;
-	if (ckf_image_open(dir, &img, &err) || check_files(&err) || ckf_image_prepare(img, &err)) {
+	if (ckf_image_open(dir, &img, &err) || ckf_image_prepare(img, &err)) {
 		pr_err("%s\n", err.msg);
 		return -1;
 	}
+	if (fast_files_open(img))
+		return -1;
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED) {
 		pr_perror("Can't map statistics");
@@ -307,6 +300,9 @@ int fast_image_open(void)
 	proc = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	ret = lower_budget(ckf_memcg_self(proc));
 	close_safe(&proc);
+	/* Where memory is short, there is none for a process more. */
+	if (!ret && shared->budget.frugal && fast_files_check_now())
+		return -1;
 	ckf_image_get_info(img, &info);
 	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed, %u bases\n", info.nr_targets,
 		info.nr_chunks, info.pack_bytes, info.nr_bases);
