@@ -6,9 +6,11 @@
  * long, or a third. So samples of it are encoded, and their decoding is timed, beside that of the
  * text and the weights that ckf_calibrate() has: the ratio of the two is a property of the data
  * rather than of the machine, and the model's speed times the ratio is what a restore may expect
- * elsewhere. Chunks of one codec that shrink by about as much form a class, which has one speed: so
- * that what is chosen for a chunk does not depend on how its own timing came out. Speeds go in
- * steps, and a class without samples has the speed of the model.
+ * elsewhere. Of what is timed on a busy machine the least counts, and the model's data above all:
+ * it must not seem slow beside data that was not disturbed. Chunks of one codec that shrink by
+ * about as much form a class, which has one speed: so that what is chosen for a chunk does not
+ * depend on how its own timing came out. Speeds go in steps, and a class without samples has the
+ * speed of the model.
  */
 #ifndef CKF_CONVERT_DECODE_COSTS_H
 #define CKF_CONVERT_DECODE_COSTS_H
@@ -19,7 +21,7 @@
 /* Each class shrinks by a factor of 1.41 more than the one before; all above are in the last. */
 #define CKF_DECODE_CLASSES 12
 
-/* Where time comes from: ckf_now_ns(), but in tests. */
+/* Where time comes from: what this thread has had of a CPU, but in tests. */
 struct ckf_clock {
 	uint64_t (*now_ns)(void *arg);
 	void *arg;

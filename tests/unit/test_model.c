@@ -188,17 +188,26 @@ static void test_undo(void **state)
 	free(data);
 }
 
-/* A clock that goes on by step_ns each time it is read. */
+/* Of the model's data, four chunks are decoded four times each, between two looks at the clock. */
+#define LOOKS_PER_MODEL (4 * 4 * 2)
+
+/*
+ * A clock that goes on by step_ns each time it is read; disturbed, by 20 times that for three of
+ * the model's four chunks.
+ */
 struct fake_clock {
 	uint64_t now_ns;
 	uint64_t step_ns;
+	bool disturbed;
+	unsigned int looks;
 };
 
 static uint64_t fake_now(void *arg)
 {
 	struct fake_clock *f = arg;
+	bool slow = f->disturbed && f->looks++ % LOOKS_PER_MODEL < LOOKS_PER_MODEL / 4 * 3;
 
-	f->now_ns += f->step_ns;
+	f->now_ns += slow ? 20 * f->step_ns : f->step_ns;
 	return f->now_ns;
 }
 
@@ -206,8 +215,8 @@ static uint64_t fake_now(void *arg)
  * Each decoding takes one step: four chunks of 64 KiB of the model's data, and one sample that is
  * four times as long. So the model's speed is that of 64 KiB in a step.
  */
-static void sample(struct ckf_worker *w, struct ckf_decode_costs *c, uint64_t sample_ns,
-		   uint64_t model_ns)
+static void sample_disturbed(struct ckf_worker *w, struct ckf_decode_costs *c, uint64_t sample_ns,
+			     uint64_t model_ns, bool disturbed)
 {
 	struct fake_clock fake = { .step_ns = sample_ns };
 	const struct ckf_clock clock = { .now_ns = fake_now, .arg = &fake };
@@ -218,8 +227,15 @@ static void sample(struct ckf_worker *w, struct ckf_decode_costs *c, uint64_t sa
 	ckf_decode_costs_default(c);
 	assert_int_equal(ckf_decode_costs_sample(c, w, &clock, data, NR_PAGES), 0);
 	fake.step_ns = model_ns;
+	fake.disturbed = disturbed;
 	assert_int_equal(ckf_decode_costs_finish(c, w, &clock), 0);
 	free(data);
+}
+
+static void sample(struct ckf_worker *w, struct ckf_decode_costs *c, uint64_t sample_ns,
+		   uint64_t model_ns)
+{
+	sample_disturbed(w, c, sample_ns, model_ns, false);
 }
 
 static void test_costs(void **state)
@@ -244,6 +260,13 @@ static void test_costs(void **state)
 	assert_memory_equal(again.speed, c.speed, sizeof(c.speed));
 	assert_true(c.speed[CKF_CODEC_BF16][CKF_DECODE_CLASSES - 1] == model);
 	assert_true(c.speed[CKF_CODEC_LZ4][k] == ckf_model_speeds.decode[CKF_CODEC_LZ4]);
+	/* Who else runs while three of the model's four chunks are timed makes nothing look fast.
+	 */
+	sample_disturbed(*state, &c, 4000, 1000, true);
+	assert_true(c.speed[CKF_CODEC_BF16][k] == model);
+	/* That data decodes twenty times as fast is not believed. */
+	sample(*state, &c, 4000, 20000);
+	assert_true(c.speed[CKF_CODEC_BF16][k] < model * 4);
 	/* A clock that stands still, and one that jumps. */
 	sample(*state, &c, 0, 0);
 	assert_true(c.speed[CKF_CODEC_BF16][k] == model);
