@@ -104,7 +104,7 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes);
 uint64_t insp_restored_bytes(const struct insp *insp);
 
 /* The time of a restore from such storage, with the CPUs of this machine. */
-double insp_estimate_s(const struct insp *insp, uint64_t bytes_per_s);
+double insp_estimate_s(const struct insp *insp, const struct ckf_storage *s);
 /* The name of the task with this pid, fit to print, or "(not in pstree.img)". Returns buf. */
 const char *insp_task_name(const struct insp *insp, uint64_t pid, char *buf, size_t buf_bytes);
 

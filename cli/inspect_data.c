@@ -356,9 +356,9 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 	return (double)it->max_lane_bytes * (double)nr_lanes / (double)it->fill_bytes;
 }
 
-double insp_estimate_s(const struct insp *insp, uint64_t bytes_per_s)
+double insp_estimate_s(const struct insp *insp, const struct ckf_storage *s)
 {
-	return ckf_model_restore_s(&insp->speeds, &insp->work, bytes_per_s, ckf_pool_threads(0));
+	return ckf_model_restore_s(&insp->speeds, &insp->work, s, ckf_pool_threads(0));
 }
 
 uint64_t insp_restored_bytes(const struct insp *insp)

@@ -237,16 +237,13 @@ static json_t *json_estimates(const struct insp *insp)
 
 	for (uint32_t p = CKF_PROFILE_RAM; p < CKF_PROFILE_END; p++) {
 		ckf_profile_get(p, &s);
-		json_object_set_new(obj, ckf_profile_name(p),
-				    json_real(insp_estimate_s(insp, s.bytes_per_s)));
+		json_object_set_new(obj, ckf_profile_name(p), json_real(insp_estimate_s(insp, &s)));
 	}
 	if (insp->asked.bytes_per_s)
-		json_object_set_new(obj, "asked",
-				    json_real(insp_estimate_s(insp, insp->asked.bytes_per_s)));
+		json_object_set_new(obj, "asked", json_real(insp_estimate_s(insp, &insp->asked)));
 	if (insp->img->idx->storage.bytes_per_s)
-		json_object_set_new(
-			obj, "recorded",
-			json_real(insp_estimate_s(insp, insp->img->idx->storage.bytes_per_s)));
+		json_object_set_new(obj, "recorded",
+				    json_real(insp_estimate_s(insp, &insp->img->idx->storage)));
 	return obj;
 }
 

@@ -226,6 +226,8 @@ static void print_restore(const struct insp *insp)
 	char read[CLI_BYTES_LEN], fill[CLI_BYTES_LEN], inherit[CLI_BYTES_LEN], zero[CLI_BYTES_LEN];
 	const struct ckf_storage *s = insp->asked.bytes_per_s ? &insp->asked
 							      : &insp->img->idx->storage;
+	const struct ckf_storage slow = { .bytes_per_s = 1000000000 };
+	const struct ckf_storage quick = { .bytes_per_s = 4000000000 };
 	char profile[CLI_PROFILE_LEN];
 
 	printf("\nA restore reads %s and fills at most %s\n"
@@ -234,11 +236,11 @@ static void print_restore(const struct insp *insp)
 	       cli_bytes(insp->sum.zero_bytes, zero), cli_bytes(insp->sum.inherit_bytes, inherit));
 	if (s->bytes_per_s)
 		printf("Estimated with the CPUs of this machine from %s: %.2f s.\n",
-		       cli_profile(s, profile), insp_estimate_s(insp, s->bytes_per_s));
+		       cli_profile(s, profile), insp_estimate_s(insp, s));
 	else
 		printf("Estimated with the CPUs of this machine: %.2f s at 1 GB/s, %.2f s at 4 "
 		       "GB/s.\n",
-		       insp_estimate_s(insp, 1000000000), insp_estimate_s(insp, 4000000000));
+		       insp_estimate_s(insp, &slow), insp_estimate_s(insp, &quick));
 	printf("The index is whole. `ckfast verify` checks every byte.\n");
 }
 

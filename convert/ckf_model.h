@@ -47,16 +47,17 @@ bool ckf_model_fits_warm(uint64_t decode_speed, uint64_t stored_bytes, uint64_t 
 
 /* What a restore does. */
 struct ckf_restore_work {
-	uint64_t read_bytes; /* from the storage */
+	uint64_t read_bytes;   /* from the storage */
+	uint64_t copied_bytes; /* out of the page cache, where all of it is there */
 	uint64_t decoded_bytes[CKF_CODEC_END];
 	uint64_t nr_tasks;
 };
 
 /* 0 or -ENOMEM. */
 int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out);
-/* The time of criu restore, in seconds. */
+/* The time of criu restore, in seconds. From profile ram, the cores copy what is read. */
 double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
-			   uint64_t bytes_per_s, unsigned int nr_cores);
+			   const struct ckf_storage *s, unsigned int nr_cores);
 
 /*
  * How fast the storage below a directory reads. Writes a file without a name of some MiB and reads

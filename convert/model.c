@@ -106,6 +106,7 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 		if (ckf_op_flags(op) & CKF_OP_INHERIT)
 			continue;
 		out->decoded_bytes[c->codec] += ckf_pages_to_bytes(op->nr_pages);
+		out->copied_bytes += (uint64_t)c->stored_bytes * op->nr_pages / c->nr_pages;
 		read_pages[op->chunk] += op->nr_pages;
 		if (read_pages[op->chunk] > c->nr_pages)
 			read_pages[op->chunk] = c->nr_pages;
@@ -122,11 +123,15 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 }
 
 double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
-			   uint64_t bytes_per_s, unsigned int nr_cores)
+			   const struct ckf_storage *s, unsigned int nr_cores)
 {
-	double read_s = (double)w->read_bytes / (double)bytes_per_s;
+	double read_s = (double)w->read_bytes / (double)s->bytes_per_s;
 	double core_s = 0;
 
+	if (s->profile == CKF_PROFILE_RAM) {
+		read_s = 0;
+		core_s = (double)w->copied_bytes / (double)v->copy;
+	}
 	/* Zeros are made while reads are in flight, so they are not counted. */
 	for (uint32_t c = CKF_CODEC_RAW; c < CKF_CODEC_END; c++)
 		core_s += (double)w->decoded_bytes[c] *

@@ -354,10 +354,14 @@ static void test_restore(void **state)
 {
 	const struct ckf_speeds *v = &ckf_model_speeds;
 	struct ckf_restore_work w;
+	const struct ckf_storage disk = { .bytes_per_s = 1000000000 };
+	const struct ckf_storage quick = { .bytes_per_s = UINT64_MAX };
+	struct ckf_storage ram;
 	struct img_builder b;
 	double nothing, core_s = 1 / (double)v->fill + 1 / (double)v->decode[CKF_CODEC_RAW];
 
 	(void)state;
+	ckf_profile_get(CKF_PROFILE_RAM, &ram);
 	img_sample(&b);
 	assert_int_equal(ckf_model_work(&b.idx, &w), 0);
 	assert_int_equal(w.nr_tasks, 3);
@@ -366,20 +370,25 @@ static void test_restore(void **state)
 	/* Two chunks of 512 pages are in two places each, and are read once. */
 	assert_true(w.read_bytes > 2 * 512 * CKF_PAGE_BYTES);
 	assert_true(w.read_bytes < 3 * 512 * CKF_PAGE_BYTES);
+	/* But copied for each place. */
+	assert_true(w.copied_bytes > 3 * 512 * CKF_PAGE_BYTES);
 	img_fini(&b);
 
 	w = (struct ckf_restore_work){ .nr_tasks = 1 };
-	nothing = ckf_model_restore_s(v, &w, 1000000000, 2);
+	nothing = ckf_model_restore_s(v, &w, &disk, 2);
 	w.decoded_bytes[CKF_CODEC_ZERO] = 1ull << 40;
-	assert_true(ckf_model_restore_s(v, &w, 1000000000, 2) == nothing);
+	assert_true(ckf_model_restore_s(v, &w, &disk, 2) == nothing);
 	w.read_bytes = w.decoded_bytes[CKF_CODEC_RAW] = 2000000000;
-	assert_true(fabs(ckf_model_restore_s(v, &w, 1000000000, 2) - nothing - 2) < 1e-6);
-	assert_true(fabs(ckf_model_restore_s(v, &w, UINT64_MAX, 1) - nothing - 2e9 * core_s) <
-		    1e-6);
-	assert_true(fabs(ckf_model_restore_s(v, &w, UINT64_MAX, 2) - nothing - 1e9 * core_s) <
-		    1e-6);
+	assert_true(fabs(ckf_model_restore_s(v, &w, &disk, 2) - nothing - 2) < 1e-6);
+	assert_true(fabs(ckf_model_restore_s(v, &w, &quick, 1) - nothing - 2e9 * core_s) < 1e-6);
+	assert_true(fabs(ckf_model_restore_s(v, &w, &quick, 2) - nothing - 1e9 * core_s) < 1e-6);
+	/* Out of the page cache the same cores copy, each time that it is wanted. */
+	w.copied_bytes = 4000000000;
+	assert_true(fabs(ckf_model_restore_s(v, &w, &ram, 2) - nothing - 1e9 * core_s -
+			 2e9 / (double)v->copy) < 1e-6);
+	assert_true(fabs(ckf_model_restore_s(v, &w, &quick, 2) - nothing - 1e9 * core_s) < 1e-6);
 	w.nr_tasks = 9;
-	assert_true(ckf_model_restore_s(v, &w, 1000000000, 2) > nothing + 2);
+	assert_true(ckf_model_restore_s(v, &w, &disk, 2) > nothing + 2);
 }
 
 static void test_measure(void **state)
