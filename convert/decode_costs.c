@@ -4,7 +4,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/ckf_threads.h"
 #include "ckf_decode_costs.h"
 #include "encode.h"
 

@@ -32,9 +32,19 @@ uint64_t budget_needed(const struct ckf_image *img)
 	return bytes + bytes / PAGE_TABLE_SHARE;
 }
 
+/* True when no read waits for a disk: a worker then has one at a time. */
+static bool all_cached(const struct ckf_image *img)
+{
+	bool all = img->cached != NULL;
+
+	for (unsigned int n = 0; all && n <= img->idx->nr_bases; n++)
+		all = img->cached[n];
+	return all;
+}
+
 static uint64_t worker_bytes(const struct ckf_image *img)
 {
-	return FILL_DEPTH * (uint64_t)fill_slot_bytes(img) +
+	return (all_cached(img) ? 1 : FILL_DEPTH) * (uint64_t)fill_slot_bytes(img) +
 	       ckf_pages_to_bytes(img->idx->max_chunk_pages) + 2 * CKF_HUGE_BYTES;
 }
 

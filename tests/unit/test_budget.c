@@ -82,6 +82,7 @@ static void test_budget_sizes(void **state)
 	struct ckf_image img = { 0 };
 	struct ckf_index idx;
 	struct ckf_budget b;
+	bool cached = true;
 
 	(void)state;
 	make_sizes(&img, &idx, one, 1);
@@ -105,6 +106,16 @@ static void test_budget_sizes(void **state)
 		assert_int_equal(b.workers, 1);
 		assert_true(b.frugal);
 	}
+	/* From the page cache a worker reads once at a time: one fits where eight reads would not.
+	 */
+	img.cached = &cached;
+	assert_in_range(enough(&img, 0, 2) - enough(&img, 0, 1), 4 * MIB, 7 * MIB);
+	b = check(&img, enough(&img, 0, 1), 0, 64);
+	assert_false(b.frugal);
+	cached = false;
+	b = check(&img, TAKEN + 7 * MIB, 0, 64);
+	assert_true(b.frugal);
+	img.cached = NULL;
 	free_sizes(&idx);
 	make_sizes(&img, &idx, small, 1);
 	assert_true(enough(&img, 0, 64) == TAKEN + 5 * MIB);
