@@ -438,6 +438,7 @@ struct ckf_fill_opts {
 struct ckf_fill_stats {
 	size_t size;
 	uint64_t read_bytes;   /* from the pack */
+	uint64_t cached_bytes; /* of these, by reads that need not be direct: all was cached */
 	uint64_t filled_bytes; /* written to dests */
 	uint64_t zero_bytes;   /* zero pages that needed no write, made or left out */
 	uint64_t shared_bytes; /* equal to the parent's: not written */

@@ -48,6 +48,15 @@ static bool in_page_cache(int fd, uint64_t file_bytes)
 	return ckf_pages_to_bytes(found) >= bytes / 100 * CACHED_PERCENT;
 }
 
+bool ckf_range_is_cached(int fd, uint64_t off, uint64_t bytes)
+{
+	struct cache_range range = { .off = off, .len = bytes };
+	struct cache_stat cs;
+
+	return !syscall(SYS_cachestat, fd, &range, &cs, 0) &&
+	       ckf_pages_to_bytes(cs.nr_cache) >= bytes;
+}
+
 bool ckf_fd_is_cached(int fd, uint64_t bytes)
 {
 	struct statfs fs;

@@ -35,5 +35,7 @@ int ckf_image_open_regular(int dir_fd, const char *name, int flags, uint64_t *si
  * of its bytes are in the page cache.
  */
 bool ckf_fd_is_cached(int fd, uint64_t bytes);
+/* True when all of the range, of whole pages, is in the page cache at this moment. */
+bool ckf_range_is_cached(int fd, uint64_t off, uint64_t bytes);
 
 #endif

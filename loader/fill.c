@@ -243,6 +243,7 @@ static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *e
 void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s)
 {
 	sum->read_bytes += s->read_bytes;
+	sum->cached_bytes += s->cached_bytes;
 	sum->filled_bytes += s->filled_bytes;
 	sum->zero_bytes += s->zero_bytes;
 	sum->shared_bytes += s->shared_bytes;

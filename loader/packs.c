@@ -16,7 +16,13 @@ int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flag
 
 		if (cached < 0)
 			return cached;
-		io->direct[base] = !cached && !(fill_flags & CKF_FILL_NO_DIRECT);
+		/*
+		 * Where memory is short, as the stock CRIU reads: the kernel reads ahead as much as
+		 * there is room for, and direct reads that have hardly any buffers would wait for
+		 * the disk each.
+		 */
+		io->direct[base] = !cached &&
+				   !(fill_flags & (CKF_FILL_NO_DIRECT | CKF_FILL_FRUGAL));
 		io->any_direct |= io->direct[base];
 		io->uring |= !cached && !(fill_flags & CKF_FILL_NO_URING);
 	}
@@ -61,6 +67,8 @@ int ckf_packs_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err)
 		got = ckf_image_open_pack_of(p->img, p->dir_fd, base, 0, err);
 	if (got >= 0)
 		*fd = got;
+	if (got >= 0 && !p->io->direct[base])
+		(void)posix_fadvise(got, 0, 0, POSIX_FADV_SEQUENTIAL);
 	return got;
 }
 
@@ -68,7 +76,11 @@ int ckf_packs_buffered_fd(struct ckf_packs *p, unsigned int base, struct ckf_err
 {
 	int *fd = &p->fds[base].buffered;
 
-	if (*fd < 0)
-		*fd = ckf_image_open_pack_of(p->img, p->dir_fd, base, 0, err);
+	if (*fd >= 0)
+		return *fd;
+	*fd = ckf_image_open_pack_of(p->img, p->dir_fd, base, 0, err);
+	/* Nothing ahead of what is asked for: the rest is read directly. */
+	if (*fd >= 0)
+		(void)posix_fadvise(*fd, 0, 0, POSIX_FADV_RANDOM);
 	return *fd;
 }

@@ -44,10 +44,11 @@ static int alloc_slots(struct worker *w)
 	const size_t decoded = ckf_pages_to_bytes(w->job->img->idx->max_chunk_pages);
 	const size_t bytes = w->depth * w->job->slot_bytes + decoded;
 
-	/* From the heap, whose pages the next fill of this process finds still there. */
+	/* From the heap, whose pages the next fill of this process finds still there. Direct reads
+	 * want them whole. */
 	if (w->in_caller) {
-		w->heap = malloc(bytes);
-		w->slots = w->heap;
+		w->heap = malloc(bytes + CKF_PAGE_BYTES);
+		w->slots = (char *)ckf_align_up((uintptr_t)w->heap, CKF_PAGE_BYTES);
 		return w->heap ? 0 : -ENOMEM;
 	}
 	/*
@@ -93,8 +94,8 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 	memset(w, 0, sizeof(*w));
 	w->job = job;
 	w->in_caller = !may_uring;
-	w->stats.uring = may_uring && job->packs_io.uring;
-	w->depth = w->stats.uring && !fill_is_frugal(job) ? FILL_DEPTH : 1;
+	w->stats.uring = may_uring && job->packs_io.uring && !fill_is_frugal(job);
+	w->depth = w->stats.uring ? FILL_DEPTH : 1;
 	ret = ckf_packs_init(&w->packs, job->img, job->dir_fd, &job->packs_io);
 	if (!ret)
 		ret = alloc_buffers(w);
@@ -336,10 +337,26 @@ static int next_request(struct worker *w, struct fill_request *req)
 	return 0;
 }
 
+/* What of a pack is in the page cache is copied from there: the disk has enough to do with the
+ * rest. */
+static int fd_for(struct worker *w, const struct fill_request *req)
+{
+	int fd;
+
+	if (!req->cached && !w->job->packs_io.direct[req->base])
+		return ckf_packs_fd(&w->packs, req->base, &w->err);
+	fd = ckf_packs_buffered_fd(&w->packs, req->base, &w->err);
+	if (fd < 0 || req->cached)
+		return fd;
+	if (!ckf_range_is_cached(fd, req->pack_off, req->bytes))
+		return ckf_packs_fd(&w->packs, req->base, &w->err);
+	w->stats.cached_bytes += req->bytes;
+	return fd;
+}
+
 static int submit(struct worker *w, struct fill_request *req)
 {
-	int fd = req->cached ? ckf_packs_buffered_fd(&w->packs, req->base, &w->err)
-			     : ckf_packs_fd(&w->packs, req->base, &w->err);
+	int fd = fd_for(w, req);
 	int ret;
 
 	if (fd < 0)

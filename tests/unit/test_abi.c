@@ -40,7 +40,7 @@ GROWS(ckf_lane_info, 40, fill_bytes, 32);
 GROWS(ckf_huge_info, 32, bytes, 24);
 GROWS(ckf_target_info, 64, parent, 60);
 GROWS(ckf_fill_opts, 64, arg, 56);
-GROWS(ckf_fill_stats, 64, direct, 61);
+GROWS(ckf_fill_stats, 72, direct, 69);
 GROWS(ckf_budget_opts, 32, cpus, 28);
 GROWS(ckf_budget, 32, frugal, 28);
 GROWS(ckf_verify_opts, 32, arg, 24);

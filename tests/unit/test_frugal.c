@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "loader/budget.h"
+#include "loader/ckf_read.h"
 #include "around.h"
 #include "fill_world.h"
 
@@ -280,9 +281,80 @@ static void test_watched(void **state)
 	drop_cache(w.dir_fd);
 	fill_watched(&w, &d, CKF_FILL_FRUGAL, &stats);
 	assert_int_equal(stats.workers, 1);
-	assert_int_equal(stats.uring, have_uring());
+	assert_false(stats.uring || stats.direct);
 	world_assert_area(&w, d.addr, 0);
 	munmap(d.addr, WORLD_BYTES);
+	world_fini(&w);
+}
+
+/* Every other MiB of the pack comes into the page cache. Returns how many bytes that are. */
+static uint64_t cache_half(const struct world *w)
+{
+	static char buf[1 << 20];
+	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY);
+	uint64_t sum = 0;
+	ssize_t got = 1;
+
+	assert_true(fd >= 0);
+	/* No more than is asked for. */
+	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);
+	for (off_t off = 0; got > 0; off += 2 * (off_t)sizeof(buf)) {
+		got = pread(fd, buf, sizeof(buf), off);
+		sum += got > 0 ? (uint64_t)got : 0;
+	}
+	close(fd);
+	return sum;
+}
+
+static uint64_t pages_cached(const struct world *w)
+{
+	uint64_t n = 0;
+	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY);
+
+	assert_true(fd >= 0);
+	for (uint64_t off = 0; off + CKF_PAGE_BYTES <= w->img->idx->pack_bytes;
+	     off += CKF_PAGE_BYTES)
+		n += ckf_range_is_cached(fd, off, CKF_PAGE_BYTES);
+	close(fd);
+	return n;
+}
+
+/* What is in the page cache is taken from there, and nothing more comes into it. */
+static void test_half_cached(void **state)
+{
+	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING };
+	uint64_t half, before;
+	struct world w;
+
+	(void)state;
+	world_begin(&w, 151);
+	large_plan(&w);
+	world_end(&w, false);
+	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
+		struct ckf_dest d = new_dest(&w, CKF_DEST_FRESH);
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
+
+		drop_cache(w.dir_fd);
+		if (pages_cached(&w)) {
+			world_fini(&w);
+			skip(); /* in memory anyway */
+		}
+		half = cache_half(&w);
+		before = pages_cached(&w);
+		if (!before) {
+			world_fini(&w);
+			skip(); /* the kernel does not tell */
+		}
+		fill_watched(&w, &d, flags[i], &stats);
+		assert_true(stats.direct);
+		assert_in_range(stats.cached_bytes, 1, half);
+		assert_true(stats.read_bytes > half);
+		/* A direct read that would have to wait for the queue is done otherwise. */
+		if (!stats.uring)
+			assert_int_equal(pages_cached(&w), before);
+		world_assert_area(&w, d.addr, 0);
+		munmap(d.addr, WORLD_BYTES);
+	}
 	world_fini(&w);
 }
 
@@ -322,9 +394,10 @@ static void test_flip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_same),	 cmocka_unit_test(test_not_fresh),
-		cmocka_unit_test(test_resident), cmocka_unit_test(test_watched),
-		cmocka_unit_test(test_flip),	 cmocka_unit_test(test_needed),
+		cmocka_unit_test(test_same),	    cmocka_unit_test(test_not_fresh),
+		cmocka_unit_test(test_resident),    cmocka_unit_test(test_watched),
+		cmocka_unit_test(test_flip),	    cmocka_unit_test(test_needed),
+		cmocka_unit_test(test_half_cached),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
