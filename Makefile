@@ -110,7 +110,7 @@ AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
-	 build/progs/gpudtest build/progs/stages
+	 build/progs/gpudtest build/progs/stages build/progs/cpus.so
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked) build/bin/cuda-checkpoint
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
@@ -267,6 +267,8 @@ $(PROG_SRC:tests/progs/%.c=build/progs/%): build/progs/%: tests/progs/%.c
 build/progs/weights: PROG_FLAGS := -lm
 build/progs/bare: tests/bench/bare.c
 build/progs/bare: PROG_FLAGS := -luring
+build/progs/cpus.so: tests/preload/cpus.c
+build/progs/cpus.so: PROG_FLAGS := -shared -fPIC -fvisibility=default
 build/progs/cudaprog: tests/gpu/cudaprog.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/obj/internal.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)

@@ -116,7 +116,42 @@ little_memory() {
 	[ "$(stat_of huge_pages)" = 0 ] || fail "$(stat_of huge_pages) huge pages where memory is short"
 	[ "$(stat_of workers)" = 1 ] || fail "$(stat_of workers) workers where memory is short"
 	enough_memory
+	many_cpus "$least"
 	leave_cgroup
+}
+
+# with_cpus CPUS KIB: a fast restore in G with that limit, on a machine that seems to have so many CPUs. Sets
+# WORKERS, and SHORT where memory is short for one.
+with_cpus() {
+	restores_in "$2" env LD_PRELOAD="$PROGS/cpus.so" CKF_TEST_CPUS="$1" "$CRIU" restore -D "$D/fast" \
+		--fast-image --fast-stats "$D/stats" || return 1
+	WORKERS=$(stat_of workers)
+	! grep -aq 'fast-image: Memory is short' "$D/restore.log" || SHORT=yes
+}
+
+# On any number of CPUs: as many workers as the image is worth, fewer where there is no room for them, and a
+# frugal fill last. No limit that is enough for one worker is too little for more CPUs.
+many_cpus() {
+	local least=$1 cpus more before useful
+	# One for 16 MiB, but no more than there are lanes.
+	useful=$("$CKFAST" inspect --json "$D/fast" | "$PYTHON" -c 'import json, sys
+task = max(json.load(sys.stdin)["image"]["targets"], key=lambda t: t["fill_bytes"])
+print(min(task["lanes"], task["fill_bytes"] >> 24))')
+	[ "$useful" -gt 2 ] || fail "the image is worth $useful workers"
+	for cpus in 1 2 16 64 256; do
+		SHORT=
+		with_cpus $cpus $((least + (1 << 20))) || fail "$cpus CPUs: $(log_errors "$D/restore.log")"
+		[ "$WORKERS" = $((cpus < useful ? cpus : useful)) ] || fail "$cpus CPUs: $WORKERS workers"
+		for more in 64 24 8 2; do
+			before=$WORKERS
+			with_cpus $cpus $((least + (more << 10))) ||
+				fail "$cpus CPUs, $more MiB more than stock needs: $(log_errors "$D/restore.log")"
+			[ "$WORKERS" -le "$before" ] ||
+				fail "$cpus CPUs, $more MiB more than stock needs: $WORKERS workers, $before with more"
+			[ -z "$SHORT" ] || [ "$WORKERS" = 1 ] || fail "$cpus CPUs: $WORKERS workers where memory is short"
+		done
+		[ -n "$SHORT" ] || fail "$cpus CPUs: memory is not short with 2 MiB more than stock needs"
+	done
 }
 
 # With a limit that is far away nothing is saved.
