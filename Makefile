@@ -3,8 +3,11 @@
 # One GNU Makefile for everything.
 #
 #	make [all]      the library and the ckfast command
-#	make check      installs what is missing, builds all, CRIU too, and runs the tests
+#	make check      builds and runs the tests that need no root, no network and no CRIU
+#	make check-root the others: real dumps and restores, with CRIU's own tests of memory
+#	make check-all  installs what is missing, and runs both
 #	make check-long the same with more rounds, longer fuzzing, the thread sanitizer, restores with sanitizers
+#	make coverage   names the lines that no test reaches: build/coverage.txt
 #	make demo       installs what is missing, builds all, shows a restore both ways
 #	make bench      measures; writes build/bench.json, build/codecs.json, tables and a chart
 #	make bench-field  stock and fast in the states of the field: build/field.json; FIELD_QUICK=1 takes 10 minutes
@@ -17,7 +20,7 @@
 #	make install    PREFIX, DESTDIR; install-criu for the patched CRIU; uninstall
 #	make dist       a source archive of HEAD
 #
-# D=asan,ubsan or D=tsan builds with sanitizers, in a directory of its own. T=WORD limits check to
+# D=asan,ubsan or D=tsan builds with sanitizers, D=cov for coverage, in a directory of its own. T=WORD limits check to
 # the tests with WORD in their name. V=1 shows the commands. WERROR=0 lets warnings pass. CRIU_VERSION=4.1.1 picks a CRIU,
 # CRIU_SRC=DIR|TARBALL gives one's own source.
 
@@ -46,7 +49,8 @@ P := build/proto
 SAN_asan := -fsanitize=address
 SAN_ubsan := -fsanitize=undefined -fno-sanitize-recover=undefined
 SAN_tsan := -fsanitize=thread
-SAN := $(foreach s,$(subst $(comma), ,$(D)),$(or $(SAN_$(s)),$(error D=$(s): not asan, ubsan or tsan)))
+SAN_cov := --coverage
+SAN := $(foreach s,$(subst $(comma), ,$(D)),$(or $(SAN_$(s)),$(error D=$(s): not asan, ubsan, tsan or cov)))
 
 # Recursive on purpose: pkg-config may be installed only after this file was read.
 LIB_PACKAGES := liburing libzstd liblz4 libxxhash
@@ -122,7 +126,8 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all lib unit progs stub fuzz-build deps criu check check-long check-build demo bench bench-field bundle fuzz \
+.PHONY: all lib unit progs stub fuzz-build deps criu check check-root check-all check-long check-build \
+	check-root-build coverage demo bench bench-field bundle fuzz \
 	zdtm zdtm-subset zdtm-build lint install install-library install-service uninstall \
 	install-criu dist clean FORCE
 
@@ -309,18 +314,32 @@ criu: lib
 # With all CPUs, unless -j says otherwise.
 PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-check-build: all unit progs stub fuzz-build criu zdtm-build
+# What the tests without root want, and what the others want beside that.
+check-build: all unit progs stub fuzz-build
+check-root-build: all progs stub criu zdtm-build
 	@$(MAKE) D=asan,ubsan all unit
 
-check: deps
+check:
 	@$(MAKE) $(PARALLEL) check-build
+	@tests/run.sh --fast $(T)
+
+check-root:
+	@$(MAKE) $(PARALLEL) check-root-build
+	@tests/run.sh --root $(T)
+
+check-all: deps
+	@$(MAKE) $(PARALLEL) check-build check-root-build
 	@tests/run.sh $(T)
 
 check-long: deps
-	@$(MAKE) $(PARALLEL) check-build
+	@$(MAKE) $(PARALLEL) check-build check-root-build
 	@$(MAKE) $(PARALLEL) D=tsan all unit
 	@scripts/criu-sanitized.sh
 	@CKF_LONG=1 tests/run.sh $(T)
+
+coverage:
+	@$(MAKE) $(PARALLEL) D=cov all unit stub
+	@scripts/coverage.sh
 
 demo: deps
 	@$(MAKE) $(PARALLEL) all progs criu

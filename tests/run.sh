@@ -1,14 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# run.sh [WORD…]: runs the tests whose names hold one of the words (all without), one line for each.
-# What make check has built is what is run. Logs: build/test-logs/NAME.log.
+# run.sh [--fast | --root] [WORD…]: runs the tests whose names hold one of the words (all without), one line for each.
+# What make has built is what is run. Logs: build/test-logs/NAME.log.
 #
+# --fast: those that need no root, no network and no CRIU, several at once
 #	lint		scripts/lint.sh
-#	unit/NAME	build/unit/NAME, and asan/NAME and tsan/NAME where built with sanitizers
-#	unit/fault	build/fault/fault: the Nth call of everything fails; with sanitizers likewise
-#	py		tests/py/run.py; with CKF_LONG py-asan too, of the sanitized ckfast
+#	unit/NAME	build/unit/NAME
+#	unit/fault	build/fault/fault: the Nth call of everything fails
+#	py/GROUP	tests/py/run.py: the independent reader, mutators, roundtrips
 #	fuzz/NAME	build/fuzz/NAME, for a while
+# --root: the others
+#	asan/NAME	unit/NAME with sanitizers, tsan/NAME with another one, where built
 #	e2e/NAME	tests/e2e/NAME.sh
 #	*-convert/NAME	with CKF_LONG: those about convert, with the ckfast of each sanitizer
 #	asan-restore/NAME	likewise: those about restores, with the sanitized loader in CRIU
@@ -19,19 +22,27 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+tier=all
+case ${1:-} in
+--fast | --root)
+	tier=${1#--}
+	shift
+	;;
+esac
 words=("$@")
 logs=build/test-logs
-fuzz_seconds=10
+results=$logs/results
 long_factor=1
+fuzz_seconds=10
+[ $tier != fast ] || fuzz_seconds=2
 if [ -n "${CKF_LONG:-}" ]; then
 	fuzz_seconds=300
 	long_factor=5
 fi
-passed=0
-failed=0
-skips=()
-parts=()
-mkdir -p "$logs"
+jobs=1
+nr=0
+rm -rf "$results"
+mkdir -p "$results"
 
 wanted() {
 	local w
@@ -51,11 +62,10 @@ excerpt() {
 	tail -n 40 "$1"
 }
 
-# one NAME SECONDS COMMAND…
-one() {
-	local name=$1 seconds=$(($2 * long_factor)) log status start took
-	shift 2
-	wanted "$name" || return 0
+# run_one NUMBER NAME SECONDS COMMAND…: prints the line of a test, and writes down its result.
+run_one() {
+	local nr=$1 name=$2 seconds=$(($3 * long_factor)) log status start took
+	shift 3
 	log=$logs/${name//\//-}.log
 	start=$(date +%s%N)
 	CKF_TEST_SECONDS=$seconds timeout -k 10 $((seconds + 10)) "$@" >"$log" 2>&1 </dev/null
@@ -64,56 +74,82 @@ one() {
 	case $status in
 	0)
 		printf 'ok    %s (%s s)\n' "$name" "$took"
-		passed=$((passed + 1))
+		echo passed >"$results/$nr"
 		# A unit test may leave out one of its cases.
-		mapfile -t -O "${#parts[@]}" parts < <(sed -n "s|^\[  SKIPPED \] \(test_.*\)|$name: \1|p" "$log" | sort -u)
+		sed -n "s|^\[  SKIPPED \] \(test_.*\)|skipped in part $name: \1|p" "$log" | sort -u >>"$results/$nr"
 		;;
 	77)
 		printf 'skip  %s\n' "$name"
-		skips+=("$name: $(tail -n 1 "$log" | sed 's/^SKIP: //')")
+		printf 'skipped %s: %s\n' "$name" "$(tail -n 1 "$log" | sed 's/^SKIP: //')" >"$results/$nr"
 		;;
 	*)
-		printf 'FAIL  %s (%s s), exit %s, %s\n' "$name" "$took" "$status" "$log"
-		excerpt "$log" | sed 's/^/      | /'
-		failed=$((failed + 1))
+		printf '%s\n' "FAIL  $name ($took s), exit $status, $log" "$(excerpt "$log" | sed 's/^/      | /')"
+		echo failed >"$results/$nr"
 		;;
 	esac
 }
 
-one lint 120 scripts/lint.sh
-for kind in unit asan-ubsan tsan; do
-	dir=build/$kind/unit
-	prefix=${kind%-ubsan}
-	[ $kind != unit ] || dir=build/unit
-	for test in "$dir"/test_*; do
+# one NAME SECONDS COMMAND…
+one() {
+	wanted "$1" || return 0
+	nr=$((nr + 1))
+	if [ $jobs = 1 ]; then
+		run_one $nr "$@"
+		return
+	fi
+	while [ "$(jobs -pr | wc -l)" -ge $jobs ]; do
+		wait -n || true
+	done
+	run_one $nr "$@" &
+}
+
+# units DIR PREFIX: the unit tests that are built there.
+units() {
+	local test
+	for test in "$1"/unit/test_*; do
+		[ ! -x "$test" ] || one "$2/${test##*/test_}" 300 "$test"
+	done
+	[ ! -x "$1/fault/fault" ] || one "$2/fault" 600 "$1/fault/fault"
+}
+
+fast() {
+	local test group corpus
+	# The longest ones first.
+	for group in roundtrip broken flips reader; do
+		one "py/$group" 900 /usr/bin/python3 tests/py/run.py ${CKF_LONG:+--long} $group
+	done
+	one lint 120 scripts/lint.sh
+	units build unit
+	for test in build/fuzz/fuzz_*; do
 		if [ -x "$test" ]; then
-			one "$prefix/${test##*/test_}" 300 "$test"
+			corpus=build/corpus/${test##*/}
+			mkdir -p "$corpus"
+			# A fault found is 77 by default, and an input that hangs would end with our own timeout.
+			one "fuzz/${test##*/fuzz_}" $((fuzz_seconds + 60)) "$test" -max_total_time=$fuzz_seconds \
+				-error_exitcode=1 -timeout=40 -timeout_exitcode=1 -artifact_prefix="$corpus-" "$corpus"
 		fi
 	done
-	if [ -x "${dir%unit}fault/fault" ]; then
-		one "$prefix/fault" 600 "${dir%unit}fault/fault"
+}
+
+root() {
+	local test name kind
+	units build/asan-ubsan asan
+	units build/tsan tsan
+	if [ -n "${CKF_LONG:-}" ]; then
+		one py-asan 900 env CKFAST=build/asan-ubsan/bin/ckfast /usr/bin/python3 tests/py/run.py
 	fi
-done
-one py 900 /usr/bin/python3 tests/py/run.py ${CKF_LONG:+--long}
-if [ -n "${CKF_LONG:-}" ]; then
-	one py-asan 900 env CKFAST=build/asan-ubsan/bin/ckfast /usr/bin/python3 tests/py/run.py
-fi
-for test in build/fuzz/fuzz_*; do
-	if [ -x "$test" ]; then
-		corpus=build/corpus/${test##*/}
-		mkdir -p "$corpus"
-		# A fault found is 77 by default, and an input that hangs would end with our own timeout.
-		one "fuzz/${test##*/fuzz_}" $((fuzz_seconds + 60)) "$test" -max_total_time=$fuzz_seconds \
-			-error_exitcode=1 -timeout=40 -timeout_exitcode=1 -artifact_prefix="$corpus-" "$corpus"
-	fi
-done
-for test in tests/e2e/[0-9]*.sh; do
-	name=${test##*/}
-	one "e2e/${name%.sh}" 600 "$test"
-done
+	for test in tests/e2e/[0-9]*.sh; do
+		name=${test##*/}
+		one "e2e/${name%.sh}" 600 "$test"
+	done
+	[ -z "${CKF_LONG:-}" ] || sanitized
+	one zdtm 900 tests/zdtm/zdtm.sh subset
+}
+
 # The same programs with sanitizers: ckfast, and what is ours in CRIU, which frees nothing at its end. Not where memory is
 # measured.
-if [ -n "${CKF_LONG:-}" ]; then
+sanitized() {
+	local test name kind
 	for kind in asan-ubsan tsan; do
 		for name in 105-convert-jobs 210-parent 220-bases; do
 			one "${kind%-ubsan}-convert/$name" 600 env CKFAST="$PWD/build/$kind/bin/ckfast" "tests/e2e/$name.sh"
@@ -125,14 +161,25 @@ if [ -n "${CKF_LONG:-}" ]; then
 		one "asan-restore/${name%.sh}" 600 env ASAN_OPTIONS=detect_leaks=0 \
 			CRIU="$PWD/build/asan-ubsan/bin/criu" CRIU_STOCK="$PWD/build/bin/criu-stock" "$test"
 	done
-fi
-one zdtm 900 tests/zdtm/zdtm.sh subset
+}
 
-if [ $((${#skips[@]} + ${#parts[@]})) -gt 0 ]; then
-	echo
-	[ ${#skips[@]} = 0 ] || printf 'skipped %s\n' "${skips[@]}"
-	[ ${#parts[@]} = 0 ] || printf 'skipped in part %s\n' "${parts[@]}"
+if [ $tier != root ]; then
+	jobs=$(nproc)
+	fast
+	wait
+	jobs=1
 fi
+[ $tier = fast ] || root
+
+if grep -qs '^skipped' "$results"/*; then
+	echo
+	grep -hs '^skipped' "$results"/*
+fi
+# count WORD: tests whose result begins so.
+count() {
+	head -qn 1 "$results"/* 2>/dev/null | grep -c "^$1"
+}
+failed=$(count failed)
 echo
-echo "$passed passed, $failed failed, ${#skips[@]} skipped"
-[ $failed = 0 ]
+echo "$(count passed) passed, $failed failed, $(count skipped) skipped"
+[ "$failed" = 0 ]

@@ -1026,7 +1026,13 @@ class Image:
                 with open(path, "xb") as f:
                     for data in self.file_data(i):
                         f.write(data)
-            os.chown(path, uid, gid, follow_symlinks=False)
+            try:
+                os.chown(path, uid, gid, follow_symlinks=False)
+            except PermissionError:
+                if os.geteuid() == 0:
+                    raise
+                # As the program does it: the file is ours, and its group gets what all have.
+                mode = mode & ~0o6070 | (mode << 3 & mode & 0o070)
             if entry[13] != F_LINK:
                 os.chmod(path, mode)
             if mtime_sec >> 63:

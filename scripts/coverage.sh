@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Runs what reaches most lines, built with D=cov, and writes build/coverage.txt: a sum for each folder and
+# file, and the lines that nothing has reached. As root also the tests of gpud. Tests may fail here: they
+# are judged by make check.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+cov=build/cov
+logs=build/test-logs
+mkdir -p "$logs"
+find $cov -name '*.gcda' -delete
+
+run() {
+	local name=$1
+	shift
+	"$@" >"$logs/cov-$name.log" 2>&1 </dev/null || echo "coverage: $name failed: $logs/cov-$name.log" >&2
+}
+
+for test in $cov/unit/test_*[!.]?; do
+	[ ! -x "$test" ] || run "${test##*/}" "$test"
+done
+run fault $cov/fault/fault
+run py env CKFAST=$cov/bin/ckfast /usr/bin/python3 tests/py/run.py
+if [ "$(id -u)" = 0 ] && [ -x build/bin/criu ]; then
+	for test in tests/e2e/10*.sh tests/e2e/2*.sh tests/e2e/3[2-6]*.sh; do
+		run "$(basename "$test" .sh)" env CKFAST="$PWD/$cov/bin/ckfast" "$test"
+	done
+fi
+exec /usr/bin/python3 -B scripts/coverage.py $cov/obj build/coverage.txt
