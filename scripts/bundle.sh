@@ -43,8 +43,8 @@ add_program() {
 add_static() {
 	local source=$1 name=${1##*/}
 	shift
-	"${CC:-gcc}" -std=gnu11 -O2 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Wall -Wextra -static -s \
-		-pthread -o "$out/progs/${name%.c}" "$source" "$@"
+	"${CC:-gcc}" -std=gnu11 -O2 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -iquote . -iquote include \
+		-Wall -Wextra -static -s -pthread -o "$out/progs/${name%.c}" "$source" "$@"
 }
 
 rm -rf "$out"
@@ -69,7 +69,7 @@ for name in bench_mem pretouch; do
 	add_static "tests/progs/$name.c"
 done
 add_static tests/bench/bare.c -luring
-add_static tests/bench/stages.c -iquote . -iquote include \
+add_static tests/bench/stages.c \
 	convert/{encode,model,calibrate,decode_costs,pack_writer}.c build/obj/internal.a \
 	-lzstd -llz4 -luring
 install -m 644 tests/bench/*.py "$out/bench/"
