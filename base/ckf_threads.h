@@ -11,6 +11,9 @@
 /* Of CLOCK_MONOTONIC. */
 uint64_t ckf_now_ns(void);
 
+/* The CPUs that this process may use, at least 1. */
+unsigned int ckf_cpus(void);
+
 /* A condition for ckf_cond_wait_ms(): by CLOCK_MONOTONIC, which nobody sets. */
 void ckf_cond_init(pthread_cond_t *cond);
 /* Waits no longer than timeout_ms: false when that has passed. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Time, waiting for each other, and threads: starting them, watching them and joining them. */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <time.h>
 
@@ -22,6 +23,13 @@ uint64_t ckf_now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+unsigned int ckf_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) ? 1 : (unsigned int)CPU_COUNT(&set);
 }
 
 void ckf_cond_init(pthread_cond_t *cond)

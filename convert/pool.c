@@ -2,7 +2,6 @@
 /* The worker threads of convert and extract. */
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -31,10 +30,8 @@ struct ckf_pool {
 
 unsigned int ckf_pool_threads(unsigned int requested)
 {
-	cpu_set_t set;
-
 	if (!requested)
-		requested = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+		requested = ckf_cpus();
 	return requested < CKF_POOL_MAX_THREADS ? requested : CKF_POOL_MAX_THREADS;
 }
 

@@ -485,7 +485,7 @@ struct ckf_budget_opts {
 	uint64_t headroom_bytes; /* of ckf_memcg_self() or ckf_memcg_of_dir(), before any fill */
 	uint64_t caller_bytes;	 /* what the caller takes beside the memory of the tasks */
 	unsigned int asked;	 /* workers that the user wants; 0: by the CPUs */
-	unsigned int cpus;	 /* that there are */
+	unsigned int cpus;	 /* 0: those that this process may use */
 };
 
 /* What the fills of an image may take, all of its tasks together. */

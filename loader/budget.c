@@ -6,6 +6,7 @@
  * them. So the criu process checks the limits once, and the tasks share what came out.
  */
 #include "base/ckf_opts.h"
+#include "base/ckf_threads.h"
 #include "budget.h"
 #include "fill.h"
 
@@ -97,7 +98,7 @@ int ckf_budget_check(const struct ckf_image *img, const struct ckf_budget_opts *
 	more = useful_more(img, o.asked);
 	b.workers = o.asked ? o.asked : o.cpus;
 	if (!b.workers)
-		b.workers = 1;
+		b.workers = ckf_cpus();
 	if (more > b.workers - 1)
 		more = b.workers - 1;
 	b.want_bytes = least + more * each;

@@ -7,7 +7,6 @@
  * are being restored; and the call returns only when the kernel, too, has forgotten the threads.
  */
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,11 +26,8 @@
 unsigned int ckf_fill_default_threads(uint64_t fill_bytes)
 {
 	uint64_t by_size = fill_bytes / FILL_WORKER_BYTES;
-	unsigned int cpus = 1;
-	cpu_set_t set;
+	unsigned int cpus = ckf_cpus();
 
-	if (!sched_getaffinity(0, sizeof(set), &set))
-		cpus = (unsigned int)CPU_COUNT(&set);
 	if (cpus > FILL_MAX_WORKERS)
 		cpus = FILL_MAX_WORKERS;
 	if (by_size < cpus)

@@ -21,7 +21,6 @@
 #include <inttypes.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,15 +98,6 @@ struct batch {
 	uint64_t ticket;
 	bool last; /* of the file */
 };
-
-static unsigned int default_workers(void)
-{
-	cpu_set_t set;
-
-	if (sched_getaffinity(0, sizeof(set), &set))
-		return 1;
-	return (unsigned int)CPU_COUNT(&set);
-}
 
 static uint64_t chunk_bytes(const struct ckf_chunk *c)
 {
@@ -591,7 +581,7 @@ int ckf_verify(const struct ckf_image *img, const struct ckf_verify_opts *opts,
 	pthread_mutex_init(&v.lock, NULL);
 	pthread_cond_init(&v.turn_cond, NULL);
 	rc = verify_init(&v, img);
-	v.nr_workers = v.opts.threads ? v.opts.threads : default_workers();
+	v.nr_workers = v.opts.threads ? v.opts.threads : ckf_cpus();
 	if (v.nr_workers > MAX_WORKERS)
 		v.nr_workers = MAX_WORKERS;
 	if (v.nr_workers > v.stop_extent)

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,15 +28,6 @@
 #define ACCEPT_PAUSE_MS 10
 #define STOP_SECONDS 5
 #define SEND_BUFFER_BYTES (64 << 20) /* a client may read late: all MEMORY messages fit in */
-
-static unsigned int cpus(void)
-{
-	cpu_set_t set;
-
-	if (sched_getaffinity(0, sizeof(set), &set))
-		return 1;
-	return (unsigned int)CPU_COUNT(&set);
-}
 
 static void *open_pool(void *arg)
 {
@@ -78,9 +68,9 @@ int ckf_gpud_new(const struct ckf_gpud_opts *opts, struct ckf_gpud **out, struct
 		return ckf_error_set(err, -ENOMEM, "no memory");
 	g->opts = o;
 	if (!g->opts.threads)
-		g->opts.threads = cpus();
+		g->opts.threads = ckf_cpus();
 	if (!g->opts.nr_slots) {
-		slots = cpus() * SLOTS_PER_CPU;
+		slots = ckf_cpus() * SLOTS_PER_CPU;
 		slots = slots < MIN_SLOTS ? MIN_SLOTS : slots;
 		g->opts.nr_slots = slots > MAX_SLOTS ? MAX_SLOTS : slots;
 	}

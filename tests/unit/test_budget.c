@@ -10,6 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/ckf_threads.h"
 #include "loader/ckf_image.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -116,6 +117,8 @@ static void test_budget_sizes(void **state)
 	b = check(&img, TAKEN + 7 * MIB, 0, 64);
 	assert_true(b.frugal);
 	img.cached = NULL;
+	b = check(&img, FAR, 0, 0);
+	assert_int_equal(b.workers, ckf_cpus());
 	free_sizes(&idx);
 	make_sizes(&img, &idx, small, 1);
 	assert_true(enough(&img, 0, 64) == TAKEN + 5 * MIB);

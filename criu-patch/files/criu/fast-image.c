@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sched.h>
 #include <string.h>
 #include <time.h>
 #include <sys/mman.h>
@@ -216,13 +215,11 @@ static unsigned long read_max_map_count(void)
 /* Near the limit of a memory cgroup the fills have fewer workers, or do with little. */
 static int lower_budget(uint64_t headroom)
 {
-	cpu_set_t set;
 	const struct ckf_budget_opts o = {
 		.size = sizeof(o),
 		.headroom_bytes = headroom,
 		.caller_bytes = BYTES_OF_CRIU,
 		.asked = opts.fast_threads,
-		.cpus = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set),
 	};
 	struct ckf_budget b = { .size = sizeof(b) };
 	struct ckf_error err = {};
