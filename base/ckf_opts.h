@@ -10,9 +10,16 @@
 	(offsetof(struct type, member) + sizeof(((struct type *)0)->member))
 
 /*
- * Copies user's struct to own, which has own_bytes; what user's lacks is zero. -EINVAL when it has
- * fewer than least_bytes, or is longer and not zero beyond own_bytes. what: for the message.
+ * -EINVAL when user's struct has fewer than least_bytes, or is longer than own_bytes and not zero
+ * beyond. what: for the message.
  */
+int ckf_opts_check(size_t own_bytes, const void *user, size_t least_bytes, const char *what,
+		   struct ckf_error *err);
+/* For structs that are only filled in, which need nothing but a size. */
+#define CKF_OPTS_CHECK(type, user, err) \
+	ckf_opts_check(sizeof(struct type), user, CKF_END_OF(type, size), #type, err)
+
+/* Checks user's struct and copies it to own, which has own_bytes; what user's lacks is zero. */
 int ckf_opts_take(void *own, size_t own_bytes, const void *user, size_t least_bytes,
 		  const char *what, struct ckf_error *err);
 #define CKF_OPTS_TAKE(type, own, user, last, err) \

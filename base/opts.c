@@ -26,8 +26,8 @@ static bool is_zero(const char *p, size_t bytes)
 	return !bytes;
 }
 
-int ckf_opts_take(void *own, size_t own_bytes, const void *user, size_t least_bytes,
-		  const char *what, struct ckf_error *err)
+int ckf_opts_check(size_t own_bytes, const void *user, size_t least_bytes, const char *what,
+		   struct ckf_error *err)
 {
 	const size_t bytes = size_of(user);
 
@@ -37,6 +37,17 @@ int ckf_opts_take(void *own, size_t own_bytes, const void *user, size_t least_by
 	if (bytes > own_bytes && !is_zero((const char *)user + own_bytes, bytes - own_bytes))
 		return ckf_error_set(err, -EINVAL, "struct %s: this version knows only %zu bytes",
 				     what, own_bytes);
+	return 0;
+}
+
+int ckf_opts_take(void *own, size_t own_bytes, const void *user, size_t least_bytes,
+		  const char *what, struct ckf_error *err)
+{
+	const size_t bytes = size_of(user);
+	int ret = ckf_opts_check(own_bytes, user, least_bytes, what, err);
+
+	if (ret)
+		return ret;
 	memset(own, 0, own_bytes);
 	memcpy(own, user, bytes < own_bytes ? bytes : own_bytes);
 	memcpy(own, &own_bytes, sizeof(own_bytes));

@@ -725,7 +725,6 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 		struct ckf_convert_stats *stats, struct ckf_error *err)
 {
 	struct convert *c = calloc(1, sizeof(*c));
-	struct ckf_convert_stats unused;
 	uint64_t start = ckf_now_ns();
 	int ret;
 
@@ -737,7 +736,7 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	c->pack_fd = -1;
 	ret = ckf_opts_get(opts, &c->opts, err);
 	if (!ret && stats)
-		ret = CKF_OPTS_TAKE(ckf_convert_stats, &unused, stats, size, err);
+		ret = CKF_OPTS_CHECK(ckf_convert_stats, stats, err);
 	if (!c->opts.extent_bytes)
 		c->opts.extent_bytes = DEFAULT_EXTENT_BYTES;
 	if (!ret)

@@ -233,8 +233,10 @@ int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
 {
 	struct ckf_plan_stats own = { .size = sizeof(own) };
 	struct ckf_dump *dump = NULL;
-	int ret;
+	int ret = stats ? CKF_OPTS_CHECK(ckf_plan_stats, stats, err) : 0;
 
+	if (ret)
+		return ret;
 	ret = ckf_dump_openat(img->dir_fd, ".", &dump, err);
 	if (!ret)
 		ret = plan_check_pagemaps(img->idx, dump, err);
@@ -243,7 +245,7 @@ int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
 		ret = plan_check_places(img->idx, dump, &own.unknown_tasks, err);
 	}
 	ckf_dump_close(dump);
-	if (stats && ckf_opts_give(stats, &own, sizeof(own)) && !ret)
-		ret = ckf_error_set(err, -EINVAL, "struct ckf_plan_stats has no size");
+	if (stats)
+		ckf_opts_give(stats, &own, sizeof(own));
 	return ret;
 }

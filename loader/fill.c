@@ -253,12 +253,10 @@ void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s)
 int fill_take_opts(struct ckf_fill_opts *own, const struct ckf_fill_opts *opts,
 		   const struct ckf_fill_stats *stats, struct ckf_error *err)
 {
-	struct ckf_fill_stats s;
-	int ret;
+	int ret = CKF_OPTS_TAKE(ckf_fill_opts, own, opts, flags, err);
 
-	ret = CKF_OPTS_TAKE(ckf_fill_opts, own, opts, flags, err);
 	if (!ret && stats)
-		ret = CKF_OPTS_TAKE(ckf_fill_stats, &s, stats, size, err);
+		ret = CKF_OPTS_CHECK(ckf_fill_stats, stats, err);
 	return ret;
 }
 

@@ -567,7 +567,6 @@ int ckf_verify(const struct ckf_image *img, const struct ckf_verify_opts *opts,
 	       struct ckf_verify_stats *stats, struct ckf_error *err)
 {
 	struct verify v = { .opts = { .size = sizeof(v.opts) } };
-	struct ckf_verify_stats own;
 	struct worker *workers = NULL;
 	uint64_t start_ns = ckf_now_ns();
 	int rc = 0;
@@ -575,7 +574,7 @@ int ckf_verify(const struct ckf_image *img, const struct ckf_verify_opts *opts,
 	if (opts)
 		rc = CKF_OPTS_TAKE(ckf_verify_opts, &v.opts, opts, size, err);
 	if (!rc && stats)
-		rc = CKF_OPTS_TAKE(ckf_verify_stats, &own, stats, size, err);
+		rc = CKF_OPTS_CHECK(ckf_verify_stats, stats, err);
 	if (rc)
 		return rc;
 	pthread_mutex_init(&v.lock, NULL);
