@@ -10,6 +10,8 @@
 
 /* Of CLOCK_MONOTONIC. */
 uint64_t ckf_now_ns(void);
+/* What this thread has had of a CPU. */
+uint64_t ckf_cpu_ns(void);
 
 /* The CPUs that this process may use, at least 1. */
 unsigned int ckf_cpus(void);

@@ -2,8 +2,8 @@
 /* How fast the data at hand decodes: decode_costs.h says how that is found out. */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/ckf_threads.h"
 #include "ckf_decode_costs.h"
 #include "encode.h"
 
@@ -21,11 +21,8 @@
 
 static uint64_t real_now(void *arg)
 {
-	struct timespec ts;
-
 	(void)arg;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	return ckf_cpu_ns();
 }
 
 const struct ckf_clock ckf_clock_real = { .now_ns = real_now };

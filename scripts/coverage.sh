@@ -18,7 +18,7 @@ run() {
 	"$@" >"$logs/cov-$name.log" 2>&1 </dev/null || echo "coverage: $name failed: $logs/cov-$name.log" >&2
 }
 
-for test in $cov/unit/test_*[!.]?; do
+for test in $cov/unit/test_*; do
 	[ ! -x "$test" ] || run "${test##*/}" "$test"
 done
 run fault $cov/fault/fault

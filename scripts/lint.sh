@@ -28,11 +28,13 @@ for f in "${sources[@]}" "${scripts[@]}" "${pythons[@]}" Makefile; do
 	fi
 done
 for f in "${sources[@]}"; do
+	[ "$(head -n 1 "$f")" = '/* SPDX-License-Identifier: MIT */' ] ||
+		complain "$f: the first line is not the licence"
 	lines=$(wc -l <"$f")
 	[ "$lines" -le 800 ] || complain "$f: $lines lines, more than 800"
 done
 while read -r f; do
-	grep -q 'SPDX-License-Identifier: GPL-2.0-only' "$f" || complain "$f: not GPL-2.0-only"
+	head -n 1 "$f" | grep -q 'SPDX-License-Identifier: GPL-2.0-only' || complain "$f: the first line is not GPL-2.0-only"
 done < <(find criu-patch -name '*.[ch]')
 
 for f in "${scripts[@]}"; do

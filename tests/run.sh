@@ -31,7 +31,6 @@ case ${1:-} in
 esac
 words=("$@")
 logs=build/test-logs
-results=$logs/results
 long_factor=1
 fuzz_seconds=10
 [ $tier != fast ] || fuzz_seconds=2
@@ -41,8 +40,9 @@ if [ -n "${CKF_LONG:-}" ]; then
 fi
 jobs=1
 nr=0
-rm -rf "$results"
-mkdir -p "$results"
+mkdir -p "$logs"
+results=$(mktemp -d "$logs/results.XXXXXX")
+trap 'rm -rf "$results"' EXIT
 
 wanted() {
 	local w

@@ -211,15 +211,6 @@ static pid_t highest_id(void)
 }
 
 /*
- * As far from all ids of the image as can be, and so from those of other images that were dumped at about
- * the same time and may be restored now.
- */
-static pid_t far_id(const struct fast_workers *w)
-{
-	return ckf_far_id(w->ids, w->nr_ids, highest_id());
-}
-
-/*
  * Restores in one pid namespace take turns. CRIU's own lock is for the tasks of one restore. The files of
  * procfs would not do: each mount has its own.
  */
@@ -250,10 +241,14 @@ static int write_last_pid(int fd, const char *text)
 	return -1;
 }
 
-/* New threads get the ids after the last one that was given out: moves that away. */
+/*
+ * New threads get the ids after the last one that was given out: moves that as far from all ids of the image
+ * as can be, and so from those of other images that were dumped at about the same time and may be restored
+ * now.
+ */
 static int move_last_pid(struct fast_workers *w)
 {
-	const pid_t far = far_id(w);
+	const pid_t far = ckf_far_id(w->ids, w->nr_ids, highest_id());
 	char buf[16];
 	ssize_t n;
 
