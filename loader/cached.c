@@ -29,7 +29,7 @@ struct cache_stat {
 	uint64_t nr_recently_evicted;
 };
 
-/* True when nearly all of the file is in the page cache, to judge by samples of it. */
+/* True when nearly all of the file is in the page cache, as far as samples of it tell. */
 static bool in_page_cache(int fd, uint64_t file_bytes)
 {
 	uint64_t step = file_bytes / SAMPLES & ~(CKF_PAGE_BYTES - 1ull);
