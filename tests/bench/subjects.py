@@ -124,11 +124,13 @@ class Server:
 
     def stop(self):
         pids = self.pids
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        # All at once: a part that sees the root gone would remove files that the dump refers to.
+        for signum in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                try:
+                    os.kill(pid, signum)
+                except ProcessLookupError:
+                    pass
         for pid in pids:
             wait_until(f"process {pid} stays", lambda p=pid: is_gone(p), 60)
 
