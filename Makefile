@@ -83,6 +83,7 @@ UNIT_HELPERS := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
 FAULT_SRC := $(wildcard tests/fault/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 PROG_SRC := $(wildcard tests/progs/*.c)
+PRELOAD_SRC := $(wildcard tests/preload/*.c)
 # The fake CUDA driver, and its two programs.
 STUB_PROG_SRC := tests/stub/smi.c tests/stub/ckpt_main.c
 STUB_SRC := $(filter-out $(STUB_PROG_SRC),$(wildcard tests/stub/*.c))
@@ -113,8 +114,9 @@ CKFAST := $(B)/bin/ckfast
 AGENT := $(B)/lib/libckfast-cuda.so
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
+PRELOAD := $(PRELOAD_SRC:tests/preload/%.c=build/progs/%.so)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
-	 build/progs/gpudtest build/progs/stages build/progs/cpus.so
+	 build/progs/gpudtest build/progs/stages $(PRELOAD)
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked) build/bin/cuda-checkpoint
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
@@ -272,8 +274,8 @@ $(PROG_SRC:tests/progs/%.c=build/progs/%): build/progs/%: tests/progs/%.c
 build/progs/weights: PROG_FLAGS := -lm
 build/progs/bare: tests/bench/bare.c
 build/progs/bare: PROG_FLAGS := -luring
-build/progs/cpus.so: tests/preload/cpus.c
-build/progs/cpus.so: PROG_FLAGS := -shared -fPIC -fvisibility=default
+$(PRELOAD): build/progs/%.so: tests/preload/%.c
+$(PRELOAD): PROG_FLAGS := -shared -fPIC -fvisibility=default
 build/progs/cudaprog: tests/gpu/cudaprog.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/obj/internal.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)

@@ -299,13 +299,11 @@ static int set_dir_access(struct ckf_output *o, uint32_t more)
 	return a.known ? ckf_access_set(o->dir_fd, &a, &o->own) : 0;
 }
 
-static int commit_new(struct ckf_output *o, const char *from, const char *to)
+/* Gives the directory its name, which nothing may have. What fails later takes it away again. */
+static int move_in(struct ckf_output *o)
 {
 	struct stat st;
-	int ret = sync_dir(o->dir_fd);
 
-	if (ret)
-		return ret;
 	if (renameat2(o->parent_fd, o->temp, o->parent_fd, o->name, RENAME_NOREPLACE)) {
 		/* A file system without the flag: rename() itself replaces nothing but an empty
 		 * directory. */
@@ -317,26 +315,16 @@ static int commit_new(struct ckf_output *o, const char *from, const char *to)
 			return -errno;
 	}
 	snprintf(o->temp, sizeof(o->temp), "%s", o->name);
-	ret = rename_last(o, from, to);
-	if (!ret)
-		ret = sync_dir(o->parent_fd);
-	if (!ret)
-		o->created = false;
-	return ret;
+	return 0;
 }
 
-static int commit_replace(struct ckf_output *o, const char *from, const char *to)
+/* Gives the directory the name of the one that is there, and that one the temporary name. */
+static int exchange(struct ckf_output *o)
 {
-	int ret = rename_last(o, from, to);
-
-	if (!ret)
-		ret = sync_dir(o->dir_fd);
-	if (ret)
-		return ret;
 	if (renameat2(o->parent_fd, o->temp, o->parent_fd, o->name, RENAME_EXCHANGE))
 		return -errno;
 	o->exchanged = true;
-	return sync_dir(o->parent_fd);
+	return 0;
 }
 
 int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *last_to,
@@ -344,12 +332,18 @@ int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *l
 {
 	int ret = set_dir_access(o, S_IRWXU);
 
-	if (!ret && o->replaces)
-		ret = commit_replace(o, last_from, last_to);
-	else if (!ret)
-		ret = commit_new(o, last_from, last_to);
+	if (!ret)
+		ret = sync_dir(o->dir_fd);
+	if (!ret)
+		ret = rename_last(o, last_from, last_to);
+	if (!ret)
+		ret = o->replaces ? exchange(o) : move_in(o);
+	if (!ret)
+		ret = sync_dir(o->parent_fd);
 	if (!ret && (o->dir.mode & S_IRWXU) != S_IRWXU)
 		ret = set_dir_access(o, 0);
+	if (!ret && !o->replaces)
+		o->created = false;
 	if (ret)
 		return ckf_error_set(err, ret, "cannot put %s into its place: %s", o->name,
 				     strerror(-ret));

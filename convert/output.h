@@ -49,8 +49,9 @@ int ckf_output_set_access(struct ckf_output *o, int fd, const char *name,
 int ckf_output_like_dir(struct ckf_output *o, int dir_fd, struct ckf_error *err);
 
 /*
- * Puts the directory into its place. last_from, if not NULL, is a file that is renamed to last_to
- * as the very last thing: without it the directory is nothing. What was there before is removed.
+ * Puts the directory into its place: its name is given once it is complete. last_from, if not NULL,
+ * is a file that is renamed to last_to right before: without it the directory is nothing, whatever
+ * it is called. What was there before is removed.
  */
 int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *last_to,
 		      struct ckf_error *err);
