@@ -3,6 +3,7 @@
 #ifndef CKF_READ_H
 #define CKF_READ_H
 
+#include "format/ckf_codec.h"
 #include "format/ckf_index.h"
 
 /* The pages of a pack that a stored chunk lies on: where they begin, and where they end. */
@@ -16,11 +17,11 @@ static inline uint64_t ckf_chunk_end(const struct ckf_chunk *c)
 	return ckf_align_up(c->pack_off + c->stored_bytes, CKF_PAGE_BYTES);
 }
 
-/*
- * The error of a chunk that does not decode (ret from ckf_decode) or whose decoded bytes have
- * the checksum got in place of the right one (ret -EBADMSG and got non-zero). Returns ret.
- */
-int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64_t got,
+/* Decodes a chunk that is not raw to dst, which has room for its pages. Does not check it. */
+int ckf_chunk_decode(const struct ckf_index *idx, uint64_t chunk, struct ckf_codec_ctx *ctx,
+		     const char *stored, char *dst, struct ckf_error *err);
+/* 0 when hash, which is that of its pages, is the chunk's checksum; or else the error. */
+int ckf_chunk_check(const struct ckf_index *idx, uint64_t chunk, uint64_t hash,
 		    struct ckf_error *err);
 
 /*

@@ -67,24 +67,56 @@ size_t fill_slot_bytes(const struct ckf_image *img)
 	return slot_bytes(img, FILL_REQUEST_BYTES);
 }
 
-static int job_init(struct fill_job *job, const struct ckf_image *img, const struct ckf_dest *dests,
-		    size_t nr_dests, struct ckf_error *err)
+int fill_add_dest(struct fill_job *job, const struct ckf_dest *d, uint64_t start, uint64_t end,
+		  enum fill_place place, uint32_t seg)
 {
+	struct lane_planner *pl = &job->planner;
+	struct lane_dest *ranges;
+	struct fill_dest *dests;
+
+	if (start >= end)
+		return 0;
+	if (pl->nr_dests == job->max_dests) {
+		const size_t max = job->max_dests ? job->max_dests * 2 : job->nr_given + 16;
+
+		ranges = realloc(pl->dests, max * sizeof(*ranges));
+		if (ranges)
+			pl->dests = ranges;
+		dests = realloc(job->dests, max * sizeof(*dests));
+		if (dests)
+			job->dests = dests;
+		if (!ranges || !dests)
+			return -ENOMEM;
+		job->max_dests = max;
+	}
+	pl->dests[pl->nr_dests] = (struct lane_dest){
+		.start = start,
+		.end = end,
+		.cut_bytes = seg == FILL_NO_SEG ? 0 : CKF_HUGE_BYTES,
+	};
+	job->dests[pl->nr_dests++] = (struct fill_dest){
+		.addr = d->addr ? d->addr + (start - d->start) : NULL,
+		.place = place,
+		.fresh = d->flags & CKF_DEST_FRESH,
+		.seg = seg,
+	};
+	return 0;
+}
+
+static int job_init(struct fill_job *job, struct ckf_error *err)
+{
+	const struct ckf_dest *d = job->given;
+
 	job->small = ckf_pages_to_bytes(job->target->nr_pages) <= FILL_SMALL_BYTES;
-	job->slot_bytes = slot_bytes(img, job->small ? FILL_SMALL_BYTES : FILL_REQUEST_BYTES);
-	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : img->dir_fd;
-	for (size_t i = 0; i < nr_dests; i++)
-		if (dests[i].start >= dests[i].end || (i && dests[i].start < dests[i - 1].end))
+	job->slot_bytes = slot_bytes(job->img, job->small ? FILL_SMALL_BYTES : FILL_REQUEST_BYTES);
+	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : job->img->dir_fd;
+	for (size_t i = 0; i < job->nr_given; i++)
+		if (d[i].start >= d[i].end || (i && d[i].start < d[i - 1].end))
 			return ckf_error_set(err, -EINVAL, "dest %zu is out of order", i);
-	job->dests = calloc(nr_dests ? nr_dests : 1, sizeof(*job->dests));
-	if (!job->dests)
-		return ckf_error_set(err, -ENOMEM, "no memory for the plan");
-	for (size_t i = 0; i < nr_dests; i++)
-		job->dests[i].d = dests[i];
-	job->nr_dests = nr_dests;
+	fill_planner_init(job);
 	if (job->small)
 		return 0;
-	return ckf_packs_choose(img, job->dir_fd, job->opts->flags, &job->packs_io, err);
+	return ckf_packs_choose(job->img, job->dir_fd, job->opts->flags, &job->packs_io, err);
 }
 
 /* Without a file table of our own, what we open would be seen by others. The second call is for
@@ -275,7 +307,13 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 	     struct ckf_error *err)
 {
 	struct ckf_fill_opts o;
-	struct fill_job job = { .img = img, .target = t, .opts = &o };
+	struct fill_job job = {
+		.img = img,
+		.target = t,
+		.opts = &o,
+		.given = dests,
+		.nr_given = nr_dests,
+	};
 	uint64_t start_ns = ckf_now_ns();
 	unsigned int n;
 	int ret;
@@ -288,7 +326,7 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 	job.huge.uffd = -1;
 	pthread_mutex_init(&job.lock, NULL);
 	ckf_cond_init(&job.cond);
-	ret = job_init(&job, img, dests, nr_dests, err);
+	ret = job_init(&job, err);
 	if (ret)
 		goto out;
 	n = o.threads ? o.threads : ckf_fill_default_threads(ckf_pages_to_bytes(t->nr_pages));
@@ -296,12 +334,16 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 		n = t->nr_lanes;
 	if (o.flags & CKF_FILL_FRUGAL || job.small)
 		n = 1;
-	fill_huge_init(&job, n);
+	if (fill_huge_init(&job, n)) {
+		ret = ckf_error_set(err, -ENOMEM, "no memory for the plan");
+		goto out;
+	}
 	ret = run_workers(&job, n, err);
 	if (job.ret)
 		ret = ckf_error_set(err, job.ret, "%s", job.err.msg);
 out:
 	fill_huge_fini(&job.huge);
+	free(job.planner.dests);
 	free(job.dests);
 	pthread_cond_destroy(&job.cond);
 	pthread_mutex_destroy(&job.lock);

@@ -4,6 +4,7 @@
  *
  *	job	one call of ckf_fill(); shared by its workers
  *	lane	a part of the plan that one worker takes at a time (SPEC.md 4.7)
+ *	dest	a range of the target and where it goes
  *	piece	pages of one chunk that go to one place in this process
  *	request	one read of the pack, with the pieces that come out of it
  */
@@ -16,6 +17,7 @@
 
 #include "format/ckf_codec.h"
 #include "base/ckf_madvise.h"
+#include "lane.h"
 #include "pace.h"
 #include "packs.h"
 
@@ -39,28 +41,34 @@
 struct uffdio_range;
 struct fill_scratch;
 
+/* How a page gets to where it belongs. Of a piece; a dest has one of the first five. */
+enum fill_place {
+	FILL_SKIP,   /* not at all */
+	FILL_CHECK,  /* its chunk is checked, and that is all */
+	FILL_SHARED, /* compared with what is there, and written where that is something else */
+	FILL_PLAIN,  /* copied, together with others (copy.c) */
+	FILL_UFFD,   /* the dest is registered: only fill_huge_copy() may write to it */
+	FILL_HUGE,   /* written to a huge page that is there, in scratch memory or in place */
+	FILL_READ    /* the read itself put it there: all pieces of a chunk, or none */
+};
+
+#define FILL_NO_SEG UINT32_MAX
+
+/* Where a range of planner.dests goes, at the same position. */
+struct fill_dest {
+	char *addr; /* of its start; NULL: nowhere */
+	enum fill_place place;
+	bool fresh;   /* reads as zeros */
+	uint32_t seg; /* the first of its segments (huge.c), which follow each other; FILL_NO_SEG */
+};
+
 struct fill_piece {
-	char *dst; /* NULL: only check the chunk */
+	char *dst; /* NULL: nowhere */
 	uint32_t chunk;
 	uint16_t first_page;
 	uint16_t nr_pages;
-	uint32_t flags; /* CKF_DEST_ bits of the dest, and the FILL_ bits below */
-	uint32_t seg;	/* with FILL_SEG: in fill_huge.segs */
-};
-
-/* The read went straight to the destinations. Set on all pieces of a chunk or on none. */
-#define FILL_IN_PLACE (1u << 31)
-/* Part of a segment of huge.c, which is told when it is there. */
-#define FILL_SEG (1u << 30)
-/* Registered with the userfaultfd: only fill_huge_copy() may write to it. */
-#define FILL_REGISTERED (1u << 29)
-/* Leads to a huge page that is there: to scratch memory, or in place. */
-#define FILL_HUGE (1u << 28)
-
-/* A dest of the caller, or a part of it. */
-struct fill_dest {
-	struct ckf_dest d; /* with FILL_ bits in its flags */
-	uint32_t seg;	   /* with FILL_SEG: the first one; they follow each other */
+	enum fill_place place;
+	uint32_t seg; /* is told when it is there; FILL_NO_SEG */
 };
 
 struct fill_request {
@@ -76,12 +84,11 @@ struct fill_request {
 	struct fill_piece pieces[FILL_REQUEST_PIECES];
 };
 
-/* The pieces of one lane, sorted by chunk, handed out as requests from pos on. */
+/* The pieces of one lane, handed out as requests. Zeroed but for job and stats to begin with. */
 struct fill_lane {
-	struct fill_piece *pieces;
-	size_t nr_pieces;
-	size_t max_pieces;
-	size_t pos;
+	struct fill_job *job;
+	struct ckf_fill_stats *stats;
+	struct lane lane;
 };
 
 /*
@@ -121,8 +128,11 @@ struct fill_job {
 	const struct ckf_image *img;
 	const struct ckf_target *target;
 	const struct ckf_fill_opts *opts;
-	struct fill_dest *dests; /* the caller's, with the huge segments cut out and redirected */
-	size_t nr_dests;
+	const struct ckf_dest *given; /* the caller's dests */
+	size_t nr_given;
+	struct lane_planner planner; /* with these, the segments of huge.c apart */
+	struct fill_dest *dests;
+	size_t max_dests;
 	struct fill_huge huge;
 	int dir_fd;
 	struct ckf_packs_io packs_io;
@@ -158,16 +168,16 @@ static inline bool fill_is_frugal(const struct fill_job *job)
 }
 
 /*
- * Whether a chunk may come straight to a destination with these flags, which touches it. That is
- * quick in huge pages only, but where memory is short there is none for a large buffer.
+ * Whether a chunk may come straight to such a place, which touches it. That is quick in huge pages
+ * only, but where memory is short there is none for a large buffer.
  */
 static inline bool fill_may_touch(const struct fill_job *job, const struct ckf_chunk *c,
-				  uint32_t flags)
+				  enum fill_place place)
 {
-	if (flags & FILL_HUGE)
+	if (place == FILL_HUGE)
 		return true;
-	return fill_is_frugal(job) && ckf_pages_to_bytes(c->nr_pages) > FILL_FRUGAL_BYTES &&
-	       !(flags & (CKF_DEST_SKIP | CKF_DEST_SHARED));
+	return fill_is_frugal(job) && place == FILL_PLAIN &&
+	       ckf_pages_to_bytes(c->nr_pages) > FILL_FRUGAL_BYTES;
 }
 
 /* Adds bytes at base to v[0..*n): to the last one where they go on from it, which needs no room. */
@@ -202,18 +212,23 @@ void fill_stats_give(struct ckf_fill_stats *stats, const struct ckf_fill_stats *
  * thread, which works itself or watches the others. */
 void fill_grow(struct fill_job *job);
 
-/* lane.c */
-int fill_lane_load(struct fill_job *job, const struct ckf_lane *l, struct fill_lane *lane,
-		   struct ckf_fill_stats *stats, struct ckf_error *err);
-bool fill_lane_next(struct fill_job *job, struct fill_lane *lane, struct fill_request *req);
+/* fill.c: [start, end) of d becomes a dest of the job; seg: its first segment. -ENOMEM. */
+int fill_add_dest(struct fill_job *job, const struct ckf_dest *d, uint64_t start, uint64_t end,
+		  enum fill_place place, uint32_t seg);
+
+/* request.c: says how the lanes of the job are cut; its dests come later. */
+void fill_planner_init(struct fill_job *job);
+/* request.c: the pieces of l, and at once what needs no data. */
+int fill_lane_load(struct fill_lane *fl, const struct ckf_lane *l, struct ckf_error *err);
+bool fill_lane_next(struct fill_lane *fl, struct fill_request *req);
 
 /* huge.c */
 
 /*
- * Finds the segments, and replaces job->dests by one that leads there. Without the kernel's help,
- * without memory, or without segments, it leaves everything as it is.
+ * Makes the dests of the job, with segments where the kernel helps with huge pages and there is
+ * memory for all of it. -ENOMEM: not even without.
  */
-void fill_huge_init(struct fill_job *job, unsigned int workers);
+int fill_huge_init(struct fill_job *job, unsigned int workers);
 /*
  * Before anything is written to a segment: where its huge page is, or NULL when it is in small
  * pages, written to in place. Any number of threads at once.
@@ -227,7 +242,7 @@ int fill_huge_done(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf
 		   struct ckf_error *err);
 int fill_huge_zero(struct fill_huge *h, uint32_t seg, uint64_t bytes, struct ckf_fill_stats *stats,
 		   struct ckf_error *err);
-/* Copies to fresh memory of a FILL_REGISTERED dest. 0 or -errno. */
+/* Copies to fresh memory of a FILL_UFFD dest. 0 or -errno. */
 int fill_huge_copy(struct fill_huge *h, char *dst, const char *src, uint64_t bytes);
 /* The pages of such memory that are not there yet. Those that cannot be made read as zeros, too. */
 void fill_huge_zeros(const struct fill_huge *h, char *dst, uint64_t bytes);

@@ -22,6 +22,7 @@
 #include "base/ckf_io.h"
 #include "base/ckf_io_util.h"
 #include "ckf_read.h"
+#include "lane.h"
 #include "packs.h"
 #include "sink.h"
 
@@ -34,16 +35,7 @@ struct source {
 	const struct ckf_target *target;
 	int dir_fd;
 	struct ckf_packs_io io;
-};
-
-/* Pages of one chunk that go to one place in one dest. */
-struct piece {
-	uint64_t addr;
-	uint32_t dest;
-	uint32_t sink; /* of the dest */
-	uint32_t chunk;
-	uint16_t first_page;
-	uint16_t nr_pages;
+	struct lane_planner planner; /* the groups of its dests are positions in job.sinks */
 };
 
 /* A chunk in the slot. */
@@ -74,11 +66,7 @@ struct reader {
 	char *scratch; /* stored bytes of chunks that are not raw */
 	size_t scratch_bytes;
 
-	/* Of the lane at hand, sorted by sink and chunk. */
-	struct piece *pieces;
-	size_t nr_pieces;
-	size_t max_pieces;
-	size_t pos;
+	struct lane lane; /* the lane at hand */
 
 	/* Of the slot at hand. */
 	struct place places[MAX_CHUNKS];
@@ -88,77 +76,14 @@ struct reader {
 	size_t scratch_used;
 };
 
-static int add_piece(struct reader *r, const struct piece *piece)
+static int take_part(void *arg, const struct lane_part *part, struct ckf_error *err)
 {
-	size_t max = r->max_pieces ? r->max_pieces * 2 : 512;
-	struct piece *p;
+	struct reader *r = arg;
 
-	if (r->nr_pieces == r->max_pieces) {
-		p = realloc(r->pieces, max * sizeof(*p));
-		if (!p)
-			return ckf_error_set(&r->w->err, -ENOMEM, "no memory for the plan");
-		r->pieces = p;
-		r->max_pieces = max;
-	}
-	r->pieces[r->nr_pieces++] = *piece;
-	return 0;
-}
-
-static int load_op(struct reader *r, const struct ckf_op *op)
-{
-	const struct sink_job *job = r->w->job;
-	const bool zero = r->idx->chunks[op->chunk].codec == CKF_CODEC_ZERO;
-	uint64_t addr = ckf_op_addr(op), end = ckf_op_end(op), stop;
-	int ret = 0;
-
-	for (; addr < end && !ret; addr = stop) {
-		const struct ckf_sink_dest *d = sink_find_dest(job, addr);
-		struct piece p = { .addr = addr, .chunk = op->chunk };
-
-		if (!d)
-			return ckf_error_rule(&r->w->err, -EBADMSG, "ops", op - r->idx->ops, 0,
-					      "the plan writes to 0x%llx of %s %llu, where no "
-					      "memory was made",
-					      (unsigned long long)addr,
-					      ckf_target_kind_name(r->src->target->kind),
-					      (unsigned long long)r->src->target->id);
-		stop = end < d->end ? end : d->end;
-		if (zero) {
-			ret = sink_clear_add(r->w, d, addr, stop - addr);
-			continue;
-		}
-		p.dest = (uint32_t)(d - job->dests);
-		p.sink = job->sink_of[p.dest];
-		p.first_page =
-			(uint16_t)(op->first_page + ((addr - ckf_op_addr(op)) >> CKF_PAGE_SHIFT));
-		p.nr_pages = (uint16_t)((stop - addr) >> CKF_PAGE_SHIFT);
-		ret = add_piece(r, &p);
-	}
-	return ret;
-}
-
-static int compare_piece(const void *pa, const void *pb)
-{
-	const struct piece *a = pa, *b = pb;
-
-	if (a->sink != b->sink)
-		return a->sink < b->sink ? -1 : 1;
-	if (a->chunk != b->chunk)
-		return a->chunk < b->chunk ? -1 : 1;
-	return a->addr < b->addr ? -1 : a->addr > b->addr;
-}
-
-static int load_lane(struct reader *r, const struct ckf_lane *l)
-{
-	int ret = 0;
-
-	r->nr_pieces = 0;
-	r->pos = 0;
-	for (uint64_t i = l->first_op; i < l->first_op + l->nr_ops && !ret; i++)
-		ret = load_op(r, &r->idx->ops[i]);
-	if (!ret && r->nr_pieces)
-		qsort(r->pieces, r->nr_pieces, sizeof(*r->pieces), compare_piece);
-	return ret;
+	(void)err; /* is that of the worker */
+	if (r->idx->chunks[part->op->chunk].codec != CKF_CODEC_ZERO)
+		return 1;
+	return sink_clear_add(r->w, &r->w->job->dests[part->dest], part->addr, part->bytes);
 }
 
 /* Room for the pages of any chunk that fits into a slot: it may begin and end within a page. */
@@ -222,18 +147,19 @@ static void add_read(struct reader *r, const struct ckf_chunk *c, struct place *
 /* Copies for all pieces of the next chunk. */
 static int add_copies(struct reader *r, uint32_t slot_off)
 {
-	const struct piece first = r->pieces[r->pos];
+	struct lane *lane = &r->lane;
+	const struct lane_piece first = lane->pieces[lane->pos];
 	int ret = 0;
 
-	while (!ret && r->pos < r->nr_pieces) {
-		const struct piece *p = &r->pieces[r->pos];
+	while (!ret && lane->pos < lane->nr_pieces) {
+		const struct lane_piece *p = &lane->pieces[lane->pos];
 
-		if (p->chunk != first.chunk || p->sink != first.sink)
+		if (p->chunk != first.chunk || p->group != first.group)
 			break;
 		ret = sink_slot_add(r->w, &r->w->job->dests[p->dest], p->addr,
 				    slot_off + p->first_page * CKF_PAGE_BYTES,
 				    p->nr_pages * CKF_PAGE_BYTES);
-		r->pos++;
+		lane->pos++;
 	}
 	return ret;
 }
@@ -254,7 +180,8 @@ static int has_scratch(struct reader *r, const struct ckf_chunk *c)
 /* Takes a slot and says what goes into it: the next chunks of one sink, as many as fit. */
 static int plan_slot(struct reader *r)
 {
-	const uint32_t sink = r->pieces[r->pos].sink;
+	const struct lane *lane = &r->lane;
+	const uint32_t sink = lane->pieces[lane->pos].group;
 	uint32_t used = 0, bytes;
 	int ret;
 
@@ -262,13 +189,13 @@ static int plan_slot(struct reader *r)
 	r->nr_reads = 0;
 	r->scratch_used = 0;
 	ret = sink_slot_take(r->w, r->w->job->sinks[sink]);
-	while (!ret && r->pos < r->nr_pieces && r->nr_places < MAX_CHUNKS) {
-		const struct piece *p = &r->pieces[r->pos];
+	while (!ret && lane->pos < lane->nr_pieces && r->nr_places < MAX_CHUNKS) {
+		const struct lane_piece *p = &lane->pieces[lane->pos];
 		const struct ckf_chunk *c = &r->idx->chunks[p->chunk];
 		struct place *place = &r->places[r->nr_places];
 
 		bytes = c->nr_pages * CKF_PAGE_BYTES;
-		if (p->sink != sink || bytes > r->w->slot.bytes - used)
+		if (p->group != sink || bytes > r->w->slot.bytes - used)
 			break;
 		ret = has_scratch(r, c);
 		if (ret <= 0)
@@ -285,13 +212,6 @@ static int plan_slot(struct reader *r)
 	return ret;
 }
 
-static int check_hash(struct reader *r, uint32_t chunk, uint64_t hash)
-{
-	if (hash == r->idx->chunks[chunk].checksum)
-		return 0;
-	return ckf_chunk_error(r->idx, chunk, -EBADMSG, hash, &r->w->err);
-}
-
 static int finish_read(struct reader *r, const struct pack_read *rd)
 {
 	int ret = 0;
@@ -305,20 +225,24 @@ static int finish_read(struct reader *r, const struct pack_read *rd)
 		char *dst = (char *)r->w->slot.addr + p->slot_off;
 
 		if (!rd->raw)
-			ret = ckf_decode(r->codec, c->codec, p->stored, c->stored_bytes, dst,
-					 bytes);
-		if (ret)
-			return ckf_chunk_error(r->idx, p->chunk, ret, 0, &r->w->err);
-		ret = check_hash(r, p->chunk, ckf_hash64(dst, bytes));
+			ret = ckf_chunk_decode(r->idx, p->chunk, r->codec, p->stored, dst,
+					       &r->w->err);
+		if (!ret)
+			ret = ckf_chunk_check(r->idx, p->chunk, ckf_hash64(dst, bytes), &r->w->err);
 	}
 	return ret;
 }
 
+static struct ckf_packs_read read_of(const struct pack_read *rd)
+{
+	return (struct ckf_packs_read){ &rd->iov, 1, rd->base, rd->pack_off, rd->iov.iov_len };
+}
+
 static int read_error(struct reader *r, const struct pack_read *rd, int ret)
 {
-	return ckf_error_set(&r->w->err, ret,
-			     "cannot read %zu bytes of " CKF_PACK_NAME " at %llu: %s",
-			     rd->iov.iov_len, (unsigned long long)rd->pack_off, strerror(-ret));
+	const struct ckf_packs_read all = read_of(rd);
+
+	return ckf_packs_error(&all, ret, &r->w->err);
 }
 
 /* One raw chunk that is longer than the cache likes. */
@@ -337,7 +261,8 @@ static int read_long(struct reader *r, const struct pack_read *rd, int fd)
 	}
 	r->w->stats.read_bytes += rd->iov.iov_len;
 	atomic_fetch_add(&r->w->job->progress, 1);
-	return check_hash(r, r->places[rd->first].chunk, ckf_sum_value(r->hash));
+	return ckf_chunk_check(r->idx, r->places[rd->first].chunk, ckf_sum_value(r->hash),
+			       &r->w->err);
 }
 
 static int read_cached(struct reader *r)
@@ -360,36 +285,18 @@ static int read_cached(struct reader *r)
 	return ret;
 }
 
-/* A read that came back short, or was refused: the rest through the page cache. */
-static int read_rest(struct reader *r, const struct pack_read *rd, size_t got)
-{
-	int fd = ckf_packs_buffered_fd(&r->packs, rd->base, &r->w->err);
-	int ret;
-
-	if (fd < 0)
-		return fd;
-	ret = ckf_pread_all(fd, (char *)rd->iov.iov_base + got, rd->iov.iov_len - got,
-			    rd->pack_off + got);
-	return ret ? read_error(r, rd, ret) : 0;
-}
-
 static int complete(struct reader *r)
 {
-	struct pack_read *rd;
-	size_t got;
+	struct ckf_packs_read rd;
 	void *tag;
 	int ret, res;
 
 	ret = ckf_io_wait(r->io, &tag, &res);
 	if (ret)
 		return ckf_error_set(&r->w->err, ret, "cannot wait for reads: %s", strerror(-ret));
-	rd = tag;
-	got = res > 0 ? (size_t)res : 0;
-	if (res < 0 && res != -EINVAL && res != -EAGAIN && res != -EINTR)
-		return read_error(r, rd, res);
-	if (got < rd->iov.iov_len)
-		ret = read_rest(r, rd, got);
-	return ret ? ret : finish_read(r, rd);
+	rd = read_of(tag);
+	ret = ckf_packs_finish(&r->packs, &rd, res, &r->w->err);
+	return ret ? ret : finish_read(r, tag);
 }
 
 static int read_in_flight(struct reader *r)
@@ -418,9 +325,9 @@ static int read_in_flight(struct reader *r)
 
 static int fill_lane(struct reader *r, const struct ckf_lane *l)
 {
-	int ret = load_lane(r, l);
+	int ret = lane_load(&r->src->planner, l, &r->lane, r, &r->w->err);
 
-	while (!ret && r->pos < r->nr_pieces) {
+	while (!ret && r->lane.pos < r->lane.nr_pieces) {
 		if (atomic_load(&r->w->job->failed))
 			return 0;
 		ret = plan_slot(r);
@@ -456,7 +363,7 @@ static void reader_free(struct reader *r)
 	ckf_io_free(r->io);
 	if (r->scratch)
 		munmap(r->scratch, r->scratch_bytes);
-	free(r->pieces);
+	free(r->lane.pieces);
 	ckf_sum_free(r->hash);
 	ckf_codec_ctx_free(r->codec);
 	r->w->stats.direct = r->packs.direct;
@@ -488,7 +395,16 @@ int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
 		  size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
 		  struct ckf_error *err)
 {
-	struct source src = { .img = img, .target = t };
+	struct source src = {
+		.img = img,
+		.target = t,
+		.planner = {
+			.img = img,
+			.target = t,
+			.nowhere = "where no memory was made",
+			.take = take_part,
+		},
+	};
 	struct sink_job job = {
 		.ops = ops,
 		.dests = dests,
@@ -502,6 +418,8 @@ int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
 	ret = sink_job_init(&job, opts, stats, err);
 	if (ret)
 		goto out;
+	src.planner.dests = job.ranges;
+	src.planner.nr_dests = nr_dests;
 	src.dir_fd = job.opts.dir_fd >= 0 ? job.opts.dir_fd : img->dir_fd;
 	ret = ckf_packs_choose(img, src.dir_fd, job.opts.flags, &src.io, err);
 	if (!ret)

@@ -40,8 +40,10 @@ struct walk {
 /* The part that begins at off and ends at end or before. */
 static int find_part(struct walk *k, uint64_t off, uint64_t end, struct part *part)
 {
+	const struct sink_job *job = k->w->job;
 	const struct source *src = k->src;
 	uint32_t lo = 0, hi = src->d->nr_allocs;
+	size_t dest;
 
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
@@ -54,11 +56,12 @@ static int find_part(struct walk *k, uint64_t off, uint64_t end, struct part *pa
 	part->off = off;
 	part->addr = src->d->allocs[lo].addr + (off - src->offs[lo]);
 	part->bytes = (end < src->offs[lo + 1] ? end : src->offs[lo + 1]) - off;
-	part->dest = sink_find_dest(k->w->job, part->addr);
-	if (!part->dest)
+	dest = lane_find_dest(job->ranges, job->nr_dests, part->addr);
+	if (dest == job->nr_dests)
 		return ckf_error_set(&k->w->err, -EINVAL,
 				     "no memory was made for 0x%" PRIx64 " of the device",
 				     part->addr);
+	part->dest = &job->dests[dest];
 	if (part->bytes > part->dest->end - part->addr)
 		part->bytes = part->dest->end - part->addr;
 	return 0;

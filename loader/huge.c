@@ -167,47 +167,27 @@ static bool is_worth_it(const struct fill_job *job, const struct ckf_dest *d)
 	return false;
 }
 
-/* What fill_huge_init() makes of the dests; it takes the place of job->dests. */
+/* What fill_huge_init() makes of the caller's dests. */
 struct cutter {
 	struct fill_job *job;
-	struct fill_dest *out;
-	size_t nr;
-	size_t max;
 	size_t max_segs;
 };
 
-static int add_dest(struct cutter *c, const struct ckf_dest *d, uint64_t start, uint64_t end)
+static enum fill_place dest_place(const struct ckf_dest *d)
 {
-	struct fill_dest *out;
-
-	if (start >= end)
-		return 0;
-	if (c->nr == c->max) {
-		c->max = c->max ? c->max * 2 : c->job->nr_dests + 16;
-		out = realloc(c->out, c->max * sizeof(*out));
-		if (!out)
-			return -ENOMEM;
-		c->out = out;
-	}
-	out = &c->out[c->nr++];
-	*out = (struct fill_dest){ .d = *d };
-	out->d.start = start;
-	out->d.end = end;
-	if (d->addr)
-		out->d.addr = d->addr + (start - d->start);
-	return 0;
+	if (d->flags & CKF_DEST_SKIP)
+		return d->flags & CKF_DEST_CHECK ? FILL_CHECK : FILL_SKIP;
+	return d->flags & CKF_DEST_SHARED ? FILL_SHARED : FILL_PLAIN;
 }
 
 /* Segments for [start, end) of a dest, and a dest that leads there. */
-static int add_segs(struct cutter *c, const struct ckf_dest *d, uint64_t start, uint64_t end)
+static int add_segs(struct cutter *c, const struct ckf_dest *d, uint64_t start, uint64_t end,
+		    enum fill_place place)
 {
 	const size_t nr = (size_t)((end - start) / CKF_HUGE_BYTES);
 	struct fill_huge *h = &c->job->huge;
 	struct fill_huge_seg *s;
-	int ret = add_dest(c, d, start, end);
 
-	if (ret)
-		return ret;
 	if (h->nr_segs + nr > c->max_segs) {
 		c->max_segs = (h->nr_segs + nr) * 2;
 		s = realloc(h->segs, c->max_segs * sizeof(*s));
@@ -215,11 +195,11 @@ static int add_segs(struct cutter *c, const struct ckf_dest *d, uint64_t start, 
 			return -ENOMEM;
 		h->segs = s;
 	}
-	c->out[c->nr - 1].seg = (uint32_t)h->nr_segs;
-	c->out[c->nr - 1].d.flags |= FILL_SEG;
+	if (fill_add_dest(c->job, d, start, end, place, (uint32_t)h->nr_segs))
+		return -ENOMEM;
 	for (size_t i = 0; i < nr; i++) {
 		s = &h->segs[h->nr_segs++];
-		s->dst = c->out[c->nr - 1].d.addr + i * CKF_HUGE_BYTES;
+		s->dst = d->addr + (start - d->start) + i * CKF_HUGE_BYTES;
 		s->at = NULL;
 		s->prot = (uint8_t)d->prot;
 		atomic_init(&s->state, FILL_HUGE_NEW);
@@ -250,18 +230,18 @@ static bool next_part(const struct ckf_dest *d, const struct ckf_huge **r,
 }
 
 static int cut_dest(struct cutter *c, const struct ckf_dest *d, const struct ckf_huge **r,
-		    const struct ckf_huge *end)
+		    const struct ckf_huge *end, enum fill_place place)
 {
 	uint64_t at = d->start, a = 0, b = d->start;
 	int ret = 0;
 
 	while (!ret && next_part(d, r, end, &a, &b)) {
-		ret = add_dest(c, d, at, a);
+		ret = fill_add_dest(c->job, d, at, a, place, FILL_NO_SEG);
 		if (!ret)
-			ret = add_segs(c, d, a, b);
+			ret = add_segs(c, d, a, b, place);
 		at = b;
 	}
-	return ret ? ret : add_dest(c, d, at, d->end);
+	return ret ? ret : fill_add_dest(c->job, d, at, d->end, place, FILL_NO_SEG);
 }
 
 /* Only past the ranges. */
@@ -295,22 +275,23 @@ static int cut_dests(struct cutter *c, const struct ckf_huge *r, const struct ck
 	struct fill_huge *h = &c->job->huge;
 	int ret = 0;
 
-	for (size_t i = 0; i < c->job->nr_dests && !ret; i++) {
-		struct ckf_dest d = c->job->dests[i].d;
-		const bool large = is_worth_it(c->job, &d);
-		bool fits = large && !(((uintptr_t)d.addr ^ d.start) & (CKF_HUGE_BYTES - 1));
+	for (size_t i = 0; i < c->job->nr_given && !ret; i++) {
+		const struct ckf_dest *d = &c->job->given[i];
+		const bool large = is_worth_it(c->job, d);
+		bool fits = large && !(((uintptr_t)d->addr ^ d->start) & (CKF_HUGE_BYTES - 1));
+		enum fill_place place = dest_place(d);
 
 		if (h->uffd >= 0 && large) {
-			if (register_dest(h, &d))
-				d.flags |= FILL_REGISTERED;
+			if (register_dest(h, d))
+				place = FILL_UFFD;
 			else
 				fits = false; /* nothing can be moved there */
 		}
 		if (fits) {
-			ret = cut_dest(c, &d, &r, end);
+			ret = cut_dest(c, d, &r, end, place);
 		} else {
-			skip_dest(&d, &r, end);
-			ret = add_dest(c, &d, d.start, d.end);
+			skip_dest(d, &r, end);
+			ret = fill_add_dest(c->job, d, d->start, d->end, place, FILL_NO_SEG);
 		}
 	}
 	return ret;
@@ -338,34 +319,45 @@ static bool wants_help(const struct fill_job *job)
 {
 	if (job->opts->flags & (CKF_FILL_NO_HUGE | CKF_FILL_FRUGAL))
 		return false;
-	for (size_t i = 0; i < job->nr_dests; i++)
-		if (is_worth_it(job, &job->dests[i].d))
+	for (size_t i = 0; i < job->nr_given; i++)
+		if (is_worth_it(job, &job->given[i]))
 			return true;
 	return false;
 }
 
-void fill_huge_init(struct fill_job *job, unsigned int workers)
+/* The dests as they were given. */
+static int take_all(struct fill_job *job)
+{
+	int ret = 0;
+
+	job->planner.nr_dests = 0;
+	for (size_t i = 0; i < job->nr_given && !ret; i++) {
+		const struct ckf_dest *d = &job->given[i];
+
+		ret = fill_add_dest(job, d, d->start, d->end, dest_place(d), FILL_NO_SEG);
+	}
+	return ret;
+}
+
+int fill_huge_init(struct fill_job *job, unsigned int workers)
 {
 	struct fill_huge *h = &job->huge;
 	struct cutter c = { .job = job };
 
 	if (!wants_help(job))
-		return;
+		return take_all(job);
 	if (job->target->kind != CKF_TARGET_SHMEM && !(job->opts->flags & CKF_FILL_NO_MOVE))
 		h->uffd = open_uffd();
 	for (unsigned int i = 0; i < FILL_HUGE_LOCKS; i++)
 		pthread_mutex_init(&h->locks[i], NULL);
 	h->scratch = h->uffd >= 0 ? fill_scratch_new(workers) : NULL;
 	if (cut(&c)) {
-		free(c.out);
 		fill_huge_fini(h);
-		return;
+		return take_all(job);
 	}
-	free(job->dests);
-	job->dests = c.out;
-	job->nr_dests = c.nr;
 	if (h->scratch)
 		fill_scratch_limit(h->scratch, h->nr_segs);
+	return 0;
 }
 
 /* Any failure is a wish for small pages: no support, no memory, a limit of the cgroup. */

@@ -647,7 +647,6 @@ int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chun
 	const struct ckf_chunk *c = &img->idx->chunks[chunk];
 	size_t bytes = ckf_pages_to_bytes(c->nr_pages);
 	void *src = c->codec == CKF_CODEC_RAW ? dst : stored;
-	uint64_t hash;
 	int ret;
 
 	if (c->codec != CKF_CODEC_ZERO) {
@@ -657,12 +656,9 @@ int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chun
 					     (unsigned long long)c->pack_off, strerror(-ret));
 	}
 	if (c->codec != CKF_CODEC_RAW) {
-		ret = ckf_decode(ctx, c->codec, src, c->stored_bytes, dst, bytes);
+		ret = ckf_chunk_decode(img->idx, chunk, ctx, src, dst, err);
 		if (ret)
-			return ckf_chunk_error(img->idx, chunk, ret, 0, err);
+			return ret;
 	}
-	hash = ckf_hash64(dst, bytes);
-	if (hash != c->checksum)
-		return ckf_chunk_error(img->idx, chunk, -EBADMSG, hash, err);
-	return 0;
+	return ckf_chunk_check(img->idx, chunk, ckf_hash64(dst, bytes), err);
 }

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "base/ckf_io_util.h"
 #include "packs.h"
 
 int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flags,
@@ -83,4 +85,35 @@ int ckf_packs_buffered_fd(struct ckf_packs *p, unsigned int base, struct ckf_err
 	if (*fd >= 0)
 		(void)posix_fadvise(*fd, 0, 0, POSIX_FADV_RANDOM);
 	return *fd;
+}
+
+int ckf_packs_error(const struct ckf_packs_read *rd, int ret, struct ckf_error *err)
+{
+	return ckf_error_set(err, ret, "cannot read %zu bytes of " CKF_PACK_NAME " at %llu: %s",
+			     rd->bytes, (unsigned long long)rd->off, strerror(-ret));
+}
+
+int ckf_packs_finish(struct ckf_packs *p, const struct ckf_packs_read *rd, int res,
+		     struct ckf_error *err)
+{
+	size_t got = res > 0 ? (size_t)res : 0;
+	uint64_t off = rd->off;
+	int fd, ret = 0;
+
+	if (res < 0 && res != -EINVAL && res != -EAGAIN && res != -EINTR)
+		return ckf_packs_error(rd, res, err);
+	if (got >= rd->bytes)
+		return 0;
+	fd = ckf_packs_buffered_fd(p, rd->base, err);
+	if (fd < 0)
+		return fd;
+	for (unsigned int i = 0; i < rd->nr_iovs && !ret; i++) {
+		char *to = rd->iovs[i].iov_base;
+		size_t len = rd->iovs[i].iov_len, skip = got < len ? got : len;
+
+		got -= skip;
+		ret = ckf_pread_all(fd, to + skip, len - skip, off + skip);
+		off += len;
+	}
+	return ret ? ckf_packs_error(rd, ret, err) : 0;
 }

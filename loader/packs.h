@@ -6,6 +6,8 @@
 #ifndef CKF_PACKS_H
 #define CKF_PACKS_H
 
+#include <sys/uio.h>
+
 #include "ckf_image.h"
 
 /* How to read each pack, by base of the chunks; the same for all workers. */
@@ -41,5 +43,24 @@ void ckf_packs_fini(struct ckf_packs *p);
 /* The fd to read the pack of a base with, and one that goes through the page cache; or -errno. */
 int ckf_packs_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err);
 int ckf_packs_buffered_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err);
+
+/* One read of a pack, in whole pages, into the iovs. */
+struct ckf_packs_read {
+	const struct iovec *iovs;
+	unsigned int nr_iovs;
+	unsigned int base;
+	uint64_t off;
+	size_t bytes;
+};
+
+/*
+ * What is left to do when a read has ended with res, bytes or -errno. One that came back short, or
+ * was refused, is ended through the page cache, piece by piece: what the file system wants of a
+ * direct read must not keep the data from coming.
+ */
+int ckf_packs_finish(struct ckf_packs *p, const struct ckf_packs_read *rd, int res,
+		     struct ckf_error *err);
+/* The error of a read. Returns ret. */
+int ckf_packs_error(const struct ckf_packs_read *rd, int ret, struct ckf_error *err);
 
 #endif

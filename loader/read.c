@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is said about a chunk that does not decode. */
+/* Decodes and checks chunks, and says which one is broken. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,23 +19,35 @@ static const char *pack_name(const struct ckf_index *idx, const struct ckf_chunk
 	return buf;
 }
 
-int ckf_chunk_error(const struct ckf_index *idx, uint64_t chunk, int ret, uint64_t got,
+int ckf_chunk_decode(const struct ckf_index *idx, uint64_t chunk, struct ckf_codec_ctx *ctx,
+		     const char *stored, char *dst, struct ckf_error *err)
+{
+	const struct ckf_chunk *c = &idx->chunks[chunk];
+	char name[PACK_NAME_BYTES];
+	int ret;
+
+	ret = ckf_decode(ctx, c->codec, stored, c->stored_bytes, dst,
+			 ckf_pages_to_bytes(c->nr_pages));
+	if (!ret)
+		return 0;
+	if (ret != -EBADMSG && ret != -EOPNOTSUPP)
+		return ckf_error_set(err, ret, "cannot decode chunk %llu: %s",
+				     (unsigned long long)chunk, strerror(-ret));
+	return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
+			      "%s data in %s does not decode to %u pages", ckf_codec_name(c->codec),
+			      pack_name(idx, c, name, sizeof(name)), c->nr_pages);
+}
+
+int ckf_chunk_check(const struct ckf_index *idx, uint64_t chunk, uint64_t hash,
 		    struct ckf_error *err)
 {
 	const struct ckf_chunk *c = &idx->chunks[chunk];
 	char name[PACK_NAME_BYTES];
 
-	if (ret != -EBADMSG && ret != -EOPNOTSUPP)
-		return ckf_error_set(err, ret, "cannot decode chunk %llu: %s",
-				     (unsigned long long)chunk, strerror(-ret));
-	if (got)
-		return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
-				      "wrong checksum of the %s data in %s"
-				      ", got %016llx, want %016llx",
-				      ckf_codec_name(c->codec),
-				      pack_name(idx, c, name, sizeof(name)),
-				      (unsigned long long)got, (unsigned long long)c->checksum);
-	return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
-			      "%s data in %s does not decode to %u pages", ckf_codec_name(c->codec),
-			      pack_name(idx, c, name, sizeof(name)), c->nr_pages);
+	if (hash == c->checksum)
+		return 0;
+	return ckf_error_rule(err, -EBADMSG, "chunks", (int64_t)chunk, c->pack_off,
+			      "wrong checksum of the %s data in %s, got %016llx, want %016llx",
+			      ckf_codec_name(c->codec), pack_name(idx, c, name, sizeof(name)),
+			      (unsigned long long)hash, (unsigned long long)c->checksum);
 }

@@ -8,21 +8,6 @@
 #include "fill.h"
 #include "sink.h"
 
-const struct ckf_sink_dest *sink_find_dest(const struct sink_job *job, uint64_t addr)
-{
-	size_t lo = 0, hi = job->nr_dests;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (job->dests[mid].end <= addr)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < job->nr_dests && job->dests[lo].start <= addr ? &job->dests[lo] : NULL;
-}
-
 bool sink_next_unit(struct sink_worker *w, uint64_t *unit)
 {
 	if (atomic_load(&w->job->failed))
@@ -131,21 +116,19 @@ int sink_clear_add(struct sink_worker *w, const struct ckf_sink_dest *dest, uint
 	return ret;
 }
 
-static int add_sink(struct sink_job *job, size_t dest)
+/* The position of a sink in job->sinks, where it is put if it is new; or -ENOMEM. */
+static int find_sink(struct sink_job *job, struct ckf_sink *sink, uint32_t *nr)
 {
-	struct ckf_sink *sink = job->dests[dest].sink;
 	struct ckf_sink **p;
-	uint32_t i;
 
-	for (i = 0; i < job->nr_sinks && job->sinks[i] != sink; i++)
+	for (*nr = 0; *nr < job->nr_sinks && job->sinks[*nr] != sink; (*nr)++)
 		;
-	job->sink_of[dest] = i;
-	if (i < job->nr_sinks)
+	if (*nr < job->nr_sinks)
 		return 0;
-	p = realloc(job->sinks, (i + 1) * sizeof(*p));
+	p = realloc(job->sinks, (*nr + 1ul) * sizeof(*p));
 	if (!p)
 		return -ENOMEM;
-	p[i] = sink;
+	p[*nr] = sink;
 	job->sinks = p;
 	job->nr_sinks++;
 	return 0;
@@ -166,17 +149,19 @@ int sink_job_init(struct sink_job *job, const struct ckf_fill_opts *opts,
 		    (i && d[i].start < d[i - 1].end))
 			return ckf_error_set(err, -EINVAL, "dest %zu is out of order", i);
 	}
-	job->sink_of = calloc(job->nr_dests ? job->nr_dests : 1, sizeof(*job->sink_of));
-	ret = job->sink_of ? 0 : -ENOMEM;
-	for (size_t i = 0; i < job->nr_dests && !ret; i++)
-		ret = add_sink(job, i);
+	job->ranges = calloc(job->nr_dests ? job->nr_dests : 1, sizeof(*job->ranges));
+	ret = job->ranges ? 0 : -ENOMEM;
+	for (size_t i = 0; i < job->nr_dests && !ret; i++) {
+		job->ranges[i] = (struct lane_dest){ .start = d[i].start, .end = d[i].end };
+		ret = find_sink(job, d[i].sink, &job->ranges[i].group);
+	}
 	return ret ? ckf_error_set(err, ret, "no memory for the plan") : 0;
 }
 
 void sink_job_fini(struct sink_job *job, struct ckf_fill_stats *stats)
 {
 	free(job->sinks);
-	free(job->sink_of);
+	free(job->ranges);
 	pthread_mutex_destroy(&job->lock);
 	fill_stats_give(stats, &job->stats);
 }

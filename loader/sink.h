@@ -17,6 +17,7 @@
 
 #include "ckfast_sink.h"
 #include "ckf_fill_sink.h"
+#include "lane.h"
 
 struct sink_worker;
 
@@ -25,8 +26,8 @@ struct sink_job {
 	const struct ckf_sink_dest *dests;
 	size_t nr_dests;
 	struct ckf_sink **sinks; /* each once */
-	uint32_t *sink_of;	 /* per dest: position in sinks */
 	uint32_t nr_sinks;
+	struct lane_dest *ranges; /* per dest; the group is a position in sinks */
 	struct ckf_fill_opts opts;
 	int (*fill)(struct sink_worker *w); /* until sink_next_unit() has no more */
 	void *arg;
@@ -67,9 +68,6 @@ int sink_job_init(struct sink_job *job, const struct ckf_fill_opts *opts,
 void sink_job_fini(struct sink_job *job, struct ckf_fill_stats *stats);
 /* Runs the workers, and waits until every copy has arrived, however they ended. */
 int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err);
-
-/* The dest that has addr, or NULL. */
-const struct ckf_sink_dest *sink_find_dest(const struct sink_job *job, uint64_t addr);
 
 /* False when none is left, or the job has failed. */
 bool sink_next_unit(struct sink_worker *w, uint64_t *unit);

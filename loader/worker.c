@@ -28,7 +28,8 @@ struct worker {
 	struct fill_request **idle;
 	unsigned int nr_idle;
 	struct fill_lane lane;
-	char *map; /* holds the slots, or */
+	struct fill_lane zeros; /* of a lane without anything to read */
+	char *map;		/* holds the slots, or */
 	size_t map_bytes;
 	char *heap; /* does, in the calling thread */
 	char *slots;
@@ -94,6 +95,8 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 	memset(w, 0, sizeof(*w));
 	w->job = job;
 	w->in_caller = !may_uring;
+	w->lane = (struct fill_lane){ .job = job, .stats = &w->stats };
+	w->zeros = w->lane;
 	w->stats.uring = may_uring && job->packs_io.uring && !fill_is_frugal(job);
 	w->depth = w->stats.uring ? FILL_DEPTH : 1;
 	ret = ckf_packs_init(&w->packs, job->img, job->dir_fd, &job->packs_io);
@@ -116,78 +119,70 @@ static void worker_fini(struct worker *w)
 	free(w->heap);
 	free(w->requests);
 	free(w->idle);
-	free(w->lane.pieces);
+	free(w->lane.lane.pieces);
+	free(w->zeros.lane.pieces);
 	ckf_sum_free(w->hash);
 	ckf_codec_ctx_free(w->codec);
 	w->stats.direct = w->packs.direct;
 	ckf_packs_fini(&w->packs);
 }
 
-static int read_error(struct worker *w, const struct fill_request *req, int ret)
+static struct ckf_packs_read read_of(const struct fill_request *req)
 {
-	return ckf_error_set(&w->err, ret, "cannot read %zu bytes of " CKF_PACK_NAME " at %llu: %s",
-			     req->bytes, (unsigned long long)req->pack_off, strerror(-ret));
-}
-
-/*
- * A read that came back short, or was refused: the rest through the page cache, piece by piece.
- * What the file system wants of a direct read is its own affair; the data must come all the same.
- */
-static int read_rest(struct worker *w, struct fill_request *req, size_t got)
-{
-	int fd = ckf_packs_buffered_fd(&w->packs, req->base, &w->err);
-	uint64_t off = req->pack_off;
-	int ret;
-
-	if (fd < 0)
-		return fd;
-	for (unsigned int i = 0; i < req->nr_iovs; i++) {
-		char *base = req->iovs[i].iov_base;
-		size_t len = req->iovs[i].iov_len, skip = got < len ? got : len;
-
-		got -= skip;
-		ret = ckf_pread_all(fd, base + skip, len - skip, off + skip);
-		if (ret)
-			return read_error(w, req, ret);
-		off += len;
-	}
-	return 0;
+	return (struct ckf_packs_read){ req->iovs, req->nr_iovs, req->base, req->pack_off,
+					req->bytes };
 }
 
 static int huge_done(struct worker *w, const struct fill_piece *p)
 {
-	if (!(p->flags & FILL_SEG))
+	if (p->seg == FILL_NO_SEG)
 		return 0;
 	return fill_huge_done(&w->job->huge, p->seg, ckf_pages_to_bytes(p->nr_pages), &w->stats,
 			      &w->err);
 }
 
-static int scatter(struct worker *w, const struct fill_piece *p, const char *src)
+/* Only the pages that are something else than what is there. */
+static int write_changed(struct worker *w, char *dst, const char *src, uint64_t bytes)
 {
-	uint64_t bytes = ckf_pages_to_bytes(p->nr_pages);
 	int ret = 0;
 
-	if (!p->dst)
-		return 0;
-	if (!(p->flags & CKF_DEST_SHARED)) {
-		w->stats.filled_bytes += bytes;
-		if (p->flags & FILL_HUGE)
-			memcpy(p->dst, src, bytes);
-		else if (p->flags & FILL_REGISTERED)
-			ret = fill_huge_copy(&w->job->huge, p->dst, src, bytes);
-		else
-			ret = fill_copy_add(&w->copy, p->dst, src, bytes);
-		return ret ? ret : huge_done(w, p);
-	}
 	for (uint64_t off = 0; off < bytes && !ret; off += CKF_PAGE_BYTES) {
-		if (!memcmp(p->dst + off, src + off, CKF_PAGE_BYTES)) {
+		if (!memcmp(dst + off, src + off, CKF_PAGE_BYTES)) {
 			w->stats.shared_bytes += CKF_PAGE_BYTES;
 		} else {
 			w->stats.filled_bytes += CKF_PAGE_BYTES;
-			ret = fill_copy_add(&w->copy, p->dst + off, src + off, CKF_PAGE_BYTES);
+			ret = fill_copy_add(&w->copy, dst + off, src + off, CKF_PAGE_BYTES);
 		}
 	}
 	return ret;
+}
+
+/* Puts the pages of a piece, which are at src, into their place. */
+static int put(struct worker *w, const struct fill_piece *p, const char *src)
+{
+	const uint64_t bytes = ckf_pages_to_bytes(p->nr_pages);
+	int ret = 0;
+
+	switch (p->place) {
+	case FILL_SKIP:
+	case FILL_CHECK:
+		return 0;
+	case FILL_SHARED:
+		return write_changed(w, p->dst, src, bytes);
+	case FILL_PLAIN:
+		ret = fill_copy_add(&w->copy, p->dst, src, bytes);
+		break;
+	case FILL_UFFD:
+		ret = fill_huge_copy(&w->job->huge, p->dst, src, bytes);
+		break;
+	case FILL_HUGE:
+		memcpy(p->dst, src, bytes);
+		break;
+	case FILL_READ:
+		break;
+	}
+	w->stats.filled_bytes += bytes;
+	return ret ? ret : huge_done(w, p);
 }
 
 /* The copies that wait, which tell what small pages cost where none are copied by
@@ -214,47 +209,36 @@ static int copy_error(struct worker *w, int ret)
 			     (unsigned long long)w->job->target->id, strerror(-ret));
 }
 
-static int check_hash(struct worker *w, uint32_t chunk, uint64_t hash)
-{
-	if (hash == w->job->img->idx->chunks[chunk].checksum)
-		return 0;
-	return ckf_chunk_error(w->job->img->idx, chunk, -EBADMSG, hash, &w->err);
-}
-
 static int finish_in_place(struct worker *w, const struct fill_piece *p, size_t n)
 {
-	uint64_t bytes;
 	int ret;
 
 	ckf_sum_reset(w->hash);
-	for (size_t i = 0; i < n; i++) {
-		bytes = ckf_pages_to_bytes(p[i].nr_pages);
-		ckf_sum_update(w->hash, p[i].dst, bytes);
-		w->stats.filled_bytes += bytes;
-	}
-	ret = check_hash(w, p->chunk, ckf_sum_value(w->hash));
+	for (size_t i = 0; i < n; i++)
+		ckf_sum_update(w->hash, p[i].dst, ckf_pages_to_bytes(p[i].nr_pages));
+	ret = ckf_chunk_check(w->job->img->idx, p->chunk, ckf_sum_value(w->hash), &w->err);
 	for (size_t i = 0; i < n && !ret; i++)
-		ret = huge_done(w, &p[i]);
+		ret = put(w, &p[i], p[i].dst);
 	return ret;
 }
 
 /* All pieces of one chunk whose stored bytes are at src. */
 static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n, const char *src)
 {
-	const struct ckf_chunk *c = &w->job->img->idx->chunks[p->chunk];
+	const struct ckf_index *idx = w->job->img->idx;
+	const struct ckf_chunk *c = &idx->chunks[p->chunk];
 	size_t bytes = ckf_pages_to_bytes(c->nr_pages);
-	bool whole = n == 1 && p->nr_pages == c->nr_pages && fill_may_touch(w->job, c, p->flags);
-	const char *data = src;
+	bool whole = n == 1 && p->nr_pages == c->nr_pages && fill_may_touch(w->job, c, p->place);
 	char *dst = whole ? p->dst : w->decoded;
-	int ret;
+	const char *data = src;
+	int ret = 0;
 
 	if (c->codec != CKF_CODEC_RAW) {
-		ret = ckf_decode(w->codec, c->codec, src, c->stored_bytes, dst, bytes);
-		if (ret)
-			return ckf_chunk_error(w->job->img->idx, p->chunk, ret, 0, &w->err);
+		ret = ckf_chunk_decode(idx, p->chunk, w->codec, src, dst, &w->err);
 		data = dst;
 	}
-	ret = check_hash(w, p->chunk, ckf_hash64(data, bytes));
+	if (!ret)
+		ret = ckf_chunk_check(idx, p->chunk, ckf_hash64(data, bytes), &w->err);
 	if (ret)
 		return ret;
 	if (data == p->dst) {
@@ -262,7 +246,7 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 		return huge_done(w, p);
 	}
 	for (size_t i = 0; i < n && !ret; i++)
-		ret = scatter(w, &p[i], data + ckf_pages_to_bytes(p[i].first_page));
+		ret = put(w, &p[i], data + ckf_pages_to_bytes(p[i].first_page));
 	/* The decode buffer is about to be used again. */
 	if (!ret && data == w->decoded)
 		ret = flush(w);
@@ -272,22 +256,19 @@ static int finish_decode(struct worker *w, const struct fill_piece *p, size_t n,
 static int finish_request(struct worker *w, struct fill_request *req, int res)
 {
 	const struct ckf_chunk *chunks = w->job->img->idx->chunks;
-	size_t got = res > 0 ? (size_t)res : 0;
+	const struct ckf_packs_read rd = read_of(req);
 	const struct fill_piece *p;
 	unsigned int i, n;
-	int ret = 0;
+	int ret;
 
-	if (res < 0 && res != -EINVAL && res != -EAGAIN && res != -EINTR)
-		return read_error(w, req, res);
-	if (got < req->bytes)
-		ret = read_rest(w, req, got);
+	ret = ckf_packs_finish(&w->packs, &rd, res, &w->err);
 	w->stats.read_bytes += req->bytes;
 	atomic_fetch_add(&w->job->progress, 1);
 	for (i = 0; i < req->nr_pieces && !ret; i += n) {
 		p = &req->pieces[i];
 		for (n = 1; i + n < req->nr_pieces && p[n].chunk == p->chunk; n++)
 			;
-		if (p->flags & FILL_IN_PLACE)
+		if (p->place == FILL_READ)
 			ret = finish_in_place(w, p, n);
 		else
 			ret = finish_decode(
@@ -324,13 +305,13 @@ static int next_request(struct worker *w, struct fill_request *req)
 	const struct ckf_lane *l;
 	int ret;
 
-	while (!fill_lane_next(w->job, &w->lane, req)) {
+	while (!fill_lane_next(&w->lane, req)) {
 		if (w->in_caller)
 			fill_grow(w->job);
 		l = next_lane(w->job, false);
 		if (!l)
 			return 1;
-		ret = fill_lane_load(w->job, l, &w->lane, &w->stats, &w->err);
+		ret = fill_lane_load(&w->lane, l, &w->err);
 		if (ret)
 			return ret;
 	}
@@ -356,22 +337,22 @@ static int fd_for(struct worker *w, const struct fill_request *req)
 
 static int submit(struct worker *w, struct fill_request *req)
 {
+	const struct ckf_packs_read rd = read_of(req);
 	int fd = fd_for(w, req);
 	int ret;
 
 	if (fd < 0)
 		return fd;
 	ret = ckf_io_submit(w->io, fd, req->iovs, req->nr_iovs, req->pack_off, req);
-	return ret ? read_error(w, req, ret) : 0;
+	return ret ? ckf_packs_error(&rd, ret, &w->err) : 0;
 }
 
 /* Makes the zeros of a lane, while the disk is busy: 0, or 1 where there are none left. */
 static int load_zeros(struct worker *w)
 {
 	const struct ckf_lane *l = next_lane(w->job, true);
-	struct fill_lane none = { 0 };
 
-	return l ? fill_lane_load(w->job, l, &none, &w->stats, &w->err) : 1;
+	return l ? fill_lane_load(&w->zeros, l, &w->err) : 1;
 }
 
 static int fill_lanes(struct worker *w)
