@@ -12,4 +12,11 @@
  */
 void *ckf_table_alloc(size_t bytes);
 
+/*
+ * Memory that fork() does not copy: not even its page tables, which the children make where they
+ * look. bytes: not 0. NULL without memory; ckf_table_free_shared() takes it.
+ */
+void *ckf_table_alloc_shared(size_t bytes);
+void ckf_table_free_shared(void *p, size_t bytes);
+
 #endif

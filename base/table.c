@@ -18,3 +18,16 @@ void *ckf_table_alloc(size_t bytes)
 		(void)madvise(p, bytes, MADV_HUGEPAGE);
 	return p;
 }
+
+void *ckf_table_alloc_shared(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void ckf_table_free_shared(void *p, size_t bytes)
+{
+	if (p)
+		munmap(p, bytes);
+}

@@ -109,6 +109,8 @@ struct ckf_index {
 	uint32_t nr_bases;
 	char *strings;	    /* backing of the names; private to format/ for a decoded index */
 	char *base_strings; /* likewise, of the paths of the bases */
+	void *shared;	    /* of ckf_index_share(); private to format/ */
+	uint64_t shared_bytes;
 };
 
 static inline uint64_t ckf_op_addr(const struct ckf_op *op)
@@ -133,6 +135,13 @@ static inline uint64_t ckf_op_end(const struct ckf_op *op)
 int ckf_index_decode(const void *buf, size_t idx_bytes, struct ckf_index **out,
 		     struct ckf_error *err);
 void ckf_index_free(struct ckf_index *idx);
+
+/*
+ * Moves the tables of a decoded index into memory that fork() does not copy: every page and every
+ * mapping of a process makes each of its forks longer. Before any other thread or process has the
+ * index. -ENOMEM, and nothing has changed.
+ */
+int ckf_index_share(struct ckf_index *idx);
 
 /*
  * Encodes idx, sets idx->image_id, and hands over a malloc()ed buffer. Sets the incompat bits by

@@ -7,8 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ckf_table.h"
 #include "ckf_codec.h"
 #include "index.h"
+
+#define SHARED_ALIGN 64 /* the line of a CPU's cache */
 
 /* Limits: SPEC.md section 8. Strings, refs, ops and huge ranges are bounded by the file alone. */
 const struct ckf_section_type ckf_section_types[CKF_SECTION_END] = {
@@ -23,17 +26,87 @@ const struct ckf_section_type ckf_section_types[CKF_SECTION_END] = {
 	[CKF_SECTION_BASES] = { "bases", sizeof(struct ckf_disk_base), CKF_MAX_BASES },
 };
 
+/* The tables of an index, as bytes. Pointers are copied, since they have types of their own. */
+struct table {
+	void *pointer; /* where the pointer to it is */
+	uint64_t bytes;
+};
+
+enum {
+	NR_TABLES = 7
+};
+
+static void list_tables(struct ckf_index *idx, struct table t[NR_TABLES])
+{
+	const struct table all[NR_TABLES] = {
+		{ &idx->chunks, idx->nr_chunks * sizeof(*idx->chunks) },
+		{ &idx->refs, idx->nr_refs * sizeof(*idx->refs) },
+		{ &idx->files, idx->nr_files * sizeof(*idx->files) },
+		{ &idx->targets, idx->nr_targets * sizeof(*idx->targets) },
+		{ &idx->ops, idx->nr_ops * sizeof(*idx->ops) },
+		{ &idx->lanes, idx->nr_lanes * sizeof(*idx->lanes) },
+		{ &idx->huge, idx->nr_huge * sizeof(*idx->huge) },
+	};
+
+	memcpy(t, all, sizeof(all));
+}
+
+static void free_table(const struct table *t)
+{
+	void *p;
+
+	memcpy(&p, t->pointer, sizeof(p));
+	free(p);
+}
+
+/* Its place in shared memory; 0: it stays. Those of 2 MiB and more lie in huge pages, which are
+ * few. */
+static uint64_t shared_bytes(const struct table *t)
+{
+	return t->bytes < CKF_HUGE_BYTES ? ckf_align_up(t->bytes, SHARED_ALIGN) : 0;
+}
+
+int ckf_index_share(struct ckf_index *idx)
+{
+	struct table t[NR_TABLES];
+	uint64_t bytes = 0;
+	char *to;
+
+	list_tables(idx, t);
+	for (int i = 0; i < NR_TABLES; i++)
+		bytes += shared_bytes(&t[i]);
+	if (!bytes || idx->shared)
+		return 0;
+	to = ckf_table_alloc_shared(bytes);
+	if (!to)
+		return -ENOMEM;
+	idx->shared = to;
+	idx->shared_bytes = bytes;
+	for (int i = 0; i < NR_TABLES; i++) {
+		const void *from;
+
+		if (!shared_bytes(&t[i]))
+			continue;
+		memcpy(&from, t[i].pointer, sizeof(from));
+		memcpy(to, from, t[i].bytes);
+		free_table(&t[i]);
+		memcpy(t[i].pointer, &to, sizeof(to));
+		to += shared_bytes(&t[i]);
+	}
+	return 0;
+}
+
 void ckf_index_free(struct ckf_index *idx)
 {
+	struct table t[NR_TABLES];
+
 	if (!idx)
 		return;
-	free(idx->chunks);
-	free(idx->refs);
-	free(idx->files);
-	free(idx->targets);
-	free(idx->ops);
-	free(idx->lanes);
-	free(idx->huge);
+	list_tables(idx, t);
+	for (int i = 0; i < NR_TABLES; i++)
+		if (!idx->shared || !shared_bytes(&t[i]))
+			free_table(&t[i]);
+	ckf_table_free_shared(idx->shared, idx->shared_bytes);
 	free(idx->bases);
 	free(idx->strings);
 	free(idx->base_strings);

@@ -413,7 +413,7 @@ struct ckf_fill_opts {
 	 * stalled() is called, in the calling thread, when no read has completed, and no zeros were
 	 * made, for timeout_ms (0: never). A read in flight cannot be taken back, so there is no
 	 * way to return: the callback either ends the process, or returns to wait as long again.
-	 * A fill of at most 128 KiB reads in the calling thread, as one without threads does:
+	 * A fill of at most 512 KiB reads in the calling thread, as one without threads does:
 	 * nobody watches it.
 	 */
 	unsigned int timeout_ms;

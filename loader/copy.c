@@ -76,8 +76,6 @@ int fill_copy_flush(struct fill_copy *c)
 		skip(c->dst, c->nr_dst, (uint64_t)done);
 		c->bytes -= (uint64_t)done;
 	}
-	c->bytes = 0;
-	c->nr_src = 0;
-	c->nr_dst = 0;
+	fill_copy_init(c);
 	return ret;
 }

@@ -5,7 +5,7 @@
 
 #include "fill.h"
 
-/* One per thread; zeroed to begin with. Sources must stay as they are until the flush. */
+/* One per thread. Sources must stay as they are until the flush. */
 struct fill_copy {
 	unsigned int nr_src;
 	unsigned int nr_dst;
@@ -13,6 +13,13 @@ struct fill_copy {
 	struct iovec src[FILL_COPY_IOVS];
 	struct iovec dst[FILL_COPY_IOVS];
 };
+
+static inline void fill_copy_init(struct fill_copy *c)
+{
+	c->nr_src = 0;
+	c->nr_dst = 0;
+	c->bytes = 0;
+}
 
 /* 0 or -errno. */
 int fill_copy_add(struct fill_copy *c, char *dst, const char *src, uint64_t bytes);

@@ -32,7 +32,10 @@
  * A fill of no more is over before threads, a ring, huge buffers or a look at the page cache could
  * pay: it reads in the calling thread, through the page cache, which reads ahead for the next one.
  */
-#define FILL_SMALL_BYTES (128u << 10)
+#define FILL_SMALL_BYTES (512u << 10)
+/* What one read of such a fill brings: the pages of its buffer are all new in a process that has
+ * just been forked, and a fault for each costs more than another read. */
+#define FILL_SMALL_REQUEST_BYTES (32u << 10)
 #define FILL_COPY_IOVS 512 /* copies that go into one system call */
 
 /* Below, starting a thread costs more than it gains. */

@@ -449,7 +449,11 @@ int ckf_image_prepare(struct ckf_image *img, struct ckf_error *err)
 {
 	int ret = ckf_image_find_wanted_again(img, err);
 
-	return ret ? ret : ckf_image_find_cached(img, err);
+	if (!ret)
+		ret = ckf_image_find_cached(img, err);
+	if (!ret && ckf_index_share(img->idx))
+		ret = ckf_error_set(err, -ENOMEM, "no memory for the index");
+	return ret;
 }
 
 int ckf_image_open_packs(const struct ckf_image *img, int dir_fd, int **fds, struct ckf_error *err)

@@ -34,9 +34,9 @@ struct worker {
 	char *heap; /* does, in the calling thread */
 	char *slots;
 	char *decoded;
-	struct fill_copy copy;
 	struct ckf_fill_stats stats;
 	struct ckf_error err;
+	struct fill_copy copy; /* large, and last */
 };
 
 /* Slots, then the decode buffer. */
@@ -92,7 +92,9 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 {
 	int ret;
 
-	memset(w, 0, sizeof(*w));
+	/* The iovs of copies are left alone: each page of a new stack costs a fault. */
+	memset(w, 0, offsetof(struct worker, copy));
+	fill_copy_init(&w->copy);
 	w->job = job;
 	w->in_caller = !may_uring;
 	w->lane = (struct fill_lane){ .job = job, .stats = &w->stats };

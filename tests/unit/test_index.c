@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 
 #include "img_builder.h"
@@ -118,6 +120,8 @@ static void check_round_trip(struct img_builder *b)
 
 	idx = decode(buf, bytes);
 	assert_same(&b->idx, idx);
+	assert_int_equal(ckf_index_share(idx), 0);
+	assert_same(&b->idx, idx);
 	assert_int_equal(ckf_index_encode(idx, &again, &again_bytes, NULL), 0);
 	assert_int_equal(bytes, again_bytes);
 	assert_memory_equal(buf, again, bytes);
@@ -154,6 +158,37 @@ static void test_sample(void **state)
 	b.idx.chunks[4].pack_off = b.idx.chunks[3].pack_off + b.idx.chunks[3].stored_bytes;
 	check_round_trip(&b);
 	assert_true(b.idx.incompat == (CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_PACKED));
+	img_fini(&b);
+}
+
+/* A fork has the tables themselves, and no copy of them. */
+static void test_share(void **state)
+{
+	struct img_builder b;
+	struct ckf_index *idx;
+	size_t bytes;
+	uint8_t *buf;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	img_sample(&b);
+	buf = img_encode(&b, &bytes);
+	idx = decode(buf, bytes);
+	assert_int_equal(ckf_index_share(idx), 0);
+	assert_int_equal(ckf_index_share(idx), 0);
+	pid = fork();
+	if (!pid) {
+		idx->chunks[0].nr_pages++;
+		idx->huge[0].nr_huge++;
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(idx->chunks[0].nr_pages, b.idx.chunks[0].nr_pages + 1);
+	assert_int_equal(idx->huge[0].nr_huge, b.idx.huge[0].nr_huge + 1);
+	ckf_index_free(idx);
+	free(buf);
 	img_fini(&b);
 }
 
@@ -368,6 +403,7 @@ int main(void)
 		cmocka_unit_test(test_newer_minor), cmocka_unit_test(test_shared_strings),
 		cmocka_unit_test(test_find),	    cmocka_unit_test(test_names),
 		cmocka_unit_test(test_pack_header), cmocka_unit_test(test_id),
+		cmocka_unit_test(test_share),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
