@@ -9,7 +9,8 @@
 
 /*
  * What criu restore takes besides filling memory, for the first process and for each one: what is
- * left of the restores in docs/PERFORMANCE.md when reading and decoding are taken off.
+ * left of the restores in docs/notes/2026-11-24-ways-to-store.md when reading and decoding are
+ * taken off.
  */
 #define FIXED_S 0.06
 #define TASK_S 0.004

@@ -11,8 +11,8 @@
  *			read where data was compressed or repeats. Nothing is decoded
  *	every2nd	the same, but only every other page of the range
  *
- * Small pages are filled by UFFDIO_COPY out of a buffer that stays in the CPU's cache. Of the
- * ways to fill single pages that is the quickest: docs/PERFORMANCE.md has them all.
+ * Small pages are filled by UFFDIO_COPY out of a buffer that stays in the CPU's cache. That is the
+ * quickest way to fill single pages: docs/notes/2026-11-24-two-cpus-quick-faults.md has them all.
  *
  * direct is O_DIRECT through io_uring, as it is fastest from a disk; buffered is pread, as it is
  * fastest from the page cache. Threads take the next piece of the file until none is left.
