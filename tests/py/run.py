@@ -15,6 +15,7 @@ sys.dont_write_bytecode = True
 
 import ckread
 import ckwrite
+import example
 import gendump
 import mutate
 import roundtrip
@@ -35,6 +36,20 @@ def reader_accepts_golden(_, name):
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", name)
     violations = ckread.check(path)
     expect(not violations, "; ".join(map(ckread.message, violations[:3])))
+
+
+def example_is_in_spec(_):
+    wrong = example.difference()
+    expect(wrong is None, wrong)
+
+
+def rules_are_in_index(_):
+    """The last section of SPEC.md names each rule of the page, and no other."""
+    with open(example.SPEC, encoding="utf-8") as f:
+        text, index = f.read().rsplit("\n## ", 1)
+    used = set(re.findall(r"\bR-[a-z]+", text)) | {m.rule for m in mutate.MUTATORS.values() if m.rule}
+    listed = set(re.findall(r"^\| (R-[a-z]+) \|", index, re.M))
+    expect(used == listed, "in one of page and index only: " + " ".join(sorted(used ^ listed)))
 
 
 def reader_refuses(work, fast, name):
@@ -328,6 +343,9 @@ def run_reader(cases, fast):
     cases.case("reader golden", reader_accepts, ckwrite.golden())
     for name in ("v1.0", "v1.1/fast", "v1.1/base", "v1.2/fast", "v1.2/base", "v1.3"):
         cases.case("reader of " + name, reader_accepts_golden, name)
+    cases.case("example in SPEC.md", example_is_in_spec)
+    cases.case("index of SPEC.md", rules_are_in_index)
+    cases.case("reader example", reader_accepts, example.model())
     cases.case("reader device", reader_accepts, ckwrite.with_device())
     cases.case("reader packed", reader_accepts, ckwrite.packed())
     for seed in range(20):
@@ -338,6 +356,7 @@ def run_reader(cases, fast):
 
 def run_broken(cases, fast, long):
     cases.case("both golden", both_accept, ckwrite.golden())
+    cases.case("both example", both_accept, example.model())
     cases.case("both device", both_accept, ckwrite.with_device())
     cases.case("both packed", both_accept, ckwrite.packed())
     for seed in range(60 if long else 12):
