@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Holds the layout rules: formatting, licence lines, sizes of files, and who may include whom.
+# Holds the layout rules: formatting, licence lines, sizes of files, columns of prose, and the
+# direction of includes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +18,7 @@ mapfile -t ours < <(find include "${rooms[@]}" -name '*.[ch]' | sort)
 mapfile -t plugins < <(find criu-patch/plugin -name '*.[ch]' | sort)
 mapfile -t scripts < <(find scripts tests .ci -name '*.sh' -o -path '.ci/run' | sort)
 mapfile -t pythons < <(find tests -name '*.py' | sort)
+mapfile -t prose < <(find . -name '*.md' -not -path './build/*' -not -path './.git/*' | sort)
 
 "${CLANG_FORMAT:-clang-format-14}" --dry-run -Werror "${sources[@]}" "${plugins[@]}" ||
 	complain "clang-format -i puts the format right"
@@ -45,7 +47,29 @@ for f in "${pythons[@]}"; do
 		complain "$f: syntax"
 done
 
-# includes FILE: what it includes by "…".
+# Lines of prose end at 100 columns. Tables, code and lines that are a link alone may be longer.
+long_lines() {
+	/usr/bin/python3 - "$@" <<-'END'
+		import re, sys
+
+		LINK = re.compile(r'\s*([-*] )?(!?\[[^]]*\]\(\S+\)|<?https?://\S+)[.,;:]?')
+		for path in sys.argv[1:]:
+		    fenced, code, before = False, False, ''
+		    for number, line in enumerate(open(path, encoding='utf-8'), 1):
+		        line = line.rstrip('\n')
+		        fence = line.startswith('```')
+		        fenced ^= fence
+		        code = bool(re.match(r'\t|    ', line)) and (code or not before.strip())
+		        before = line
+		        if len(line) > 100 and not (fenced or fence or code or line.startswith('|')
+		                                    or LINK.fullmatch(line)):
+		            print('%s:%d: %d columns' % (path, number, len(line)))
+	END
+}
+hits=$(long_lines "${prose[@]}")
+[ -z "$hits" ] || complain "prose ends at 100 columns:"$'\n'"$hits"
+
+# includes FILE: the headers that it includes by "…".
 includes() {
 	sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$1"
 }
