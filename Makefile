@@ -68,7 +68,14 @@ BASE_CFLAGS := -std=gnu11 -g -fPIC -fvisibility=hidden -ffunction-sections -fdat
 	       -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
 	       -DCKF_VERSION='"$(VERSION)"' -iquote . -iquote include -I$(P)
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2)
-ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(WARN) $(SAN) $(CFLAGS)
+# Some compilers define _FORTIFY_SOURCE themselves. It needs optimization, and sanitizers miss the
+# calls that it leads to checked variants.
+FORTIFY := $(if $(SAN)$(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+HARDEN := -fstack-protector-strong $(FORTIFY)
+HARDEN_LINK := -Wl,-z,relro,-z,now
+PIE := -pie
+ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(HARDEN) $(WARN) $(SAN) $(CFLAGS)
+ALL_LDFLAGS = $(HARDEN_LINK) $(LDFLAGS)
 STRICT := -Wconversion
 
 PARTS_SRC := $(wildcard base/*.c format/*.c loader/*.c gpu/suspend/*.c)
@@ -141,7 +148,7 @@ stub: $(STUB)
 fuzz-build: $(FUZZ)
 
 # The flags of the last build: when they change, everything is compiled again.
-FLAGS_NOW := $(CC) $(BASE_CFLAGS) $(OPT) $(WARN) $(STRICT) $(SAN) $(CFLAGS) $(LDFLAGS)
+FLAGS_NOW := $(CC) $(BASE_CFLAGS) $(OPT) $(HARDEN) $(WARN) $(STRICT) $(SAN) $(CFLAGS) $(ALL_LDFLAGS) $(PIE)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" | cmp -s - $@ || \
@@ -198,7 +205,7 @@ $(STATIC): $(B)/obj/libckfast.o
 
 $(SHARED): $(PARTS_OBJ) $(MAP) $(B)/flags
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) \
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,-soname,$(SONAME) \
 		-Wl,--version-script=$(MAP) \
 		$(if $(SAN),,-Wl,-z,defs) -o $@ $(filter %.o,$^) $(SHARED_LIBS)
 	@ln -sf $(SONAME) $(B)/libckfast.so
@@ -219,14 +226,14 @@ $(PC): include/ckfast-uninstalled.pc.in $(B)/flags
 $(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(CLI_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(PIE) -o $@ $^ $(CLI_LIBS)
 
 # Preloaded into other people's programs: shows nothing but what it puts in front of the driver.
 $(AGENT_OBJ): BASE_CFLAGS += -fvisibility=hidden
 $(AGENT): $(AGENT_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL -o $@ $^
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,--exclude-libs,ALL -o $@ $^
 
 $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB) $(B)/flags
 	@mkdir -p $(@D)

@@ -155,14 +155,15 @@ build_patched() {
 # from ckfast it brings along, and keeps to itself.
 build_plugin() {
 	local version=$1 dir=build/criu-$1 out=build/lib/criu-$1 id
-	id=$(cat "$lib" criu-patch/plugin/*.[ch] include/*.h build/pkgconfig/*.pc "$dir/.patched" |
-		sha256sum)
+	id=$(cat "$lib" criu-patch/plugin/*.[ch] include/*.h build/pkgconfig/*.pc "$dir/.patched" \
+		scripts/criu-build.sh | sha256sum)
 	if [ "$(cat "$out/.built" 2>/dev/null)" != "$id" ]; then
 		echo "criu: building the plugin for $version"
 		mkdir -p "$out"
 		# shellcheck disable=SC2046
 		"${CC:-gcc}" -std=gnu11 -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror \
-			-shared -fPIC -D_GNU_SOURCE \
+			-shared -fPIC -D_GNU_SOURCE -fstack-protector-strong \
+			-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -Wl,-z,relro,-z,now \
 			-iquote "$dir/include" -iquote "$dir/criu/include" \
 			-iquote "$dir/criu/arch/x86/include" -iquote "$dir" \
 			$("$dir/compel/compel-host" includes) \

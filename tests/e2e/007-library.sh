@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# The library as others use it: what it exports, what make install puts where, and the programs of
-# examples/, built from there by pkg-config, static and shared, on the image of a real process.
+# The library as others use it: what it exports, what make install puts where and how that is
+# hardened, and the programs of examples/, built from there by pkg-config, static and shared, on the
+# image of a real process.
 . "$(dirname "$0")/lib.sh"
 need_ckfast
 CC=${CC:-gcc}
@@ -27,6 +28,27 @@ for f in bin/ckfast include/ckfast.h include/ckfast_sink.h lib/libckfast.a lib/l
 	[ -e "dest/opt/$f" ] || fail "make install: no $f"
 done
 grep -q '^prefix=/opt$' dest/opt/lib/pkgconfig/ckfast.pc || fail "ckfast.pc knows another prefix"
+
+# hardened FILE: relocations are done and read-only before main(), the stack holds no code and is
+# guarded, calls of libc check the sizes of buffers.
+hardened() {
+	local dynamic segments symbols
+	# Not by pipes: grep -q ends at the first match, and what it reads from then fails.
+	dynamic=$(readelf -dW "dest/opt/$1")
+	segments=$(readelf -lW "dest/opt/$1")
+	symbols=$(nm -D --undefined-only "dest/opt/$1")
+	grep -q BIND_NOW <<<"$dynamic" || fail "$1: binds lazily"
+	grep -q GNU_RELRO <<<"$segments" || fail "$1: no relro"
+	grep -Eq 'GNU_STACK.* RW ' <<<"$segments" || fail "$1: an executable stack"
+	grep -q __stack_chk_fail <<<"$symbols" || fail "$1: no stack protector"
+	grep -Eq '__(snprintf|memcpy)_chk' <<<"$symbols" || fail "$1: no _FORTIFY_SOURCE"
+}
+for f in bin/ckfast lib/libckfast.so.0 lib/libckfast-cuda.so; do
+	hardened $f
+done
+grep -q 'Flags:.* PIE' <<<"$(readelf -dW dest/opt/bin/ckfast)" || fail "bin/ckfast: no PIE"
+grep -q __stack_chk_fail <<<"$(nm --undefined-only dest/opt/lib/libckfast.a)" ||
+	fail "libckfast.a: no stack protector"
 installed uninstall DESTDIR="$W/dest" PREFIX=/opt
 left=$(find dest ! -type d)
 [ -z "$left" ] || fail "make uninstall leaves $left"

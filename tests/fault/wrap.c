@@ -212,6 +212,13 @@ int __wrap_openat64(int fd, const char *path, int flags, ...)
 	return OPEN_FAILS(flags) ? -1 : __real_openat64(fd, path, flags, OPEN_MODE(flags));
 }
 
+/* openat() where _FORTIFY_SOURCE cannot tell that the flags want no mode. */
+int __wrap___openat64_2(int fd, const char *path, int flags);
+int __wrap___openat64_2(int fd, const char *path, int flags)
+{
+	return __wrap_openat64(fd, path, flags);
+}
+
 int __real_fcntl64(int fd, int cmd, ...);
 int __wrap_fcntl64(int fd, int cmd, ...);
 int __wrap_fcntl64(int fd, int cmd, ...)
@@ -272,6 +279,17 @@ ssize_t __wrap_read(int fd, void *buf, size_t bytes)
 	if (fault_hit(FAULT_READ))
 		return -1;
 	return unless_end(__real_read(fd, buf, half_of(FAULT_READ, bytes)));
+}
+
+/* read() where _FORTIFY_SOURCE knows the size of the buffer, but not that of the read. */
+ssize_t __real___read_chk(int fd, void *buf, size_t bytes, size_t buf_bytes);
+ssize_t __wrap___read_chk(int fd, void *buf, size_t bytes, size_t buf_bytes);
+ssize_t __wrap___read_chk(int fd, void *buf, size_t bytes, size_t buf_bytes)
+{
+	if (fault_hit(FAULT_READ))
+		return -1;
+	bytes = half_of(FAULT_READ, bytes);
+	return unless_end(__real___read_chk(fd, buf, bytes, buf_bytes));
 }
 
 ssize_t __real_pread64(int fd, void *buf, size_t bytes, off64_t off);
