@@ -154,7 +154,7 @@ $(B)/flags: FORCE
 	@printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" | cmp -s - $@ || \
 		printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" > $@
 
-$(B)/obj/base/%.o $(B)/obj/format/%.o $(B)/obj/loader/%.o: WARN += $(STRICT)
+$(addprefix $(B)/obj/,$(addsuffix /%.o,base format loader convert gpu cli)): WARN += $(STRICT)
 # Generated code is not ours to clean up.
 $(B)/obj/proto/%.o: WARN := -w
 

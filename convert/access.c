@@ -11,7 +11,11 @@
 #define ACL_DEFAULT "system.posix_acl_default"
 
 #define MODE_BITS 07777u
-#define GROUP_BITS (S_IRWXG | S_ISGID)
+#define GROUP_RWX 0070u
+#define OTHER_RWX 0007u
+#define SET_UID 04000u
+#define SET_GID 02000u
+#define GROUP_BITS (GROUP_RWX | SET_GID)
 #define READ_WRITE 0666u
 #define ENTER 0111u
 
@@ -40,14 +44,14 @@ int ckf_access_get(int fd, struct ckf_access *a)
 		.known = true,
 	};
 	if (ckf_access_has_acl(fd))
-		a->mode &= ~S_IRWXG;
+		a->mode &= ~GROUP_RWX;
 	return 0;
 }
 
 /* The group becomes another one, which may do no more than all others. */
 static uint32_t lose_group(uint32_t mode)
 {
-	return (mode & ~GROUP_BITS) | (mode & (mode & S_IRWXO) << 3);
+	return (mode & ~GROUP_BITS) | (mode & (mode & OTHER_RWX) << 3);
 }
 
 void ckf_access_narrow(struct ckf_access *a, const struct ckf_access *b)
@@ -97,7 +101,7 @@ int ckf_access_set(int fd, const struct ckf_access *a, bool *own)
 		return -errno;
 	if (st.st_uid != a->uid) {
 		*own = true;
-		mode &= ~(uint32_t)S_ISUID;
+		mode &= ~SET_UID;
 	}
 	if (st.st_gid != a->gid) {
 		*own = true;

@@ -183,7 +183,7 @@ int ckf_build_use(struct ckf_build *b, struct ckf_cursor *cur, uint32_t chunk, u
 	while (!ret && page < nr_pages) {
 		struct ckf_op op = { .chunk = chunk, .first_page = page };
 
-		ckf_cursor_next(cur, (uint64_t)(nr_pages - page), &span);
+		ckf_cursor_next(cur, nr_pages - page, &span);
 		op.nr_pages = (uint16_t)span.nr_pages;
 		op.place = span.vaddr | (span.direct ? CKF_OP_DIRECT : 0);
 		if (span.mapped)

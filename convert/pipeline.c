@@ -180,7 +180,7 @@ static int begin_block(struct pipeline *p, struct ckf_error *err)
 	b->nr_parts = 0;
 	b->ret = 0;
 	b->err.code = 0;
-	for (uint32_t left = b->nr_pages; left; left -= (uint32_t)span.nr_pages)
+	for (uint32_t left = b->nr_pages; left; left -= span.nr_pages)
 		ckf_cursor_next(&p->read_cursor, left, &span);
 	if (b->last)
 		p->read_stream = NULL;
@@ -296,8 +296,8 @@ static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *
 			ret = flush_cutter(p, b, err);
 		p->direct = span.direct;
 		if (!ret)
-			ret = cut_span(p, b, page, (uint32_t)span.nr_pages, err);
-		page += (uint32_t)span.nr_pages;
+			ret = cut_span(p, b, page, span.nr_pages, err);
+		page += span.nr_pages;
 	}
 	if (!ret && b->last)
 		ret = flush_cutter(p, b, err);

@@ -33,6 +33,13 @@ static int read_extent(const struct ckf_origin *o, int fd, uint8_t *dst, const s
 	return ret ? ckf_origin_read_error(o, ret, off, err) : 0;
 }
 
+/* A file has at most CKF_MAX_FILE_PAGES, a place fewer than 2^16. */
+static struct ckf_extent extent(uint64_t page, uint32_t nr_pages)
+{
+	return (struct ckf_extent){ .page = page & CKF_MAX_FILE_PAGES,
+				    .nr_pages = (uint16_t)nr_pages };
+}
+
 uint32_t ckf_cursor_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ckf_extent *x)
 {
 	struct ckf_span span;
@@ -40,12 +47,11 @@ uint32_t ckf_cursor_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ck
 
 	while (nr_pages) {
 		ckf_cursor_next(cur, nr_pages, &span);
-		nr_pages -= (uint32_t)span.nr_pages;
+		nr_pages -= span.nr_pages;
 		if (nr && x[nr - 1].page + x[nr - 1].nr_pages == span.file_page)
-			x[nr - 1].nr_pages += span.nr_pages;
+			x[nr - 1] = extent(x[nr - 1].page, x[nr - 1].nr_pages + span.nr_pages);
 		else
-			x[nr++] = (struct ckf_extent){ .page = span.file_page,
-						       .nr_pages = span.nr_pages };
+			x[nr++] = extent(span.file_page, span.nr_pages);
 	}
 	return nr;
 }

@@ -325,8 +325,8 @@ void ckf_cursor_init(struct ckf_cursor *c, const struct ckf_stream *s)
 	*c = (struct ckf_cursor){ .stream = s };
 }
 
-/* The rest of the item that the cursor is in, without regard to direct ranges. */
-static void current_item(struct ckf_cursor *c, struct ckf_span *span)
+/* The rest of the item that the cursor is in, without regard to direct ranges: its pages. */
+static uint64_t current_item(struct ckf_cursor *c, struct ckf_span *span)
 {
 	const struct ckf_stream *s = c->stream;
 
@@ -335,9 +335,8 @@ static void current_item(struct ckf_cursor *c, struct ckf_span *span)
 
 		span->vaddr = p->vaddr + ckf_pages_to_bytes(c->done);
 		span->file_page = p->file_page + c->done;
-		span->nr_pages = p->nr_pages - c->done;
 		span->mapped = true;
-		return;
+		return p->nr_pages - c->done;
 	}
 	while (c->item < s->nr_runs && s->runs[c->item].in_parent)
 		c->item++;
@@ -345,15 +344,14 @@ static void current_item(struct ckf_cursor *c, struct ckf_span *span)
 	span->mapped = c->item < s->nr_runs;
 	if (span->mapped) {
 		span->vaddr = s->runs[c->item].vaddr + ckf_pages_to_bytes(c->done);
-		span->nr_pages = s->runs[c->item].nr_pages - c->done;
-	} else {
-		span->vaddr = 0;
-		span->nr_pages = s->nr_pages - c->page;
+		return s->runs[c->item].nr_pages - c->done;
 	}
+	span->vaddr = 0;
+	return s->nr_pages - c->page;
 }
 
-/* Ends the span where a direct range starts or ends. */
-static void clip_direct(struct ckf_cursor *c, struct ckf_span *span)
+/* Whether the span is direct, and how many of its pages come before that changes. */
+static uint64_t clip_direct(struct ckf_cursor *c, struct ckf_span *span, uint64_t nr_pages)
 {
 	const struct ckf_stream *s = c->stream;
 	uint64_t border;
@@ -362,23 +360,19 @@ static void clip_direct(struct ckf_cursor *c, struct ckf_span *span)
 	while (c->range < s->nr_direct && s->direct[c->range].end <= span->vaddr)
 		c->range++;
 	if (!span->mapped || c->range == s->nr_direct)
-		return;
+		return nr_pages;
 	span->direct = s->direct[c->range].start <= span->vaddr;
 	border = span->direct ? s->direct[c->range].end : s->direct[c->range].start;
 	border = (border - span->vaddr) >> CKF_PAGE_SHIFT;
-	if (span->nr_pages > border)
-		span->nr_pages = border;
+	return nr_pages < border ? nr_pages : border;
 }
 
-void ckf_cursor_next(struct ckf_cursor *c, uint64_t max_pages, struct ckf_span *span)
+void ckf_cursor_next(struct ckf_cursor *c, uint32_t max_pages, struct ckf_span *span)
 {
-	uint64_t item_pages;
+	uint64_t item_pages = current_item(c, span);
+	uint64_t nr_pages = clip_direct(c, span, item_pages);
 
-	current_item(c, span);
-	item_pages = span->nr_pages;
-	clip_direct(c, span);
-	if (span->nr_pages > max_pages)
-		span->nr_pages = max_pages;
+	span->nr_pages = nr_pages < max_pages ? (uint32_t)nr_pages : max_pages;
 	c->page += span->nr_pages;
 	c->done += span->nr_pages;
 	if (span->nr_pages == item_pages) {

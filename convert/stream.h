@@ -96,7 +96,7 @@ void ckf_stream_free(struct ckf_stream *s);
 struct ckf_span {
 	uint64_t vaddr;
 	uint64_t file_page;
-	uint64_t nr_pages;
+	uint32_t nr_pages;
 	bool mapped; /* false: in the file, but no pagemap entry names it */
 	bool direct;
 };
@@ -111,6 +111,6 @@ struct ckf_cursor {
 
 void ckf_cursor_init(struct ckf_cursor *c, const struct ckf_stream *s);
 /* The next span of at most max_pages, which are there. */
-void ckf_cursor_next(struct ckf_cursor *c, uint64_t max_pages, struct ckf_span *span);
+void ckf_cursor_next(struct ckf_cursor *c, uint32_t max_pages, struct ckf_span *span);
 
 #endif
