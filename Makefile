@@ -286,8 +286,8 @@ $(PRELOAD): PROG_FLAGS := -shared -fPIC -fvisibility=default
 build/progs/cudaprog: tests/gpu/cudaprog.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/obj/internal.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)
-build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c model.c calibrate.c decode_costs.c \
-		    pack_writer.c) build/obj/internal.a
+build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c prefilter.c model.c calibrate.c \
+		    decode_costs.c pack_writer.c) build/obj/internal.a
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/cuapp-linked: build/stub/libcuda.so.1

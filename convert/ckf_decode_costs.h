@@ -34,14 +34,17 @@ struct ckf_decode_costs {
 		uint64_t bytes; /* decoded, of the samples */
 		uint64_t ns;
 	} classes[CKF_CODEC_END][CKF_DECODE_CLASSES];
-	/* After ckf_decode_costs_finish(), or _default(): bytes per second, as ckf_speeds.decode.
-	 */
+	/* After ckf_decode_costs_finish(), or _default(): bytes per second, as ckf_speeds.decode */
 	uint64_t speed[CKF_CODEC_END][CKF_DECODE_CLASSES];
 	uint64_t fastest[CKF_CODEC_END];
 };
 
 /* The class of a chunk that is not raw. */
 unsigned int ckf_decode_class(uint64_t stored_bytes, uint64_t decoded_bytes);
+
+/* The speed of a chunk that is not raw, after _finish() or _default(). */
+uint64_t ckf_decode_costs_speed(const struct ckf_decode_costs *c, uint32_t codec,
+				uint64_t stored_bytes, uint64_t decoded_bytes);
 
 /* The speeds of the model. */
 void ckf_decode_costs_default(struct ckf_decode_costs *c);

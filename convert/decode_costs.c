@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* How fast the data at hand decodes: decode_costs.h says how that is found out. */
+/* How fast the data at hand decodes: ckf_decode_costs.h says how that is found out. */
 #include <errno.h>
 #include <string.h>
 
 #include "base/ckf_threads.h"
 #include "ckf_decode_costs.h"
-#include "encode.h"
+#include "encode_scratch.h"
+#include "prefilter.h"
 
 #define ROUNDS 4
 /* Of the data that the model's speeds are for: as long as a sample, for the same caches. */
 #define MODEL_CHUNKS 4
-#define MODEL_BYTES ((size_t)64 << 10)
+#define MODEL_BYTES CKF_SCRATCH_SAMPLE_BYTES
 /* One of these to the next: the fourth root of 2, in 1/1024. */
 #define STEP 1218u
 #define ONE 1024u
@@ -40,6 +41,12 @@ unsigned int ckf_decode_class(uint64_t stored_bytes, uint64_t decoded_bytes)
 	return n;
 }
 
+uint64_t ckf_decode_costs_speed(const struct ckf_decode_costs *c, uint32_t codec,
+				uint64_t stored_bytes, uint64_t decoded_bytes)
+{
+	return c->speed[codec][ckf_decode_class(stored_bytes, decoded_bytes)];
+}
+
 int ckf_decode_time(struct ckf_codec_ctx *codecs, const struct ckf_clock *clock, uint32_t codec,
 		    const void *stored, size_t stored_bytes, void *dst, size_t decoded_bytes,
 		    uint64_t *ns)
@@ -65,7 +72,7 @@ static int add_sample(struct ckf_decode_class *to, struct ckf_worker *w,
 		      const struct ckf_clock *clock, uint32_t codec, const uint8_t *data,
 		      size_t bytes)
 {
-	uint8_t *stored = w->scratch, *dst = stored + CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES;
+	uint8_t *stored = w->scratch, *dst = stored + CKF_SCRATCH_SECOND_OFF;
 	int64_t n = ckf_encode(w->codec, codec, 0, data, bytes, stored, bytes - 1);
 	uint64_t ns;
 	int ret;
@@ -88,7 +95,7 @@ int ckf_decode_costs_sample(struct ckf_decode_costs *c, struct ckf_worker *w,
 	int ret = 0;
 
 	for (uint32_t codec = CKF_CODEC_LZ4; codec < CKF_CODEC_END && !ret; codec++) {
-		if (ckf_encode_is_hopeless(w, codec, data, nr_pages))
+		if (ckf_prefilter_rejects(w, codec, data, nr_pages))
 			continue;
 		ret = add_sample(c->classes[codec], w, clock, codec, data, bytes);
 	}
@@ -128,7 +135,7 @@ static bool is_faster(const struct ckf_decode_class *a, const struct ckf_decode_
 static int sample_model(struct ckf_worker *w, const struct ckf_clock *clock, uint32_t codec,
 			struct ckf_decode_class *best)
 {
-	uint8_t *data = w->scratch + 2 * CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES;
+	uint8_t *data = w->scratch + CKF_SCRATCH_SAMPLE_OFF;
 	uint64_t seed = 1;
 	int ret = 0;
 

@@ -6,16 +6,13 @@
  */
 #include <string.h>
 
-#include "format/ckf_planes.h"
 #include "ckfast.h"
 #include "encode.h"
+#include "encode_scratch.h"
+#include "prefilter.h"
 
 /* What a codec must save at least: one byte of so many. */
 #define SAVE_ONE_OF 32
-/* A sample that gets no smaller than this says that the chunk will not either. */
-#define SAMPLE_PERCENT 75
-/* By how many bits for each byte planes must be better for a chunk to look like floats. */
-#define FLOAT_BITS (CKF_PLANES_BITS(1) / 4)
 /* Storage that is slower than this is worth a level of zstd that takes longer to encode. */
 #define SLOW_BYTES_PER_S 1000000000ull
 #define SLOW_ZSTD_LEVEL 3
@@ -67,12 +64,12 @@ static int try_codec(struct choice *c, uint8_t codec, int level)
 	uint64_t speed, cost;
 	int64_t n;
 
-	if (is_too_slow(c, codec) || ckf_encode_is_hopeless(c->w, codec, c->data, c->nr_pages))
+	if (is_too_slow(c, codec) || ckf_prefilter_rejects(c->w, codec, c->data, c->nr_pages))
 		return 0;
 	n = ckf_encode(c->w->codec, codec, level, c->data, bytes, room, c->max_bytes);
 	if (n <= 0)
 		return (int)n;
-	speed = c->opts->costs->speed[codec][ckf_decode_class((uint64_t)n, bytes)];
+	speed = ckf_decode_costs_speed(c->opts->costs, codec, (uint64_t)n, bytes);
 	cost = cost_of(c, speed, (size_t)n);
 	if (cost > c->cost || (cost == c->cost && (size_t)n >= c->stored_bytes))
 		return 0;
@@ -82,43 +79,6 @@ static int try_codec(struct choice *c, uint8_t codec, int level)
 	c->room = c->stored;
 	c->stored = room;
 	return 0;
-}
-
-static bool looks_like_floats(const uint8_t *data, uint32_t nr_pages)
-{
-	struct ckf_planes_guess g;
-
-	ckf_planes_look(data, (size_t)nr_pages * CKF_PAGE_BYTES, &g);
-	return g.bits + FLOAT_BITS <= g.byte_bits;
-}
-
-/*
- * True when zstd is worth trying: the bytes may be far from evenly distributed even where LZ4 finds
- * no repeats. Some pages from all over the chunk stand for it.
- */
-static bool sample_shrinks(struct ckf_worker *w, const uint8_t *data, uint32_t nr_pages)
-{
-	const size_t bytes = CKF_ENCODE_SAMPLE_PAGES * CKF_PAGE_BYTES;
-	uint8_t *sample = w->scratch + 2 * (size_t)CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES;
-	uint8_t *out = sample + bytes;
-	uint32_t step = nr_pages / CKF_ENCODE_SAMPLE_PAGES;
-
-	if (step < 2)
-		return true;
-	for (uint32_t i = 0; i < CKF_ENCODE_SAMPLE_PAGES; i++)
-		memcpy(sample + i * CKF_PAGE_BYTES, data + (size_t)i * step * CKF_PAGE_BYTES,
-		       CKF_PAGE_BYTES);
-	/* Where it cannot be found out, the data itself is tried. */
-	return ckf_encode(w->codec, CKF_CODEC_ZSTD, 1, sample, bytes, out,
-			  bytes * SAMPLE_PERCENT / 100) != 0;
-}
-
-bool ckf_encode_is_hopeless(struct ckf_worker *w, uint32_t codec, const uint8_t *data,
-			    uint32_t nr_pages)
-{
-	if (codec == CKF_CODEC_BF16)
-		return !looks_like_floats(data, nr_pages);
-	return codec == CKF_CODEC_ZSTD && !sample_shrinks(w, data, nr_pages);
 }
 
 /* What decodes fast first: it shows what a slower one has to beat. */
@@ -170,7 +130,7 @@ int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, u
 		.codec = CKF_CODEC_RAW,
 		.stored_bytes = bytes,
 		.stored = w->scratch,
-		.room = w->scratch + (size_t)CKF_CUT_MAX_PAGES * CKF_PAGE_BYTES,
+		.room = w->scratch + CKF_SCRATCH_SECOND_OFF,
 	};
 	int ret;
 

@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Chooses how a chunk is stored, and does it. Pure; a worker belongs to one thread. */
+/*
+ * Chooses how a chunk is stored, and does it. Pure; a worker belongs to one thread, and its scratch
+ * has CKF_ENCODE_SCRATCH_BYTES.
+ */
 #ifndef CKF_CONVERT_ENCODE_H
 #define CKF_CONVERT_ENCODE_H
 
-#include "cut.h"
 #include "ckf_decode_costs.h"
+#include "encode_scratch.h"
 #include "pool.h"
-
-/*
- * What the scratch of a worker must hold: two chunks, and either a sample and what becomes of it,
- * or the data of the model.
- */
-#define CKF_ENCODE_SAMPLE_PAGES 4
-#define CKF_ENCODE_MODEL_PAGES 16
-#define CKF_ENCODE_SCRATCH_BYTES \
-	((2 * (size_t)CKF_CUT_MAX_PAGES + CKF_ENCODE_MODEL_PAGES) * CKF_PAGE_BYTES)
 
 /* What CKF_CODEC_AUTO looks for. */
 enum ckf_encode_goal {
@@ -47,9 +41,5 @@ int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, u
 /* Makes a chunk raw after all: data is again what it was. 0 or -errno. */
 int ckf_encode_undo(struct ckf_worker *w, uint8_t *data, uint32_t nr_pages,
 		    struct ckf_encoded *out);
-
-/* Whether a look at the chunk says that the codec will not make it smaller. */
-bool ckf_encode_is_hopeless(struct ckf_worker *w, uint32_t codec, const uint8_t *data,
-			    uint32_t nr_pages);
 
 #endif

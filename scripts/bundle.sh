@@ -70,7 +70,7 @@ for name in bench_mem pretouch; do
 done
 add_static tests/bench/bare.c -luring
 add_static tests/bench/stages.c \
-	convert/{encode,model,calibrate,decode_costs,pack_writer}.c build/obj/internal.a \
+	convert/{encode,prefilter,model,calibrate,decode_costs,pack_writer}.c build/obj/internal.a \
 	-lzstd -llz4 -luring
 install -m 644 tests/bench/*.py "$out/bench/"
 install -m 644 -D -t "$out/bench/servers" tests/bench/servers/*
