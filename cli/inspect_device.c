@@ -5,20 +5,7 @@
 
 #include "ckf_inspect.h"
 
-#define UUID_LEN 41 /* "GPU-01234567-89ab-cdef-0123-456789abcdef" */
 #define NAME_LEN 256
-
-/* As nvidia-smi writes it. */
-static const char *uuid_text(const uint8_t uuid[16], char buf[UUID_LEN])
-{
-	char *p = buf;
-
-	p += sprintf(p, "GPU");
-	for (int i = 0; i < 16; i++)
-		p += sprintf(p, "%s%02x", i == 0 || (i >= 4 && i <= 10 && i % 2 == 0) ? "-" : "",
-			     uuid[i]);
-	return buf;
-}
 
 /* What of a task's memory is on one of its devices. */
 static uint64_t device_bytes(const struct ckf_gpu_dump *d, uint32_t device, uint32_t *nr_allocs)
@@ -45,7 +32,8 @@ static uint64_t zero_bytes(const struct insp *insp, const struct ckf_pagemap *pm
 
 static void print_table(const struct ckf_gpu_dump *d)
 {
-	char bytes[CLI_BYTES_LEN], all[CLI_BYTES_LEN], uuid[UUID_LEN], name[NAME_LEN];
+	char bytes[CLI_BYTES_LEN], all[CLI_BYTES_LEN], uuid[CKF_GPU_UUID_TEXT_BYTES],
+		name[NAME_LEN];
 
 	for (uint32_t i = 0; i < d->nr_devices; i++) {
 		const struct ckf_gpu_device *dev = &d->devices[i];
@@ -56,7 +44,7 @@ static void print_table(const struct ckf_gpu_dump *d)
 			continue;
 		printf("      device %u: %s, allocations: %u; %s, %s, %s\n", dev->ordinal, bytes,
 		       nr, cli_escape(dev->name, name, sizeof(name)),
-		       cli_bytes(dev->total_bytes, all), uuid_text(dev->uuid, uuid));
+		       cli_bytes(dev->total_bytes, all), ckf_gpu_uuid_text(dev->uuid, uuid));
 	}
 }
 
@@ -92,7 +80,7 @@ void insp_print_devices(const struct insp *insp)
 static json_t *json_table(const struct ckf_gpu_dump *d)
 {
 	json_t *list = json_array();
-	char uuid[UUID_LEN];
+	char uuid[CKF_GPU_UUID_TEXT_BYTES];
 
 	for (uint32_t i = 0; i < d->nr_devices; i++) {
 		const struct ckf_gpu_device *dev = &d->devices[i];
@@ -103,7 +91,7 @@ static json_t *json_table(const struct ckf_gpu_dump *d)
 				      json_pack("{so so ss so so so}", "ordinal",
 						insp_json_u64(dev->ordinal), "name",
 						cli_json_string(dev->name), "uuid",
-						uuid_text(dev->uuid, uuid), "total_bytes",
+						ckf_gpu_uuid_text(dev->uuid, uuid), "total_bytes",
 						insp_json_u64(dev->total_bytes), "allocations",
 						insp_json_u64(nr), "bytes", insp_json_u64(bytes)));
 	}

@@ -13,17 +13,7 @@
 
 #include "gpud.h"
 
-#define UUID_TEXT_BYTES 48
 #define LIST_BYTES 256
-
-static const char *uuid_text(const uint8_t u[16], char buf[UUID_TEXT_BYTES])
-{
-	snprintf(buf, UUID_TEXT_BYTES,
-		 "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
-		 u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
-		 u[14], u[15]);
-	return buf;
-}
 
 static struct gpud_place *find_place(const struct gpud_map *map, const uint8_t uuid[16])
 {
@@ -72,18 +62,18 @@ static bool same_kind(const struct ckf_cuda_dev *have, const struct ckf_gpu_devi
 static int none_left(const struct ckf_cuda_pool *pool, const struct gpud_place *p,
 		     struct ckf_error *err)
 {
-	char want[UUID_TEXT_BYTES], have[UUID_TEXT_BYTES], list[LIST_BYTES] = "";
+	char want[CKF_GPU_UUID_TEXT_BYTES], have[CKF_GPU_UUID_TEXT_BYTES], list[LIST_BYTES] = "";
 	size_t len = 0;
 
 	for (unsigned int i = 0; i < pool->nr_devs && len < sizeof(list); i++)
 		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s (%s, %llu MiB)",
 					i ? ", " : "", pool->devs[i].name,
-					uuid_text(pool->devs[i].uuid, have),
+					ckf_gpu_uuid_text(pool->devs[i].uuid, have),
 					(unsigned long long)pool->devs[i].total_bytes >> 20);
 	return ckf_error_set(err, -ENODEV,
 			     "the image wants a %s (%s, %llu MiB), and none like it is left; "
 			     "this machine has: %s",
-			     p->wanted->name, uuid_text(p->old_uuid, want),
+			     p->wanted->name, ckf_gpu_uuid_text(p->old_uuid, want),
 			     (unsigned long long)p->wanted->total_bytes >> 20, list);
 }
 

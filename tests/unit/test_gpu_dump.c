@@ -228,12 +228,24 @@ static void test_read(void **state)
 	free(buf);
 }
 
+static void test_uuid(void **state)
+{
+	char buf[CKF_GPU_UUID_TEXT_BYTES];
+	uint8_t uuid[16];
+
+	(void)state;
+	for (uint8_t i = 0; i < 16; i++)
+		uuid[i] = (uint8_t)(i * 0x11);
+	assert_string_equal(ckf_gpu_uuid_text(uuid, buf),
+			    "GPU-00112233-4455-6677-8899-aabbccddeeff");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),
 		cmocka_unit_test(test_rules),	   cmocka_unit_test(test_bytes),
-		cmocka_unit_test(test_read),
+		cmocka_unit_test(test_read),	   cmocka_unit_test(test_uuid),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
