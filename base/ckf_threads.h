@@ -16,13 +16,18 @@ uint64_t ckf_cpu_ns(void);
 /* The CPUs that this process may use, at least 1. */
 unsigned int ckf_cpus(void);
 
-/* A condition for ckf_cond_wait_ms(): by CLOCK_MONOTONIC, which nobody sets. */
+/* A condition for the two waits below: by CLOCK_MONOTONIC, which nobody sets. */
 void ckf_cond_init(pthread_cond_t *cond);
-/* Waits no longer than timeout_ms: false when that has passed. */
+/* Waits no longer than timeout_ms, or until ckf_now_ns() is end_ns: false when that has passed. */
 bool ckf_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, unsigned int timeout_ms);
+bool ckf_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t end_ns);
 
-/* Starts a thread in which all signals are blocked, for they are the caller's: 0 or -errno. */
-int ckf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
+/*
+ * Starts a thread in which all signals are blocked, for they are the caller's. attr may be NULL. 0
+ * or -errno.
+ */
+int ckf_thread_start(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+		     void *arg);
 
 struct ckf_threads_opts {
 	unsigned int threads;

@@ -156,7 +156,7 @@ int ckf_io_thread_start(struct ckf_io_thread **out)
 	p->tail = &p->head;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->work, NULL);
-	ret = ckf_thread_start(&p->thread, thread_main, p);
+	ret = ckf_thread_start(&p->thread, NULL, thread_main, p);
 	if (!ret) {
 		*out = p;
 		return 0;

@@ -54,21 +54,25 @@ void ckf_cond_init(pthread_cond_t *cond)
 
 bool ckf_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, unsigned int timeout_ms)
 {
-	const uint64_t end_ns = ckf_now_ns() + timeout_ms * 1000000ull;
+	return ckf_cond_wait_until(cond, lock, ckf_now_ns() + timeout_ms * 1000000ull);
+}
+
+bool ckf_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t end_ns)
+{
 	const struct timespec end = { .tv_sec = (time_t)(end_ns / 1000000000u),
 				      .tv_nsec = (long)(end_ns % 1000000000u) };
 
 	return pthread_cond_timedwait(cond, lock, &end) != ETIMEDOUT;
 }
 
-int ckf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg)
+int ckf_thread_start(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
 {
 	sigset_t all, old;
 	int ret;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = -pthread_create(thread, NULL, run, arg);
+	ret = -pthread_create(thread, attr, run, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return ret;
 }
@@ -94,7 +98,7 @@ static unsigned int start(struct threads *c, pthread_t *threads, unsigned int n)
 	unsigned int i;
 
 	pthread_mutex_lock(&c->lock);
-	for (i = 0; i < n && !ckf_thread_start(&threads[i], thread_main, c); i++)
+	for (i = 0; i < n && !ckf_thread_start(&threads[i], NULL, thread_main, c); i++)
 		c->running++;
 	pthread_mutex_unlock(&c->lock);
 	return i;

@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/ckf_threads.h"
 #include "pool.h"
@@ -74,7 +73,7 @@ static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_byt
 	ret = ckf_codec_ctx_new(&t->worker.codec);
 	if (ret)
 		return ret;
-	ret = ckf_thread_start(&t->id, thread_main, t);
+	ret = ckf_thread_start(&t->id, NULL, thread_main, t);
 	t->started = !ret;
 	return ret;
 }
@@ -83,16 +82,12 @@ int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_b
 		   struct ckf_error *err)
 {
 	struct ckf_pool *p = calloc(1, sizeof(*p));
-	pthread_condattr_t attr;
 	int ret = 0;
 
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for threads");
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&p->end, &attr);
-	pthread_condattr_destroy(&attr);
+	ckf_cond_init(&p->end);
 	pthread_cond_init(&p->work, NULL);
 	p->tail = &p->head;
 	for (unsigned int i = 0; i < threads && i < CKF_POOL_MAX_THREADS && !ret; i++)
@@ -155,18 +150,11 @@ bool ckf_pool_done(struct ckf_pool *p, const struct ckf_job *job)
 
 void ckf_pool_wait(struct ckf_pool *p, unsigned int ms)
 {
-	struct timespec until;
+	const uint64_t end_ns = ckf_now_ns() + ms * 1000000ull;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += ms / 1000;
-	until.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&p->lock);
 	while (p->nr_done == p->seen_done) {
-		if (pthread_cond_timedwait(&p->end, &p->lock, &until))
+		if (!ckf_cond_wait_until(&p->end, &p->lock, end_ns))
 			break;
 	}
 	p->seen_done = p->nr_done;

@@ -33,6 +33,7 @@
 
 #include "fill.h"
 #include "base/ckf_madvise.h"
+#include "base/ckf_threads.h"
 #include "scratch.h"
 
 /* From the kernel's uapi; older headers lack them. */
@@ -395,11 +396,11 @@ static enum fill_huge_state decide(struct fill_huge *h, struct fill_huge_seg *s)
 
 	if (fill_pace_choose(&h->pace) == FILL_WAY_SMALL)
 		return FILL_HUGE_SMALL;
-	start = fill_pace_now();
+	start = ckf_cpu_ns();
 	s->at = make_huge(h, s);
 	if (!s->at)
 		return FILL_HUGE_SMALL;
-	fill_pace_tell(&h->pace, FILL_WAY_HUGE, CKF_HUGE_BYTES, fill_pace_now() - start);
+	fill_pace_tell(&h->pace, FILL_WAY_HUGE, CKF_HUGE_BYTES, ckf_cpu_ns() - start);
 	return FILL_HUGE_READY;
 }
 
@@ -459,10 +460,10 @@ int fill_huge_copy(struct fill_huge *h, char *dst, const char *src, uint64_t byt
 
 	if (nr++ % COPIES_PER_SAMPLE)
 		return copy(h, dst, src, bytes);
-	start = fill_pace_now();
+	start = ckf_cpu_ns();
 	ret = copy(h, dst, src, bytes);
 	fill_pace_tell(&h->pace, FILL_WAY_SMALL, bytes * COPIES_PER_SAMPLE,
-		       (fill_pace_now() - start) * COPIES_PER_SAMPLE);
+		       (ckf_cpu_ns() - start) * COPIES_PER_SAMPLE);
 	return ret;
 }
 
@@ -497,7 +498,7 @@ void fill_huge_zeros(const struct fill_huge *h, char *dst, uint64_t bytes)
 /* The zeros of a segment in small pages: what is not there of it when all else is. */
 static void make_missing(struct fill_huge *h, const struct fill_huge_seg *s)
 {
-	const uint64_t start = fill_pace_now();
+	const uint64_t start = ckf_cpu_ns();
 	unsigned char there[HUGE_PAGES];
 	uint64_t made = 0;
 	size_t n;
@@ -517,7 +518,7 @@ static void make_missing(struct fill_huge *h, const struct fill_huge_seg *s)
 		fill_huge_zeros(h, s->dst + ckf_pages_to_bytes(i), ckf_pages_to_bytes(n));
 		made += ckf_pages_to_bytes(n);
 	}
-	fill_pace_tell(&h->pace, FILL_WAY_SMALL, made, fill_pace_now() - start);
+	fill_pace_tell(&h->pace, FILL_WAY_SMALL, made, ckf_cpu_ns() - start);
 }
 
 /* The pages from scratch memory to their place. *moved: none had to be copied. */

@@ -6,8 +6,6 @@
  * a few percent. So the last sample counts most, and the way that is not in use is tried again now
  * and then: as often as that costs a few percent of all at most.
  */
-#include <time.h>
-
 #include "base/ckf_types.h"
 #include "pace.h"
 
@@ -62,12 +60,4 @@ void fill_pace_tell(struct fill_pace *p, enum fill_way way, uint64_t bytes, uint
 		      (old - now) / WEIGHT_OF_NEWS * (WEIGHT_OF_NEWS - 1) * weight / CKF_HUGE_BYTES;
 	atomic_store(&p->ns[way], now ? now : 1);
 	atomic_fetch_add(&p->spent_ns, ns);
-}
-
-uint64_t fill_pace_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }

@@ -31,12 +31,9 @@ struct fill_pace {
 enum fill_way fill_pace_choose(struct fill_pace *p);
 
 /*
- * What making memory has cost. bytes may be less than 2 MiB, or more, where one copy stands for
- * several: they are the weight.
+ * What making memory has cost, by ckf_cpu_ns(): threads that run in between do not count. bytes may
+ * be less than 2 MiB, or more, where one copy stands for several: they are the weight.
  */
 void fill_pace_tell(struct fill_pace *p, enum fill_way way, uint64_t bytes, uint64_t ns);
-
-/* The time of the calling thread: without that of others that run in between. */
-uint64_t fill_pace_now(void);
 
 #endif

@@ -485,7 +485,7 @@ static void run_pass(struct verify *v, struct worker *workers, int (*pass)(struc
 	for (unsigned int i = 0; i < v->nr_workers; i++)
 		workers[i].pass = pass;
 	while (started < v->nr_workers &&
-	       !pthread_create(&workers[started].thread, NULL, worker_main, &workers[started]))
+	       !ckf_thread_start(&workers[started].thread, NULL, worker_main, &workers[started]))
 		started++;
 	pass(&workers[0]);
 	while (--started)

@@ -13,6 +13,7 @@
 #include "base/ckf_io.h"
 #include "copy.h"
 #include "base/ckf_io_util.h"
+#include "base/ckf_threads.h"
 #include "ckf_read.h"
 #include "worker.h"
 
@@ -198,9 +199,9 @@ static int flush(struct worker *w)
 
 	if (!bytes || h->uffd >= 0 || !h->nr_segs)
 		return fill_copy_flush(&w->copy);
-	start = fill_pace_now();
+	start = ckf_cpu_ns();
 	ret = fill_copy_flush(&w->copy);
-	fill_pace_tell(&h->pace, FILL_WAY_SMALL, bytes, fill_pace_now() - start);
+	fill_pace_tell(&h->pace, FILL_WAY_SMALL, bytes, ckf_cpu_ns() - start);
 	return ret;
 }
 

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/ckf_threads.h"
 #include "agent.h"
 #include "gate.h"
 #include "gate_abi.h"
@@ -237,14 +238,6 @@ struct slot *agent_gate_wait(void)
 	return self->slot;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* A slot with somebody inside, or NULL. */
 static const struct slot *occupied(void)
 {
@@ -266,12 +259,12 @@ static void describe(const struct slot *s, char *who, size_t size)
 bool agent_gate_close(uint64_t timeout_ms, char *who, size_t size)
 {
 	const struct timespec pause = { .tv_nsec = POLL_NS };
-	uint64_t deadline = now_ns() + timeout_ms * 1000000;
+	uint64_t deadline = ckf_now_ns() + timeout_ms * 1000000;
 	const struct slot *s;
 
 	atomic_store(&agent_gate_closed, 1);
 	while ((s = occupied())) {
-		if (now_ns() >= deadline) {
+		if (ckf_now_ns() >= deadline) {
 			describe(s, who, size);
 			agent_gate_open();
 			return false;

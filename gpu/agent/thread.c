@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "base/ckf_scm.h"
+#include "base/ckf_threads.h"
 #include "agent.h"
 #include "gate.h"
 
@@ -463,18 +464,13 @@ void agent_after_fork(void)
 static void start(void)
 {
 	pthread_attr_t attr;
-	sigset_t all, old;
 	pthread_t thread;
 
 	if (pthread_attr_init(&attr))
 		return;
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	/* Signals are the application's: none is to be handled in this thread. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pthread_create(&thread, &attr, agent_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	(void)ckf_thread_start(&thread, &attr, agent_main, NULL);
 	pthread_attr_destroy(&attr);
 }
 

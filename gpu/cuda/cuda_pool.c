@@ -5,12 +5,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/ckf_opts.h"
+#include "base/ckf_threads.h"
 
 #define MAX_SLOTS 4096
-#define CANCEL_POLL_NS 50000000l /* how often a wait for a slot asks whether to go on */
+#define CANCEL_POLL_MS 50 /* how often a wait for a slot asks whether to go on */
 
 enum {
 	HOST_ALLOC_PORTABLE = 1, /* CU_MEMHOSTALLOC_PORTABLE: pinned for the contexts of all */
@@ -82,7 +82,7 @@ int ckf_cuda_pool_open(const struct ckf_cuda_pool_opts *opts, struct ckf_cuda_po
 	pool->nr_slots = o.nr_slots;
 	pool->slot_bytes = o.slot_bytes;
 	pthread_mutex_init(&pool->lock, NULL);
-	pthread_cond_init(&pool->cond, NULL);
+	ckf_cond_init(&pool->cond);
 	pool->pending = calloc(pool->nr_slots, sizeof(*pool->pending));
 	pool->free = calloc(pool->nr_slots, sizeof(*pool->free));
 	if (pool->pending && pool->free)
@@ -174,12 +174,12 @@ static int start_pinner(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d, stru
 	pthread_mutex_lock(&pool->lock);
 	if (!pool->pinner_dev) {
 		pool->pinner_dev = d;
-		ret = pthread_create(&pool->pinner, NULL, pin_slots, pool);
+		ret = ckf_thread_start(&pool->pinner, NULL, pin_slots, pool);
 		if (ret)
 			pool->pinner_dev = NULL;
 	}
 	pthread_mutex_unlock(&pool->lock);
-	return ret ? ckf_error_set(err, -ret, "cannot start a thread: %s", strerror(ret)) : 0;
+	return ret ? ckf_error_set(err, ret, "cannot start a thread: %s", strerror(-ret)) : 0;
 }
 
 /* With the device's lock held. */
@@ -273,14 +273,8 @@ int ckf_cuda_pool_free_bytes(struct ckf_cuda_pool *pool, unsigned int ordinal, u
 /* With the lock held, which is given up meanwhile. */
 static int wait_for_slot(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), void *arg)
 {
-	struct timespec end;
-
 	while (!pool->pinned || (!pool->slots_ret && !pool->nr_free)) {
-		clock_gettime(CLOCK_MONOTONIC, &end);
-		end.tv_nsec += CANCEL_POLL_NS;
-		end.tv_sec += end.tv_nsec / 1000000000;
-		end.tv_nsec %= 1000000000;
-		pthread_cond_clockwait(&pool->cond, &pool->lock, CLOCK_MONOTONIC, &end);
+		(void)ckf_cond_wait_ms(&pool->cond, &pool->lock, CANCEL_POLL_MS);
 		if (cancelled && cancelled(arg))
 			return -ECANCELED;
 	}

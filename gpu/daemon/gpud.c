@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/ckf_opts.h"
@@ -26,7 +25,7 @@
 #define MAX_SLOTS 64
 #define MAX_CONNECTIONS 256 /* each has a thread, and a queue of messages in the kernel */
 #define ACCEPT_PAUSE_MS 10
-#define STOP_SECONDS 5
+#define STOP_NS 5000000000ull
 #define SEND_BUFFER_BYTES (64 << 20) /* a client may read late: all MEMORY messages fit in */
 
 static void *open_pool(void *arg)
@@ -75,13 +74,13 @@ int ckf_gpud_new(const struct ckf_gpud_opts *opts, struct ckf_gpud **out, struct
 		g->opts.nr_slots = slots > MAX_SLOTS ? MAX_SLOTS : slots;
 	}
 	pthread_mutex_init(&g->lock, NULL);
-	pthread_cond_init(&g->cond, NULL);
-	ret = pthread_create(&g->opener, NULL, open_pool, g);
+	ckf_cond_init(&g->cond);
+	ret = ckf_thread_start(&g->opener, NULL, open_pool, g);
 	if (ret) {
 		pthread_cond_destroy(&g->cond);
 		pthread_mutex_destroy(&g->lock);
 		free(g);
-		return ckf_error_set(err, -ret, "cannot start a thread: %s", strerror(ret));
+		return ckf_error_set(err, ret, "cannot start a thread: %s", strerror(-ret));
 	}
 	*out = g;
 	return 0;
@@ -311,12 +310,12 @@ static int conn_start(struct ckf_gpud *g, int sock, uint32_t peer_pid, bool gree
 	if (ret)
 		return ret;
 	c->greeted = greeted;
-	ret = pthread_create(&c->thread, NULL, conn_main, c);
+	ret = ckf_thread_start(&c->thread, NULL, conn_main, c);
 	if (!ret)
 		return 0;
 	conn_free(c, true);
-	return ckf_error_set(err, -ret, "cannot start a thread for another connection: %s",
-			     strerror(ret));
+	return ckf_error_set(err, ret, "cannot start a thread for another connection: %s",
+			     strerror(-ret));
 }
 
 /*
@@ -465,14 +464,12 @@ static void shutdown_all(struct ckf_gpud *g, int how)
 /* No connection may outlive the run. Jobs get the time to say so to their clients. */
 static void stop_all(struct ckf_gpud *g)
 {
-	struct timespec end;
+	const uint64_t end_ns = ckf_now_ns() + STOP_NS;
 
 	atomic_store(&g->stopping, true);
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += STOP_SECONDS;
 	pthread_mutex_lock(&g->lock);
 	shutdown_all(g, SHUT_RD);
-	while (g->conns && !pthread_cond_clockwait(&g->cond, &g->lock, CLOCK_MONOTONIC, &end))
+	while (g->conns && ckf_cond_wait_until(&g->cond, &g->lock, end_ns))
 		;
 	/* One that waits for a client to read waits no longer. */
 	shutdown_all(g, SHUT_RDWR);

@@ -69,7 +69,7 @@ static void *aside_main(void *arg)
 /* Without a thread it is done at once. */
 static void aside_start(struct aside *a)
 {
-	a->started = !pthread_create(&a->thread, NULL, aside_main, a);
+	a->started = !ckf_thread_start(&a->thread, NULL, aside_main, a);
 	if (!a->started)
 		aside_main(a);
 }
