@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reading and writing all of what was asked for. */
+/* Opening files, and reading and writing all of what was asked for. */
 #ifndef CKF_IO_UTIL_H
 #define CKF_IO_UTIL_H
 
@@ -7,6 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
+
+/*
+ * Opens a regular file for reading, with flags such as O_NOFOLLOW or O_DIRECT. *size, unless it is
+ * NULL: its length. An fd, or -errno: -ELOOP for a symbolic link that is not followed, -EOPNOTSUPP
+ * for anything else that is no regular file. Does not wait for the writer of a FIFO.
+ */
+int ckf_open_regular(int dir_fd, const char *name, int flags, uint64_t *size);
 
 /* Reads exactly bytes at off: 0, -errno, or -EBADMSG when the file ends before. */
 int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off);

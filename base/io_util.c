@@ -1,11 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/* Reading and writing all of what was asked for. */
+/* Opening files, and reading and writing all of what was asked for. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "ckf_io_util.h"
+
+int ckf_open_regular(int dir_fd, const char *name, int flags, uint64_t *size)
+{
+	struct stat st;
+	int fd, ret = 0;
+
+	fd = openat(dir_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags);
+	if (fd < 0) /* ENXIO: a socket */
+		return errno == ENXIO ? -EOPNOTSUPP : -errno;
+	if (fstat(fd, &st))
+		ret = -errno;
+	else if (!S_ISREG(st.st_mode))
+		ret = -EOPNOTSUPP;
+	if (ret) {
+		close(fd);
+		return ret;
+	}
+	if (size)
+		*size = (uint64_t)st.st_size;
+	return fd;
+}
 
 int ckf_pread_all(int fd, void *buf, size_t bytes, uint64_t off)
 {

@@ -232,7 +232,7 @@ static int copy_verbatim(struct convert *c, struct ckf_file *f)
 	struct ckf_copy copy = { .name = f->name, .want_bytes = f->size_bytes };
 	int ret;
 
-	copy.src_fd = ckf_open_regular(c->dump_fd, f->name);
+	copy.src_fd = ckf_open_of_dump(c->dump_fd, f->name, NULL);
 	if (copy.src_fd < 0)
 		return ckf_error_set(c->err, copy.src_fd, "cannot open %s: %s", f->name,
 				     strerror(-copy.src_fd));

@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/ckf_io_util.h"
 #include "loader/ckf_image.h"
 #include "img.h"
 
@@ -33,31 +33,16 @@ int ckf_array_grow(void *array, uint64_t nr, uint64_t *cap, size_t entry_bytes)
 	return 0;
 }
 
-int ckf_open_regular(int dir_fd, const char *name)
+int ckf_open_of_dump(int dir_fd, const char *name, uint64_t *size)
 {
-	int follow = ckf_is_img_name(name) ? 0 : O_NOFOLLOW;
-	struct stat st;
-	int fd, ret;
+	int fd = ckf_open_regular(dir_fd, name, ckf_is_img_name(name) ? 0 : O_NOFOLLOW, size);
 
-	/* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-	fd = openat(dir_fd, name, O_RDONLY | follow | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0) /* ENXIO: a socket */
-		return errno == ELOOP || errno == ENXIO ? -EOPNOTSUPP : -errno;
-	if (fstat(fd, &st)) {
-		ret = -errno;
-		close(fd);
-		return ret;
-	}
-	if (!S_ISREG(st.st_mode)) {
-		close(fd);
-		return -EOPNOTSUPP;
-	}
-	return fd;
+	return fd == -ELOOP ? -EOPNOTSUPP : fd;
 }
 
-int ckf_open_img(int dir_fd, const char *name, struct ckf_error *err)
+int ckf_open_img(int dir_fd, const char *name, uint64_t *size, struct ckf_error *err)
 {
-	int fd = ckf_open_regular(dir_fd, name);
+	int fd = ckf_open_of_dump(dir_fd, name, size);
 
 	if (fd >= 0 || fd == -ENOENT)
 		return fd;
@@ -158,13 +143,12 @@ static int check_magic(struct ckf_img *im, uint32_t magic, struct ckf_error *err
 int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magic,
 		 struct ckf_error *err)
 {
-	struct stat st;
 	int ret;
 
 	memset(im, 0, sizeof(*im));
 	im->rec = -1;
 	im->alloc = (ProtobufCAllocator){ record_alloc, record_free, im };
-	im->fd = ckf_open_img(dir_fd, name, err);
+	im->fd = ckf_open_img(dir_fd, name, &im->size_bytes, err);
 	if (im->fd < 0)
 		return im->fd;
 	im->name = strdup(name);
@@ -174,11 +158,6 @@ int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magi
 		ret = ckf_error_set(err, -ENOMEM, "no memory to read %s", name);
 		goto out;
 	}
-	if (fstat(im->fd, &st)) {
-		ret = ckf_error_set(err, -errno, "cannot stat %s: %s", name, strerror(errno));
-		goto out;
-	}
-	im->size_bytes = (uint64_t)st.st_size;
 	ret = check_magic(im, magic, err);
 out:
 	if (ret)

@@ -58,12 +58,13 @@ int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const
 	__attribute__((format(printf, 4, 5)));
 
 /*
- * Opens a regular file of a directory for reading: -errno, with err untouched. Links are followed
- * where CRIU follows them: from the names of images.
+ * Opens a regular file of a dump for reading: an fd, -EOPNOTSUPP if it is none, or another -errno.
+ * *size, unless it is NULL: its length. Links are followed where CRIU follows them: from the names
+ * of images.
  */
-int ckf_open_regular(int dir_fd, const char *name);
+int ckf_open_of_dump(int dir_fd, const char *name, uint64_t *size);
 /* The same with err set; -ENOENT leaves it alone. */
-int ckf_open_img(int dir_fd, const char *name, struct ckf_error *err);
+int ckf_open_img(int dir_fd, const char *name, uint64_t *size, struct ckf_error *err);
 
 /* The entries of one pagemap file, one after the other. */
 struct ckf_pagemap_reader {

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "loader/ckf_gpu_read.h"
@@ -209,16 +208,13 @@ static int read_runs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
 
 static int read_table(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
 {
-	struct stat st;
+	uint64_t size;
 	int fd, ret;
 
-	fd = ckf_open_img(dir_fd, pm->name, err);
+	fd = ckf_open_img(dir_fd, pm->name, &size, err);
 	if (fd < 0)
 		return fd;
-	if (fstat(fd, &st))
-		ret = ckf_error_set(err, -errno, "cannot stat %s: %s", pm->name, strerror(errno));
-	else
-		ret = ckf_gpu_dump_read_fd(fd, (uint64_t)st.st_size, pm->pages_id, &pm->gpu, err);
+	ret = ckf_gpu_dump_read_fd(fd, size, pm->pages_id, &pm->gpu, err);
 	close(fd);
 	return ret;
 }

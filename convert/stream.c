@@ -99,7 +99,7 @@ int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
 	ckf_origin_name(o, name);
 	if (o->level)
 		snprintf(where, sizeof(where), " of parent dump %u", o->level);
-	fd = ckf_open_regular(dir_fd, name);
+	fd = ckf_open_of_dump(dir_fd, name, NULL);
 	if (fd >= 0)
 		return fd;
 	if (fd == -ENOENT && !faccessat(dir_fd, CKF_IDX_NAME, F_OK, AT_SYMLINK_NOFOLLOW))

@@ -10,7 +10,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "format/ckf_codec.h"
@@ -29,37 +28,17 @@
 int ckf_image_open_regular(int dir_fd, const char *name, int flags, uint64_t *size,
 			   struct ckf_error *err)
 {
-	struct stat st;
-	int fd, ret;
+	int fd = ckf_open_regular(dir_fd, name, O_NOFOLLOW | flags, size);
 
-	/* O_NONBLOCK: a FIFO in place of the file must not hang us. */
-	fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags);
-	if (fd < 0) {
-		ret = -errno;
-		if (ret == -ELOOP)
-			return ckf_error_rule(err, -EBADMSG, name, -1, 0,
-					      "is a symbolic link, want a regular file");
-		/* For the caller to tell about: no direct reads here; no such file. */
-		if (ret == -ENOENT || (ret == -EINVAL && (flags & O_DIRECT)))
-			return ret;
-		if (ret == -ENXIO) /* a socket */
-			return ckf_error_rule(err, -EBADMSG, name, -1, 0, "is not a regular file");
-		return ckf_error_set(err, ret, "cannot open %s: %s", name, strerror(-ret));
-	}
-	if (fstat(fd, &st)) {
-		ret = -errno;
-		ckf_error_set(err, ret, "cannot stat %s: %s", name, strerror(-ret));
-		goto fail;
-	}
-	if (!S_ISREG(st.st_mode)) {
-		ret = ckf_error_rule(err, -EBADMSG, name, -1, 0, "is not a regular file");
-		goto fail;
-	}
-	*size = (uint64_t)st.st_size;
-	return fd;
-fail:
-	close(fd);
-	return ret;
+	/* For the caller to tell about: no such file; no direct reads here. */
+	if (fd >= 0 || fd == -ENOENT || (fd == -EINVAL && (flags & O_DIRECT)))
+		return fd;
+	if (fd == -ELOOP)
+		return ckf_error_rule(err, -EBADMSG, name, -1, 0,
+				      "is a symbolic link, want a regular file");
+	if (fd == -EOPNOTSUPP)
+		return ckf_error_rule(err, -EBADMSG, name, -1, 0, "is not a regular file");
+	return ckf_error_set(err, fd, "cannot open %s: %s", name, strerror(-fd));
 }
 
 bool ckf_is_img_name(const char *name)
