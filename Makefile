@@ -27,6 +27,7 @@
 VERSION := 0.2.0
 
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -217,7 +218,7 @@ $(B)/examples/%: examples/%.c $(STATIC) $(PC)
 	$(Q)$(CC) -std=c11 -D_DEFAULT_SOURCE -O2 $(WARN) $(SAN) -MMD -MP -o $@ $< \
 		$$(PKG_CONFIG_PATH=$(B)/pkgconfig $(PKG_CONFIG) --cflags --libs ckfast)
 
-PC_WORDS := -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@TOP@|$(CURDIR)|' \
+PC_WORDS := -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@TOP@|$(CURDIR)|' \
 	    -e 's|@LIB@|$(CURDIR)/$(STATIC)|' -e 's|@PACKAGES@|$(LIB_PACKAGES) libprotobuf-c|'
 $(PC): include/ckfast-uninstalled.pc.in $(B)/flags
 	@mkdir -p $(@D)
@@ -403,18 +404,19 @@ install: all install-service install-library
 	install -m 644 docs/ckfast.1 $(DESTDIR)$(PREFIX)/share/man/man1/ckfast.1
 
 install-library: lib
-	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 644 include/ckfast.h include/ckfast_sink.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 $(STATIC) $(DESTDIR)$(PREFIX)/lib/
-	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
-	ln -sfn $(SONAME) $(DESTDIR)$(PREFIX)/lib/libckfast.so
-	sed $(PC_WORDS) include/ckfast.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/ckfast.pc
+	install -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)/
+	ln -sfn $(SONAME) $(DESTDIR)$(LIBDIR)/libckfast.so
+	sed $(PC_WORDS) include/ckfast.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/ckfast.pc
 
-INSTALLED := bin/ckfast share/man/man1/ckfast.1 include/ckfast.h include/ckfast_sink.h \
-	     $(addprefix lib/,libckfast.a $(SONAME) libckfast.so libckfast-cuda.so \
-	     pkgconfig/ckfast.pc systemd/system/ckfast-gpud.service)
+# With the settings of the install: PREFIX, DESTDIR and the others.
+INSTALLED = $(addprefix $(PREFIX)/,bin/ckfast share/man/man1/ckfast.1 include/ckfast.h include/ckfast_sink.h \
+	    lib/libckfast-cuda.so lib/systemd/system/ckfast-gpud.service) \
+	    $(addprefix $(LIBDIR)/,libckfast.a $(SONAME) libckfast.so pkgconfig/ckfast.pc)
 uninstall:
-	rm -f $(INSTALLED:%=$(DESTDIR)$(PREFIX)/%)
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 
 install-criu: criu
 	install -d $(DESTDIR)$(PREFIX)/sbin
