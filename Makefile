@@ -28,6 +28,7 @@ VERSION := 0.2.0
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
+ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -138,7 +139,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-root check-all check-long check-build \
 	check-root-build coverage demo bench bench-field bundle fuzz \
-	zdtm zdtm-subset zdtm-build lint install install-library install-service uninstall \
+	zdtm zdtm-subset zdtm-build lint install install-library install-service install-completions uninstall \
 	install-criu dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT) $(EXAMPLES)
@@ -396,7 +397,7 @@ install-service:
 	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/ckfast-gpud.service \
 		> $(DESTDIR)$(PREFIX)/lib/systemd/system/ckfast-gpud.service
 
-install: all install-service install-library
+install: all install-service install-library install-completions
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
 	install -d $(DESTDIR)$(PREFIX)/lib
@@ -411,10 +412,17 @@ install-library: lib
 	ln -sfn $(SONAME) $(DESTDIR)$(LIBDIR)/libckfast.so
 	sed $(PC_WORDS) include/ckfast.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/ckfast.pc
 
+install-completions:
+	install -m 644 -D completions/ckfast.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ckfast
+	install -m 644 -D completions/_ckfast $(DESTDIR)$(ZSH_COMPLETIONS)/_ckfast
+	install -m 644 -D completions/ckfast.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ckfast.fish
+
 # With the settings of the install: PREFIX, DESTDIR and the others.
 INSTALLED = $(addprefix $(PREFIX)/,bin/ckfast share/man/man1/ckfast.1 include/ckfast.h include/ckfast_sink.h \
-	    lib/libckfast-cuda.so lib/systemd/system/ckfast-gpud.service) \
-	    $(addprefix $(LIBDIR)/,libckfast.a $(SONAME) libckfast.so pkgconfig/ckfast.pc)
+	    lib/libckfast-cuda.so lib/systemd/system/ckfast-gpud.service \
+	    share/bash-completion/completions/ckfast share/fish/vendor_completions.d/ckfast.fish) \
+	    $(addprefix $(LIBDIR)/,libckfast.a $(SONAME) libckfast.so pkgconfig/ckfast.pc) \
+	    $(ZSH_COMPLETIONS)/_ckfast
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 

@@ -23,7 +23,7 @@ mapfile -t prose < <(find . -name '*.md' -not -path './build/*' -not -path './.g
 "${CLANG_FORMAT:-clang-format-14}" --dry-run -Werror "${sources[@]}" "${plugins[@]}" ||
 	complain "clang-format -i puts the format right"
 
-for f in "${sources[@]}" "${scripts[@]}" "${pythons[@]}" Makefile; do
+for f in "${sources[@]}" "${scripts[@]}" "${pythons[@]}" completions/* Makefile; do
 	head -n 3 "$f" | grep -q 'SPDX-License-Identifier: MIT' || complain "$f: no licence line"
 	if grep -nE '[[:space:]]+$' "$f"; then
 		complain "$f: space at the end of lines"

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+#
+# fish completion for ckfast: verbs, options, and the values of options.
+
+# __ckfast_verb VERB…: the command line has one of these verbs.
+function __ckfast_verb
+    set -l words (commandline -opc)
+    test (count $words) -ge 2; and contains -- $words[2] $argv
+end
+
+function __ckfast_no_verb
+    test (count (commandline -opc)) -eq 1
+end
+
+# The value of --base is a list, of which the last directory is completed.
+function __ckfast_bases
+    set -l before (string match -r '.*,' -- (commandline -ct))
+    for dir in (__fish_complete_directories (string replace -r '.*,' '' -- (commandline -ct)) '')
+        echo "$before"$dir
+    end
+end
+
+complete -c ckfast -f
+complete -c ckfast -n __ckfast_no_verb -s h -l help -d 'Show the verbs'
+complete -c ckfast -n __ckfast_no_verb -s V -l version -d 'Show the version'
+complete -c ckfast -n __ckfast_no_verb -a convert -d 'Make the fast image of a dump'
+complete -c ckfast -n __ckfast_no_verb -a inspect -d 'Show what is in a fast image or a dump'
+complete -c ckfast -n __ckfast_no_verb -a verify -d 'Check every byte of a fast image'
+complete -c ckfast -n __ckfast_no_verb -a extract -d 'Write the dump of a fast image'
+complete -c ckfast -n __ckfast_no_verb -a flatten -d 'Write a fast image that needs no base'
+complete -c ckfast -n __ckfast_no_verb -a calibrate -d 'Measure how fast this CPU decodes'
+complete -c ckfast -n __ckfast_no_verb -a run -d 'Start a program with the CUDA agent'
+complete -c ckfast -n __ckfast_no_verb -a gpud -d 'Keep GPUs ready, as a daemon'
+complete -c ckfast -n __ckfast_no_verb -a park -d 'Free the GPU memory of a process'
+complete -c ckfast -n __ckfast_no_verb -a unpark -d 'Give a process its GPU memory back'
+
+set -l images convert inspect verify extract flatten
+complete -c ckfast -n "__ckfast_verb $images" -a '(__fish_complete_directories)'
+complete -c ckfast -n "__ckfast_verb $images" -x -l base -a '(__ckfast_bases)' -d 'Fast images that hold chunks'
+complete -c ckfast -n '__ckfast_verb convert inspect' -x -l profile -a 'ram nvme ssd network' -d Storage
+complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud' -x -l threads -d Threads
+complete -c ckfast -n '__ckfast_verb convert extract flatten' -l force -d 'Replace the output'
+complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud' -s q -l quiet -d 'Errors only'
+complete -c ckfast -n '__ckfast_verb convert inspect verify calibrate gpud park unpark' -l json -d 'Print JSON'
+complete -c ckfast -n 'not __ckfast_no_verb' -s h -l help -d 'Show the options'
+
+complete -c ckfast -n '__ckfast_verb convert' -x -l codec -a 'auto raw lz4 zstd bf16' -d Codec
+complete -c ckfast -n '__ckfast_verb convert' -x -l level -d 'Level of lz4 or zstd'
+complete -c ckfast -n '__ckfast_verb convert' -l smallest -d 'Store the fewest bytes'
+complete -c ckfast -n '__ckfast_verb convert' -x -l extent-size -a '4M 8M 16M' -d 'Unit of reading'
+complete -c ckfast -n '__ckfast_verb convert' -x -l jobs -d Threads
+complete -c ckfast -n '__ckfast_verb convert' -x -l nice -d 'Lower the priority, 1 to 19'
+complete -c ckfast -n '__ckfast_verb convert' -l no-cache -d 'Keep the pack out of the page cache'
+
+complete -c ckfast -n '__ckfast_verb inspect' -l plan -d 'Show the targets'
+complete -c ckfast -n '__ckfast_verb inspect' -l chunks -d 'Show the chunks'
+
+complete -c ckfast -n '__ckfast_verb run' -l env -d 'Print the environment'
+complete -c ckfast -n '__ckfast_verb run' -a '(__fish_complete_subcommand --fcs-skip=2)'
+
+complete -c ckfast -n '__ckfast_verb gpud' -x -l slots -d 'Pinned buffers'
+complete -c ckfast -n '__ckfast_verb gpud' -x -l device -d 'Make a context on this GPU only'
+complete -c ckfast -n '__ckfast_verb gpud' -x -l fd -d 'Serve the client at this descriptor'
+complete -c ckfast -n '__ckfast_verb gpud' -l status -d 'Show the state of the running gpud'
+
+complete -c ckfast -n '__ckfast_verb gpud park unpark' -r -F -l socket -d 'Socket of gpud'
+complete -c ckfast -n '__ckfast_verb park unpark' -x -l dir -a '(__fish_complete_directories)' -d 'Directory of the memory'
+complete -c ckfast -n '__ckfast_verb park unpark' -a '(__fish_complete_pids)'
+complete -c ckfast -n '__ckfast_verb park' -x -l timeout -d 'Seconds for CUDA calls to end'
