@@ -75,6 +75,14 @@ static int print_environment(const struct cli_verb *verb, const char *agent)
 	return CKF_EXIT_OK;
 }
 
+/* Packages have it in a folder of ckfast's own: it is no library to link with. */
+static int find_agent(char *buf, size_t bytes, struct ckf_error *err)
+{
+	if (!ckf_gpu_find_own("lib/ckfast/" CKF_AGENT_LIBRARY, buf, bytes, NULL))
+		return 0;
+	return ckf_gpu_find_own("lib/" CKF_AGENT_LIBRARY, buf, bytes, err);
+}
+
 static int run_run(const struct cli_verb *verb, int argc, char **argv)
 {
 	struct ckf_error err = { 0 };
@@ -92,7 +100,7 @@ static int run_run(const struct cli_verb *verb, int argc, char **argv)
 	}
 	if (env != (optind == argc))
 		return cli_usage(verb, "want a program, or --env: %s", verb->args);
-	ret = ckf_gpu_find_own("lib/" CKF_AGENT_LIBRARY, agent, sizeof(agent), &err);
+	ret = find_agent(agent, sizeof(agent), &err);
 	if (ret)
 		return cli_fail(verb, env ? "--env" : argv[optind], ret, &err);
 	if (env)
