@@ -17,7 +17,7 @@
 #	make lint       format, layout rules and scripts
 #	make criu       gets CRIU and builds it, stock and patched
 #	make deps       installs the Debian packages that are missing
-#	make install    PREFIX, DESTDIR; install-criu for the patched CRIU; uninstall
+#	make install    PREFIX, DESTDIR; install-criu for the patched CRIU; uninstall, uninstall-criu
 #	make dist       a source archive of HEAD
 #
 # D=asan,ubsan or D=tsan builds with sanitizers, D=cov for coverage, in a directory of its own. T=WORD limits check to
@@ -28,6 +28,9 @@ VERSION := 0.2.0
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
+# Where ckfast run looks for the agent: lib or lib/ckfast.
+AGENT_DIR ?= $(PREFIX)/lib
+PLUGIN_DIR ?= $(PREFIX)/lib/ckfast/criu
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 ifeq ($(origin CC),default)
 CC := gcc
@@ -140,7 +143,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-root check-all check-long check-build \
 	check-root-build coverage demo bench bench-field bundle fuzz \
 	zdtm zdtm-subset zdtm-build lint install install-library install-service install-completions uninstall \
-	install-criu dist clean FORCE
+	install-criu uninstall-criu dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT) $(EXAMPLES)
 lib: $(LIB) $(STATIC) $(SHARED) $(PC)
@@ -400,8 +403,8 @@ install-service:
 install: all install-service install-library install-completions
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
-	install -d $(DESTDIR)$(PREFIX)/lib
-	install -m 755 $(AGENT) $(DESTDIR)$(PREFIX)/lib/libckfast-cuda.so
+	install -d $(DESTDIR)$(AGENT_DIR)
+	install -m 755 $(AGENT) $(DESTDIR)$(AGENT_DIR)/
 	install -m 644 docs/ckfast.1 $(DESTDIR)$(PREFIX)/share/man/man1/ckfast.1
 
 install-library: lib
@@ -417,20 +420,30 @@ install-completions:
 	install -m 644 -D completions/_ckfast $(DESTDIR)$(ZSH_COMPLETIONS)/_ckfast
 	install -m 644 -D completions/ckfast.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ckfast.fish
 
+# Folders that an install may have made for our files alone, where nothing else is in them.
+remove_empty = for d in $(addprefix $(DESTDIR),$(1)); do \
+		[ ! -d $$d ] || rmdir --ignore-fail-on-non-empty $$d; done
+
 # With the settings of the install: PREFIX, DESTDIR and the others.
 INSTALLED = $(addprefix $(PREFIX)/,bin/ckfast share/man/man1/ckfast.1 include/ckfast.h include/ckfast_sink.h \
-	    lib/libckfast-cuda.so lib/systemd/system/ckfast-gpud.service \
+	    lib/systemd/system/ckfast-gpud.service \
 	    share/bash-completion/completions/ckfast share/fish/vendor_completions.d/ckfast.fish) \
 	    $(addprefix $(LIBDIR)/,libckfast.a $(SONAME) libckfast.so pkgconfig/ckfast.pc) \
-	    $(ZSH_COMPLETIONS)/_ckfast
+	    $(ZSH_COMPLETIONS)/_ckfast $(AGENT_DIR)/$(notdir $(AGENT))
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+	$(call remove_empty,$(AGENT_DIR))
 
 install-criu: criu
-	install -d $(DESTDIR)$(PREFIX)/sbin
-	install -m 755 build/bin/criu $(DESTDIR)$(PREFIX)/sbin/criu
-	install -d $(DESTDIR)$(PREFIX)/lib/ckfast/criu
-	install -m 755 build/lib/criu/ckfast_cuda_plugin.so $(DESTDIR)$(PREFIX)/lib/ckfast/criu/
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) PLUGIN_DIR=$(PLUGIN_DIR) scripts/criu-install.sh
+
+INSTALLED_CRIU = $(addprefix $(PREFIX)/,sbin/criu sbin/criu-ns bin/crit libexec/criu/scripts/systemd-autofs-restart.sh \
+		 share/man/man8/criu.8 share/man/man1/crit.1 share/man/man1/criu-ns.1 \
+		 lib/ckfast/criu-stock/cuda_plugin.so) $(PLUGIN_DIR)/ckfast_cuda_plugin.so
+uninstall-criu:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED_CRIU))
+	rm -rf $(DESTDIR)$(PREFIX)/lib/ckfast/python
+	$(call remove_empty,$(PLUGIN_DIR) $(addprefix $(PREFIX)/,lib/ckfast/criu-stock lib/ckfast libexec/criu/scripts libexec/criu))
 
 dist:
 	@mkdir -p build

@@ -21,7 +21,9 @@ installed() {
 	make -s -C "$ROOT" WERROR=1 V= "$@" >make.log 2>&1 || fail "make $*: $(tail make.log)"
 }
 
-# Installed elsewhere than where it is to run from, and taken away again.
+# Installed elsewhere than where it is to run from, and taken away again. What others have there stays.
+mkdir -p dest/opt/bin dest/opt/lib
+touch dest/opt/bin/other dest/opt/lib/other
 installed install DESTDIR="$W/dest" PREFIX=/opt
 for f in bin/ckfast include/ckfast.h include/ckfast_sink.h lib/libckfast.a lib/libckfast.so.0 \
 	lib/libckfast.so lib/libckfast-cuda.so lib/pkgconfig/ckfast.pc share/man/man1/ckfast.1; do
@@ -49,9 +51,37 @@ done
 grep -q 'Flags:.* PIE' <<<"$(readelf -dW dest/opt/bin/ckfast)" || fail "bin/ckfast: no PIE"
 grep -q __stack_chk_fail <<<"$(nm --undefined-only dest/opt/lib/libckfast.a)" ||
 	fail "libckfast.a: no stack protector"
+
+# gone DIR: nothing of ckfast is left there.
+gone() {
+	local left
+	left=$(find "$1" ! -type d ! -name other -o -path '*ckfast*')
+	[ -z "$left" ] || fail "make uninstall leaves $left"
+}
 installed uninstall DESTDIR="$W/dest" PREFIX=/opt
-left=$(find dest ! -type d)
-[ -z "$left" ] || fail "make uninstall leaves $left"
+gone dest/opt
+[ -e dest/opt/bin/other ] && [ -e dest/opt/lib/other ] || fail "make uninstall removes what is not its own"
+
+# The same where the folders are those of a distribution, with CRIU.
+places=(DESTDIR="$W/dest2" PREFIX=/usr LIBDIR=/usr/lib64 AGENT_DIR=/usr/lib/ckfast
+	PLUGIN_DIR=/usr/lib/criu ZSH_COMPLETIONS=/usr/share/zsh/vendor-completions)
+installed install "${places[@]}"
+[ "$(dest2/usr/bin/ckfast run --env | sed -n 's/^LD_PRELOAD=//p')" = "$W/dest2/usr/lib/ckfast/libckfast-cuda.so" ] ||
+	fail "ckfast run does not find the agent"
+grep -q '^libdir=/usr/lib64$' dest2/usr/lib64/pkgconfig/ckfast.pc || fail "ckfast.pc knows another libdir"
+if [ -x "$BUILD/bin/criu" ]; then
+	installed install-criu "${places[@]}"
+	dest2/usr/sbin/criu --version | grep -q ckfast || fail "make install-criu: another criu"
+	for f in lib/criu/ckfast_cuda_plugin.so lib/ckfast/criu-stock/cuda_plugin.so sbin/criu-ns; do
+		[ -e "dest2/usr/$f" ] || fail "make install-criu: no $f"
+	done
+	! command -v xmlto >/dev/null || [ -s dest2/usr/share/man/man8/criu.8 ] || fail "no criu(8)"
+	[ "$(dest2/usr/bin/crit --version)" = "$("$BUILD/bin/criu" --version | sed -n 's/^Version: \([0-9.]*\).*/\1/p')" ] ||
+		fail "crit is of version $(dest2/usr/bin/crit --version)"
+	installed uninstall-criu "${places[@]}"
+fi
+installed uninstall "${places[@]}"
+gone dest2
 
 installed install-library PREFIX="$P"
 export PKG_CONFIG_PATH=$P/lib/pkgconfig
