@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# deps.sh [servers]: installs the Debian packages that the build, CRIU's build and the tests need and
-# that are missing, or the servers that a benchmark restores. Says in one line what is missing where it
-# cannot install it.
+# deps.sh [servers|packages]: installs the Debian packages that the build, CRIU's build and the tests need
+# and that are missing; or the servers that a benchmark restores; or what it takes to make packages and to
+# test them, beside the build's own. Says in one line what is missing where it cannot install it.
 set -euo pipefail
 
 build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev libjansson-dev
@@ -15,9 +15,13 @@ tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3
 zdtm=(libnl-route-3-dev python3-yaml python3-junit.xml iptables nftables
 	iproute2 procps)
 servers=(redis-server redis-tools postgresql postgresql-client openjdk-17-jdk-headless nodejs)
+packages=(debhelper dpkg-dev fakeroot lintian asciidoc xmlto debootstrap rpm zsh fish)
 
 wanted=("${build[@]}" "${criu[@]}" "${tests[@]}" "${zdtm[@]}")
-[ "${1:-}" != servers ] || wanted=("${servers[@]}")
+case ${1:-} in
+servers) wanted=("${servers[@]}") ;;
+packages) wanted=("${build[@]}" "${criu[@]}" "${packages[@]}") ;;
+esac
 
 # Whatever provides the package does (pkgconf for pkg-config).
 installed=$(dpkg-query -W -f='${db:Status-Abbrev}${Package} ${Provides}\n' 2>/dev/null |

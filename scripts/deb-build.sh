@@ -1,0 +1,63 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# deb-build.sh: builds the Debian packages of the working tree, with a source package, in build/deb/.
+#
+# Built again only when something in the tree has changed. lintian must find neither errors nor warnings.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+out=build/deb
+version=$(sed -n 's/^VERSION := //p' Makefile)
+tree=$out/ckfast-$version
+orig=$out/ckfast_$version.orig.tar.gz
+# Neither the settings of the make that runs this nor those of its user.
+unset MAKEFLAGS MFLAGS MAKELEVEL CFLAGS CPPFLAGS LDFLAGS
+
+die() {
+	echo "deb: $*" >&2
+	exit 1
+}
+
+# The files of the tree, without what is built; a tree out of an archive has no git.
+files() {
+	if [ -e .git ]; then
+		git ls-files -z --cached --others --exclude-standard
+	else
+		find . -path ./build -prune -o ! -type d -printf '%P\0'
+	fi | sort -z | while IFS= read -r -d '' file; do
+		[ ! -e "$file" ] || printf '%s\0' "$file"
+	done
+}
+
+# The same tree gives the same archive.
+archive() {
+	files | grep -zv '^debian/' |
+		tar --create --null --files-from=- --transform="s|^|ckfast-$version/|" --owner=0 --group=0 \
+			--numeric-owner --mode=go=rX,u+w --mtime="@$(dpkg-parsechangelog -S Timestamp)" | gzip -9n
+}
+
+command -v dh >/dev/null || die "no debhelper: scripts/deps.sh packages installs what is needed"
+[ "$(dpkg-parsechangelog -S Version)" = "$version-1" ] ||
+	die "debian/changelog is not at version $version-1, which VERSION in the Makefile says"
+
+mkdir -p $out
+archive >$out/orig.new
+id=$(cat $out/orig.new debian/source/format debian/[!s]* | sha256sum)
+if [ "$(cat $out/.built 2>/dev/null)" = "$id" ]; then
+	rm $out/orig.new
+	exit 0
+fi
+echo "deb: building ckfast $version-1"
+rm -rf "$tree" $out/*.deb $out/*.changes $out/.built
+mv $out/orig.new "$orig"
+tar -xf "$orig" -C $out
+files | grep -z '^debian/' | xargs -0 cp --parents -t "$tree"
+if ! (cd "$tree" && dpkg-buildpackage -us -uc) >$out/build.log 2>&1 </dev/null; then
+	tail -n 30 $out/build.log >&2
+	die "the whole log is $out/build.log"
+fi
+rm -rf "$tree"
+lintian --allow-root --fail-on error,warning $out/*.changes || die "lintian finds faults"
+echo "$id" >$out/.built
+ls $out/*.deb
