@@ -3,16 +3,19 @@
 #
 # deb-build.sh: builds the Debian packages of the working tree, with a source package, in build/deb/.
 #
-# Built again only when something in the tree has changed. lintian must find neither errors nor warnings.
+# CRIU's source, which make criu fetches, becomes a component of the source package: the build of the
+# packages needs no network. CRIU_SRC=TARBALL takes one's own. Built again only when something in the
+# tree has changed. lintian must find neither errors nor warnings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 out=build/deb
+criu_version=4.2.1
 version=$(sed -n 's/^VERSION := //p' Makefile)
 tree=$out/ckfast-$version
 orig=$out/ckfast_$version.orig.tar.gz
 # Neither the settings of the make that runs this nor those of its user.
-unset MAKEFLAGS MFLAGS MAKELEVEL CFLAGS CPPFLAGS LDFLAGS
+unset MAKEFLAGS MFLAGS MAKELEVEL CFLAGS CPPFLAGS LDFLAGS CRIU_VERSION
 
 die() {
 	echo "deb: $*" >&2
@@ -40,10 +43,12 @@ archive() {
 command -v dh >/dev/null || die "no debhelper: scripts/deps.sh packages installs what is needed"
 [ "$(dpkg-parsechangelog -S Version)" = "$version-1" ] ||
 	die "debian/changelog is not at version $version-1, which VERSION in the Makefile says"
+criu=${CRIU_SRC:-$(scripts/criu-get.sh $criu_version)}
+[ -f "$criu" ] || die "CRIU_SRC=$criu is no archive"
 
 mkdir -p $out
 archive >$out/orig.new
-id=$(cat $out/orig.new debian/source/format debian/[!s]* | sha256sum)
+id=$(cat $out/orig.new "$criu" debian/source/format debian/[!s]* | sha256sum)
 if [ "$(cat $out/.built 2>/dev/null)" = "$id" ]; then
 	rm $out/orig.new
 	exit 0
@@ -51,7 +56,10 @@ fi
 echo "deb: building ckfast $version-1"
 rm -rf "$tree" $out/*.deb $out/*.changes $out/.built
 mv $out/orig.new "$orig"
+cp "$criu" "$out/ckfast_$version.orig-criu.tar.${criu##*.}"
 tar -xf "$orig" -C $out
+mkdir "$tree/criu"
+tar -xf "$criu" -C "$tree/criu" --strip-components=1
 files | grep -z '^debian/' | xargs -0 cp --parents -t "$tree"
 if ! (cd "$tree" && dpkg-buildpackage -us -uc) >$out/build.log 2>&1 </dev/null; then
 	tail -n 30 $out/build.log >&2
