@@ -95,6 +95,8 @@ const char *cli_escape(const char *s, char *buf, size_t buf_bytes);
 const char *cli_path(const char *s, char buf[CLI_PATH_LEN]);
 /* A JSON string of any bytes: escaped as above where they are not UTF-8. */
 json_t *cli_json_string(const char *s);
+/* JSON integers of jansson are signed: what does not fit becomes the largest one. */
+json_t *cli_json_u64(uint64_t v);
 /* Prints and frees. enum ckf_exit. obj may be NULL (no memory). */
 int cli_json_print(const struct cli_verb *verb, json_t *obj);
 uint64_t cli_now_ns(void);

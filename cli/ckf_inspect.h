@@ -116,7 +116,5 @@ json_t *insp_json(const struct insp *insp, bool plan, bool chunks);
 /* Nothing, or an empty list, where no task has device memory. */
 void insp_print_devices(const struct insp *insp);
 json_t *insp_json_devices(const struct insp *insp);
-/* JSON integers of jansson are signed: what does not fit becomes the largest one. */
-json_t *insp_json_u64(uint64_t v);
 
 #endif

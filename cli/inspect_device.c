@@ -89,11 +89,11 @@ static json_t *json_table(const struct ckf_gpu_dump *d)
 
 		json_array_append_new(list,
 				      json_pack("{so so ss so so so}", "ordinal",
-						insp_json_u64(dev->ordinal), "name",
+						cli_json_u64(dev->ordinal), "name",
 						cli_json_string(dev->name), "uuid",
 						ckf_gpu_uuid_text(dev->uuid, uuid), "total_bytes",
-						insp_json_u64(dev->total_bytes), "allocations",
-						insp_json_u64(nr), "bytes", insp_json_u64(bytes)));
+						cli_json_u64(dev->total_bytes), "allocations",
+						cli_json_u64(nr), "bytes", cli_json_u64(bytes)));
 	}
 	return list;
 }
@@ -108,11 +108,11 @@ json_t *insp_json_devices(const struct insp *insp)
 
 		if (!pm->gpu)
 			continue;
-		obj = json_pack("{so so so so}", "pid", insp_json_u64(pm->id), "allocations",
-				insp_json_u64(pm->gpu->nr_allocs), "bytes",
-				insp_json_u64(pm->gpu->bytes), "devices", json_table(pm->gpu));
+		obj = json_pack("{so so so so}", "pid", cli_json_u64(pm->id), "allocations",
+				cli_json_u64(pm->gpu->nr_allocs), "bytes",
+				cli_json_u64(pm->gpu->bytes), "devices", json_table(pm->gpu));
 		if (obj && insp->img)
-			json_object_set_new(obj, "zero_bytes", insp_json_u64(zero_bytes(insp, pm)));
+			json_object_set_new(obj, "zero_bytes", cli_json_u64(zero_bytes(insp, pm)));
 		json_array_append_new(list, obj);
 	}
 	return list;

@@ -11,11 +11,6 @@
 
 #define HEX64_BYTES 17
 
-json_t *insp_json_u64(uint64_t v)
-{
-	return json_integer(v > INT64_MAX ? INT64_MAX : (json_int_t)v);
-}
-
 static json_t *json_hex(uint64_t v)
 {
 	char buf[HEX64_BYTES];
@@ -39,8 +34,8 @@ static json_t *json_memory(const uint64_t mapped_bytes[INSP_MEM_END],
 	for (int mem = 0; mem < INSP_MEM_END; mem++)
 		json_object_set_new(obj, insp_mem_key((enum insp_mem)mem),
 				    json_pack("{so so}", "mapped_bytes",
-					      insp_json_u64(mapped_bytes[mem]), "page_bytes",
-					      insp_json_u64(page_bytes[mem])));
+					      cli_json_u64(mapped_bytes[mem]), "page_bytes",
+					      cli_json_u64(page_bytes[mem])));
 	return obj;
 }
 
@@ -50,17 +45,17 @@ static json_t *json_tasks(const struct insp *insp)
 
 	for (uint64_t i = 0; i < insp->nr_tasks; i++) {
 		const struct insp_task *it = &insp->tasks[i];
-		json_t *obj = json_pack("{so so so so}", "pid", insp_json_u64(it->pid),
-					"mapped_bytes", insp_json_u64(it->all_mapped_bytes),
-					"page_bytes", insp_json_u64(it->all_page_bytes), "memory",
+		json_t *obj = json_pack("{so so so so}", "pid", cli_json_u64(it->pid),
+					"mapped_bytes", cli_json_u64(it->all_mapped_bytes),
+					"page_bytes", cli_json_u64(it->all_page_bytes), "memory",
 					json_memory(it->mapped_bytes, it->page_bytes));
 
 		if (it->task) {
-			json_object_set_new(obj, "ppid", insp_json_u64(it->task->ppid));
+			json_object_set_new(obj, "ppid", cli_json_u64(it->task->ppid));
 			json_object_set_new(obj, "comm", cli_json_string(it->task->comm));
-			json_object_set_new(obj, "threads", insp_json_u64(it->task->nr_threads));
-			json_object_set_new(obj, "state", insp_json_u64(it->task->state));
-			json_object_set_new(obj, "vmas", insp_json_u64(it->task->nr_vmas));
+			json_object_set_new(obj, "threads", cli_json_u64(it->task->nr_threads));
+			json_object_set_new(obj, "state", cli_json_u64(it->task->state));
+			json_object_set_new(obj, "vmas", cli_json_u64(it->task->nr_vmas));
 		}
 		json_array_append_new(list, obj);
 	}
@@ -77,8 +72,8 @@ static json_t *json_shmem(const struct insp *insp)
 		if (pm->kind == CKF_TARGET_SHMEM)
 			json_array_append_new(
 				list,
-				json_pack("{so so}", "shmid", insp_json_u64(pm->id), "page_bytes",
-					  insp_json_u64(ckf_pages_to_bytes(pm->nr_pages))));
+				json_pack("{so so}", "shmid", cli_json_u64(pm->id), "page_bytes",
+					  cli_json_u64(ckf_pages_to_bytes(pm->nr_pages))));
 	}
 	return list;
 }
@@ -103,9 +98,9 @@ static json_t *json_bases(const struct insp *insp)
 		const struct insp_base *b = &insp->bases[i];
 		json_t *obj = json_pack(
 			"{so so so so so sb}", "id", json_id(idx->bases[i].image_id), "path",
-			cli_json_string(idx->bases[i].path), "chunks", insp_json_u64(b->nr_chunks),
-			"decoded_bytes", insp_json_u64(b->decoded_bytes), "stored_bytes",
-			insp_json_u64(b->stored_bytes), "found", !b->err.code);
+			cli_json_string(idx->bases[i].path), "chunks", cli_json_u64(b->nr_chunks),
+			"decoded_bytes", cli_json_u64(b->decoded_bytes), "stored_bytes",
+			cli_json_u64(b->stored_bytes), "found", !b->err.code);
 
 		if (b->err.code)
 			json_object_set_new(obj, "error", cli_json_string(b->err.msg));
@@ -122,9 +117,9 @@ static json_t *json_codecs(const struct insp *insp)
 		const struct insp_codec *c = &insp->codecs[codec];
 
 		json_object_set_new(obj, ckf_codec_name(codec),
-				    json_pack("{so so so}", "chunks", insp_json_u64(c->nr_chunks),
-					      "decoded_bytes", insp_json_u64(c->decoded_bytes),
-					      "stored_bytes", insp_json_u64(c->stored_bytes)));
+				    json_pack("{so so so}", "chunks", cli_json_u64(c->nr_chunks),
+					      "decoded_bytes", cli_json_u64(c->decoded_bytes),
+					      "stored_bytes", cli_json_u64(c->stored_bytes)));
 	}
 	return obj;
 }
@@ -141,7 +136,7 @@ static json_t *json_files(const struct ckf_index *idx)
 	for (uint64_t i = 0; i < idx->nr_files; i++) {
 		const struct ckf_file *f = &idx->files[i];
 		json_t *obj = json_pack("{so ss so so}", "name", cli_json_string(f->name), "kind",
-					kinds[f->kind], "size_bytes", insp_json_u64(f->size_bytes),
+					kinds[f->kind], "size_bytes", cli_json_u64(f->size_bytes),
 					"checksum", json_hex(f->checksum));
 
 		if (f->target)
@@ -161,11 +156,11 @@ static json_t *json_lanes(const struct ckf_index *idx, const struct ckf_target *
 		json_array_append_new(
 			list,
 			json_pack("{so so so so so}", "start",
-				  insp_json_u64(ckf_op_addr(&idx->ops[l->first_op])), "end",
-				  insp_json_u64(ckf_op_end(&idx->ops[l->first_op + l->nr_ops - 1])),
-				  "ops", insp_json_u64(l->nr_ops), "read_bytes",
-				  insp_json_u64(l->read_bytes), "fill_bytes",
-				  insp_json_u64(l->fill_bytes)));
+				  cli_json_u64(ckf_op_addr(&idx->ops[l->first_op])), "end",
+				  cli_json_u64(ckf_op_end(&idx->ops[l->first_op + l->nr_ops - 1])),
+				  "ops", cli_json_u64(l->nr_ops), "read_bytes",
+				  cli_json_u64(l->read_bytes), "fill_bytes",
+				  cli_json_u64(l->fill_bytes)));
 	}
 	return list;
 }
@@ -176,8 +171,8 @@ static json_t *json_huge(const struct ckf_index *idx, uint64_t target, uint64_t 
 
 	for (; *h < idx->nr_huge && idx->huge[*h].target == target; ++*h)
 		json_array_append_new(list, json_pack("{so so}", "start",
-						      insp_json_u64(idx->huge[*h].addr), "count",
-						      insp_json_u64(idx->huge[*h].nr_huge)));
+						      cli_json_u64(idx->huge[*h].addr), "count",
+						      cli_json_u64(idx->huge[*h].nr_huge)));
 	return list;
 }
 
@@ -192,17 +187,16 @@ static json_t *json_targets(const struct insp *insp, bool plan)
 		const struct insp_target *it = &insp->targets[i];
 		json_t *obj = json_pack(
 			"{ss so so so so so so so so so sf}", "kind", ckf_target_kind_name(t->kind),
-			"id", insp_json_u64(t->id), "ops", insp_json_u64(t->nr_ops), "lanes",
-			insp_json_u64(t->nr_lanes), "fill_bytes", insp_json_u64(it->fill_bytes),
-			"read_bytes", insp_json_u64(it->read_bytes), "zero_bytes",
-			insp_json_u64(it->zero_bytes), "inherit_bytes",
-			insp_json_u64(it->inherit_bytes), "direct_bytes",
-			insp_json_u64(it->direct_bytes), "huge_bytes",
-			insp_json_u64(it->huge_bytes), "balance",
-			insp_lane_balance(it, t->nr_lanes));
+			"id", cli_json_u64(t->id), "ops", cli_json_u64(t->nr_ops), "lanes",
+			cli_json_u64(t->nr_lanes), "fill_bytes", cli_json_u64(it->fill_bytes),
+			"read_bytes", cli_json_u64(it->read_bytes), "zero_bytes",
+			cli_json_u64(it->zero_bytes), "inherit_bytes",
+			cli_json_u64(it->inherit_bytes), "direct_bytes",
+			cli_json_u64(it->direct_bytes), "huge_bytes", cli_json_u64(it->huge_bytes),
+			"balance", insp_lane_balance(it, t->nr_lanes));
 
 		if (t->parent)
-			json_object_set_new(obj, "parent_target", insp_json_u64(t->parent - 1));
+			json_object_set_new(obj, "parent_target", cli_json_u64(t->parent - 1));
 		if (plan) {
 			json_object_set_new(obj, "lane_list", json_lanes(idx, t));
 			json_object_set_new(obj, "huge_list", json_huge(idx, i, &h));
@@ -219,12 +213,12 @@ static json_t *json_chunks(const struct ckf_index *idx)
 	for (uint64_t i = 0; i < idx->nr_chunks; i++) {
 		const struct ckf_chunk *c = &idx->chunks[i];
 
-		json_array_append_new(
-			list,
-			json_pack("{ss si so so so so}", "codec", ckf_codec_name(c->codec), "base",
-				  c->base, "pack_offset", insp_json_u64(c->pack_off),
-				  "stored_bytes", insp_json_u64(c->stored_bytes), "pages",
-				  insp_json_u64(c->nr_pages), "checksum", json_hex(c->checksum)));
+		json_array_append_new(list, json_pack("{ss si so so so so}", "codec",
+						      ckf_codec_name(c->codec), "base", c->base,
+						      "pack_offset", cli_json_u64(c->pack_off),
+						      "stored_bytes", cli_json_u64(c->stored_bytes),
+						      "pages", cli_json_u64(c->nr_pages),
+						      "checksum", json_hex(c->checksum)));
 	}
 	return list;
 }
@@ -253,14 +247,13 @@ static json_t *json_image(const struct insp *insp, bool plan, bool chunks)
 	json_t *obj = json_pack(
 		"{s[ii] so so so so so so so so so so so so so so so}", "format",
 		idx->version_major, idx->version_minor, "id", json_id(idx->image_id), "features",
-		json_features(idx), "pack_bytes", insp_json_u64(idx->pack_bytes), "idx_bytes",
-		insp_json_u64(insp->idx_bytes), "extent_bytes", insp_json_u64(idx->extent_bytes),
-		"extents", insp_json_u64(insp->nr_extents), "stored_bytes",
-		insp_json_u64(insp->stored_bytes), "zero_bytes",
-		insp_json_u64(insp->sum.zero_bytes), "dup_bytes", insp_json_u64(insp->dup_bytes),
-		"codecs", json_codecs(insp), "restore_read_bytes",
-		insp_json_u64(insp->sum.read_bytes), "restore_fill_bytes",
-		insp_json_u64(insp_restored_bytes(insp)), "files", json_files(idx), "targets",
+		json_features(idx), "pack_bytes", cli_json_u64(idx->pack_bytes), "idx_bytes",
+		cli_json_u64(insp->idx_bytes), "extent_bytes", cli_json_u64(idx->extent_bytes),
+		"extents", cli_json_u64(insp->nr_extents), "stored_bytes",
+		cli_json_u64(insp->stored_bytes), "zero_bytes", cli_json_u64(insp->sum.zero_bytes),
+		"dup_bytes", cli_json_u64(insp->dup_bytes), "codecs", json_codecs(insp),
+		"restore_read_bytes", cli_json_u64(insp->sum.read_bytes), "restore_fill_bytes",
+		cli_json_u64(insp_restored_bytes(insp)), "files", json_files(idx), "targets",
 		json_targets(insp, plan), "bases", json_bases(insp));
 
 	if (obj && idx->storage.bytes_per_s)
@@ -278,13 +271,13 @@ json_t *insp_json(const struct insp *insp, bool plan, bool chunks)
 				insp->img ? "fast image" : "dump", "path",
 				cli_json_string(insp->path), "tasks", json_tasks(insp), "memory",
 				json_memory(insp->mapped_bytes, insp->page_bytes), "shared_objects",
-				json_shmem(insp), "threads", insp_json_u64(insp->nr_threads),
-				"page_bytes", insp_json_u64(insp->all_page_bytes),
-				"parent_page_bytes", insp_json_u64(insp->parent_bytes));
+				json_shmem(insp), "threads", cli_json_u64(insp->nr_threads),
+				"page_bytes", cli_json_u64(insp->all_page_bytes),
+				"parent_page_bytes", cli_json_u64(insp->parent_bytes));
 
 	if (obj) {
 		json_object_set_new(obj, "device_memory", insp_json_devices(insp));
-		json_object_set_new(obj, "device_bytes", insp_json_u64(insp->device_bytes));
+		json_object_set_new(obj, "device_bytes", cli_json_u64(insp->device_bytes));
 	}
 	if (obj && insp->incomplete.code)
 		json_object_set_new(obj, "incomplete", cli_json_string(insp->incomplete.msg));

@@ -75,6 +75,11 @@ json_t *cli_json_string(const char *s)
 	return json ? json : json_string(cli_escape(s, buf, sizeof(buf)));
 }
 
+json_t *cli_json_u64(uint64_t v)
+{
+	return json_integer(v > INT64_MAX ? INT64_MAX : (json_int_t)v);
+}
+
 int cli_json_print(const struct cli_verb *verb, json_t *obj)
 {
 	int rc = CKF_EXIT_OK;
@@ -104,12 +109,9 @@ const char *cli_profile(const struct ckf_storage *storage, char buf[CLI_PROFILE_
 
 json_t *cli_profile_json(const struct ckf_storage *storage)
 {
-	/* A number from an image may be above what JSON integers of jansson hold. */
-	uint64_t speed = storage->bytes_per_s > INT64_MAX ? INT64_MAX : storage->bytes_per_s;
-
-	return json_pack("{ss sI si sb}", "name", ckf_profile_name(storage->profile), "bytes_per_s",
-			 (json_int_t)speed, "cores", (int)storage->nr_cores, "measured",
-			 (int)storage->measured);
+	return json_pack("{ss so si sb}", "name", ckf_profile_name(storage->profile), "bytes_per_s",
+			 cli_json_u64(storage->bytes_per_s), "cores", (int)storage->nr_cores,
+			 "measured", (int)storage->measured);
 }
 
 uint64_t cli_now_ns(void)
