@@ -472,6 +472,17 @@ uint64_t ckf_memcg_of_dir(int dir_fd);
 /* The same of a process, by the mounts that it sees. proc_fd is a directory such as /proc/self.
  * CKF_UNLIMITED, too, where it cannot be found out. */
 uint64_t ckf_memcg_self(int proc_fd);
+/* The cgroup that decides this: the one that leaves least. */
+struct ckf_memcg_limits {
+	size_t size;
+	uint64_t headroom_bytes; /* as ckf_memcg_self() says */
+	uint64_t limit_bytes;	 /* CKF_UNLIMITED: none; of version 1, the kernel has another one */
+	uint64_t high_bytes;	 /* above it processes are slowed down; CKF_UNLIMITED: none */
+	uint64_t used_bytes;	 /* the page cache included */
+	uint64_t cache_bytes;	 /* of these, the page cache */
+};
+/* Where it cannot be found out, all is unlimited. -EINVAL when *out has no size. */
+int ckf_memcg_limits_self(int proc_fd, struct ckf_memcg_limits *out);
 /* The path of its memory cgroup from the root of the hierarchy: 0, or -ENOENT, -ENAMETOOLONG.
  * *unified: of version 2. */
 int ckf_memcg_path(int proc_fd, char *path, size_t path_bytes, bool *unified);

@@ -51,14 +51,14 @@ bool cgroup_read_number(int dir_fd, const char *name, uint64_t *out)
 	return ok;
 }
 
-uint64_t cgroup_least(int dir_fd, uint64_t (*here)(int dir_fd))
+uint64_t cgroup_least(int dir_fd, uint64_t (*here)(int dir_fd, void *arg), void *arg)
 {
 	uint64_t least = UINT64_MAX, value;
 	struct stat st, above;
 	int fd = dir_fd, up;
 
 	for (unsigned int depth = 0; depth < MAX_DEPTH; depth++) {
-		value = here(fd);
+		value = here(fd, arg);
 		least = value < least ? value : least;
 		up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (up < 0)
@@ -159,7 +159,8 @@ static int open_cgroup(const char *mounts, const char *controller, const char *p
 	return -ENOENT;
 }
 
-uint64_t cgroup_least_self(int proc_fd, const char *controller, uint64_t (*here)(int dir_fd))
+uint64_t cgroup_least_self(int proc_fd, const char *controller,
+			   uint64_t (*here)(int dir_fd, void *arg), void *arg)
 {
 	char *mounts = cgroup_read_text(proc_fd, "mountinfo");
 	uint64_t least = UINT64_MAX;
@@ -170,7 +171,7 @@ uint64_t cgroup_least_self(int proc_fd, const char *controller, uint64_t (*here)
 	if (mounts && !cgroup_path(proc_fd, controller, path, sizeof(path), &unified)) {
 		fd = open_cgroup(mounts, controller, path, unified);
 		if (fd >= 0) {
-			least = cgroup_least(fd, here);
+			least = cgroup_least(fd, here, arg);
 			close(fd);
 		}
 	}

@@ -17,7 +17,7 @@ bool cgroup_read_number(int dir_fd, const char *name, uint64_t *out);
  * The least of here() over the cgroup whose directory is dir_fd and each of those above it, since a
  * limit holds for all below. The caller keeps dir_fd.
  */
-uint64_t cgroup_least(int dir_fd, uint64_t (*here)(int dir_fd));
+uint64_t cgroup_least(int dir_fd, uint64_t (*here)(int dir_fd, void *arg), void *arg);
 
 /*
  * The path of a process's cgroup from the root of the controller's hierarchy: 0, or -ENOENT,
@@ -29,6 +29,7 @@ int cgroup_path(int proc_fd, const char *controller, char *path, size_t path_byt
  * cgroup_least() for the cgroup of a process, found by the mounts that it sees. UINT64_MAX where it
  * cannot be found.
  */
-uint64_t cgroup_least_self(int proc_fd, const char *controller, uint64_t (*here)(int dir_fd));
+uint64_t cgroup_least_self(int proc_fd, const char *controller,
+			   uint64_t (*here)(int dir_fd, void *arg), void *arg);
 
 #endif

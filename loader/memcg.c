@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ckfast.h"
+#include "base/ckf_opts.h"
 #include "cgroup.h"
 
 /* The names of the same files in the two versions. */
@@ -25,6 +25,12 @@ static const struct names {
 	  "total_active_file " },
 };
 
+#define UNLIMITED                                                                         \
+	{                                                                                 \
+		.size = sizeof(struct ckf_memcg_limits), .headroom_bytes = CKF_UNLIMITED, \
+		.limit_bytes = CKF_UNLIMITED, .high_bytes = CKF_UNLIMITED,                \
+	}
+
 /* The number after key, which starts a line. */
 static uint64_t stat_value(const char *text, const char *key)
 {
@@ -39,39 +45,47 @@ static uint64_t stat_value(const char *text, const char *key)
 }
 
 /* Of one cgroup, by the files of one version, without those above it. */
-static uint64_t headroom_by(int dir_fd, const struct names *n)
+static void limits_by(int dir_fd, const struct names *n, struct ckf_memcg_limits *out)
 {
-	uint64_t limit = CKF_UNLIMITED, high = CKF_UNLIMITED, usage, cache;
-	bool limited = cgroup_read_number(dir_fd, n->limit, &limit);
+	uint64_t limit, used;
+	bool limited = cgroup_read_number(dir_fd, n->limit, &out->limit_bytes);
 	char *stat;
 
 	if (n->high)
-		limited |= cgroup_read_number(dir_fd, n->high, &high);
-	if (!limited || !cgroup_read_number(dir_fd, n->usage, &usage))
-		return CKF_UNLIMITED;
-	limit = high < limit ? high : limit;
+		limited |= cgroup_read_number(dir_fd, n->high, &out->high_bytes);
+	if (!limited || !cgroup_read_number(dir_fd, n->usage, &out->used_bytes))
+		return;
+	limit = out->high_bytes < out->limit_bytes ? out->high_bytes : out->limit_bytes;
 	stat = cgroup_read_text(dir_fd, "memory.stat");
-	cache = stat_value(stat, n->inactive) + stat_value(stat, n->active);
+	out->cache_bytes = stat_value(stat, n->inactive) + stat_value(stat, n->active);
 	free(stat);
-	usage -= cache < usage ? cache : usage;
-	return usage < limit ? limit - usage : 0;
+	if (out->cache_bytes > out->used_bytes)
+		out->cache_bytes = out->used_bytes;
+	used = out->used_bytes - out->cache_bytes;
+	out->headroom_bytes = used < limit ? limit - used : 0;
 }
 
-/* Of one cgroup, without those above it. */
-static uint64_t headroom_here(int dir_fd)
+/* Of one cgroup, without those above it. arg: the limits of the tightest one so far, or NULL. */
+static uint64_t headroom_here(int dir_fd, void *arg)
 {
-	uint64_t least = CKF_UNLIMITED, by;
+	struct ckf_memcg_limits *tightest = arg;
+	uint64_t least = CKF_UNLIMITED;
 
 	for (size_t v = 0; v < sizeof(versions) / sizeof(versions[0]); v++) {
-		by = headroom_by(dir_fd, &versions[v]);
-		least = by < least ? by : least;
+		struct ckf_memcg_limits here = UNLIMITED;
+
+		limits_by(dir_fd, &versions[v], &here);
+		if (here.headroom_bytes < least)
+			least = here.headroom_bytes;
+		if (tightest && here.headroom_bytes < tightest->headroom_bytes)
+			*tightest = here;
 	}
 	return least;
 }
 
 uint64_t ckf_memcg_of_dir(int dir_fd)
 {
-	return cgroup_least(dir_fd, headroom_here);
+	return cgroup_least(dir_fd, headroom_here, NULL);
 }
 
 int ckf_memcg_path(int proc_fd, char *path, size_t path_bytes, bool *unified)
@@ -81,5 +95,13 @@ int ckf_memcg_path(int proc_fd, char *path, size_t path_bytes, bool *unified)
 
 uint64_t ckf_memcg_self(int proc_fd)
 {
-	return cgroup_least_self(proc_fd, "memory", headroom_here);
+	return cgroup_least_self(proc_fd, "memory", headroom_here, NULL);
+}
+
+int ckf_memcg_limits_self(int proc_fd, struct ckf_memcg_limits *out)
+{
+	struct ckf_memcg_limits tightest = UNLIMITED;
+
+	cgroup_least_self(proc_fd, "memory", headroom_here, &tightest);
+	return ckf_opts_give(out, &tightest, sizeof(tightest));
 }

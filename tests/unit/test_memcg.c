@@ -183,6 +183,38 @@ static uint64_t headroom_self(const char *root, const char *type, const char *op
 	return headroom;
 }
 
+/* The limits are those of the cgroup that leaves least, wherever it is. */
+static void test_limits(void **state)
+{
+	struct ckf_memcg_limits l = { .size = sizeof(l) }, none = { 0 };
+	int fd;
+
+	(void)state;
+	make_dir(top, "host/lim");
+	make_dir(top, "host/lim/in");
+	put_file(top, "host/lim/memory.max", "9000\n");
+	put_file(top, "host/lim/memory.high", "7000\n");
+	put_file(top, "host/lim/memory.current", "6500\n");
+	put_file(top, "host/lim/memory.stat", "active_file 200\ninactive_file 100\n");
+	put_file(top, "host/lim/in/memory.max", "5000\n");
+	put_file(top, "host/lim/in/memory.current", "1000\n");
+	put_file(top, "cgroup", "0::/lim/in\n");
+	assert_true(headroom_self("/", "cgroup2", "rw") == 800);
+	fd = open_dir(".");
+	assert_int_equal(ckf_memcg_limits_self(fd, &none), -EINVAL);
+	assert_int_equal(ckf_memcg_limits_self(fd, &l), 0);
+	assert_int_equal(l.headroom_bytes, 800);
+	assert_int_equal(l.limit_bytes, 9000);
+	assert_int_equal(l.high_bytes, 7000);
+	assert_int_equal(l.used_bytes, 6500);
+	assert_int_equal(l.cache_bytes, 300);
+	put_file(top, "cgroup", "nonsense\n");
+	assert_int_equal(ckf_memcg_limits_self(fd, &l), 0);
+	assert_true(l.headroom_bytes == CKF_UNLIMITED && l.limit_bytes == CKF_UNLIMITED);
+	assert_int_equal(l.used_bytes, 0);
+	close(fd);
+}
+
 /* What a process sees of its own cgroup; in a container the mount may begin further down. */
 static void test_self(void **state)
 {
@@ -234,8 +266,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_version_2),  cmocka_unit_test(test_version_1),
 		cmocka_unit_test(test_page_cache), cmocka_unit_test(test_path),
-		cmocka_unit_test(test_self),	   cmocka_unit_test(test_high),
-		cmocka_unit_test(test_pids),
+		cmocka_unit_test(test_self),	   cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_high),	   cmocka_unit_test(test_pids),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
