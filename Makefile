@@ -92,7 +92,9 @@ CLI_SRC := $(wildcard cli/*.c)
 AGENT_SRC := $(wildcard gpu/agent/*.c)
 PROTO := $(wildcard proto/*.proto)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
-UNIT_HELPERS := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
+# For the tests of ckfast doctor alone: it needs what the command is made of.
+DOCTOR_WORLD := tests/unit/doctor_world.c
+UNIT_HELPERS := $(filter-out $(UNIT_SRC) $(DOCTOR_WORLD),$(wildcard tests/unit/*.c))
 FAULT_SRC := $(wildcard tests/fault/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 PROG_SRC := $(wildcard tests/progs/*.c)
@@ -108,6 +110,7 @@ CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
 AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o) $(B)/obj/gpu/agent/gate-asm.o
 UNIT_HELPER_OBJ := $(UNIT_HELPERS:%.c=$(B)/obj/%.o)
+DOCTOR_WORLD_OBJ := $(DOCTOR_WORLD:%.c=$(B)/obj/%.o)
 # opts.proto imports descriptor.proto, whose C form no package holds.
 PROTO_GOOGLE := $(if $(wildcard proto/opts.proto),google/protobuf/descriptor)
 FAULT_OBJ := $(FAULT_SRC:%.c=$(B)/obj/%.o)
@@ -179,7 +182,7 @@ $(B)/obj/proto/%.o: $(P)/%.c $(B)/flags | $(PROTO_H)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(CONVERT_OBJ) $(CLI_OBJ) $(UNIT_HELPER_OBJ) $(FAULT_OBJ): | $(PROTO_H)
+$(CONVERT_OBJ) $(CLI_OBJ) $(UNIT_HELPER_OBJ) $(DOCTOR_WORLD_OBJ) $(FAULT_OBJ): | $(PROTO_H)
 
 $(P)/%.pb-c.c $(P)/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(P)
@@ -244,8 +247,10 @@ $(AGENT): $(AGENT_OBJ) $(LIB)
 $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB) $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(UNIT_WRAP) -MMD -MP -o $@ $< $(filter %.o %.a,$^) $(UNIT_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(UNIT_WRAP) -MMD -MP -o $@ $< $(filter %.o,$^) $(filter %.a,$^) \
+		$(UNIT_LIBS)
 
+$(B)/unit/test_doctor: $(DOCTOR_WORLD_OBJ) $(filter-out %/main.o,$(CLI_OBJ))
 $(B)/unit/test_weak_hash: UNIT_WRAP := -Wl,--wrap=ckf_hash64 -Wl,--wrap=ckf_sum_key
 $(B)/unit/test_stub $(B)/unit/test_stub_ckpt: | build/stub/libcuda.so.1
 
@@ -458,7 +463,7 @@ dist:
 clean:
 	rm -rf build
 
--include $(AGENT_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) \
+-include $(AGENT_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) $(DOCTOR_WORLD_OBJ:.o=.d) \
 	 $(FAULT_OBJ:.o=.d) \
 	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d) $(STUB_OBJ:.o=.d) \
 	 $(STUB:=.d) $(EXAMPLES:=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/obj/%.d)

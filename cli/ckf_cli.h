@@ -33,6 +33,7 @@ extern const struct cli_verb cli_verb_park;
 extern const struct cli_verb cli_verb_unpark;
 extern const struct cli_verb cli_verb_gpud;
 extern const struct cli_verb cli_verb_calibrate;
+extern const struct cli_verb cli_verb_doctor;
 
 /* options.c: values of options. 0, or -EINVAL. */
 

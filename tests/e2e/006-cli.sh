@@ -24,7 +24,7 @@ says() {
 run 0 --version
 says out 'image format 1.3'
 run 0 --help
-for verb in convert inspect verify extract flatten calibrate run gpud park unpark; do
+for verb in convert inspect verify extract flatten calibrate run gpud park unpark doctor; do
 	says out "  $verb "
 done
 silent err

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/* ckfast doctor: says why restores on this machine are slow, or fail. */
+#include <getopt.h>
+#include <stdlib.h>
+
+#include "doctor.h"
+
+struct doctor_args {
+	const char *probe;
+	bool json;
+	bool strict;
+	bool help;
+};
+
+enum {
+	OPT_JSON = 1,
+	OPT_STRICT,
+	OPT_PROBE,
+};
+
+static const struct option long_opts[] = {
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "strict", no_argument, NULL, OPT_STRICT },
+	{ "probe", required_argument, NULL, OPT_PROBE },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct doctor_args *args)
+{
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
+		switch (opt) {
+		case OPT_JSON:
+			args->json = true;
+			break;
+		case OPT_STRICT:
+			args->strict = true;
+			break;
+		case OPT_PROBE:
+			args->probe = optarg;
+			break;
+		case 'h':
+			args->help = true;
+			break;
+		default:
+			return cli_usage(verb, "wrong options");
+		}
+	}
+	if (!args->help && argc != optind)
+		return cli_usage(verb, "want options only");
+	return CKF_EXIT_OK;
+}
+
+static int run_checks(const struct cli_verb *verb, const struct doctor_args *args, struct doctor *d)
+{
+	enum doctor_state worst;
+	int rc = CKF_EXIT_OK;
+
+	doctor_add(d, "ckfast", DOCTOR_OK, NULL, "%s, image format %s", ckf_version(),
+		   ckf_format_version());
+	doctor_check_rights(d);
+	doctor_check_kernel(d);
+	doctor_check_limits(d);
+	worst = doctor_worst(d);
+	if (args->json)
+		rc = cli_json_print(verb, doctor_json(d, NULL));
+	else
+		doctor_print(d, false);
+	if (rc)
+		return rc;
+	return worst == DOCTOR_BROKEN || (args->strict && worst == DOCTOR_DEGRADED)
+		       ? CKF_EXIT_FAILED
+		       : CKF_EXIT_OK;
+}
+
+static int run_doctor(const struct cli_verb *verb, int argc, char **argv)
+{
+	struct doctor_args args = { 0 };
+	struct doctor *d;
+	int rc;
+
+	rc = parse_args(verb, argc, argv, &args);
+	if (rc)
+		return rc;
+	if (args.help)
+		return cli_help(verb);
+	if (args.probe)
+		return doctor_probe(verb, args.probe);
+	d = calloc(1, sizeof(*d));
+	if (!d) {
+		cli_message(verb, "report", "no memory");
+		return CKF_EXIT_FAILED;
+	}
+	d->root = "";
+	d->run = doctor_run;
+	d->ask = doctor_ask;
+	rc = run_checks(verb, &args, d);
+	doctor_fini(d);
+	free(d);
+	return rc;
+}
+
+const struct cli_verb cli_verb_doctor = {
+	.name = "doctor",
+	.args = "",
+	.summary = "Says what makes restores on this machine slow, or fail.",
+	.help = "  --strict             exit code 1 also for what is degraded\n"
+		"  --json               the report as JSON\n"
+		"  --probe QUESTION     answers one question, for another ckfast doctor\n",
+	.run = run_doctor,
+};
