@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* ckfast doctor: says why restores on this machine are slow, or fail. */
 #include <getopt.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include "doctor.h"
 
 struct doctor_args {
 	const char *probe;
+	int pid; /* 0: none */
 	bool json;
 	bool strict;
 	bool help;
@@ -16,11 +18,13 @@ enum {
 	OPT_JSON = 1,
 	OPT_STRICT,
 	OPT_PROBE,
+	OPT_PID,
 };
 
 static const struct option long_opts[] = {
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "strict", no_argument, NULL, OPT_STRICT },
+	{ "pid", required_argument, NULL, OPT_PID },
 	{ "probe", required_argument, NULL, OPT_PROBE },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
@@ -37,6 +41,11 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			break;
 		case OPT_STRICT:
 			args->strict = true;
+			break;
+		case OPT_PID:
+			if (cli_parse_int(optarg, 1, INT_MAX, &args->pid))
+				return cli_usage(verb, "--pid %s: want the id of a process",
+						 optarg);
 			break;
 		case OPT_PROBE:
 			args->probe = optarg;
@@ -60,9 +69,13 @@ static int run_checks(const struct cli_verb *verb, const struct doctor_args *arg
 
 	doctor_add(d, "ckfast", DOCTOR_OK, NULL, "%s, image format %s", ckf_version(),
 		   ckf_format_version());
+	doctor_check_criu(d);
 	doctor_check_rights(d);
 	doctor_check_kernel(d);
 	doctor_check_limits(d);
+	doctor_check_gpu(d);
+	if (args->pid)
+		doctor_check_pid(d, args->pid);
 	worst = doctor_worst(d);
 	if (args->json)
 		rc = cli_json_print(verb, doctor_json(d, NULL));
@@ -94,6 +107,7 @@ static int run_doctor(const struct cli_verb *verb, int argc, char **argv)
 		return CKF_EXIT_FAILED;
 	}
 	d->root = "";
+	d->search_path = getenv("PATH");
 	d->run = doctor_run;
 	d->ask = doctor_ask;
 	rc = run_checks(verb, &args, d);
@@ -106,7 +120,8 @@ const struct cli_verb cli_verb_doctor = {
 	.name = "doctor",
 	.args = "",
 	.summary = "Says what makes restores on this machine slow, or fail.",
-	.help = "  --strict             exit code 1 also for what is degraded\n"
+	.help = "  --pid PID            also what a dump and a restore of this process would do\n"
+		"  --strict             exit code 1 also for what is degraded\n"
 		"  --json               the report as JSON\n"
 		"  --probe QUESTION     answers one question, for another ckfast doctor\n",
 	.run = run_doctor,

@@ -46,7 +46,6 @@ struct doctor_output {
 struct doctor {
 	const char *root;	 /* in front of all absolute paths; "" but in tests */
 	const char *search_path; /* as $PATH */
-	const char *gpud_socket;
 	/* Runs a program, without a shell and for at most timeout_ms. */
 	void (*run)(char *const argv[], unsigned int timeout_ms, struct doctor_output *out);
 	/* Asks one question, of doctor_probe.c, in a process of its own. */
@@ -100,9 +99,20 @@ json_t *doctor_answer(const struct doctor_output *out);
 /* doctor_probe.c: answers a question on stdout. enum ckf_exit. */
 int doctor_probe(const struct cli_verb *verb, const char *question);
 
+/* doctor_cuda.c: two of these questions, which load the driver or wait for gpud. */
+json_t *doctor_ask_cuda(void);
+json_t *doctor_ask_gpud(void);
+
 /* The checks. */
-void doctor_check_kernel(struct doctor *d); /* doctor_kernel.c */
-void doctor_check_limits(struct doctor *d); /* doctor_limits.c */
+void doctor_check_criu(struct doctor *d);	  /* doctor_criu.c */
+void doctor_check_gpu(struct doctor *d);	  /* doctor_gpu.c */
+void doctor_check_kernel(struct doctor *d);	  /* doctor_kernel.c */
+void doctor_check_limits(struct doctor *d);	  /* doctor_limits.c */
+void doctor_check_pid(struct doctor *d, int pid); /* doctor_pid.c */
+
+/* Whether NVIDIA's driver is there; what it says of its devices: a new reference, or NULL. */
+bool doctor_has_gpu(const struct doctor *d);
+json_t *doctor_ask_devices(struct doctor *d, struct doctor_output *out);
 /* What may be charged before memory runs out, by cgroups and the machine; *l of cgroups alone. */
 uint64_t doctor_headroom(const struct doctor *d, struct ckf_memcg_limits *l);
 void doctor_check_rights(struct doctor *d); /* doctor_rights.c */

@@ -103,10 +103,9 @@ static const struct {
 	const char *question;
 	json_t *(*ask)(void);
 } questions[] = {
-	{ "io_uring", ask_uring },
-	{ "userfaultfd", ask_userfaultfd },
-	{ "set_tid", ask_set_tid },
-	{ "nftables", ask_nftables },
+	{ "io_uring", ask_uring },   { "userfaultfd", ask_userfaultfd },
+	{ "set_tid", ask_set_tid },  { "nftables", ask_nftables },
+	{ "cuda", doctor_ask_cuda }, { "gpud", doctor_ask_gpud },
 };
 
 int doctor_probe(const struct cli_verb *verb, const char *question)

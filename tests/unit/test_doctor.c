@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -239,6 +240,205 @@ static void test_network(void **state)
 	rights("network", DOCTOR_OK, "by nftables");
 }
 
+static void criu(enum doctor_state state, const char *says)
+{
+	const struct doctor_line *line;
+
+	doctor_fini(dw_doctor);
+	doctor_check_criu(dw_doctor);
+	line = dw_line("criu", 0);
+	assert_non_null(line);
+	assert_int_equal(!line->hint, !line->state);
+	if (line->state != state ||
+	    (!strstr(line->text, says) && !(line->hint && strstr(line->hint, says))))
+		fail_msg("state %d, want %d with \"%s\": %s", line->state, state, says, line->text);
+}
+
+static void put_program(const char *path, mode_t mode)
+{
+	char full[DOCTOR_PATH_BYTES];
+
+	dw_put(path, "a program");
+	snprintf(full, sizeof(full), "%s%s", dw_root, path);
+	assert_false(chmod(full, mode));
+}
+
+#define OURS(format) "Version: 4.2.1 +ckfast 0.2.0, fast image " format "\n"
+
+static void test_criu(void **state)
+{
+	(void)state;
+	dw_doctor->search_path = "relative::/usr/bin:/opt/bin";
+	criu(DOCTOR_BROKEN, "there is none");
+	put_program("/usr/bin/criu", 0644);
+	criu(DOCTOR_BROKEN, "there is none");
+	put_program("/usr/bin/criu", 0755);
+	dw_program("/usr/bin/criu", EXITED("Version: 4.1\nGitID: v4.1\n"));
+	criu(DOCTOR_BROKEN, "/usr/bin/criu: 4.1 without ckfast");
+	put_program("/usr/local/sbin/criu", 0755);
+	dw_program("/usr/local/sbin/criu", EXITED(OURS("1.3")));
+	criu(DOCTOR_DEGRADED, "/usr/bin/criu is found first");
+	assert_string_equal(dw_line("criu", 1)->text,
+			    "also /usr/local/sbin/criu: 4.2.1 with ckfast "
+			    "0.2.0");
+	dw_program("/usr/bin/criu", EXITED(OURS("1.3")));
+	criu(DOCTOR_OK, "/usr/bin/criu: 4.2.1 with ckfast 0.2.0, image format 1.3");
+	dw_program("/usr/bin/criu", EXITED(OURS("1.2")));
+	criu(DOCTOR_DEGRADED, "refuses images");
+	dw_program("/usr/bin/criu", EXITED(OURS("2.0")));
+	criu(DOCTOR_DEGRADED, "refuses images");
+	dw_program("/usr/bin/criu", DOCTOR_TIMED_OUT, 0, "");
+	criu(DOCTOR_BROKEN, "does not tell its version");
+	dw_program("/usr/bin/criu", EXITED("nonsense\n"));
+	criu(DOCTOR_BROKEN, "does not tell its version");
+	dw_program("/usr/bin/criu", DOCTOR_EXITED, 1, "Version: 4.1\n");
+	criu(DOCTOR_BROKEN, "does not tell its version");
+}
+
+/* What others may write to is not run, nor is one program run twice. */
+static void test_criu_untrusted(void **state)
+{
+	char bin[128], link[128];
+
+	(void)state;
+	dw_doctor->search_path = "/usr/bin:/opt/bin";
+	put_program("/usr/bin/criu", 0775);
+	criu(DOCTOR_DEGRADED, "was not asked for its version");
+	put_program("/usr/bin/criu", 0757);
+	criu(DOCTOR_DEGRADED, "was not asked for its version");
+	put_program("/usr/bin/criu", 0755);
+	snprintf(bin, sizeof(bin), "%s/usr/bin", dw_root);
+	assert_false(chmod(bin, 0777));
+	criu(DOCTOR_DEGRADED, "was not asked for its version");
+	assert_int_equal(dw_nr_run, 0);
+	assert_false(chmod(bin, 0755));
+	dw_put("/opt/other", "");
+	snprintf(link, sizeof(link), "%s/opt/bin", dw_root);
+	assert_false(symlink("../usr/bin", link));
+	dw_program("/usr/bin/criu", EXITED(OURS("1.3")));
+	criu(DOCTOR_OK, "4.2.1");
+	assert_null(dw_line("criu", 1));
+	assert_int_equal(dw_nr_run, 1);
+}
+
+static void gpu(const char *name, enum doctor_state state, const char *says)
+{
+	dw_expect(doctor_check_gpu, name, state, says);
+}
+
+#define NVIDIA "/proc/driver/nvidia/version"
+#define ONE_GPU                                                                             \
+	"{\"errno\": 0, \"cuda_version\": 12080, \"devices\": [{\"name\": \"NVIDIA H200\"," \
+	" \"uuid\": \"GPU-1\", \"total_bytes\": 4294967296, \"free_bytes\": 1073741824}]}"
+
+static void test_driver(void **state)
+{
+	(void)state;
+	gpu("gpu", DOCTOR_OK, "none");
+	assert_int_equal(dw_doctor->nr_lines, 1);
+	dw_put(NVIDIA, "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu\n");
+	dw_answer("cuda", EXITED(ONE_GPU));
+	gpu("driver", DOCTOR_OK, "570.86.15, CUDA 12.8");
+	gpu("gpu", DOCTOR_OK, "0: NVIDIA H200, 4.0 GiB, free: 1.0 GiB");
+	dw_put(NVIDIA, "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  565.57.01  R\n");
+	gpu("driver", DOCTOR_OK, "565.57.01");
+	dw_answer("cuda", EXITED("{\"errno\": 0, \"cuda_version\": 12080, \"devices\": []}"));
+	gpu("driver", DOCTOR_DEGRADED, "no GPU");
+	dw_answer("cuda", EXITED("{\"errno\": 95, \"message\": \"lacks a function\"}"));
+	gpu("driver", DOCTOR_BROKEN, "lacks a function");
+	gpu("driver", DOCTOR_BROKEN, "570 or later");
+	dw_answer("cuda", EXITED("{\"errno\": 5}"));
+	gpu("driver", DOCTOR_BROKEN, "Input/output error");
+	dw_answer("cuda", DOCTOR_TIMED_OUT, 0, "");
+	gpu("driver", DOCTOR_BROKEN, "does not answer");
+	dw_answer("cuda", DOCTOR_KILLED, SIGSEGV, "");
+	gpu("driver", DOCTOR_BROKEN, "crashes");
+	dw_put(NVIDIA, NULL);
+	dw_put("/dev/nvidiactl", "");
+	gpu("driver", DOCTOR_BROKEN, "? crashes");
+}
+
+static void test_gpud(void **state)
+{
+	(void)state;
+	dw_put(NVIDIA, "");
+	dw_answer("gpud", EXITED("{\"errno\": 0, \"status\": {\"slots\": {\"total\": 64, "
+				 "\"in_use\": 3}}}"));
+	gpu("gpud", DOCTOR_OK, "64 slots, 3 in use");
+	dw_answer("gpud", EXITED("{\"errno\": 2, \"message\": \"x\"}"));
+	gpu("gpud", DOCTOR_DEGRADED, "does not run");
+	dw_answer("gpud", EXITED("{\"errno\": 95, \"message\": \"another version\"}"));
+	gpu("gpud", DOCTOR_BROKEN, "another version");
+	dw_answer("gpud", DOCTOR_TIMED_OUT, 0, "");
+	gpu("gpud", DOCTOR_BROKEN, "does not answer");
+}
+
+static void put_library(const char *path, unsigned char machine)
+{
+	unsigned char head[64] = "\x7f"
+				 "ELF\x02";
+	char full[DOCTOR_PATH_BYTES];
+	FILE *f;
+
+	dw_put(path, "");
+	snprintf(full, sizeof(full), "%s%s", dw_root, path);
+	head[18] = machine;
+	f = fopen(full, "w");
+	assert_non_null(f);
+	assert_int_equal(fwrite(head, sizeof(head), 1, f), 1);
+	assert_false(fclose(f));
+}
+
+static void test_plugin(void **state)
+{
+	(void)state;
+	dw_put(NVIDIA, "");
+	gpu("plugin", DOCTOR_BROKEN, "there is none");
+	put_library("/usr/lib/criu/cuda_plugin.so", 62);
+	gpu("plugin", DOCTOR_DEGRADED, "cuda_plugin.so only");
+	put_library("/usr/local/lib/ckfast/criu/ckfast_cuda_plugin.so", 62);
+	gpu("plugin", DOCTOR_DEGRADED, "--libdir");
+	put_library("/usr/lib/criu/ckfast_cuda_plugin.so", 62);
+	gpu("plugin", DOCTOR_BROKEN, "both");
+	dw_put("/usr/lib/criu/cuda_plugin.so", NULL);
+	gpu("plugin", DOCTOR_OK, "/usr/lib/criu/ckfast_cuda_plugin.so");
+	put_library("/usr/lib/criu/ckfast_cuda_plugin.so", 183);
+	gpu("plugin", DOCTOR_BROKEN, "no library for this machine");
+	dw_put("/usr/lib/criu/ckfast_cuda_plugin.so", "short");
+	gpu("plugin", DOCTOR_BROKEN, "no library for this machine");
+}
+
+static void check_17(struct doctor *d)
+{
+	doctor_check_pid(d, 17);
+}
+
+static void test_pid(void **state)
+{
+	char link[128];
+
+	(void)state;
+	dw_expect(check_17, "process", DOCTOR_BROKEN, "17: there is none");
+	dw_put("/proc/17/maps", "1000-2000 r-xp 0 00:01 7   /lib/libc.so.6\n");
+	dw_expect(check_17, "process", DOCTOR_OK, "uses no CUDA");
+	dw_put("/proc/17/maps", "1000-2000 r-xp 0 00:01 7   /lib/libcuda.so.570.86.15\n");
+	dw_expect(check_17, "process", DOCTOR_DEGRADED, "ckfast run");
+	dw_put("/proc/17/maps", "1000-2000 r-xp 0 00:01 7   /lib/libckfast-cuda.so\n");
+	dw_expect(check_17, "process", DOCTOR_OK, "once it uses CUDA");
+	dw_put("/proc/17/maps", "1000-2000 r-xp 0 00:01 7   /lib/libckfast-cuda.so\n"
+				"3000-4000 r-xp 0 00:01 8   /lib/libcuda.so.1\n");
+	dw_expect(check_17, "process", DOCTOR_OK, "gpud fills");
+	dw_put("/proc/17/maps", "1000-2000 r-xp 0 00:01 7   /lib/libckfast-cuda.so (deleted)\n");
+	dw_expect(check_17, "process", DOCTOR_DEGRADED, "another installation");
+	dw_put("/proc/17/fd/0", "");
+	snprintf(link, sizeof(link), "%s/proc/17/fd/1", dw_root);
+	assert_false(symlink("anon_inode:[io_uring]", link));
+	doctor_fini(dw_doctor);
+	check_17(dw_doctor);
+	assert_int_equal(dw_line("process", 1)->state, DOCTOR_BROKEN);
+	assert_non_null(strstr(dw_line("process", 1)->text, "1 io_uring"));
+}
+
 /* Lines beyond those that a report has room for are counted. */
 static void test_report(void **state)
 {
@@ -292,11 +492,16 @@ static void test_run(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_uring),     TEST(test_userfaultfd), TEST(test_thp),
-		TEST(test_reporting), TEST(test_ids),	      TEST(test_vm),
-		TEST(test_memory),    TEST(test_threads),     TEST(test_rlimits),
-		TEST(test_caps),      TEST(test_user_ns),     TEST(test_network),
-		TEST(test_report),    TEST(test_run),
+		TEST(test_uring),   TEST(test_userfaultfd),
+		TEST(test_thp),	    TEST(test_reporting),
+		TEST(test_ids),	    TEST(test_vm),
+		TEST(test_memory),  TEST(test_threads),
+		TEST(test_rlimits), TEST(test_caps),
+		TEST(test_user_ns), TEST(test_network),
+		TEST(test_criu),    TEST(test_criu_untrusted),
+		TEST(test_driver),  TEST(test_gpud),
+		TEST(test_plugin),  TEST(test_pid),
+		TEST(test_report),  TEST(test_run),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
