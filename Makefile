@@ -125,6 +125,7 @@ SONAME := libckfast.so.0
 SHARED := $(B)/$(SONAME)
 PC := $(B)/pkgconfig/ckfast-uninstalled.pc
 MAP := include/ckfast.map
+HEADERS := $(addprefix include/,ckfast.h ckfast_needs.h ckfast_sink.h)
 EXAMPLES := $(EXAMPLE_SRC:examples/%.c=$(B)/examples/%)
 CKFAST := $(B)/bin/ckfast
 AGENT := $(B)/lib/libckfast-cuda.so
@@ -415,7 +416,7 @@ install: all install-service install-library install-completions
 
 install-library: lib
 	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
-	install -m 644 include/ckfast.h include/ckfast_sink.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/
 	install -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)/
 	install -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)/
 	ln -sfn $(SONAME) $(DESTDIR)$(LIBDIR)/libckfast.so
@@ -431,7 +432,7 @@ remove_empty = for d in $(addprefix $(DESTDIR),$(1)); do \
 		[ ! -d $$d ] || rmdir --ignore-fail-on-non-empty $$d; done
 
 # With the settings of the install: PREFIX, DESTDIR and the others.
-INSTALLED = $(addprefix $(PREFIX)/,bin/ckfast share/man/man1/ckfast.1 include/ckfast.h include/ckfast_sink.h \
+INSTALLED = $(addprefix $(PREFIX)/,bin/ckfast share/man/man1/ckfast.1 $(HEADERS) \
 	    lib/systemd/system/ckfast-gpud.service \
 	    share/bash-completion/completions/ckfast share/fish/vendor_completions.d/ckfast.fish) \
 	    $(addprefix $(LIBDIR)/,libckfast.a $(SONAME) libckfast.so pkgconfig/ckfast.pc) \

@@ -16,6 +16,13 @@
 #define CKF_PSTREE_MAGIC 0x50273030u
 #define CKF_CORE_MAGIC 0x55053847u
 #define CKF_MM_MAGIC 0x57492820u
+#define CKF_INVENTORY_MAGIC 0x58313116u
+#define CKF_IDS_MAGIC 0x54432030u
+#define CKF_FS_MAGIC 0x51403912u
+#define CKF_FILES_MAGIC 0x56303138u
+#define CKF_REMAP_MAGIC 0x59133954u
+#define CKF_MNTS_MAGIC 0x55563928u
+#define CKF_CPUINFO_MAGIC 0x61404013u
 
 /* A record of more bytes is refused: the largest real one is an mm with its VMAs. */
 #define CKF_IMG_MAX_RECORD_BYTES (64u << 20)

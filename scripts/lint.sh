@@ -81,7 +81,7 @@ layer() {
 	for file in "$dir"/*.[ch]; do
 		for inc in $(includes "$file"); do
 			case $inc in
-			ckfast.h | ckfast_sink.h) ;;
+			ckfast.h | ckfast_needs.h | ckfast_sink.h) ;;
 			*.pb-c.h) [ "$dir" = convert ] || complain "$file: includes $inc: only convert/ reads dumps" ;;
 			*/ckf_*)
 				[[ " $* " == *" ${inc%/*} "* ]] || complain "$file: includes $inc: $dir may use only: $*"

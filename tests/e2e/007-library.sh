@@ -25,7 +25,7 @@ installed() {
 mkdir -p dest/opt/bin dest/opt/lib
 touch dest/opt/bin/other dest/opt/lib/other
 installed install DESTDIR="$W/dest" PREFIX=/opt
-for f in bin/ckfast include/ckfast.h include/ckfast_sink.h lib/libckfast.a lib/libckfast.so.0 \
+for f in bin/ckfast include/ckfast.h include/ckfast_needs.h include/ckfast_sink.h lib/libckfast.a lib/libckfast.so.0 \
 	lib/libckfast.so lib/libckfast-cuda.so lib/pkgconfig/ckfast.pc share/man/man1/ckfast.1; do
 	[ -e "dest/opt/$f" ] || fail "make install: no $f"
 done
@@ -95,7 +95,7 @@ alone() {
 	"${@:2}" "${strict[@]}" -fsyntax-only $(pkg-config --cflags ckfast) alone.c ||
 		fail "$1 does not compile alone by ${*:2}"
 }
-for header in ckfast.h ckfast_sink.h; do
+for header in ckfast.h ckfast_needs.h ckfast_sink.h; do
 	alone $header "$CC" -std=c11
 	! command -v g++ >/dev/null || alone $header g++ -x c++ -std=c++11
 done

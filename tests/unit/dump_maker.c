@@ -22,7 +22,6 @@
 #include "pstree.pb-c.h"
 
 #define COMMON_MAGIC 0x54564319u
-#define INVENTORY_MAGIC 0x58313116u
 
 void dm_tempdir(char path[64])
 {
@@ -95,7 +94,7 @@ static void put(int fd, const ProtobufCMessage *m)
 void dm_inventory(int dir)
 {
 	InventoryEntry e = INVENTORY_ENTRY__INIT;
-	uint32_t magic = INVENTORY_MAGIC;
+	uint32_t magic = CKF_INVENTORY_MAGIC;
 	int fd = openat(dir, "inventory.img", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 
 	assert_true(fd >= 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The layout of what ckfast.h and ckfast_sink.h show, as programs of libckfast.so.0 were built with
- * it. A struct with a size grows behind the bytes that are named here. All others stay.
+ * The layout of what ckfast.h, ckfast_needs.h and ckfast_sink.h show, as programs of libckfast.so.0
+ * were built with it. A struct with a size grows behind the bytes that are named here. All others
+ * stay.
  */
 #include <assert.h>
 #include <setjmp.h>
@@ -10,6 +11,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "ckfast_needs.h"
 #include "ckfast_sink.h"
 
 #define SAME(type, bytes, last, off)                                     \
@@ -47,6 +49,10 @@ GROWS(ckf_memcg_limits, 48, cache_bytes, 40);
 GROWS(ckf_verify_opts, 32, arg, 24);
 GROWS(ckf_verify_stats, 56, ns, 48);
 GROWS(ckf_plan_stats, 24, unknown_tasks, 16);
+GROWS(ckf_needs_info, 96, outer_session, 92);
+GROWS(ckf_path_info, 40, external, 36);
+GROWS(ckf_device_need, 56, uuid, 36);
+GROWS(ckf_cpu_need, 160, name, 152);
 GROWS(ckf_convert_opts, 104, no_cache, 97);
 GROWS(ckf_convert_stats, 128, storage, 112);
 GROWS(ckf_gpu_fill_stats, 24, ns, 16);

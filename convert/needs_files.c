@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/* What a dump needs of a machine: files, sockets and mounts. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "needs.h"
+#include "fdinfo.pb-c.h"
+#include "fs.pb-c.h"
+#include "mm.pb-c.h"
+#include "mnt.pb-c.h"
+#include "remap-file-path.pb-c.h"
+
+#define GHOST_PREFIX "ghost-file-"
+#define MOUNTS_PREFIX "mountpoints-"
+#define UNIX_EXTERN (1u << 0) /* USK_EXTERN of CRIU's sk-unix.c */
+
+static int add_path(struct ckf_needs *n, const RegFileEntry *e, struct ckf_error *err)
+{
+	struct need_path *p;
+
+	if (ckf_array_grow(&n->paths, n->info.nr_paths, &n->paths_cap, sizeof(*n->paths)))
+		return ckf_error_set(err, -ENOMEM, "no memory for the files of the dump");
+	p = &n->paths[n->info.nr_paths];
+	*p = (struct need_path){
+		.path = strdup(e->name),
+		.id = e->id,
+		.bytes = e->has_size ? e->size : CKF_UNLIMITED,
+		.mode = e->has_mode ? e->mode : 0,
+		.external = e->has_ext && e->ext,
+	};
+	if (!p->path)
+		return ckf_error_set(err, -ENOMEM, "no memory for the files of the dump");
+	n->info.nr_paths++;
+	return 0;
+}
+
+/* One that is neither closed nor only listening. */
+static bool has_connection(const InetSkEntry *e)
+{
+	return e->proto == IPPROTO_TCP && e->state != TCP_CLOSE && e->state != TCP_LISTEN;
+}
+
+static int take_file(struct ckf_needs *n, struct ckf_img *im, const uint8_t *rec, size_t bytes,
+		     struct ckf_error *err)
+{
+	FileEntry *e = file_entry__unpack(&im->alloc, bytes, rec);
+	int ret = 0;
+
+	if (!e)
+		return ckf_img_bad(im, -EBADMSG, err, "not a file entry");
+	if (e->reg)
+		ret = add_path(n, e->reg, err);
+	n->info.nr_tcp += e->isk && has_connection(e->isk);
+	n->info.nr_ext_unix += e->usk && (e->usk->uflags & UNIX_EXTERN);
+	file_entry__free_unpacked(e, NULL);
+	return ret;
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+	const struct need_path *x = a, *y = b;
+
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+static struct need_path *find_path(const struct ckf_needs *n, uint32_t id)
+{
+	const struct need_path key = { .id = id };
+
+	return n->info.nr_paths ? bsearch(&key, n->paths, (size_t)n->info.nr_paths,
+					  sizeof(*n->paths), compare_paths)
+				: NULL;
+}
+
+static int take_remap(struct ckf_needs *n, struct ckf_img *im, const uint8_t *rec, size_t bytes,
+		      struct ckf_error *err)
+{
+	RemapFilePathEntry *e = remap_file_path_entry__unpack(&im->alloc, bytes, rec);
+	struct need_path *p;
+
+	if (!e)
+		return ckf_img_bad(im, -EBADMSG, err, "not a remap entry");
+	p = find_path(n, e->orig_id);
+	if (p)
+		p->remapped = true;
+	remap_file_path_entry__free_unpacked(e, NULL);
+	return 0;
+}
+
+/* The first task that uses a path for that names it. */
+static void note_use(struct ckf_needs *n, uint32_t id, uint32_t kind)
+{
+	struct need_path *p = find_path(n, id);
+
+	if (!p || p->kind)
+		return;
+	p->kind = kind;
+	p->pid = n->pid;
+}
+
+static int take_mm(struct ckf_needs *n, struct ckf_img *im, const uint8_t *rec, size_t bytes,
+		   struct ckf_error *err)
+{
+	MmEntry *mm = mm_entry__unpack(&im->alloc, bytes, rec);
+
+	if (!mm)
+		return ckf_img_bad(im, -EBADMSG, err, "not an mm entry");
+	note_use(n, mm->exe_file_id, CKF_PATH_EXE);
+	mm_entry__free_unpacked(mm, NULL);
+	return 0;
+}
+
+static int take_fs(struct ckf_needs *n, struct ckf_img *im, const uint8_t *rec, size_t bytes,
+		   struct ckf_error *err)
+{
+	FsEntry *fs = fs_entry__unpack(&im->alloc, bytes, rec);
+
+	if (!fs)
+		return ckf_img_bad(im, -EBADMSG, err, "not an fs entry");
+	note_use(n, fs->cwd_id, CKF_PATH_CWD);
+	note_use(n, fs->root_id, CKF_PATH_ROOT);
+	fs_entry__free_unpacked(fs, NULL);
+	return 0;
+}
+
+static int take_mount(struct ckf_needs *n, struct ckf_img *im, const uint8_t *rec, size_t bytes,
+		      struct ckf_error *err)
+{
+	MntEntry *e = mnt_entry__unpack(&im->alloc, bytes, rec);
+
+	if (!e)
+		return ckf_img_bad(im, -EBADMSG, err, "not a mount entry");
+	n->info.nr_ext_mounts += (e->has_ext_mount && e->ext_mount) || e->ext_key;
+	mnt_entry__free_unpacked(e, NULL);
+	return 0;
+}
+
+/* Images whose names are known only from the directory. */
+static int read_listed(struct ckf_needs *n, int dir_fd, DIR *dir, struct ckf_error *err)
+{
+	struct dirent *de;
+	struct stat st;
+	int ret = 0;
+
+	while (!ret && (errno = 0, de = readdir(dir))) {
+		if (!strncmp(de->d_name, MOUNTS_PREFIX, strlen(MOUNTS_PREFIX)))
+			ret = needs_each_record(n, dir_fd, de->d_name, CKF_MNTS_MAGIC, take_mount,
+						err);
+		else if (!strncmp(de->d_name, GHOST_PREFIX, strlen(GHOST_PREFIX)) &&
+			 !fstatat(dir_fd, de->d_name, &st, 0) && S_ISREG(st.st_mode) &&
+			 ckf_add_overflow(n->info.ghost_bytes, (uint64_t)st.st_size,
+					  &n->info.ghost_bytes))
+			n->info.ghost_bytes = UINT64_MAX;
+	}
+	if (!ret && errno)
+		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
+	return ret;
+}
+
+/* Those that CRIU makes, or finds under another name, need not be there. */
+static void drop_remapped(struct ckf_needs *n)
+{
+	uint64_t nr = 0;
+
+	for (uint64_t i = 0; i < n->info.nr_paths; i++) {
+		if (n->paths[i].remapped)
+			free(n->paths[i].path);
+		else
+			n->paths[nr++] = n->paths[i];
+	}
+	n->info.nr_paths = nr;
+}
+
+static int read_users(struct ckf_needs *n, int dir_fd, const struct ckf_dump *dump,
+		      struct ckf_error *err)
+{
+	char name[32];
+	int ret = 0;
+
+	for (uint64_t i = 0; i < dump->nr_tasks && !ret; i++) {
+		n->pid = dump->tasks[i].pid;
+		snprintf(name, sizeof(name), "mm-%u.img", n->pid);
+		ret = needs_each_record(n, dir_fd, name, CKF_MM_MAGIC, take_mm, err);
+		snprintf(name, sizeof(name), "fs-%u.img", n->pid);
+		if (!ret)
+			ret = needs_each_record(n, dir_fd, name, CKF_FS_MAGIC, take_fs, err);
+	}
+	return ret;
+}
+
+int needs_read_files(struct ckf_needs *n, int dir_fd, const struct ckf_dump *dump,
+		     struct ckf_error *err)
+{
+	DIR *dir;
+	int fd, ret;
+
+	ret = needs_each_record(n, dir_fd, "files.img", CKF_FILES_MAGIC, take_file, err);
+	if (ret)
+		return ret;
+	if (n->info.nr_paths)
+		qsort(n->paths, (size_t)n->info.nr_paths, sizeof(*n->paths), compare_paths);
+	ret = needs_each_record(n, dir_fd, "remap-fpath.img", CKF_REMAP_MAGIC, take_remap, err);
+	if (!ret)
+		ret = read_users(n, dir_fd, dump, err);
+	if (ret)
+		return ret;
+	drop_remapped(n);
+	/* An own open file: readdir moves the position of a shared one. */
+	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir) {
+		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return ret;
+	}
+	ret = read_listed(n, dir_fd, dir, err);
+	closedir(dir);
+	return ret;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a dump needs of the machine that it is restored on, as its images tell: process ids, files,
+ * CPU features, devices. Of a dump, or of a fast image. All rules of ckfast.h hold.
+ *
+ * Names and numbers are what the dump says, and may be anything.
+ */
+#ifndef CKFAST_NEEDS_H
+#define CKFAST_NEEDS_H
+
+#include "ckfast.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+struct ckf_needs;
+
+/* -ENOENT: dir_fd has no pstree.img. Free with ckf_needs_free(), which takes NULL. */
+int ckf_needs_read(int dir_fd, struct ckf_needs **out, struct ckf_error *err);
+void ckf_needs_free(struct ckf_needs *n);
+
+struct ckf_needs_info {
+	size_t size;
+	uint64_t nr_tasks;
+	uint64_t nr_ids; /* of processes and threads; the counts of what is asked for by number */
+	uint64_t nr_paths;
+	uint64_t nr_devices;
+	uint64_t nr_cpus;
+	uint64_t nr_tcp;	/* sockets with a connection */
+	uint64_t nr_ext_unix;	/* sockets connected to ones outside of the dump */
+	uint64_t nr_ext_mounts; /* mounts that --external has to name */
+	uint64_t ghost_bytes;	/* of unlinked files, which are made anew */
+	uint64_t xstate;	/* components of XSAVE in use: bits of XCR0 */
+	uint32_t own_ns;	/* CLONE_NEW bits: namespaces that are made anew */
+	bool outer_session;	/* of a session whose leader is not in the dump */
+};
+/* These return 0, or -EINVAL for a size that is too small and for numbers that there are not. */
+int ckf_needs_get_info(const struct ckf_needs *n, struct ckf_needs_info *out);
+int ckf_needs_get_id(const struct ckf_needs *n, uint64_t nr, uint32_t *id);
+
+enum ckf_path_kind {
+	CKF_PATH_FILE = 0, /* open, or mapped */
+	CKF_PATH_EXE = 1,
+	CKF_PATH_CWD = 2,
+	CKF_PATH_ROOT = 3,
+};
+
+/* A file or directory that has to be there when the restore begins. */
+struct ckf_path_info {
+	size_t size;
+	const char *path;
+	uint64_t bytes; /* that it has to have; CKF_UNLIMITED: any number */
+	uint32_t mode;	/* that it has to have, with its type; 0: any */
+	uint32_t pid;	/* of the first task whose executable or directory it is; or 0 */
+	uint32_t kind;	/* enum ckf_path_kind */
+	bool external;	/* --external has to name it, or a plugin makes it */
+};
+int ckf_needs_get_path(const struct ckf_needs *n, uint64_t nr, struct ckf_path_info *out);
+
+/* Memory of a task on a GPU. */
+struct ckf_device_need {
+	size_t size;
+	uint64_t bytes;
+	uint64_t total_bytes; /* that the device had */
+	const char *name;
+	uint32_t pid;
+	uint8_t uuid[16];
+};
+int ckf_needs_get_device(const struct ckf_needs *n, uint64_t nr, struct ckf_device_need *out);
+
+#define CKF_CPU_WORDS 32
+
+/* A CPU of the machine of the dump, where CRIU was told to record it. */
+struct ckf_cpu_need {
+	size_t size;
+	uint32_t nr_words;
+	uint32_t words[CKF_CPU_WORDS]; /* features, in the order of Linux' cpufeatures.h */
+	uint32_t family;
+	uint32_t model;
+	const char *name; /* "" where it is not known */
+};
+int ckf_needs_get_cpu(const struct ckf_needs *n, uint64_t nr, struct ckf_cpu_need *out);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
+#endif
