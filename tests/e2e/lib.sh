@@ -146,6 +146,30 @@ least_for_stock() {
 	echo $high
 }
 
+# in_cgroup CONTROLLER FILE1=VALUE FILE2=VALUE: makes G, a cgroup with a limit; the first is the name of
+# the file in version 1, the second in version 2.
+in_cgroup() {
+	local top=/sys/fs/cgroup name=ckfast-test-$RANDOM-${V:-0}-$1 setting
+	if [ -e "$top/$1/cgroup.procs" ]; then
+		G=$top/$1/$name
+		setting=$2
+	elif grep -qw "$1" $top/cgroup.subtree_control 2>/dev/null; then
+		G=$top/$name
+		setting=$3
+	else
+		return 1
+	fi
+	mkdir "$G" 2>/dev/null || return 1
+	if ! echo "${setting#*=}" >"$G/${setting%%=*}"; then
+		rmdir "$G"
+		return 1
+	fi
+}
+
+leave_cgroup() {
+	wait_for 20 rmdir "$G" 2>/dev/null || fail "cannot remove $G"
+}
+
 # facts DIR: one line for each entry of a dump: name, type, mode, owner, mtime, link, contents.
 facts() {
 	local dir=$1 f
