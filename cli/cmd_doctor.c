@@ -8,6 +8,8 @@
 
 struct doctor_args {
 	const char *probe;
+	const char *image; /* NULL: only the machine */
+	struct cli_bases bases;
 	int pid; /* 0: none */
 	bool json;
 	bool strict;
@@ -19,11 +21,13 @@ enum {
 	OPT_STRICT,
 	OPT_PROBE,
 	OPT_PID,
+	OPT_BASE,
 };
 
 static const struct option long_opts[] = {
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "strict", no_argument, NULL, OPT_STRICT },
+	{ "base", required_argument, NULL, OPT_BASE },
 	{ "pid", required_argument, NULL, OPT_PID },
 	{ "probe", required_argument, NULL, OPT_PROBE },
 	{ "help", no_argument, NULL, 'h' },
@@ -32,10 +36,13 @@ static const struct option long_opts[] = {
 
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct doctor_args *args)
 {
-	int opt;
+	int opt, rc = CKF_EXIT_OK;
 
-	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
+	while (!rc && (opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
 		switch (opt) {
+		case OPT_BASE:
+			rc = cli_take_bases(verb, &args->bases);
+			break;
 		case OPT_JSON:
 			args->json = true;
 			break;
@@ -57,8 +64,13 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			return cli_usage(verb, "wrong options");
 		}
 	}
-	if (!args->help && argc != optind)
-		return cli_usage(verb, "want options only");
+	if (rc)
+		return rc;
+	if (!args->help && argc - optind > 1)
+		return cli_usage(verb, "want one directory at most: %s", verb->args);
+	args->image = argv[optind];
+	if (args->bases.nr && !args->image)
+		return cli_usage(verb, "--base goes with an image");
 	return CKF_EXIT_OK;
 }
 
@@ -76,11 +88,13 @@ static int run_checks(const struct cli_verb *verb, const struct doctor_args *arg
 	doctor_check_gpu(d);
 	if (args->pid)
 		doctor_check_pid(d, args->pid);
+	if (args->image)
+		doctor_check_image(d, args->image, &args->bases);
 	worst = doctor_worst(d);
 	if (args->json)
-		rc = cli_json_print(verb, doctor_json(d, NULL));
+		rc = cli_json_print(verb, doctor_json(d, args->image));
 	else
-		doctor_print(d, false);
+		doctor_print(d, args->image);
 	if (rc)
 		return rc;
 	return worst == DOCTOR_BROKEN || (args->strict && worst == DOCTOR_DEGRADED)
@@ -88,19 +102,11 @@ static int run_checks(const struct cli_verb *verb, const struct doctor_args *arg
 		       : CKF_EXIT_OK;
 }
 
-static int run_doctor(const struct cli_verb *verb, int argc, char **argv)
+static int report(const struct cli_verb *verb, const struct doctor_args *args)
 {
-	struct doctor_args args = { 0 };
 	struct doctor *d;
 	int rc;
 
-	rc = parse_args(verb, argc, argv, &args);
-	if (rc)
-		return rc;
-	if (args.help)
-		return cli_help(verb);
-	if (args.probe)
-		return doctor_probe(verb, args.probe);
 	d = calloc(1, sizeof(*d));
 	if (!d) {
 		cli_message(verb, "report", "no memory");
@@ -110,17 +116,32 @@ static int run_doctor(const struct cli_verb *verb, int argc, char **argv)
 	d->search_path = getenv("PATH");
 	d->run = doctor_run;
 	d->ask = doctor_ask;
-	rc = run_checks(verb, &args, d);
+	rc = run_checks(verb, args, d);
 	doctor_fini(d);
 	free(d);
 	return rc;
 }
 
+static int run_doctor(const struct cli_verb *verb, int argc, char **argv)
+{
+	struct doctor_args args = { 0 };
+	int rc;
+
+	rc = parse_args(verb, argc, argv, &args);
+	if (!rc && args.help)
+		rc = cli_help(verb);
+	else if (!rc)
+		rc = args.probe ? doctor_probe(verb, args.probe) : report(verb, &args);
+	cli_free_bases(&args.bases);
+	return rc;
+}
+
 const struct cli_verb cli_verb_doctor = {
 	.name = "doctor",
-	.args = "",
-	.summary = "Says what makes restores on this machine slow, or fail.",
-	.help = "  --pid PID            also what a dump and a restore of this process would do\n"
+	.args = "[FAST]",
+	.summary = "Says what makes restores on this machine, or of one image, slow, or fail.",
+	.help = "  --base DIR[,DIR...]  where bases are now\n"
+		"  --pid PID            also what a dump and a restore of this process would do\n"
 		"  --strict             exit code 1 also for what is degraded\n"
 		"  --json               the report as JSON\n"
 		"  --probe QUESTION     answers one question, for another ckfast doctor\n",

@@ -9,6 +9,7 @@
 #ifndef CKF_DOCTOR_H
 #define CKF_DOCTOR_H
 
+#include "ckfast_needs.h"
 #include "ckf_cli.h"
 
 enum doctor_state {
@@ -109,6 +110,16 @@ void doctor_check_gpu(struct doctor *d);	  /* doctor_gpu.c */
 void doctor_check_kernel(struct doctor *d);	  /* doctor_kernel.c */
 void doctor_check_limits(struct doctor *d);	  /* doctor_limits.c */
 void doctor_check_pid(struct doctor *d, int pid); /* doctor_pid.c */
+
+/* Of a fast image: doctor_image.c, which calls those of doctor_cpu.c and doctor_needs.c. */
+void doctor_check_image(struct doctor *d, const char *path, const struct cli_bases *bases);
+void doctor_check_cpu(struct doctor *d, const struct ckf_needs *n,
+		      const struct ckf_needs_info *info);
+void doctor_check_files(struct doctor *d, const struct ckf_needs *n,
+			const struct ckf_needs_info *info);
+void doctor_check_devices(struct doctor *d, const struct ckf_needs *n,
+			  const struct ckf_needs_info *info);
+void doctor_check_options(struct doctor *d, const struct ckf_needs_info *info);
 
 /* Whether NVIDIA's driver is there; what it says of its devices: a new reference, or NULL. */
 bool doctor_has_gpu(const struct doctor *d);

@@ -111,6 +111,25 @@ run 1 gpud --status --socket no/such.sock
 says err 'cannot connect to gpud'
 silent out
 
+run 0 doctor --help
+says out 'Usage: ckfast doctor'
+run 2 doctor a b
+says err 'ckfast doctor: want one directory at most'
+run 2 doctor --pid 0
+says err '--pid 0: want the id of a process'
+run 2 doctor --base a
+says err '--base goes with an image'
+run 2 doctor --probe weather
+says err '--probe weather: no such question'
+run 0 doctor --probe set_tid
+says out '"errno"'
+silent err
+run 1 doctor not-there
+says out 'not-there'
+silent err
+run 1 doctor corrupt
+says out 'corrupt header'
+
 # A result that cannot be printed is a failure.
 if [ -w /dev/full ]; then
 	"$CKFAST" --version >/dev/full 2>err && fail 'a full disk is a success'

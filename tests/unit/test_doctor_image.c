@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: MIT */
+/* ckfast doctor with an image: each check of what it needs, in each of its states. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "convert/needs.h"
+#include "doctor_world.h"
+#include "dump_maker.h"
+#include "inventory.pb-c.h"
+
+#define STATUS "/proc/self/status"
+#define NVIDIA "/proc/driver/nvidia/version"
+#define EXITED(text) DOCTOR_EXITED, 0, text
+#define GIB (1ull << 30)
+
+/* What a dump needs: set by hand, and asked for as that of a real one. */
+static struct ckf_needs needs;
+static struct need_path paths[4];
+static struct need_device devices[3];
+static struct need_cpu cpu;
+
+static void check_cpu(struct doctor *d)
+{
+	doctor_check_cpu(d, &needs, &needs.info);
+}
+
+static void check_files(struct doctor *d)
+{
+	doctor_check_files(d, &needs, &needs.info);
+}
+
+static void check_devices(struct doctor *d)
+{
+	doctor_check_devices(d, &needs, &needs.info);
+}
+
+static void check_options(struct doctor *d)
+{
+	doctor_check_options(d, &needs.info);
+}
+
+static int set_up(void **state)
+{
+	needs = (struct ckf_needs){ .info = { .size = sizeof(needs.info) },
+				    .paths = paths,
+				    .devices = devices,
+				    .cpus = &cpu };
+	memset(paths, 0, sizeof(paths));
+	memset(devices, 0, sizeof(devices));
+	cpu = (struct need_cpu){ .info = { .size = sizeof(cpu.info) } };
+	return dw_set_up(state);
+}
+
+static void test_cpu(void **state)
+{
+	(void)state;
+	dw_expect(check_cpu, "cpu", DOCTOR_DEGRADED, "cannot be read");
+	dw_put("/proc/cpuinfo", "model name\t: x\nflags\t\t: fpu sse2 avx avx2 avx512fx\n");
+	dw_expect(check_cpu, "cpu", DOCTOR_OK, "no more is known");
+	needs.info.xstate = 0x7;
+	dw_expect(check_cpu, "cpu", DOCTOR_OK, "registers in use");
+	needs.info.xstate = 0xe7;
+	dw_expect(check_cpu, "cpu", DOCTOR_BROKEN, "the registers of avx512f, which");
+	needs.info.xstate = 0;
+	needs.info.nr_cpus = 1;
+	cpu.info.nr_words = 10;
+	cpu.info.words[0] = 1u << 26;
+	cpu.info.words[9] = 1u << 5;
+	dw_expect(check_cpu, "cpu", DOCTOR_OK, "all that the CPU of the dump has");
+	cpu.info.words[9] |= 1u << 16 | 1u << 8;
+	snprintf(cpu.name, sizeof(cpu.name), "Other CPU");
+	dw_expect(check_cpu, "cpu", DOCTOR_BROKEN,
+		  "of the dump, Other CPU has what this one lacks: bmi2 avx512f");
+	/* Of words that the dump does not have nothing is known. */
+	cpu.info.nr_words = 9;
+	dw_expect(check_cpu, "cpu", DOCTOR_OK, "all that");
+}
+
+static void set_path(unsigned int nr, const char *path, uint32_t kind, uint64_t bytes,
+		     uint32_t mode)
+{
+	paths[nr] = (struct need_path){ .path = (char *)path,
+					.kind = kind,
+					.bytes = bytes,
+					.mode = mode,
+					.pid = kind ? 17 : 0 };
+	if (needs.info.nr_paths <= nr)
+		needs.info.nr_paths = nr + 1;
+}
+
+static void test_files(void **state)
+{
+	(void)state;
+	dw_put("/bin/program", "12345");
+	dw_put("/work/log", "123");
+	set_path(0, "/bin/program", CKF_PATH_EXE, 5, S_IFREG | 0644);
+	set_path(1, "/work", CKF_PATH_CWD, CKF_UNLIMITED, S_IFDIR | 0755);
+	set_path(2, "/work/log", CKF_PATH_FILE, 3, 0);
+	set_path(3, "/gone", CKF_PATH_FILE, 3, 0);
+	paths[3].external = true;
+	dw_expect(check_files, "programs", DOCTOR_OK, "all 1 ");
+	dw_expect(check_files, "directories", DOCTOR_OK, "all 1 ");
+	dw_expect(check_files, "files", DOCTOR_OK, "all 1 ");
+	set_path(3, "/gone", CKF_PATH_FILE, 3, 0);
+	dw_expect(check_files, "files", DOCTOR_BROKEN, "1 of 2 is gone: /gone");
+	set_path(3, "relative", CKF_PATH_FILE, 3, 0);
+	dw_expect(check_files, "files", DOCTOR_BROKEN, "1 of 2 is gone: relative");
+	set_path(3, "/work/log", CKF_PATH_FILE, 4, 0);
+	dw_expect(check_files, "files", DOCTOR_BROKEN, "1 of 2 is of another size: /work/log");
+	set_path(3, "/work/log", CKF_PATH_FILE, 3, S_IFREG | 0600);
+	dw_expect(check_files, "files", DOCTOR_BROKEN, "--skip-file-rwx-check");
+	set_path(3, "/work", CKF_PATH_FILE, CKF_UNLIMITED, S_IFREG | 0755);
+	dw_expect(check_files, "files", DOCTOR_BROKEN, "something else");
+	dw_put("/bin/program", NULL);
+	dw_expect(check_files, "programs", DOCTOR_BROKEN,
+		  "1 of 1 is gone: /bin/program of task 17");
+	assert_int_equal(json_array_size(json_object_get(dw_line("programs", 0)->facts, "paths")),
+			 1);
+	set_path(1, "/no/where", CKF_PATH_ROOT, CKF_UNLIMITED, 0);
+	dw_expect(check_files, "directories", DOCTOR_BROKEN, "/no/where of task 17");
+	needs.info.own_ns = CLONE_NEWNS;
+	dw_expect(check_files, "files", DOCTOR_OK, "not looked at: 4");
+	needs.info.ghost_bytes = 4096;
+	dw_expect(check_files, "unlinked", DOCTOR_OK, "4.0 KiB of unlinked files");
+}
+
+static void set_device(unsigned int nr, uint8_t uuid, uint64_t bytes)
+{
+	devices[nr] = (struct need_device){ .info = { .size = sizeof(devices[nr].info),
+						      .bytes = bytes,
+						      .total_bytes = 8 * GIB,
+						      .uuid = { uuid } } };
+	snprintf(devices[nr].name, sizeof(devices[nr].name), "GPU X");
+	if (needs.info.nr_devices <= nr)
+		needs.info.nr_devices = nr + 1;
+}
+
+#define DEVICE(uuid, total, left)                                                                 \
+	"{\"name\": \"GPU X\", \"uuid\": \"GPU-" uuid                                             \
+	"000000-0000-0000-0000-000000000000\", \"total_bytes\": " total ", \"free_bytes\": " left \
+	"}"
+#define DEVICES(list) EXITED("{\"errno\": 0, \"devices\": [" list "]}")
+#define TOTAL "8589934592"
+
+static void test_devices(void **state)
+{
+	(void)state;
+	dw_expect(check_devices, "gpu", DOCTOR_OK, "none needed");
+	set_device(0, 1, 0);
+	dw_expect(check_devices, "gpu", DOCTOR_OK, "none needed");
+	set_device(1, 2, GIB);
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "no NVIDIA driver");
+	dw_put(NVIDIA, "");
+	dw_answer("cuda", DOCTOR_TIMED_OUT, 0, "");
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "none left like GPU X of 8.0 GiB");
+	dw_answer("cuda", DEVICES(DEVICE("09", TOTAL, TOTAL)));
+	dw_expect(check_devices, "gpu", DOCTOR_OK, "needs 1.0 GiB of GPU X");
+	/* Several tasks on one GPU. */
+	set_device(2, 2, 2 * GIB);
+	dw_expect(check_devices, "gpu", DOCTOR_OK, "needs 3.0 GiB of GPU X");
+	dw_answer("cuda", DEVICES(DEVICE("09", TOTAL, "1073741824")));
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "needs 3.0 GiB of GPU X, but 1.0 GiB are");
+	dw_answer("cuda", DEVICES(DEVICE("09", "1", TOTAL)));
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "none left");
+	/* The same GPU, whatever its size is said to be, and not the first one. */
+	dw_answer("cuda", DEVICES(DEVICE("09", TOTAL, "1") "," DEVICE("02", TOTAL, TOTAL)));
+	dw_expect(check_devices, "gpu", DOCTOR_OK, "needs 3.0 GiB");
+	/* One GPU cannot take the place of two. */
+	set_device(2, 3, GIB);
+	dw_answer("cuda", DEVICES(DEVICE("09", TOTAL, TOTAL)));
+	doctor_fini(dw_doctor);
+	check_devices(dw_doctor);
+	assert_int_equal(dw_line("gpu", 0)->state, DOCTOR_OK);
+	assert_int_equal(dw_line("gpu", 1)->state, DOCTOR_BROKEN);
+}
+
+static void test_options(void **state)
+{
+	(void)state;
+	dw_expect(check_options, "options", DOCTOR_OK, "no special ones");
+	needs.info.nr_tcp = 1;
+	needs.info.outer_session = true;
+	dw_expect(check_options, "options", DOCTOR_OK, "--tcp-established --shell-job");
+	needs.info.nr_ext_unix = 1;
+	needs.info.nr_ext_mounts = 1;
+	dw_expect(check_options, "options", DOCTOR_OK,
+		  "--tcp-established --ext-unix-sk --external --shell-job");
+}
+
+/* Of a whole image. */
+
+#define NR_PAGES 64
+#define PID 4321
+
+static bool own_namespaces; /* of the images that are made */
+static const char *fast;    /* that check_image() looks at */
+static struct cli_bases bases;
+
+static void check_image(struct doctor *d)
+{
+	doctor_check_image(d, fast, &bases);
+}
+
+static void image(const char *name, enum doctor_state state, const char *says)
+{
+	dw_expect(check_image, name, state, says);
+}
+
+static void put_image(int dir, const char *name, uint32_t magic, const ProtobufCMessage *m)
+{
+	uint8_t buf[256];
+	int fd;
+
+	assert_true(protobuf_c_message_get_packed_size(m) <= sizeof(buf));
+	unlinkat(dir, name, 0);
+	fd = dm_image(dir, name, magic);
+	dm_record(fd, buf, protobuf_c_message_pack(m, buf));
+	close(fd);
+}
+
+/* The process is in a pid and a user namespace of its own. */
+static void put_namespaces(int dir)
+{
+	TaskKobjIdsEntry own = TASK_KOBJ_IDS_ENTRY__INIT, ids;
+	InventoryEntry inv = INVENTORY_ENTRY__INIT;
+
+	own.has_pid_ns_id = own.has_user_ns_id = true;
+	own.pid_ns_id = own.user_ns_id = 1;
+	ids = own;
+	ids.pid_ns_id = ids.user_ns_id = 2;
+	inv.root_ids = &own;
+	put_image(dir, "inventory.img", CKF_INVENTORY_MAGIC, &inv.base);
+	put_image(dir, "ids-4321.img", CKF_IDS_MAGIC, &ids.base);
+}
+
+/* A dump of one process below the root of the world, and its image, on a base if that is given. */
+static void make_image(const char *name, const char *base)
+{
+	struct ckf_vma vma = { .start = 0x10000,
+			       .end = 0x10000 + NR_PAGES * 4096,
+			       .status = 1 << 9 };
+	struct ckf_task task = {
+		.pid = PID, .comm = "x", .state = 1, .vmas = &vma, .nr_vmas = 1, .nr_threads = 1
+	};
+	const struct dm_entry entry = { 0x10000, NR_PAGES, DM_PRESENT };
+	struct ckf_convert_opts opts = { .size = sizeof(opts),
+					 .codec = CKF_CODEC_RAW,
+					 .bases = &base,
+					 .nr_bases = base != NULL };
+	uint32_t values[NR_PAGES];
+	char dump[128], out[128];
+	struct ckf_error err = { 0 };
+	int dir;
+
+	for (uint32_t i = 0; i < NR_PAGES; i++)
+		values[i] = i + 1;
+	snprintf(out, sizeof(out), "dump-%s", name);
+	dir = dm_mkdir(dw_root, out, dump, sizeof(dump));
+	dm_inventory(dir);
+	if (own_namespaces)
+		put_namespaces(dir);
+	dm_tasks(dir, &task, 1);
+	dm_pagemap(dir, "pagemap-4321.img", 1, DM_42, &entry, 1);
+	dm_pages(dir, 1, values, NR_PAGES);
+	close(dir);
+	snprintf(out, sizeof(out), "%s/%s", dw_root, name);
+	if (ckf_convert(dump, out, &opts, NULL, &err))
+		fail_msg("%s", err.msg);
+}
+
+static int set_up_image(void **state)
+{
+	static char path[128];
+	int ret = set_up(state);
+
+	if (ret)
+		return ret;
+	make_image("fast", NULL);
+	snprintf(path, sizeof(path), "%s/fast", dw_root);
+	fast = path;
+	dw_put("/proc/cpuinfo", "flags : fpu\n");
+	return 0;
+}
+
+static void flip(const char *name, long at)
+{
+	char path[256];
+	FILE *f;
+	int c;
+
+	snprintf(path, sizeof(path), "%s/%s", fast, name);
+	f = fopen(path, "r+");
+	assert_non_null(f);
+	assert_false(fseek(f, at, SEEK_SET));
+	c = fgetc(f);
+	assert_false(fseek(f, at, SEEK_SET));
+	assert_true(fputc(c ^ 0xff, f) != EOF);
+	assert_false(fclose(f));
+}
+
+static void test_whole(void **state)
+{
+	(void)state;
+	image("image", DOCTOR_OK, "format 1.");
+	assert_int_equal(doctor_worst(dw_doctor), DOCTOR_OK);
+	flip("core-4321.img", 20);
+	image("image", DOCTOR_BROKEN, "core-4321.img");
+	flip("core-4321.img", 20);
+	flip("ckfast.idx", 200);
+	image("image", DOCTOR_BROKEN, "ckfast verify");
+	fast = "/no/such/image";
+	image("image", DOCTOR_BROKEN, "No such file");
+	fast = dw_root;
+	image("image", DOCTOR_BROKEN, "ckfast.idx");
+}
+
+static void test_ids(void **state)
+{
+	char path[64];
+
+	(void)state;
+	image("process_ids", DOCTOR_OK, "all 1 are free");
+	dw_put("/proc/sys/kernel/pid_max", "4321\n");
+	image("process_ids", DOCTOR_BROKEN, "raise kernel.pid_max");
+	dw_put("/proc/sys/kernel/pid_max", "4322\n");
+	image("process_ids", DOCTOR_OK, "free");
+	snprintf(path, sizeof(path), "/proc/%d/status", PID);
+	dw_put(path, "");
+	image("process_ids", DOCTOR_BROKEN, "1 of 1 are taken: 4321");
+}
+
+/* A memory cgroup that leaves so many pages. */
+static void leave_pages(unsigned int pages)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "31 20 0:2 / %s/cg rw - cgroup2 cgroup rw\n", dw_root);
+	dw_put("/proc/self/mountinfo", text);
+	snprintf(text, sizeof(text), "%u\n", pages * 4096);
+	dw_put("/cg/memory.max", text);
+	dw_put("/cg/memory.current", "0\n");
+}
+
+static void test_memory(void **state)
+{
+	(void)state;
+	image("memory", DOCTOR_OK, "needs 256.0 KiB of 4.0 GiB");
+	leave_pages(NR_PAGES + 8);
+	image("memory", DOCTOR_DEGRADED, "one thread");
+	leave_pages(NR_PAGES - 1);
+	image("memory", DOCTOR_BROKEN, "raise the limit of the memory cgroup");
+	leave_pages(1 << 18);
+	dw_put("/proc/meminfo", "MemAvailable: 100 kB\n");
+	image("memory", DOCTOR_BROKEN, "end other programs");
+}
+
+static void test_threads(void **state)
+{
+	(void)state;
+	image("threads", DOCTOR_OK, "needs 1");
+	leave_pages(1 << 18);
+	dw_put("/cg/pids.max", "5\n");
+	dw_put("/cg/pids.current", "5\n");
+	image("threads", DOCTOR_BROKEN, "pids.max leaves 0");
+}
+
+static void test_bases(void **state)
+{
+	char path[128], moved[128];
+
+	(void)state;
+	image("base", DOCTOR_OK, "none needed");
+	make_image("second", fast);
+	snprintf(moved, sizeof(moved), "%s/moved", dw_root);
+	assert_false(rename(fast, moved));
+	snprintf(path, sizeof(path), "%s/second", dw_root);
+	fast = path;
+	image("base", DOCTOR_BROKEN, "--base");
+	assert_int_equal(cli_add_bases(moved, &bases), 0);
+	image("base", DOCTOR_OK, "all 1 are there");
+	cli_free_bases(&bases);
+	bases = (struct cli_bases){ 0 };
+}
+
+static void test_namespaces(void **state)
+{
+	char path[128];
+
+	(void)state;
+	image("namespaces", DOCTOR_OK, "those of criu");
+	own_namespaces = true;
+	make_image("contained", NULL);
+	own_namespaces = false;
+	snprintf(path, sizeof(path), "%s/contained", dw_root);
+	fast = path;
+	image("namespaces", DOCTOR_OK, "makes new ones: pid user");
+	dw_put("/proc/4321/status", "");
+	image("process_ids", DOCTOR_OK, "of its own");
+	dw_put(STATUS, "CapEff:\t0\n");
+	image("namespaces", DOCTOR_BROKEN, "only root");
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, dw_tear_down)
+#define IMAGE_TEST(f) cmocka_unit_test_setup_teardown(f, set_up_image, dw_tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_cpu),		 TEST(test_files),
+		TEST(test_devices),	 TEST(test_options),
+		IMAGE_TEST(test_whole),	 IMAGE_TEST(test_ids),
+		IMAGE_TEST(test_memory), IMAGE_TEST(test_threads),
+		IMAGE_TEST(test_bases),	 IMAGE_TEST(test_namespaces),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
