@@ -18,7 +18,7 @@
 #include "convert/needs.h"
 #include "doctor_world.h"
 #include "dump_maker.h"
-#include "inventory.pb-c.h"
+#include "needs_maker.h"
 
 #define STATUS "/proc/self/status"
 #define NVIDIA "/proc/driver/nvidia/version"
@@ -218,33 +218,6 @@ static void image(const char *name, enum doctor_state state, const char *says)
 	dw_expect(check_image, name, state, says);
 }
 
-static void put_image(int dir, const char *name, uint32_t magic, const ProtobufCMessage *m)
-{
-	uint8_t buf[256];
-	int fd;
-
-	assert_true(protobuf_c_message_get_packed_size(m) <= sizeof(buf));
-	unlinkat(dir, name, 0);
-	fd = dm_image(dir, name, magic);
-	dm_record(fd, buf, protobuf_c_message_pack(m, buf));
-	close(fd);
-}
-
-/* The process is in a pid and a user namespace of its own. */
-static void put_namespaces(int dir)
-{
-	TaskKobjIdsEntry own = TASK_KOBJ_IDS_ENTRY__INIT, ids;
-	InventoryEntry inv = INVENTORY_ENTRY__INIT;
-
-	own.has_pid_ns_id = own.has_user_ns_id = true;
-	own.pid_ns_id = own.user_ns_id = 1;
-	ids = own;
-	ids.pid_ns_id = ids.user_ns_id = 2;
-	inv.root_ids = &own;
-	put_image(dir, "inventory.img", CKF_INVENTORY_MAGIC, &inv.base);
-	put_image(dir, "ids-4321.img", CKF_IDS_MAGIC, &ids.base);
-}
-
 /* A dump of one process below the root of the world, and its image, on a base if that is given. */
 static void make_image(const char *name, const char *base)
 {
@@ -270,7 +243,7 @@ static void make_image(const char *name, const char *base)
 	dir = dm_mkdir(dw_root, out, dump, sizeof(dump));
 	dm_inventory(dir);
 	if (own_namespaces)
-		put_namespaces(dir);
+		nm_namespaces(dir, PID, 1, 2);
 	dm_tasks(dir, &task, 1);
 	dm_pagemap(dir, "pagemap-4321.img", 1, DM_42, &entry, 1);
 	dm_pages(dir, 1, values, NR_PAGES);
@@ -405,7 +378,7 @@ static void test_namespaces(void **state)
 	own_namespaces = false;
 	snprintf(path, sizeof(path), "%s/contained", dw_root);
 	fast = path;
-	image("namespaces", DOCTOR_OK, "makes new ones: pid user");
+	image("namespaces", DOCTOR_OK, "makes new ones: pid");
 	dw_put("/proc/4321/status", "");
 	image("process_ids", DOCTOR_OK, "of its own");
 	dw_put(STATUS, "CapEff:\t0\n");

@@ -16,16 +16,10 @@
 
 #include "ckfast_needs.h"
 #include "convert/img.h"
-#include "core.pb-c.h"
-#include "cpuinfo.pb-c.h"
 #include "dump_maker.h"
-#include "fdinfo.pb-c.h"
-#include "fs.pb-c.h"
-#include "inventory.pb-c.h"
 #include "mm.pb-c.h"
-#include "mnt.pb-c.h"
+#include "needs_maker.h"
 #include "pstree.pb-c.h"
-#include "remap-file-path.pb-c.h"
 
 #define PID 100
 #define THREAD 1100
@@ -34,179 +28,29 @@
 static char top[64];
 static int dir;
 
-static void put(int fd, const ProtobufCMessage *m)
-{
-	uint8_t buf[4096];
-	size_t bytes = protobuf_c_message_get_packed_size(m);
-
-	assert_true(bytes <= sizeof(buf));
-	protobuf_c_message_pack(m, buf);
-	dm_record(fd, buf, bytes);
-}
-
-/* An image of one record. */
-static void put_image(const char *name, uint32_t magic, const ProtobufCMessage *m)
-{
-	int fd;
-
-	unlinkat(dir, name, 0);
-	fd = dm_image(dir, name, magic);
-	put(fd, m);
-	close(fd);
-}
-
-static void put_file(int fd, uint32_t id, const char *name, uint64_t bytes, uint32_t mode)
-{
-	FileEntry e = FILE_ENTRY__INIT;
-	RegFileEntry reg = REG_FILE_ENTRY__INIT;
-	FownEntry fown = FOWN_ENTRY__INIT;
-
-	reg.id = id;
-	reg.fown = &fown;
-	reg.name = (char *)name;
-	reg.has_size = bytes != CKF_UNLIMITED;
-	reg.size = bytes;
-	reg.has_mode = mode != 0;
-	reg.mode = mode;
-	e.type = FD_TYPES__REG;
-	e.id = id;
-	e.reg = &reg;
-	put(fd, &e.base);
-}
-
-static void put_tcp(int fd, uint32_t state)
-{
-	FileEntry e = FILE_ENTRY__INIT;
-	InetSkEntry isk = INET_SK_ENTRY__INIT;
-	FownEntry fown = FOWN_ENTRY__INIT;
-	SkOptsEntry opts = SK_OPTS_ENTRY__INIT;
-
-	isk.proto = 6;
-	isk.state = state;
-	isk.fown = &fown;
-	isk.opts = &opts;
-	e.type = FD_TYPES__INETSK;
-	e.isk = &isk;
-	put(fd, &e.base);
-}
-
-static void put_unix(int fd, uint32_t uflags)
-{
-	FileEntry e = FILE_ENTRY__INIT;
-	UnixSkEntry usk = UNIX_SK_ENTRY__INIT;
-	FownEntry fown = FOWN_ENTRY__INIT;
-	SkOptsEntry opts = SK_OPTS_ENTRY__INIT;
-
-	usk.uflags = uflags;
-	usk.fown = &fown;
-	usk.opts = &opts;
-	e.type = FD_TYPES__UNIXSK;
-	e.usk = &usk;
-	put(fd, &e.base);
-}
-
-static void put_files(void)
-{
-	int fd = dm_image(dir, "files.img", CKF_FILES_MAGIC);
-
-	put_file(fd, 7, "/usr/bin/program", 1000, S_IFREG | 0755);
-	put_file(fd, 3, "/work", CKF_UNLIMITED, S_IFDIR | 0700);
-	put_file(fd, 5, "/", CKF_UNLIMITED, 0);
-	put_file(fd, 4, "/tmp/unlinked", 5, S_IFREG | 0600);
-	put_file(fd, 9, "/var/log/x", 77, S_IFREG | 0644);
-	put_tcp(fd, 1);	 /* ESTABLISHED */
-	put_tcp(fd, 10); /* LISTEN */
-	put_tcp(fd, 7);	 /* CLOSE */
-	put_tcp(fd, 8);	 /* CLOSE_WAIT */
-	put_unix(fd, 0);
-	put_unix(fd, 1);
-	close(fd);
-}
-
 static void put_tasks(void)
 {
 	PstreeEntry e = PSTREE_ENTRY__INIT;
 	uint32_t threads[] = { PID, THREAD }, garbage = 0xfeed;
+	uint8_t buf[64];
 	MmEntry mm = MM_ENTRY__INIT;
-	FsEntry fs = FS_ENTRY__INIT;
 	int fd = dm_image(dir, "pstree.img", CKF_PSTREE_MAGIC);
 
 	e.pid = PID;
 	e.sid = 50;
 	e.n_threads = 2;
 	e.threads = threads;
-	put(fd, &e.base);
+	dm_record(fd, buf, pstree_entry__pack(&e, buf));
 	/* A zombie. */
 	e.pid = CHILD;
 	e.ppid = PID;
 	e.n_threads = 1;
 	e.threads = &garbage;
-	put(fd, &e.base);
+	dm_record(fd, buf, pstree_entry__pack(&e, buf));
 	close(fd);
 	mm.exe_file_id = 7;
-	put_image("mm-100.img", CKF_MM_MAGIC, &mm.base);
-	fs.cwd_id = 3;
-	fs.root_id = 5;
-	put_image("fs-100.img", CKF_FS_MAGIC, &fs.base);
-}
-
-static void put_core(const char *name, uint64_t xstate)
-{
-	CoreEntry core = CORE_ENTRY__INIT;
-	ThreadInfoX86 info = THREAD_INFO_X86__INIT;
-	UserX86RegsEntry regs = USER_X86_REGS_ENTRY__INIT;
-	UserX86FpregsEntry fp = USER_X86_FPREGS_ENTRY__INIT;
-	UserX86XsaveEntry xsave = USER_X86_XSAVE_ENTRY__INIT;
-
-	core.mtype = CORE_ENTRY__MARCH__X86_64;
-	core.thread_info = &info;
-	info.gpregs = &regs;
-	info.fpregs = &fp;
-	fp.xsave = &xsave;
-	xsave.xstate_bv = xstate;
-	put_image(name, CKF_CORE_MAGIC, &core.base);
-}
-
-static void put_namespaces(uint32_t criu_pid_ns, uint32_t pid_ns)
-{
-	TaskKobjIdsEntry own = TASK_KOBJ_IDS_ENTRY__INIT, ids = TASK_KOBJ_IDS_ENTRY__INIT;
-	InventoryEntry inv = INVENTORY_ENTRY__INIT;
-
-	own.has_pid_ns_id = own.has_mnt_ns_id = true;
-	own.pid_ns_id = criu_pid_ns;
-	own.mnt_ns_id = 4;
-	ids = own;
-	ids.pid_ns_id = pid_ns;
-	inv.root_ids = &own;
-	put_image("inventory.img", CKF_INVENTORY_MAGIC, &inv.base);
-	put_image("ids-100.img", CKF_IDS_MAGIC, &ids.base);
-}
-
-static void put_rest(void)
-{
-	RemapFilePathEntry remap = REMAP_FILE_PATH_ENTRY__INIT;
-	CpuinfoX86Entry cpu = CPUINFO_X86_ENTRY__INIT, *cpus = &cpu;
-	CpuinfoEntry info = CPUINFO_ENTRY__INIT;
-	MntEntry mnt = MNT_ENTRY__INIT;
-	uint32_t words[CKF_CPU_WORDS + 3] = { 1, 2, 3 };
-
-	remap.orig_id = 4;
-	remap.remap_id = 1;
-	put_image("remap-fpath.img", CKF_REMAP_MAGIC, &remap.base);
-	cpu.cpu_family = 6;
-	cpu.model = 143;
-	cpu.model_id = "Some CPU";
-	cpu.capability = words;
-	cpu.n_capability = CKF_CPU_WORDS + 3;
-	info.n_x86_entry = 1;
-	info.x86_entry = &cpus;
-	put_image("cpuinfo.img", CKF_CPUINFO_MAGIC, &info.base);
-	mnt.root = mnt.mountpoint = mnt.source = mnt.options = "/";
-	put_image("mountpoints-12.img", CKF_MNTS_MAGIC, &mnt.base);
-	mnt.ext_key = "data";
-	put_image("mountpoints-13.img", CKF_MNTS_MAGIC, &mnt.base);
-	dm_write(dir, "ghost-file-1.img", "0123456789", 10);
-	dm_write(dir, "ghost-file-a.img", "0123456789", 10);
+	nm_image(dir, "mm-100.img", CKF_MM_MAGIC, &mm.base);
+	nm_fs(dir, PID);
 }
 
 static int set_up(void **state)
@@ -214,12 +58,12 @@ static int set_up(void **state)
 	(void)state;
 	dm_tempdir(top);
 	dir = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	put_files();
+	nm_files(dir);
 	put_tasks();
-	put_core("core-100.img", 7);
-	put_core("core-1100.img", 0xe0);
-	put_namespaces(1, 1);
-	put_rest();
+	nm_core(dir, "core-100.img", 7);
+	nm_core(dir, "core-1100.img", 0xe0);
+	nm_namespaces(dir, PID, 1, 1);
+	nm_machine(dir);
 	return dir < 0;
 }
 
@@ -312,11 +156,11 @@ static void test_namespaces(void **state)
 	struct ckf_needs_info info;
 
 	(void)state;
-	put_namespaces(1, 9);
+	nm_namespaces(dir, PID, 1, 9);
 	ckf_needs_free(read_needs(&info));
 	assert_int_equal(info.own_ns, CLONE_NEWPID);
 	/* Not known of one of them. */
-	put_namespaces(0, 9);
+	nm_namespaces(dir, PID, 0, 9);
 	ckf_needs_free(read_needs(&info));
 	assert_int_equal(info.own_ns, 0);
 }
