@@ -16,15 +16,16 @@
 
 /* Fuzz targets are linked without the helpers of the unit tests. */
 #include "tests/unit/dump_maker.c"
+#include "tests/unit/needs_maker.c"
 #include "proto_mutate.c"
 
-#include "ckfast.h"
+#include "ckfast_needs.h"
 #include "convert/ckf_model.h"
 #include "format/ckf_codec.h"
 #include "format/gpu_disk.h"
 #include "loader/ckf_image.h"
 
-#define MAX_FILES 32
+#define MAX_FILES 48
 #define MAX_PAGES 80
 #define IN_PARENT 0x80 /* of the byte that names a file */
 #define ADDR 0x10000000ull
@@ -56,6 +57,12 @@ static const char *const names[] = {
 	"ckfast.idx",
 	"pagemap-01.img",
 	"pagemap-4294967295.img",
+	"fs-1.img",
+	"ids-1.img",
+	"remap-fpath.img",
+	"cpuinfo.img",
+	"mountpoints-12.img",
+	"ghost-file-1.img",
 };
 
 #define NR_NAMES (sizeof(names) / sizeof(names[0]))
@@ -348,6 +355,26 @@ static void check_clean(void)
 	closedir(dir);
 }
 
+static void read_needs(int dir)
+{
+	struct ckf_path_info path = { .size = sizeof(path) };
+	struct ckf_needs_info info = { .size = sizeof(info) };
+	struct ckf_error err = { 0 };
+	struct ckf_needs *n = NULL;
+	int ret = ckf_needs_read(dir, &n, &err);
+
+	if (ret) {
+		check_refusal("needs", ret, &err);
+		return;
+	}
+	ckf_needs_get_info(n, &info);
+	for (uint64_t i = 0; i < info.nr_paths; i++)
+		if (ckf_needs_get_path(n, i, &path) || path.kind > CKF_PATH_ROOT ||
+		    strlen(path.path) > CKF_IMG_MAX_RECORD_BYTES)
+			abort();
+	ckf_needs_free(n);
+}
+
 static void read_dump(void)
 {
 	struct ckf_error err = { 0 };
@@ -356,6 +383,8 @@ static void read_dump(void)
 
 	if (ret)
 		check_refusal("open", ret, &err);
+	else
+		read_needs(d->dir_fd);
 	ckf_dump_close(d);
 }
 
@@ -490,6 +519,10 @@ static void make_tasks(int dir)
 
 	dm_inventory(dir);
 	dm_tasks(dir, tasks, 2);
+	nm_files(dir);
+	nm_fs(dir, 1);
+	nm_namespaces(dir, 1, 1, 2);
+	nm_machine(dir);
 }
 
 static void add_gpu(struct archive *a)
@@ -549,10 +582,8 @@ static void make_good(struct archive *a, uint32_t which)
 	}
 	if (which == 3)
 		add_gpu(a);
-	if (which == 4) {
-		add_file(a, 0, "files.img", KIND_BYTES, "anything", 8);
+	if (which == 4)
 		add_file(a, 0, "stats-dump", KIND_LINK, "files.img", 9);
-	}
 	close(dir);
 	remove_tree("good");
 }
