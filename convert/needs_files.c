@@ -143,22 +143,30 @@ static int take_mount(struct ckf_needs *n, struct ckf_img *im, const uint8_t *re
 	return 0;
 }
 
+static int add_ghost(struct ckf_needs *n, int dir_fd, const char *name, struct ckf_error *err)
+{
+	struct stat st;
+
+	if (fstatat(dir_fd, name, &st, 0))
+		return ckf_error_set(err, -errno, "cannot stat %s: %s", name, strerror(errno));
+	if (S_ISREG(st.st_mode) &&
+	    ckf_add_overflow(n->info.ghost_bytes, (uint64_t)st.st_size, &n->info.ghost_bytes))
+		n->info.ghost_bytes = UINT64_MAX;
+	return 0;
+}
+
 /* Images whose names are known only from the directory. */
 static int read_listed(struct ckf_needs *n, int dir_fd, DIR *dir, struct ckf_error *err)
 {
 	struct dirent *de;
-	struct stat st;
 	int ret = 0;
 
 	while (!ret && (errno = 0, de = readdir(dir))) {
 		if (!strncmp(de->d_name, MOUNTS_PREFIX, strlen(MOUNTS_PREFIX)))
 			ret = needs_each_record(n, dir_fd, de->d_name, CKF_MNTS_MAGIC, take_mount,
 						err);
-		else if (!strncmp(de->d_name, GHOST_PREFIX, strlen(GHOST_PREFIX)) &&
-			 !fstatat(dir_fd, de->d_name, &st, 0) && S_ISREG(st.st_mode) &&
-			 ckf_add_overflow(n->info.ghost_bytes, (uint64_t)st.st_size,
-					  &n->info.ghost_bytes))
-			n->info.ghost_bytes = UINT64_MAX;
+		else if (!strncmp(de->d_name, GHOST_PREFIX, strlen(GHOST_PREFIX)))
+			ret = add_ghost(n, dir_fd, de->d_name, err);
 	}
 	if (!ret && errno)
 		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Reading a dump, and converting it there and back. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,10 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "ckfast.h"
+#include "ckfast_needs.h"
 #include "convert/ckf_model.h"
 #include "convert/vma.h"
 #include "tests/unit/dump_maker.h"
+#include "tests/unit/needs_maker.h"
 #include "world.h"
 
 #define ADDR 0x7f0000000000ull
@@ -100,6 +102,10 @@ static void make_dumps(struct world *w)
 	dm_pagemap(dir, "pagemap-shmem-5.img", 3, DM_OLD, shmem, 2);
 	put_pages(dir, 3, 50, 8);
 	put_device(dir);
+	nm_files(dir);
+	nm_fs(dir, 100);
+	nm_namespaces(dir, 100, 1, 2);
+	nm_machine(dir);
 	dm_write(dir, "other", "of no pagemap", 13);
 	need(!fchmodat(dir, "other", 0751, 0), "cannot set a mode");
 	close(dir);
@@ -146,6 +152,33 @@ static const char *check_dump_open(struct world *w, int ret, bool may_leave)
 	if (!same_dump(w->read, w->read_ref))
 		bad = "another dump";
 	ckf_dump_close(w->read);
+	return bad;
+}
+
+static int run_needs(struct world *w, struct ckf_error *err)
+{
+	int fd = open(w->dump, O_PATH | O_DIRECTORY | O_CLOEXEC), ret;
+
+	w->needs = NULL;
+	if (fd < 0)
+		return ckf_error_set(err, -errno, "open");
+	ret = ckf_needs_read(fd, &w->needs, err);
+	close(fd);
+	return ret;
+}
+
+static const char *check_needs(struct world *w, int ret, bool may_leave)
+{
+	struct ckf_needs_info info = { .size = sizeof(info) };
+	const char *bad = NULL;
+
+	(void)may_leave;
+	if (ret)
+		return w->needs ? "needs in spite of the error" : NULL;
+	ckf_needs_get_info(w->needs, &info);
+	if (memcmp(&info, &w->needs_ref, sizeof(info)) != 0)
+		bad = "other needs";
+	ckf_needs_free(w->needs);
 	return bad;
 }
 
@@ -313,6 +346,7 @@ static const char *check_replace(struct world *w, int ret, bool may_leave)
 
 const struct op convert_ops[] = {
 	{ "dump", 0, 0, NULL, run_dump_open, check_dump_open },
+	{ "needs", 0, 0, NULL, run_needs, check_needs },
 	{ "convert", 0, 0, NULL, run_convert, check_convert },
 	{ "convert-base", 0, 0, NULL, run_convert_based, check_convert_based },
 	{ "flatten", 0, 0, NULL, run_flatten, check_flatten },
@@ -352,6 +386,10 @@ void convert_init(struct world *w)
 	snprintf(w->fast, sizeof(w->fast), "%s/fast", w->base);
 	need(!ckf_convert(w->dump, w->fast, &opts, NULL, &err), err.msg);
 	need(!ckf_dump_open(w->dump, &w->read_ref, &err), err.msg);
+	need(!run_needs(w, &err), err.msg);
+	w->needs_ref.size = sizeof(w->needs_ref);
+	ckf_needs_get_info(w->needs, &w->needs_ref);
+	ckf_needs_free(w->needs);
 	w->dump_sum = dir_sum(w->dump, SUM_TIMES);
 	w->fast_sum = dir_sum(w->fast, 0);
 	need(w->dump_sum && w->fast_sum, "cannot read dump and image");

@@ -3,6 +3,7 @@
 #ifndef CKF_TEST_FAULT_WORLD_H
 #define CKF_TEST_FAULT_WORLD_H
 
+#include "ckfast_needs.h"
 #include "convert/ckf_dump.h"
 #include "loader/ckf_image.h"
 #include "fault.h"
@@ -42,6 +43,8 @@ struct world {
 	uint64_t flat_sum;
 	struct ckf_dump *read;
 	struct ckf_dump *read_ref;
+	struct ckf_needs *needs;
+	struct ckf_needs_info needs_ref;
 };
 
 void load_init(struct world *w);
