@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "gpu/cuda/ckf_cuda.h"
+#include "base/ckf_uuid.h"
 #include "doctor.h"
 
 #define MAX_NAME 128
@@ -38,7 +39,7 @@ static bool load_nvml(struct nvml *nvml)
 static json_t *ask_device(const struct ckf_cuda *cu, int ordinal, const struct nvml *nvml)
 {
 	unsigned long long memory[3];
-	char name[MAX_NAME] = "", text[CLI_UUID_LEN];
+	char name[MAX_NAME] = "", text[CKF_GPU_UUID_TEXT_BYTES];
 	size_t total = 0;
 	void *handle;
 	CUdevice dev;
@@ -48,7 +49,7 @@ static json_t *ask_device(const struct ckf_cuda *cu, int ordinal, const struct n
 	if (cu->device_get(&dev, ordinal) || cu->device_get_name(name, sizeof(name) - 1, dev) ||
 	    cu->device_get_uuid(&uuid, dev) || cu->device_total_mem(&total, dev))
 		return NULL;
-	cli_uuid(uuid.bytes, text);
+	ckf_gpu_uuid_text((const uint8_t *)uuid.bytes, text);
 	obj = json_pack("{so ss so}", "name", cli_json_string(name), "uuid", text, "total_bytes",
 			cli_json_u64(total));
 	if (nvml && !nvml->by_uuid(text, &handle) && !nvml->memory(handle, memory))

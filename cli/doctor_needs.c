@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/ckf_uuid.h"
 #include "doctor.h"
 
 #define RWX (S_IRWXU | S_IRWXG | S_IRWXO)
@@ -134,7 +135,7 @@ void doctor_check_files(struct doctor *d, const struct ckf_needs *n,
 /* A GPU of the dump, with what all tasks have on it. */
 struct device {
 	struct ckf_device_need need;
-	char uuid[CLI_UUID_LEN];
+	char uuid[CKF_GPU_UUID_TEXT_BYTES];
 	json_t *here; /* the one that takes its place; borrowed */
 };
 
@@ -157,7 +158,7 @@ static size_t gather_devices(const struct ckf_needs *n, uint64_t nr, struct devi
 			continue;
 		}
 		devs[nr_devs] = (struct device){ .need = need };
-		cli_uuid(need.uuid, devs[nr_devs++].uuid);
+		ckf_gpu_uuid_text(need.uuid, devs[nr_devs++].uuid);
 	}
 	return nr_devs;
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/ckf_uuid.h"
 #include "ckf_inspect.h"
 
 #define NAME_LEN 256

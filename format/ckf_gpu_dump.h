@@ -57,8 +57,4 @@ void ckf_gpu_dump_free(struct ckf_gpu_dump *d);
  */
 int ckf_gpu_dump_encode(struct ckf_gpu_dump *d, void **buf, size_t *bytes, struct ckf_error *err);
 
-#define CKF_GPU_UUID_TEXT_BYTES 41
-/* "GPU-01234567-89ab-cdef-0123-456789abcdef", as nvidia-smi has it. Returns buf. */
-const char *ckf_gpu_uuid_text(const uint8_t uuid[16], char buf[CKF_GPU_UUID_TEXT_BYTES]);
-
 #endif

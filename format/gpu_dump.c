@@ -288,16 +288,3 @@ int ckf_gpu_dump_encode(struct ckf_gpu_dump *d, void **buf, size_t *bytes, struc
 	h->checksum = ckf_put64(ckf_hash64(h, *bytes));
 	return 0;
 }
-
-const char *ckf_gpu_uuid_text(const uint8_t uuid[16], char buf[CKF_GPU_UUID_TEXT_BYTES])
-{
-	int n = snprintf(buf, CKF_GPU_UUID_TEXT_BYTES, "GPU");
-
-	for (int i = 0; i < 16; i++) {
-		const bool dash = i == 0 || i == 4 || i == 6 || i == 8 || i == 10;
-
-		n += snprintf(buf + n, (size_t)(CKF_GPU_UUID_TEXT_BYTES - n), "%s%02x",
-			      dash ? "-" : "", uuid[i]);
-	}
-	return buf;
-}

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ckf_uuid.h"
 #include "gpud.h"
 
 #define LIST_BYTES 256

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/ckf_uuid.h"
 #include "format/ckf_codec.h"
 #include "format/gpu_disk.h"
 #include "loader/ckf_gpu_read.h"
