@@ -105,6 +105,13 @@ static int entry_flags(const struct ckf_pagemap_reader *r, const PagemapEntry *p
 		flags = PE_PRESENT;
 	if (flags & ~PE_ALL)
 		return ckf_img_bad(&r->img, -EOPNOTSUPP, err, "unknown flags %#x", flags);
+	/* Compressed pages have their sizes there, and who passes over them takes wrong bytes. */
+	if (pe->base.n_unknown_fields)
+		return ckf_img_bad(
+			&r->img, -EOPNOTSUPP, err,
+			"field %u is that of a newer CRIU, whose pages may be compressed "
+			"(crit decompress makes plain ones)",
+			pe->base.unknown_fields[0].tag);
 	if ((flags & PE_PARENT) && (flags & PE_PRESENT))
 		return ckf_img_bad(&r->img, -EBADMSG, err,
 				   "its pages are both here and in the parent dump");

@@ -114,9 +114,15 @@ void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style styl
 	put(fd, &head.base);
 	for (size_t i = 0; i < nr; i++) {
 		PagemapEntry e = PAGEMAP_ENTRY__INIT;
+		uint8_t one = 1;
+		ProtobufCMessageUnknownField field = { 6, PROTOBUF_C_WIRE_TYPE_VARINT, 1, &one };
 
+		if (style == DM_NEWER) {
+			e.base.n_unknown_fields = 1;
+			e.base.unknown_fields = &field;
+		}
 		e.vaddr = entries[i].vaddr;
-		if (style == DM_42) {
+		if (style >= DM_42) {
 			e.has_nr_pages = true;
 			e.nr_pages = entries[i].nr_pages;
 		} else {

@@ -18,9 +18,10 @@
 
 /* How CRIU wrote pagemap entries over time. */
 enum dm_style {
-	DM_OLD, /* in_parent and no flags */
-	DM_41,	/* flags, pages in field 2 */
-	DM_42,	/* flags, pages in field 5 */
+	DM_OLD,	  /* in_parent and no flags */
+	DM_41,	  /* flags, pages in field 2 */
+	DM_42,	  /* flags, pages in field 5 */
+	DM_NEWER, /* and a field that nobody knows */
 };
 
 struct dm_entry {

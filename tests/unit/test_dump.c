@@ -126,6 +126,9 @@ static void test_bad_entries(void **state)
 			   cases[i].e[1].nr_pages ? 2 : 1);
 		refused(e, cases[i].code, cases[i].word);
 	}
+	dm_pagemap(e->dir, "pagemap-1.img", 1, DM_NEWER,
+		   &(struct dm_entry){ 0x1000, 1, DM_PRESENT }, 1);
+	refused(e, -EOPNOTSUPP, "field 6 is that of a newer CRIU");
 }
 
 static void test_bad_files(void **state)
