@@ -251,7 +251,8 @@ $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $(UNIT_WRAP) -MMD -MP -o $@ $< $(filter %.o,$^) $(filter %.a,$^) \
 		$(UNIT_LIBS)
 
-$(B)/unit/test_doctor $(B)/unit/test_doctor_image: $(DOCTOR_WORLD_OBJ) $(filter-out %/main.o,$(CLI_OBJ))
+$(B)/unit/test_doctor $(B)/unit/test_doctor_image: $(DOCTOR_WORLD_OBJ)
+$(B)/unit/test_doctor $(B)/unit/test_doctor_image $(B)/unit/test_rehearse: $(filter-out %/main.o,$(CLI_OBJ))
 $(B)/unit/test_weak_hash: UNIT_WRAP := -Wl,--wrap=ckf_hash64 -Wl,--wrap=ckf_sum_key
 $(B)/unit/test_stub $(B)/unit/test_stub_ckpt: | build/stub/libcuda.so.1
 

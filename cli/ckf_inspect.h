@@ -83,7 +83,8 @@ struct insp {
 	uint64_t base_bytes;   /* stored in bases */
 	uint64_t nr_extents;
 	struct ckf_restore_work work;		 /* of a restore of everything */
-	struct ckf_speeds speeds;		 /* to estimate with: of this image, here */
+	double core_s;				 /* that the CPUs take to fill; -1: not known */
+	struct ckf_speeds speeds;		 /* otherwise: to estimate with, of this image */
 	uint64_t nr_files[CKF_FILE_SYMLINK + 1]; /* by kind */
 	uint64_t file_bytes[CKF_FILE_SYMLINK + 1];
 };
@@ -103,6 +104,9 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes);
 /* Resident after a restore, at most. */
 uint64_t insp_restored_bytes(const struct insp *insp);
 
+/* How long all CPUs of this machine take to fill host memory, with the pack in the page cache. -1
+ * where that cannot be tried: a base is needed, there is device memory, or there is no headroom. */
+double insp_rehearse(const struct insp *insp);
 /* The time of a restore from such storage, with the CPUs of this machine. */
 double insp_estimate_s(const struct insp *insp, const struct ckf_storage *s);
 /* The name of the task with this pid, fit to print, or "(not in pstree.img)". Returns buf. */

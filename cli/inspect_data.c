@@ -336,7 +336,9 @@ static int gather_image(struct insp *insp)
 	}
 	used_bytes = insp->sum.fill_bytes - insp->sum.zero_bytes;
 	insp->dup_bytes = used_bytes > unique_bytes ? used_bytes - unique_bytes : 0;
-	time_chunks(insp);
+	insp->core_s = insp_rehearse(insp);
+	if (insp->core_s < 0)
+		time_chunks(insp);
 	insp->nr_extents = (idx->pack_bytes + idx->extent_bytes - 1) / idx->extent_bytes;
 	return ckf_model_work(idx, &insp->work);
 }
@@ -358,6 +360,8 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 
 double insp_estimate_s(const struct insp *insp, const struct ckf_storage *s)
 {
+	if (insp->core_s >= 0)
+		return ckf_model_restore_of_s(&insp->work, s, insp->core_s);
 	return ckf_model_restore_s(&insp->speeds, &insp->work, s, ckf_pool_threads(0));
 }
 

@@ -58,6 +58,9 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out);
 /* The time of criu restore, in seconds. From profile ram, the cores copy what is read. */
 double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
 			   const struct ckf_storage *s, unsigned int nr_cores);
+/* The same, where it is known how long the cores take together. */
+double ckf_model_restore_of_s(const struct ckf_restore_work *w, const struct ckf_storage *s,
+			      double core_s);
 
 /*
  * How fast the storage below a directory reads. Writes a file without a name of some MiB and reads

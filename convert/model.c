@@ -13,7 +13,7 @@
  * taken off.
  */
 #define FIXED_S 0.06
-#define TASK_S 0.004
+#define TASK_S 0.0017
 
 /*
  * ckfast calibrate on an AMD EPYC (family 26), Linux 6.18, zstd 1.5.4, lz4 1.9.4. lz4 and zstd
@@ -123,20 +123,26 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 	return 0;
 }
 
+double ckf_model_restore_of_s(const struct ckf_restore_work *w, const struct ckf_storage *s,
+			      double core_s)
+{
+	double read_s = (double)w->read_bytes / (double)s->bytes_per_s;
+
+	if (s->profile == CKF_PROFILE_RAM)
+		read_s = 0;
+	return FIXED_S + TASK_S * (double)w->nr_tasks + (read_s > core_s ? read_s : core_s);
+}
+
 double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
 			   const struct ckf_storage *s, unsigned int nr_cores)
 {
-	double read_s = (double)w->read_bytes / (double)s->bytes_per_s;
 	double core_s = 0;
 
-	if (s->profile == CKF_PROFILE_RAM) {
-		read_s = 0;
+	if (s->profile == CKF_PROFILE_RAM)
 		core_s = (double)w->copied_bytes / (double)v->copy;
-	}
 	/* Zeros are made while reads are in flight, so they are not counted. */
 	for (uint32_t c = CKF_CODEC_RAW; c < CKF_CODEC_END; c++)
 		core_s += (double)w->decoded_bytes[c] *
 			  (1 / (double)v->decode[c] + 1 / (double)v->fill);
-	core_s /= nr_cores;
-	return FIXED_S + TASK_S * (double)w->nr_tasks + (read_s > core_s ? read_s : core_s);
+	return ckf_model_restore_of_s(w, s, core_s / nr_cores);
 }

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How long this machine takes to fill an image's memory: by filling a part of it.
+ *
+ * What a page costs depends on the machine, on its memory at the moment, on huge pages and on the
+ * data. No model knows all of that, but the loader does: it fills some lanes of the plan, from all
+ * over the image, into memory that is given back at once. The first time brings what it reads into
+ * the page cache, and the second time counts.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/ckf_io_util.h"
+#include "base/ckf_threads.h"
+#include "ckf_inspect.h"
+
+#define SAMPLE_BYTES (UINT64_C(64) << 20)
+#define HEADROOM_PART 8 /* at most so much of the headroom that a memory cgroup leaves */
+
+/* The lanes that are filled. */
+struct sample {
+	bool *takes; /* by lane of the image */
+	uint64_t all_bytes;
+	uint64_t taken_bytes;
+};
+
+/* Memory for the lanes of one target. */
+struct place {
+	struct ckf_dest *dests; /* two for each lane, and one behind them */
+	size_t nr_dests;
+	void **maps;
+	size_t *map_bytes;
+	size_t nr_maps;
+};
+
+static bool is_host(const struct ckf_target *t)
+{
+	return t->kind != CKF_TARGET_DEVICE && t->nr_ops;
+}
+
+/* Lanes at even distances, so that about the wanted bytes come together. */
+static void choose(const struct ckf_index *idx, uint64_t want_bytes, struct sample *s)
+{
+	double part, debt = 0;
+
+	for (uint64_t i = 0; i < idx->nr_lanes; i++)
+		if (is_host(&idx->targets[idx->lanes[i].target]))
+			s->all_bytes += idx->lanes[i].fill_bytes;
+	part = s->all_bytes > want_bytes ? (double)want_bytes / (double)s->all_bytes : 1;
+	for (uint64_t i = 0; i < idx->nr_lanes; i++) {
+		const struct ckf_lane *l = &idx->lanes[i];
+
+		if (!is_host(&idx->targets[l->target]))
+			continue;
+		debt += part * (double)l->fill_bytes;
+		if (debt < (double)l->fill_bytes / 2)
+			continue;
+		debt -= (double)l->fill_bytes;
+		s->takes[i] = true;
+		s->taken_bytes += l->fill_bytes;
+	}
+}
+
+static void place_free(struct place *p)
+{
+	for (size_t i = 0; i < p->nr_maps; i++)
+		munmap(p->maps[i], p->map_bytes[i]);
+	free(p->dests);
+	free(p->maps);
+	free(p->map_bytes);
+}
+
+static void add_dest(struct place *p, uint64_t start, uint64_t end, char *addr, uint32_t flags)
+{
+	if (start < end)
+		p->dests[p->nr_dests++] = (struct ckf_dest){ .start = start,
+							     .end = end,
+							     .addr = addr,
+							     .flags = flags,
+							     .prot = PROT_READ | PROT_WRITE };
+}
+
+/* Fresh memory for [start, end) of a target, at the same place modulo a huge page. */
+static bool add_memory(struct place *p, const struct ckf_target *t, uint64_t start, uint64_t end)
+{
+	const bool shared = t->kind == CKF_TARGET_SHMEM;
+	const size_t bytes = (size_t)(end - start) + 2 * CKF_HUGE_BYTES;
+	const uint32_t flags = t->parent ? CKF_DEST_SHARED : CKF_DEST_FRESH | CKF_DEST_HUGE;
+	uint64_t addr;
+	void *map;
+
+	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		   (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (map == MAP_FAILED)
+		return false;
+	p->maps[p->nr_maps] = map;
+	p->map_bytes[p->nr_maps++] = bytes;
+	addr = ckf_align_up((uintptr_t)map, CKF_HUGE_BYTES) + start % CKF_HUGE_BYTES;
+	add_dest(p, start, end, (char *)(uintptr_t)addr, flags);
+	return true;
+}
+
+/* The lanes of the sample get memory, and all other addresses are passed over. */
+static bool place_lanes(struct place *p, const struct ckf_index *idx, const struct ckf_target *t,
+			const struct sample *s)
+{
+	const size_t max = t->nr_lanes;
+	uint64_t at = 0;
+
+	p->dests = calloc(2 * max + 1, sizeof(*p->dests));
+	p->maps = calloc(max, sizeof(*p->maps));
+	p->map_bytes = calloc(max, sizeof(*p->map_bytes));
+	if (!p->dests || !p->maps || !p->map_bytes)
+		return false;
+	for (uint32_t i = t->first_lane; i < t->first_lane + t->nr_lanes; i++) {
+		const struct ckf_lane *l = &idx->lanes[i];
+		uint64_t start, end;
+
+		if (!s->takes[i] || !l->nr_ops)
+			continue;
+		start = ckf_op_addr(&idx->ops[l->first_op]);
+		end = ckf_op_end(&idx->ops[l->first_op + l->nr_ops - 1]);
+		add_dest(p, at, start, NULL, CKF_DEST_SKIP);
+		if (!add_memory(p, t, start, end))
+			return false;
+		at = end;
+	}
+	add_dest(p, at, CKF_MAX_ADDR, NULL, CKF_DEST_SKIP);
+	return true;
+}
+
+/* What the threads of one fill take together, as seconds of one thread. -1: it failed. */
+static double fill_target(const struct ckf_image *img, const struct ckf_target *t,
+			  const struct sample *s)
+{
+	struct ckf_fill_opts opts = { .size = sizeof(opts), .dir_fd = -1 };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
+	struct place p = { 0 };
+	double took = -1;
+
+	opts.flags = CKF_FILL_NO_DIRECT;
+	if (place_lanes(&p, img->idx, t, s) && p.nr_maps &&
+	    !ckf_fill(img, t, p.dests, p.nr_dests, &opts, &stats, NULL))
+		took = (double)stats.ns / 1e9 * stats.workers;
+	else if (!p.nr_maps)
+		took = 0;
+	place_free(&p);
+	return took;
+}
+
+static double fill_sample(const struct ckf_image *img, const struct sample *s)
+{
+	double sum = 0, one;
+
+	for (uint64_t i = 0; i < img->idx->nr_targets; i++) {
+		const struct ckf_target *t = &img->idx->targets[i];
+
+		if (!is_host(t))
+			continue;
+		one = fill_target(img, t, s);
+		if (one < 0)
+			return -1;
+		sum += one;
+	}
+	return sum;
+}
+
+static uint64_t sample_bytes(void)
+{
+	int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	uint64_t headroom = CKF_UNLIMITED;
+
+	if (proc_fd >= 0) {
+		headroom = ckf_memcg_self(proc_fd);
+		close(proc_fd);
+	}
+	headroom /= HEADROOM_PART;
+	return headroom < SAMPLE_BYTES ? headroom : SAMPLE_BYTES;
+}
+
+double insp_rehearse(const struct insp *insp)
+{
+	const struct ckf_index *idx = insp->img->idx;
+	struct sample s = { 0 };
+	double took = -1;
+
+	for (uint64_t i = 0; i < idx->nr_targets; i++)
+		if (idx->targets[i].kind == CKF_TARGET_DEVICE)
+			return -1;
+	if (idx->nr_bases)
+		return -1;
+	s.takes = calloc(idx->nr_lanes + 1, sizeof(*s.takes));
+	if (s.takes)
+		choose(idx, sample_bytes(), &s);
+	if (s.taken_bytes && fill_sample(insp->img, &s) >= 0)
+		took = fill_sample(insp->img, &s);
+	free(s.takes);
+	if (took < 0)
+		return -1;
+	return took * (double)s.all_bytes / (double)s.taken_bytes / ckf_cpus();
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/* insp_rehearse(): a part of an image is filled to see how long all of it takes. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/ckf_io_util.h"
+#include "cli/ckf_inspect.h"
+#include "fill_world.h"
+
+#define SEED 77
+
+static double rehearse(const struct world *w)
+{
+	const struct insp insp = { .img = w->img };
+
+	return insp_rehearse(&insp);
+}
+
+/* Of all shapes: with and without holes, private and shared memory. */
+static void test_estimates(void **state)
+{
+	static const uint32_t kinds[] = { CKF_TARGET_TASK, CKF_TARGET_SHMEM };
+	struct world w;
+	double s;
+
+	(void)state;
+	for (unsigned int i = 0; i < 4; i++) {
+		world_make(&w, SEED + i, i & 1, false, kinds[i / 2]);
+		s = rehearse(&w);
+		assert_true(s > 0 && s < 60);
+		world_fini(&w);
+	}
+}
+
+static void test_cannot(void **state)
+{
+	const char junk[CKF_PAGE_BYTES] = "another page";
+	struct world w;
+	int fd;
+
+	(void)state;
+	world_make(&w, SEED, false, true, CKF_TARGET_TASK);
+	assert_true(rehearse(&w) < 0); /* it has a base */
+	world_fini(&w);
+	world_make(&w, SEED, false, false, CKF_TARGET_DEVICE);
+	assert_true(rehearse(&w) < 0);
+	world_fini(&w);
+	world_make(&w, SEED, false, false, CKF_TARGET_TASK);
+	fd = openat(w.dir_fd, CKF_PACK_NAME, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	for (uint64_t off = CKF_PAGE_BYTES; off < w.img->idx->pack_bytes; off += sizeof(junk))
+		assert_int_equal(ckf_pwrite_all(fd, junk, sizeof(junk), off), 0);
+	close(fd);
+	assert_true(rehearse(&w) < 0); /* its chunks are damaged */
+	world_fini(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_estimates),
+		cmocka_unit_test(test_cannot),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
