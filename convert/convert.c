@@ -14,50 +14,20 @@
 #include "base/ckf_opts.h"
 #include "base/ckf_threads.h"
 #include "ckf_model.h"
-#include "files.h"
+#include "conversion.h"
 #include "img.h"
 #include "memory.h"
-#include "output.h"
-#include "pipeline.h"
 #include "plan.h"
-#include "strays.h"
 
 /* A chunk that does not fit into the rest of an extent leaves it empty: large ones waste less. */
 #define DEFAULT_EXTENT_BYTES CKF_MAX_EXTENT_BYTES
-#define NO_FILE (-1)
 /* A smaller dump is restored in no time from anything: not worth a measurement. */
 #define MEASURE_FROM_BYTES (256ull << 20)
 /* Chunks are about as long. */
 #define SAMPLE_PAGES 16u
 #define NR_SAMPLES 48u
 
-struct convert {
-	struct ckf_convert_opts opts;
-	struct ckf_convert_stats stats;
-	const char *dump_path;
-	struct ckf_error *err;
-	int dump_fd;
-	struct ckf_dump *dump;
-	struct ckf_file_list list;
-	int64_t *pages_file;  /* per pagemap: position in list, or NO_FILE */
-	uint64_t *pagemap_of; /* per file of list that is a pages file */
-	struct ckf_chain chain;
-	struct ckf_bases *bases;
-	struct ckf_output out;
-	int pack_fd;
-	struct ckf_build build;
-	struct ckf_index idx;
-	struct ckf_encode_opts encode;
-	struct ckf_decode_costs costs;
-
-	/* Which stream comes next. */
-	uint64_t target;
-	uint32_t level;
-	struct ckf_leftover left; /* wanted from the next level, after the first */
-	uint32_t *open_streams;	  /* per pagemap: made and not done */
-};
-
-static int check_opts(const struct convert *c)
+static int check_opts(const struct ckf_conversion *c)
 {
 	const struct ckf_convert_opts *o = &c->opts;
 	int min = 0, max = 0;
@@ -82,152 +52,7 @@ static int check_opts(const struct convert *c)
 	return 0;
 }
 
-static bool has_pages_file(const struct convert *c)
-{
-	char name[CKF_ORIGIN_NAME_BYTES];
-
-	for (uint64_t i = 0; i < c->dump->nr_pagemaps; i++) {
-		const struct ckf_origin origin = ckf_origin_of(&c->dump->pagemaps[i]);
-
-		if (ckf_file_list_find(&c->list, ckf_origin_name(&origin, name)) >= 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * A fast image has no pages files. Where there are some, a newer dump was written into the
- * directory of an image, and what is left of that is of no use.
- */
-static int check_own_files(struct convert *c)
-{
-	if (ckf_image_probe(c->dump_fd) && !has_pages_file(c))
-		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
-	ckf_file_list_remove(&c->list, CKF_README_NAME);
-	c->list.nr_left_out++;
-	ckf_warn(&c->opts,
-		 "a dump was written over an older fast image here: what is left of that, "
-		 "ckfast.* and " CKF_README_NAME ", is left out, and best removed");
-	return 0;
-}
-
-static int open_dump(struct convert *c)
-{
-	int ret;
-
-	c->dump_fd = open(c->dump_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (c->dump_fd < 0)
-		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
-				     strerror(errno));
-	ret = ckf_file_list_read(c->dump_fd, &c->list, c->err);
-	if (!ret)
-		ret = ckf_dump_openat(c->dump_fd, ".", &c->dump, c->err);
-	if (!ret && c->list.has_own)
-		ret = check_own_files(c);
-	if (!ret)
-		ret = ckf_dump_check(c->dump, c->err);
-	if (!ret)
-		ret = ckf_chain_init(&c->chain, c->dump_fd, c->err);
-	if (!ret && !c->dump->nr_tasks)
-		ckf_warn(&c->opts, "no pstree.img: it may be a pre-dump, which cannot be restored");
-	return ret;
-}
-
-/* Finds and checks the pages file of one pagemap. */
-static int claim_pages_file(struct convert *c, uint64_t i)
-{
-	const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
-	const struct ckf_origin origin = ckf_origin_of(pm);
-	char name[CKF_ORIGIN_NAME_BYTES];
-	struct ckf_file *f;
-	uint64_t tail;
-	int64_t at;
-
-	at = ckf_file_list_find(&c->list, ckf_origin_name(&origin, name));
-	c->pages_file[i] = at;
-	if (ckf_file_list_has_odd(&c->list, name))
-		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
-	if (at < 0) {
-		c->pages_file[i] = NO_FILE;
-		if (!pm->nr_local_pages)
-			return 0;
-		return ckf_error_set(c->err, -EBADMSG,
-				     "corrupt dump: there is no %s, which %s names", name,
-				     pm->name);
-	}
-	f = &c->list.files[at];
-	if (f->kind == CKF_FILE_PAGES)
-		return ckf_error_set(c->err, -EBADMSG,
-				     "corrupt dump: %s is named by %s and another pagemap", name,
-				     pm->name);
-	if (f->kind != CKF_FILE_VERBATIM)
-		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
-	tail = f->size_bytes % CKF_PAGE_BYTES;
-	if (origin.device && tail)
-		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
-				      "the length is not one of pages");
-	if (f->size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages)
-		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
-				      "shorter than %s says, got %llu pages, want %llu", pm->name,
-				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
-				      (unsigned long long)pm->nr_local_pages);
-	if (origin.device && f->size_bytes / CKF_PAGE_BYTES > pm->nr_local_pages)
-		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
-				      "longer than %s says, got %llu pages, want %llu", pm->name,
-				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
-				      (unsigned long long)pm->nr_local_pages);
-	/* CRIU never reads so far. */
-	if (tail)
-		ckf_warn(&c->opts, "%s ends in %llu bytes that are no page: left out", name,
-			 (unsigned long long)tail);
-	f->size_bytes -= tail;
-	f->kind = CKF_FILE_PAGES;
-	c->pagemap_of[at] = i;
-	c->stats.page_bytes += f->size_bytes;
-	return 0;
-}
-
-/* Contents of device memory without the table that says what they are. */
-static int check_orphans(const struct convert *c)
-{
-	static const char prefix[] = CKF_GPU_PAGES_PREFIX;
-
-	for (uint64_t i = 0; i < c->list.nr_files; i++) {
-		const struct ckf_file *f = &c->list.files[i];
-
-		if (f->kind == CKF_FILE_VERBATIM && !strncmp(f->name, prefix, sizeof(prefix) - 1))
-			return ckf_error_set(c->err, -EBADMSG,
-					     "corrupt dump: there is no " CKF_GPU_PREFIX
-					     "%s for %s",
-					     f->name + sizeof(prefix) - 1, f->name);
-	}
-	return 0;
-}
-
-static int claim_pages_files(struct convert *c)
-{
-	size_t n;
-	int ret = 0;
-
-	ckf_drop_strays(c->dump, &c->list, &c->opts);
-	n = (size_t)c->dump->nr_pagemaps;
-	if (!n)
-		return check_orphans(c);
-	c->pages_file = calloc(n, sizeof(*c->pages_file));
-	c->pagemap_of = calloc((size_t)c->list.nr_files, sizeof(*c->pagemap_of));
-	c->open_streams = calloc(n, sizeof(*c->open_streams));
-	if (!c->pages_file || !c->pagemap_of || !c->open_streams)
-		return ckf_error_set(c->err, -ENOMEM, "no memory for the pagemaps");
-	for (uint64_t i = 0; i < n && !ret; i++) {
-		const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
-
-		ret = claim_pages_file(c, i);
-		c->stats.page_bytes += ckf_pages_to_bytes(pm->nr_pages - pm->nr_local_pages);
-	}
-	return ret ? ret : check_orphans(c);
-}
-
-static int copy_verbatim(struct convert *c, struct ckf_file *f)
+static int copy_verbatim(struct ckf_conversion *c, struct ckf_file *f)
 {
 	struct ckf_copy copy = { .name = f->name, .want_bytes = f->size_bytes };
 	int ret;
@@ -253,7 +78,7 @@ static int copy_verbatim(struct convert *c, struct ckf_file *f)
 	return ret;
 }
 
-static int copy_files(struct convert *c)
+static int copy_files(struct ckf_conversion *c)
 {
 	int ret = 0;
 
@@ -268,7 +93,7 @@ static int copy_files(struct convert *c)
 	return ret;
 }
 
-static const struct ckf_task *target_task(const struct convert *c, uint64_t target)
+static const struct ckf_task *target_task(const struct ckf_conversion *c, uint64_t target)
 {
 	const struct ckf_pagemap *pm = &c->dump->pagemaps[target];
 
@@ -276,7 +101,7 @@ static const struct ckf_task *target_task(const struct convert *c, uint64_t targ
 }
 
 /* The runs of a target are of no use any more: they may take more memory than all the rest. */
-static void drop_runs(struct convert *c, uint64_t target)
+static void drop_runs(struct ckf_conversion *c, uint64_t target)
 {
 	struct ckf_pagemap *pm = &c->dump->pagemaps[target];
 
@@ -288,7 +113,8 @@ static void drop_runs(struct convert *c, uint64_t target)
 }
 
 /* The pack is for those only who may read all of the pages files that it holds. */
-static int narrow_access(struct convert *c, const struct ckf_stream *s, struct ckf_error *err)
+static int narrow_access(struct ckf_conversion *c, const struct ckf_stream *s,
+			 struct ckf_error *err)
 {
 	struct ckf_access a, dir;
 	int fd = ckf_chain_open_pages(&c->chain, &s->origin, err), ret;
@@ -311,7 +137,7 @@ static int narrow_access(struct convert *c, const struct ckf_stream *s, struct c
 }
 
 /* The stream of one level of the target at hand; *s stays NULL where that level has no pages. */
-static int make_stream(struct convert *c, struct ckf_stream **s, struct ckf_error *err)
+static int make_stream(struct ckf_conversion *c, struct ckf_stream **s, struct ckf_error *err)
 {
 	const struct ckf_pagemap *pm = &c->dump->pagemaps[c->target];
 	int64_t file = c->pages_file[c->target];
@@ -327,7 +153,7 @@ static int make_stream(struct convert *c, struct ckf_stream **s, struct ckf_erro
 	int ret;
 
 	if (!c->level) {
-		if (file == NO_FILE)
+		if (file == CKF_NO_FILE)
 			return 0;
 		return ckf_stream_local(pm, c->list.files[file].size_bytes / CKF_PAGE_BYTES, q.task,
 					s, err);
@@ -343,7 +169,7 @@ static int make_stream(struct convert *c, struct ckf_stream **s, struct ckf_erro
 }
 
 /* Workers of one server, say. */
-static bool has_twin(const struct convert *c)
+static bool has_twin(const struct ckf_conversion *c)
 {
 	uint64_t pages = c->dump->pagemaps[c->target].nr_local_pages;
 
@@ -356,7 +182,7 @@ static bool has_twin(const struct convert *c)
 	return false;
 }
 
-static bool more_levels(const struct convert *c)
+static bool more_levels(const struct ckf_conversion *c)
 {
 	const struct ckf_pagemap *pm = &c->dump->pagemaps[c->target];
 
@@ -367,7 +193,7 @@ static bool more_levels(const struct convert *c)
 
 static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
 {
-	struct convert *c = arg;
+	struct ckf_conversion *c = arg;
 	int ret;
 
 	*s = NULL;
@@ -399,14 +225,14 @@ static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
 
 static void stream_done(void *arg, const struct ckf_stream *s)
 {
-	struct convert *c = arg;
+	struct ckf_conversion *c = arg;
 
 	c->open_streams[s->target]--;
 	drop_runs(c, s->target);
 }
 
 /* Later matches were compared with what the file had then. */
-static int check_unchanged(struct convert *c, const struct ckf_file *f)
+static int check_unchanged(struct ckf_conversion *c, const struct ckf_file *f)
 {
 	struct stat st;
 	bool gone = fstatat(c->dump_fd, f->name, &st, 0) != 0;
@@ -423,7 +249,7 @@ static int check_unchanged(struct convert *c, const struct ckf_file *f)
  * Whether the pack, which is at most as long as the pages, may stay in the page cache: a restore
  * right afterwards then finds it there, as a stock one finds the dump. Others need memory, too.
  */
-static bool fits_cache(const struct convert *c)
+static bool fits_cache(const struct ckf_conversion *c)
 {
 	int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	uint64_t available = proc_fd >= 0 ? ckf_memory_available(proc_fd) : 0;
@@ -434,7 +260,7 @@ static bool fits_cache(const struct convert *c)
 }
 
 /* Up to SAMPLE_PAGES pages from a place of the local pages files, or none where they are zero. */
-static int read_sample(struct convert *c, uint64_t page, uint8_t *data, uint32_t *nr_pages)
+static int read_sample(struct ckf_conversion *c, uint64_t page, uint8_t *data, uint32_t *nr_pages)
 {
 	uint64_t i = 0, left = 0;
 	struct ckf_origin origin;
@@ -442,7 +268,7 @@ static int read_sample(struct convert *c, uint64_t page, uint8_t *data, uint32_t
 
 	*nr_pages = 0;
 	for (; i < c->dump->nr_pagemaps; i++) {
-		left = c->pages_file[i] == NO_FILE
+		left = c->pages_file[i] == CKF_NO_FILE
 			       ? 0
 			       : c->list.files[c->pages_file[i]].size_bytes / CKF_PAGE_BYTES;
 		if (page < left)
@@ -471,7 +297,7 @@ static int read_sample(struct convert *c, uint64_t page, uint8_t *data, uint32_t
 }
 
 /* How fast the pages of this dump decode: from samples at places that depend on its size alone. */
-static int measure_costs(struct convert *c, struct ckf_decode_costs *costs)
+static int measure_costs(struct ckf_conversion *c, struct ckf_decode_costs *costs)
 {
 	uint8_t *data = aligned_alloc(CKF_PAGE_BYTES, SAMPLE_PAGES * CKF_PAGE_BYTES);
 	struct ckf_worker w = { 0 };
@@ -499,7 +325,7 @@ static int measure_costs(struct convert *c, struct ckf_decode_costs *costs)
 }
 
 /* After this, opts.storage says what codecs are chosen for. */
-static void choose_storage(struct convert *c)
+static void choose_storage(struct ckf_conversion *c)
 {
 	struct ckf_storage *s = &c->opts.storage;
 
@@ -514,7 +340,7 @@ static void choose_storage(struct convert *c)
 }
 
 /* A storage that the user has named and that is slower than memory is meant. */
-static enum ckf_encode_goal goal_of(const struct convert *c, const struct ckf_storage *named)
+static enum ckf_encode_goal goal_of(const struct ckf_conversion *c, const struct ckf_storage *named)
 {
 	struct ckf_storage ram;
 
@@ -526,7 +352,7 @@ static enum ckf_encode_goal goal_of(const struct convert *c, const struct ckf_st
 }
 
 /* What codecs are chosen for, and by which speeds. */
-static int choose_encoding(struct convert *c)
+static int choose_encoding(struct ckf_conversion *c)
 {
 	struct ckf_encode_opts *e = &c->encode;
 
@@ -542,7 +368,7 @@ static int choose_encoding(struct convert *c)
 	return c->stats.page_bytes < MEASURE_FROM_BYTES ? 0 : measure_costs(c, &c->costs);
 }
 
-static int convert_pages(struct convert *c)
+static int convert_pages(struct ckf_conversion *c)
 {
 	struct ckf_pipeline_opts p = {
 		.user = &c->opts,
@@ -569,7 +395,7 @@ static int convert_pages(struct convert *c)
 }
 
 /* Gives the files what the build knows of them, in the order of names. */
-static int finish_files(struct convert *c)
+static int finish_files(struct ckf_conversion *c)
 {
 	uint64_t nr = 0;
 	uint64_t *order = malloc((size_t)(c->dump->nr_pagemaps + 1) * sizeof(*order));
@@ -594,7 +420,7 @@ static int finish_files(struct convert *c)
 	return ret;
 }
 
-static int make_index(struct convert *c, const char *fast)
+static int make_index(struct ckf_conversion *c, const char *fast)
 {
 	struct ckf_build *b = &c->build;
 	int ret = ckf_build_finish(b, c->err);
@@ -636,7 +462,7 @@ static int make_index(struct convert *c, const char *fast)
 	return ckf_plan_build(&c->idx, c->dump, c->err);
 }
 
-static void fill_stats(struct convert *c)
+static void fill_stats(struct ckf_conversion *c)
 {
 	struct ckf_convert_stats *s = &c->stats;
 
@@ -652,7 +478,7 @@ static void fill_stats(struct convert *c)
 	s->storage = c->opts.storage;
 }
 
-static int convert_into(struct convert *c, const char *fast)
+static int convert_into(struct ckf_conversion *c, const char *fast)
 {
 	int ret;
 
@@ -701,7 +527,7 @@ static int convert_into(struct convert *c, const char *fast)
 	return ret;
 }
 
-static void convert_free(struct convert *c)
+static void convert_free(struct ckf_conversion *c)
 {
 	free(c->idx.ops);
 	free(c->idx.lanes);
@@ -724,7 +550,7 @@ static void convert_free(struct convert *c)
 int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
 		struct ckf_convert_stats *stats, struct ckf_error *err)
 {
-	struct convert *c = calloc(1, sizeof(*c));
+	struct ckf_conversion *c = calloc(1, sizeof(*c));
 	uint64_t start = ckf_now_ns();
 	int ret;
 
@@ -742,9 +568,9 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	if (!ret)
 		ret = check_opts(c);
 	if (!ret)
-		ret = open_dump(c);
+		ret = ckf_conversion_open(c);
 	if (!ret)
-		ret = claim_pages_files(c);
+		ret = ckf_conversion_claim(c);
 	if (!ret)
 		ret = ckf_file_list_check(&c->list, c->err);
 	if (!ret)

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* Opens a dump to convert it, and finds the pages file of each pagemap. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "loader/ckf_image.h"
+#include "conversion.h"
+#include "strays.h"
+
+static bool has_pages_file(const struct ckf_conversion *c)
+{
+	char name[CKF_ORIGIN_NAME_BYTES];
+
+	for (uint64_t i = 0; i < c->dump->nr_pagemaps; i++) {
+		const struct ckf_origin origin = ckf_origin_of(&c->dump->pagemaps[i]);
+
+		if (ckf_file_list_find(&c->list, ckf_origin_name(&origin, name)) >= 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A fast image has no pages files. Where there are some, a newer dump was written into the
+ * directory of an image, and what is left of that is of no use.
+ */
+static int check_own_files(struct ckf_conversion *c)
+{
+	if (ckf_image_probe(c->dump_fd) && !has_pages_file(c))
+		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
+	ckf_file_list_remove(&c->list, CKF_README_NAME);
+	c->list.nr_left_out++;
+	ckf_warn(&c->opts,
+		 "a dump was written over an older fast image here: what is left of that, "
+		 "ckfast.* and " CKF_README_NAME ", is left out, and best removed");
+	return 0;
+}
+
+int ckf_conversion_open(struct ckf_conversion *c)
+{
+	int ret;
+
+	c->dump_fd = open(c->dump_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->dump_fd < 0)
+		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
+				     strerror(errno));
+	ret = ckf_file_list_read(c->dump_fd, &c->list, c->err);
+	if (!ret)
+		ret = ckf_dump_openat(c->dump_fd, ".", &c->dump, c->err);
+	if (!ret && c->list.has_own)
+		ret = check_own_files(c);
+	if (!ret)
+		ret = ckf_dump_check(c->dump, c->err);
+	if (!ret)
+		ret = ckf_chain_init(&c->chain, c->dump_fd, c->err);
+	if (!ret && !c->dump->nr_tasks)
+		ckf_warn(&c->opts, "no pstree.img: it may be a pre-dump, which cannot be restored");
+	return ret;
+}
+
+/* Finds and checks the pages file of one pagemap. */
+static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
+{
+	const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
+	const struct ckf_origin origin = ckf_origin_of(pm);
+	char name[CKF_ORIGIN_NAME_BYTES];
+	struct ckf_file *f;
+	uint64_t tail;
+	int64_t at;
+
+	at = ckf_file_list_find(&c->list, ckf_origin_name(&origin, name));
+	c->pages_file[i] = at;
+	if (ckf_file_list_has_odd(&c->list, name))
+		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
+	if (at < 0) {
+		c->pages_file[i] = CKF_NO_FILE;
+		if (!pm->nr_local_pages)
+			return 0;
+		return ckf_error_set(c->err, -EBADMSG,
+				     "corrupt dump: there is no %s, which %s names", name,
+				     pm->name);
+	}
+	f = &c->list.files[at];
+	if (f->kind == CKF_FILE_PAGES)
+		return ckf_error_set(c->err, -EBADMSG,
+				     "corrupt dump: %s is named by %s and another pagemap", name,
+				     pm->name);
+	if (f->kind != CKF_FILE_VERBATIM)
+		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
+	tail = f->size_bytes % CKF_PAGE_BYTES;
+	if (origin.device && tail)
+		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
+				      "the length is not one of pages");
+	if (f->size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages)
+		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
+				      "shorter than %s says, got %llu pages, want %llu", pm->name,
+				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
+				      (unsigned long long)pm->nr_local_pages);
+	if (origin.device && f->size_bytes / CKF_PAGE_BYTES > pm->nr_local_pages)
+		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
+				      "longer than %s says, got %llu pages, want %llu", pm->name,
+				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
+				      (unsigned long long)pm->nr_local_pages);
+	/* CRIU never reads so far. */
+	if (tail)
+		ckf_warn(&c->opts, "%s ends in %llu bytes that are no page: left out", name,
+			 (unsigned long long)tail);
+	f->size_bytes -= tail;
+	f->kind = CKF_FILE_PAGES;
+	c->pagemap_of[at] = i;
+	c->stats.page_bytes += f->size_bytes;
+	return 0;
+}
+
+/* Contents of device memory without the table that says what they are. */
+static int check_orphans(const struct ckf_conversion *c)
+{
+	static const char prefix[] = CKF_GPU_PAGES_PREFIX;
+
+	for (uint64_t i = 0; i < c->list.nr_files; i++) {
+		const struct ckf_file *f = &c->list.files[i];
+
+		if (f->kind == CKF_FILE_VERBATIM && !strncmp(f->name, prefix, sizeof(prefix) - 1))
+			return ckf_error_set(c->err, -EBADMSG,
+					     "corrupt dump: there is no " CKF_GPU_PREFIX
+					     "%s for %s",
+					     f->name + sizeof(prefix) - 1, f->name);
+	}
+	return 0;
+}
+
+int ckf_conversion_claim(struct ckf_conversion *c)
+{
+	size_t n;
+	int ret = 0;
+
+	ckf_drop_strays(c->dump, &c->list, &c->opts);
+	n = (size_t)c->dump->nr_pagemaps;
+	if (!n)
+		return check_orphans(c);
+	c->pages_file = calloc(n, sizeof(*c->pages_file));
+	c->pagemap_of = calloc((size_t)c->list.nr_files, sizeof(*c->pagemap_of));
+	c->open_streams = calloc(n, sizeof(*c->open_streams));
+	if (!c->pages_file || !c->pagemap_of || !c->open_streams)
+		return ckf_error_set(c->err, -ENOMEM, "no memory for the pagemaps");
+	for (uint64_t i = 0; i < n && !ret; i++) {
+		const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
+
+		ret = claim_pages_file(c, i);
+		c->stats.page_bytes += ckf_pages_to_bytes(pm->nr_pages - pm->nr_local_pages);
+	}
+	return ret ? ret : check_orphans(c);
+}
