@@ -74,6 +74,7 @@ struct cli_rewrite {
 	int (*run)(const char *fast, const char *out, const struct ckf_convert_opts *opts,
 		   struct ckf_error *err);
 	const char *done; /* what is said of the directory when all went well */
+	bool in_place;	  /* run takes NULL for out: there is --in-place */
 };
 /* enum ckf_exit */
 int cli_rewrite(const struct cli_verb *verb, int argc, char **argv, const struct cli_rewrite *rw);
@@ -106,6 +107,12 @@ uint64_t cli_now_ns(void);
 void cli_message(const struct cli_verb *verb, const char *path, const char *msg);
 /* The same for an error. Returns its exit code. */
 int cli_fail(const struct cli_verb *verb, const char *path, int rc, const struct ckf_error *err);
+/*
+ * The operands of a verb that makes one directory of another, or with in_place replaces one: *to is
+ * NULL then. An exit code.
+ */
+int cli_take_operands(const struct cli_verb *verb, int argc, char **argv, bool in_place,
+		      const char **from, const char **to);
 /* Message and a pointer to --help. Returns CKF_EXIT_USAGE. */
 int cli_usage(const struct cli_verb *verb, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

@@ -16,6 +16,7 @@ struct convert_args {
 	const char *fast;
 	int nice;
 	bool level_set;
+	bool in_place;
 	bool json;
 	bool quiet;
 	bool help;
@@ -39,6 +40,7 @@ enum {
 	OPT_BASE,
 	OPT_NO_CACHE,
 	OPT_SMALLEST,
+	OPT_IN_PLACE,
 };
 
 static const struct option long_opts[] = {
@@ -53,6 +55,7 @@ static const struct option long_opts[] = {
 	{ "smallest", no_argument, NULL, OPT_SMALLEST },
 	{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
 	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "in-place", no_argument, NULL, OPT_IN_PLACE },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "help", no_argument, NULL, 'h' },
@@ -98,6 +101,9 @@ static int set_option(const struct cli_verb *verb, int opt, struct convert_args 
 	case OPT_FORCE:
 		args->opts.force = true;
 		break;
+	case OPT_IN_PLACE:
+		args->in_place = true;
+		break;
 	case OPT_SMALLEST:
 		args->opts.smallest = true;
 		break;
@@ -142,14 +148,13 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 	}
 	if (args->help)
 		return CKF_EXIT_OK;
-	if (argc - optind != 2)
-		return cli_usage(verb, "want two directories: %s", verb->args);
+	if (args->in_place && args->opts.force)
+		return cli_usage(verb, "--in-place does not go with --force");
 	if (args->opts.smallest &&
 	    (args->opts.codec != CKF_CODEC_AUTO || args->opts.storage.bytes_per_s))
 		return cli_usage(verb, "--smallest goes with neither --codec nor --profile");
-	args->dump = argv[optind];
-	args->fast = argv[optind + 1];
-	return check_level(verb, args);
+	rc = cli_take_operands(verb, argc, argv, args->in_place, &args->dump, &args->fast);
+	return rc ? rc : check_level(verb, args);
 }
 
 static void on_progress(void *arg, const struct ckf_progress *p)
@@ -237,7 +242,7 @@ static int convert(const struct cli_verb *verb, struct convert_args *args)
 	if (args->json)
 		return print_json(verb, &stats);
 	if (!args->quiet)
-		print_summary(args->fast, &stats);
+		print_summary(args->in_place ? args->dump : args->fast, &stats);
 	return CKF_EXIT_OK;
 }
 
@@ -270,6 +275,7 @@ const struct cli_verb cli_verb_convert = {
 		"  --nice N             a lower priority, 1 to 19\n"
 		"  --no-cache           keep the pack out of the page cache\n"
 		"  --force              replace FAST if it is there\n"
+		"  --in-place           replace DUMP itself; no FAST is named\n"
 		"  --json               the summary as JSON\n"
 		"  -q, --quiet          errors only\n",
 	.run = run_convert,

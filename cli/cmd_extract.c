@@ -4,8 +4,11 @@
 
 static int run_extract(const struct cli_verb *verb, int argc, char **argv)
 {
-	static const struct cli_rewrite rw = { ckf_extract,
-					       "the dump is back, all checksums right" };
+	static const struct cli_rewrite rw = {
+		.run = ckf_extract,
+		.done = "the dump is back, all checksums right",
+		.in_place = true,
+	};
 
 	return cli_rewrite(verb, argc, argv, &rw);
 }
@@ -17,6 +20,7 @@ const struct cli_verb cli_verb_extract = {
 	.help = "  --base DIR[,DIR...]  where bases of FAST are now\n"
 		"  --threads N          default: the CPUs\n"
 		"  --force              replace DUMP if it is there\n"
+		"  --in-place           replace FAST itself; no DUMP is named\n"
 		"  -q, --quiet          errors only\n",
 	.run = run_extract,
 };

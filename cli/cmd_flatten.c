@@ -4,7 +4,10 @@
 
 static int run_flatten(const struct cli_verb *verb, int argc, char **argv)
 {
-	static const struct cli_rewrite rw = { ckf_flatten, "whole, all checksums right" };
+	static const struct cli_rewrite rw = {
+		.run = ckf_flatten,
+		.done = "whole, all checksums right",
+	};
 
 	return cli_rewrite(verb, argc, argv, &rw);
 }

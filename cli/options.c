@@ -148,3 +148,17 @@ int cli_take_profile(const struct cli_verb *verb, struct ckf_storage *storage)
 				 optarg);
 	return CKF_EXIT_OK;
 }
+
+int cli_take_operands(const struct cli_verb *verb, int argc, char **argv, bool in_place,
+		      const char **from, const char **to)
+{
+	const int nr = argc - optind;
+
+	if (in_place && nr != 1)
+		return cli_usage(verb, "--in-place wants one directory");
+	if (!in_place && nr != 2)
+		return cli_usage(verb, "want two directories: %s", verb->args);
+	*from = argv[optind];
+	*to = in_place ? NULL : argv[optind + 1];
+	return CKF_EXIT_OK;
+}

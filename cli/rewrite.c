@@ -10,6 +10,7 @@ struct rewrite_args {
 	struct cli_bases bases;
 	const char *fast;
 	const char *out;
+	bool in_place;
 	bool quiet;
 	bool help;
 };
@@ -25,18 +26,21 @@ enum {
 	OPT_THREADS = 1,
 	OPT_FORCE,
 	OPT_BASE,
+	OPT_IN_PLACE,
 };
 
 static const struct option long_opts[] = {
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "in-place", no_argument, NULL, OPT_IN_PLACE },
 	{ "base", required_argument, NULL, OPT_BASE },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
 
-static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct rewrite_args *args)
+static int parse_args(const struct cli_verb *verb, int argc, char **argv,
+		      const struct cli_rewrite *rw, struct rewrite_args *args)
 {
 	int opt, rc = CKF_EXIT_OK;
 
@@ -47,6 +51,9 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			break;
 		case OPT_FORCE:
 			args->opts.force = true;
+			break;
+		case OPT_IN_PLACE:
+			args->in_place = true;
 			break;
 		case OPT_BASE:
 			rc = cli_take_bases(verb, &args->bases);
@@ -61,13 +68,13 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 			return cli_usage(verb, "wrong options");
 		}
 	}
-	if (rc)
+	if (rc || args->help)
 		return rc;
-	if (!args->help && argc - optind != 2)
-		return cli_usage(verb, "want two directories: %s", verb->args);
-	args->fast = argv[optind];
-	args->out = args->help ? NULL : argv[optind + 1];
-	return CKF_EXIT_OK;
+	if (args->in_place && !rw->in_place)
+		return cli_usage(verb, "there is no --in-place");
+	if (args->in_place && args->opts.force)
+		return cli_usage(verb, "--in-place does not go with --force");
+	return cli_take_operands(verb, argc, argv, args->in_place, &args->fast, &args->out);
 }
 
 static void on_progress(void *arg, const struct ckf_progress *p)
@@ -108,8 +115,8 @@ static int run(const struct cli_verb *verb, struct rewrite_args *args, const str
 	if (rc)
 		return cli_fail(verb, args->fast, rc, &err);
 	if (!args->quiet)
-		printf("%s: %s, in %.1f s\n", cli_path(args->out, path), rw->done,
-		       (double)(cli_now_ns() - start_ns) / 1e9);
+		printf("%s: %s, in %.1f s\n", cli_path(args->out ? args->out : args->fast, path),
+		       rw->done, (double)(cli_now_ns() - start_ns) / 1e9);
 	return CKF_EXIT_OK;
 }
 
@@ -118,7 +125,7 @@ int cli_rewrite(const struct cli_verb *verb, int argc, char **argv, const struct
 	struct rewrite_args args = { .opts = { .size = sizeof(args.opts) } };
 	int rc;
 
-	rc = parse_args(verb, argc, argv, &args);
+	rc = parse_args(verb, argc, argv, rw, &args);
 	if (!rc)
 		rc = args.help ? cli_help(verb) : run(verb, &args, rw);
 	cli_free_bases(&args.bases);

@@ -2,6 +2,8 @@
 /* Owner, group and mode of what is written. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -115,4 +117,74 @@ void ckf_access_drop_acls(int dir_fd)
 	/* A file system without them says so; there is nothing to take away then. */
 	(void)fremovexattr(dir_fd, ACL_DEFAULT);
 	(void)fremovexattr(dir_fd, ACL_ACCESS);
+}
+
+/* The value of an attribute, or with name NULL the names of all: the length, or -errno. Free *out.
+ */
+static ssize_t read_xattr(int fd, const char *name, char **out)
+{
+	ssize_t n = name ? fgetxattr(fd, name, NULL, 0) : flistxattr(fd, NULL, 0);
+
+	*out = NULL;
+	if (n < 0)
+		return -errno;
+	*out = malloc((size_t)n + 1);
+	if (!*out)
+		return -ENOMEM;
+	/* With a size of 0, they would answer with the length again. */
+	n++;
+	n = name ? fgetxattr(fd, name, *out, (size_t)n) : flistxattr(fd, *out, (size_t)n);
+	return n < 0 ? -errno : n;
+}
+
+/* Not every label may be set: one that is right already needs no right to do so. */
+static int copy_xattr(int from_fd, int to_fd, const char *name, struct ckf_error *err)
+{
+	char *value, *old;
+	ssize_t n = read_xattr(from_fd, name, &value), m = read_xattr(to_fd, name, &old);
+	int ret = n < 0 ? (int)n : 0;
+
+	if (!ret && (m != n || memcmp(old, value, (size_t)n) != 0) &&
+	    fsetxattr(to_fd, name, value, (size_t)n, 0))
+		ret = -errno;
+	free(value);
+	free(old);
+	if (ret)
+		return ckf_error_set(err, ret, "cannot keep the attribute %s of the directory: %s",
+				     name, strerror(-ret));
+	return 0;
+}
+
+static bool is_acl(const char *name)
+{
+	return !strcmp(name, ACL_ACCESS) || !strcmp(name, ACL_DEFAULT);
+}
+
+static int copy_xattrs(int from_fd, int to_fd, bool acls, struct ckf_error *err)
+{
+	char *names;
+	ssize_t bytes = read_xattr(from_fd, NULL, &names);
+	int ret = 0;
+
+	/* A file system without attributes has none to copy. */
+	if (bytes < 0 && bytes != -EOPNOTSUPP)
+		ret = ckf_error_set(err, (int)bytes,
+				    "cannot list the attributes of the directory: %s",
+				    strerror((int)-bytes));
+	for (ssize_t at = 0; at < bytes && !ret; at += (ssize_t)strlen(names + at) + 1) {
+		if (is_acl(names + at) == acls)
+			ret = copy_xattr(from_fd, to_fd, names + at, err);
+	}
+	free(names);
+	return ret;
+}
+
+int ckf_access_copy_labels(int from_fd, int to_fd, struct ckf_error *err)
+{
+	return copy_xattrs(from_fd, to_fd, false, err);
+}
+
+int ckf_access_copy_acls(int from_fd, int to_fd, struct ckf_error *err)
+{
+	return copy_xattrs(from_fd, to_fd, true, err);
 }

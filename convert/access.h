@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "base/ckf_error.h"
+
 struct ckf_access {
 	uint32_t uid;
 	uint32_t gid;
@@ -45,5 +47,13 @@ int ckf_access_set(int fd, const struct ckf_access *a, bool *own);
 
 /* Takes away the lists that a new directory has from the one above, for all that will be in it. */
 void ckf_access_drop_acls(int dir_fd);
+
+/*
+ * Gives a directory the extended attributes that another one has, security labels among them, but
+ * for access control lists: what is created in it afterwards must not get these.
+ */
+int ckf_access_copy_labels(int from_fd, int to_fd, struct ckf_error *err);
+/* The lists, with the group's bits of the mode that they determine. */
+int ckf_access_copy_acls(int from_fd, int to_fd, struct ckf_error *err);
 
 #endif

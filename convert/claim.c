@@ -46,7 +46,9 @@ int ckf_conversion_open(struct ckf_conversion *c)
 	if (c->dump_fd < 0)
 		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
 				     strerror(errno));
-	ret = ckf_file_list_read(c->dump_fd, &c->list, c->err);
+	ret = ckf_in_place_init(&c->in_place, c->dump_path, c->dump_fd, "inventory.img", c->err);
+	if (!ret)
+		ret = ckf_file_list_read(c->dump_fd, &c->list, c->err);
 	if (!ret)
 		ret = ckf_dump_openat(c->dump_fd, ".", &c->dump, c->err);
 	if (!ret && c->list.has_own)
@@ -104,6 +106,7 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
 				      (unsigned long long)pm->nr_local_pages);
 	/* CRIU never reads so far. */
+	c->has_tails |= tail != 0;
 	if (tail)
 		ckf_warn(&c->opts, "%s ends in %llu bytes that are no page: left out", name,
 			 (unsigned long long)tail);

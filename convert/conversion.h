@@ -16,10 +16,12 @@ struct ckf_conversion {
 	int dump_fd;
 	struct ckf_dump *dump;
 	struct ckf_file_list list;
+	bool has_tails;	      /* bytes behind the last whole page of a pages file, left out */
 	int64_t *pages_file;  /* per pagemap: position in list, or CKF_NO_FILE */
 	uint64_t *pagemap_of; /* per file of list that is a pages file */
 	struct ckf_chain chain;
 	struct ckf_bases *bases;
+	struct ckf_in_place in_place;
 	struct ckf_output out;
 	int pack_fd;
 	struct ckf_build build;

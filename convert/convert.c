@@ -420,7 +420,7 @@ static int finish_files(struct ckf_conversion *c)
 	return ret;
 }
 
-static int make_index(struct ckf_conversion *c, const char *fast)
+static int make_index(struct ckf_conversion *c)
 {
 	struct ckf_build *b = &c->build;
 	int ret = ckf_build_finish(b, c->err);
@@ -456,7 +456,7 @@ static int make_index(struct ckf_conversion *c, const char *fast)
 		b->targets[i].id = pm->id;
 		b->targets[i].file = (uint32_t)ckf_file_list_find(&c->list, pm->name);
 	}
-	ret = c->bases ? ckf_bases_list(c->bases, &c->idx, fast, c->err) : 0;
+	ret = c->bases ? ckf_bases_list(c->bases, &c->idx, c->out.path, c->err) : 0;
 	if (ret)
 		return ret;
 	return ckf_plan_build(&c->idx, c->dump, c->err);
@@ -478,18 +478,70 @@ static void fill_stats(struct ckf_conversion *c)
 	s->storage = c->opts.storage;
 }
 
-static int convert_into(struct ckf_conversion *c, const char *fast)
+/* fast NULL: in place, where what is left out would be lost. */
+static int open_output(struct ckf_conversion *c, const char *fast)
 {
 	int ret;
 
+	if (!fast && (c->list.nr_left_out || c->has_tails))
+		return ckf_error_set(c->err, -EINVAL,
+				     "some of it cannot be in a fast image: convert it to another "
+				     "directory, or remove what the warnings name");
+	if (!fast)
+		return ckf_output_open_in_place(&c->out, &c->in_place, CKF_IDX_NAME, c->err);
 	ret = ckf_output_open(&c->out, fast, CKF_IDX_NAME, c->opts.force, c->err);
 	if (ret)
 		return ret;
 	ret = ckf_output_check_outside(&c->out, c->dump_fd, c->err);
-	if (!ret && c->bases)
-		ret = ckf_bases_check_outside(c->bases, &c->out, c->err);
 	if (!ret)
 		ret = ckf_output_like_dir(&c->out, c->dump_fd, c->err);
+	return ret;
+}
+
+/* Reads the image before it takes the place of what it is made from. */
+static int check_in_place(struct ckf_conversion *c)
+{
+	const struct ckf_verify_opts v = { .size = sizeof(v), .threads = c->opts.threads };
+	const struct ckf_image_opts o = {
+		.size = sizeof(o),
+		.base_dirs = c->opts.bases,
+		.nr_base_dirs = c->opts.nr_bases,
+	};
+	struct ckf_image *img = NULL;
+	int ret = ckf_image_open_opts(c->out.dir_fd, &o, &img, c->err);
+
+	if (!ret)
+		ret = ckf_verify(img, &v, NULL, c->err);
+	if (!ret)
+		ret = ckf_verify_plan(img, NULL, c->err);
+	ckf_image_close(img);
+	for (uint64_t i = 0; i < c->list.nr_files && !ret; i++) {
+		if (c->list.files[i].kind == CKF_FILE_VERBATIM)
+			ret = check_unchanged(c, &c->list.files[i]);
+	}
+	return ret;
+}
+
+static int put_into_place(struct ckf_conversion *c)
+{
+	int ret;
+
+	if (c->opts.stop && c->opts.stop(c->opts.arg))
+		return ckf_error_set(c->err, -EINTR, "stopped");
+	ret = ckf_output_seal(&c->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
+	if (!ret && c->out.in_place)
+		ret = check_in_place(c);
+	if (!ret)
+		ret = ckf_output_commit(&c->out, c->err);
+	return ret;
+}
+
+static int convert_into(struct ckf_conversion *c, const char *fast)
+{
+	int ret = open_output(c, fast);
+
+	if (!ret && c->bases)
+		ret = ckf_bases_check_outside(c->bases, &c->out, c->err);
 	if (!ret)
 		ret = copy_files(c);
 	if (!ret) {
@@ -502,7 +554,7 @@ static int convert_into(struct ckf_conversion *c, const char *fast)
 	if (!ret)
 		ret = convert_pages(c);
 	if (!ret)
-		ret = make_index(c, fast);
+		ret = make_index(c);
 	if (!ret && !c->out.memory.known)
 		ckf_access_narrow_by_dir(&c->out.memory, &c->out.dir);
 	if (!ret)
@@ -513,10 +565,8 @@ static int convert_into(struct ckf_conversion *c, const char *fast)
 	}
 	if (!ret)
 		ret = ckf_write_readme(&c->out, &c->idx, c->err);
-	if (!ret && c->opts.stop && c->opts.stop(c->opts.arg))
-		ret = ckf_error_set(c->err, -EINTR, "stopped");
 	if (!ret)
-		ret = ckf_output_commit(&c->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
+		ret = put_into_place(c);
 	if (!ret) {
 		ckf_warn_own(&c->out, &c->opts);
 		fill_stats(c);

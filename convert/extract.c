@@ -20,6 +20,7 @@
 #define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS + 2)
 #define BATCH_BYTES (2u << 20)
 #define PROGRESS_MS 200
+#define DUMP_MARK "inventory.img" /* what CRIU opens first */
 
 struct extract;
 
@@ -41,6 +42,7 @@ struct extract {
 	struct ckf_convert_opts opts;
 	struct ckf_error *err;
 	struct ckf_image *img;
+	struct ckf_in_place in_place;
 	struct ckf_output out;
 	struct ckf_progress progress;
 	uint64_t progress_ns;
@@ -330,6 +332,45 @@ static void extract_free(struct extract *x)
 	free(x);
 }
 
+static int open_output(struct extract *x, const char *dump)
+{
+	int ret = ckf_output_open(&x->out, dump, DUMP_MARK, x->opts.force, x->err);
+
+	if (!ret)
+		ret = ckf_check_outside(x->img, &x->out, x->err);
+	if (!ret)
+		ret = ckf_output_like_dir(&x->out, x->img->dir_fd, x->err);
+	return ret;
+}
+
+/* Files of the image itself, and those that extract makes. */
+static bool is_replaced(void *arg, const char *name)
+{
+	const struct ckf_index *idx = ((struct extract *)arg)->img->idx;
+
+	for (uint64_t i = 0; i < idx->nr_files; i++) {
+		if (!strcmp(idx->files[i].name, name))
+			return true;
+	}
+	return !ckf_name_ok(name, strlen(name)) || !strcmp(name, CKF_README_NAME);
+}
+
+/* CRIU writes logs into the directory that it restores from: they stay. */
+static int open_in_place(struct extract *x, const char *fast)
+{
+	int ret;
+
+	if (ckf_image_is_stale(x->img))
+		return ckf_error_set(x->err, -EBADMSG, "%s is not as it was made%s", fast,
+				     ckf_image_stale_hint(x->img));
+	ret = ckf_in_place_init(&x->in_place, fast, x->img->dir_fd, CKF_IDX_NAME, x->err);
+	if (!ret)
+		ret = ckf_output_open_in_place(&x->out, &x->in_place, DUMP_MARK, x->err);
+	if (!ret)
+		ret = ckf_output_keep_others(&x->out, is_replaced, x, x->err);
+	return ret;
+}
+
 int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opts *opts,
 		struct ckf_error *err)
 {
@@ -345,16 +386,13 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 	ret = ckf_open_source(fast, &x->opts, &x->img, err);
 	if (ret)
 		goto out;
-	ret = ckf_output_open(&x->out, dump, "inventory.img", x->opts.force, err);
-	if (ret)
-		goto out;
-	ret = ckf_check_outside(x->img, &x->out, err);
-	if (!ret)
-		ret = ckf_output_like_dir(&x->out, x->img->dir_fd, err);
+	ret = dump ? open_output(x, dump) : open_in_place(x, fast);
 	if (!ret)
 		ret = extract_files(x);
 	if (!ret)
-		ret = ckf_output_commit(&x->out, NULL, NULL, err);
+		ret = ckf_output_seal(&x->out, NULL, NULL, err);
+	if (!ret)
+		ret = ckf_output_commit(&x->out, err);
 	if (!ret)
 		ckf_warn_own(&x->out, &x->opts);
 	ckf_output_close(&x->out, x->opts.warn, x->opts.arg);

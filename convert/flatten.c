@@ -284,7 +284,9 @@ static int flatten_into(struct flatten *f, const char *out)
 	if (!ret)
 		ret = ckf_write_readme(&f->out, f->img->idx, f->err);
 	if (!ret)
-		ret = ckf_output_commit(&f->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, f->err);
+		ret = ckf_output_seal(&f->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, f->err);
+	if (!ret)
+		ret = ckf_output_commit(&f->out, f->err);
 	if (!ret)
 		ckf_warn_own(&f->out, &f->opts);
 	ckf_output_close(&f->out, f->opts.warn, f->opts.arg);

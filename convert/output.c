@@ -125,10 +125,11 @@ static int split_path(struct ckf_output *o, const char *path, struct ckf_error *
 	while (len > 1 && copy[len - 1] == '/')
 		copy[--len] = '\0';
 	slash = strrchr(copy, '/');
+	o->path = strdup(copy);
 	o->name = strdup(slash ? slash + 1 : copy);
 	if (slash)
 		slash[slash == copy] = '\0';
-	if (!o->name)
+	if (!o->name || !o->path)
 		ret = ckf_error_set(err, -ENOMEM, "no memory for a path");
 	else if (!*o->name || !strcmp(o->name, ".") || !strcmp(o->name, ".."))
 		ret = ckf_error_set(err, -EINVAL, "%s cannot be made: it has no name of its own",
@@ -172,15 +173,21 @@ static int make_temp(struct ckf_output *o, const char *path, struct ckf_error *e
 	return 0;
 }
 
+static void output_init(struct ckf_output *o, const char *mark, const char *old_mark)
+{
+	memset(o, 0, sizeof(*o));
+	o->parent_fd = -1;
+	o->dir_fd = -1;
+	o->mark = mark;
+	o->old_mark = old_mark;
+}
+
 int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
 		    struct ckf_error *err)
 {
 	int ret;
 
-	memset(o, 0, sizeof(*o));
-	o->parent_fd = -1;
-	o->dir_fd = -1;
-	o->mark = mark;
+	output_init(o, mark, mark);
 	ret = split_path(o, path, err);
 	if (!ret)
 		ret = check_existing(o, path, force, err);
@@ -194,6 +201,98 @@ int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bo
 static bool same_file(const struct stat *a, const struct stat *b)
 {
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+int ckf_in_place_init(struct ckf_in_place *in, const char *path, int dir_fd, const char *mark,
+		      struct ckf_error *err)
+{
+	*in = (struct ckf_in_place){ .path = path, .mark = mark, .dir_fd = dir_fd };
+	if (fstat(dir_fd, &in->st))
+		return ckf_error_set(err, -errno, "cannot stat %s: %s", path, strerror(errno));
+	return 0;
+}
+
+/* Before all the work: a mount point has no name that could be exchanged. */
+static int check_replaceable(const struct ckf_output *o, struct ckf_error *err)
+{
+	const struct ckf_in_place *in = o->in_place;
+	struct statx stx;
+	struct stat st;
+
+	if (fstatat(o->parent_fd, o->name, &st, AT_SYMLINK_NOFOLLOW) ||
+	    statx(in->dir_fd, "", AT_EMPTY_PATH, 0, &stx))
+		return ckf_error_set(err, -errno, "cannot stat %s: %s", in->path, strerror(errno));
+	if (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+		return ckf_error_set(err, -EBUSY,
+				     "%s is a mount point: it cannot be replaced in place",
+				     in->path);
+	if (!same_file(&st, &in->st))
+		return ckf_error_set(err, -EAGAIN, "%s has become another directory", in->path);
+	return 0;
+}
+
+int ckf_output_open_in_place(struct ckf_output *o, const struct ckf_in_place *in, const char *mark,
+			     struct ckf_error *err)
+{
+	char *real = realpath(in->path, NULL);
+	int ret = 0;
+
+	output_init(o, mark, in->mark);
+	o->in_place = in;
+	o->replaces = true;
+	if (!real)
+		ret = ckf_error_set(err, -errno, "cannot find the place of %s: %s", in->path,
+				    strerror(errno));
+	if (!ret)
+		ret = split_path(o, real, err);
+	if (!ret)
+		ret = check_replaceable(o, err);
+	if (!ret)
+		ret = make_temp(o, in->path, err);
+	if (!ret)
+		ret = ckf_output_like_dir(o, in->dir_fd, err);
+	if (!ret)
+		ret = ckf_access_copy_labels(in->dir_fd, o->dir_fd, err);
+	free(real);
+	if (ret)
+		ckf_output_close(o, NULL, NULL);
+	return ret;
+}
+
+struct keep {
+	struct ckf_output *o;
+	bool (*is_replaced)(void *arg, const char *name);
+	void *arg;
+	struct ckf_error *err;
+};
+
+static int keep_name(int dir_fd, const char *name, void *arg)
+{
+	const struct keep *k = arg;
+	struct stat st;
+	int ret = 0;
+
+	if (k->is_replaced(k->arg, name))
+		return 0;
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
+		ret = -errno;
+	else if (S_ISDIR(st.st_mode))
+		return ckf_error_set(k->err, -EOPNOTSUPP,
+				     "%s is a directory, which cannot be kept in place", name);
+	else if (linkat(dir_fd, name, k->o->dir_fd, name, 0))
+		ret = -errno;
+	return ret ? ckf_error_set(k->err, ret, "cannot keep %s: %s", name, strerror(-ret)) : 0;
+}
+
+int ckf_output_keep_others(struct ckf_output *o, bool (*is_replaced)(void *arg, const char *name),
+			   void *arg, struct ckf_error *err)
+{
+	struct keep k = { o, is_replaced, arg, err };
+	int ret = for_each_name(o->in_place->dir_fd, keep_name, &k);
+
+	if (ret)
+		ckf_error_set(err, ret, "cannot read %s: %s", o->path, strerror(-ret));
+	return ret;
 }
 
 /* Goes from a directory to the one above; *top when there is none. */
@@ -327,8 +426,13 @@ static int exchange(struct ckf_output *o)
 	return 0;
 }
 
-int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *last_to,
-		      struct ckf_error *err)
+static int place_error(const struct ckf_output *o, int ret, struct ckf_error *err)
+{
+	return ckf_error_set(err, ret, "cannot put %s into its place: %s", o->name, strerror(-ret));
+}
+
+int ckf_output_seal(struct ckf_output *o, const char *last_from, const char *last_to,
+		    struct ckf_error *err)
 {
 	int ret = set_dir_access(o, S_IRWXU);
 
@@ -336,18 +440,72 @@ int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *l
 		ret = sync_dir(o->dir_fd);
 	if (!ret)
 		ret = rename_last(o, last_from, last_to);
+	return ret ? place_error(o, ret, err) : 0;
+}
+
+/* Gives the directory what the one has that it is made from. */
+static int look_the_same(struct ckf_output *o, struct ckf_error *err)
+{
+	const struct ckf_in_place *in = o->in_place;
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, in->st.st_mtim };
+	struct stat st;
+	int ret;
+
+	if (fstat(in->dir_fd, &st))
+		return place_error(o, -errno, err);
+	if (memcmp(&st.st_mtim, &in->st.st_mtim, sizeof(st.st_mtim)) != 0)
+		return ckf_error_set(err, -EAGAIN, "%s changed while it was read", o->name);
+	ret = set_dir_access(o, 0);
+	if (!ret && o->own)
+		return ckf_error_set(err, -EPERM, "the owners of %s cannot be kept", o->name);
 	if (!ret)
-		ret = o->replaces ? exchange(o) : move_in(o);
+		ret = ckf_access_copy_acls(in->dir_fd, o->dir_fd, err);
+	if (!ret && (futimens(o->dir_fd, times) || fsync(o->dir_fd)))
+		ret = -errno;
+	return ret ? place_error(o, ret, err) : 0;
+}
+
+/* Puts the directory into the place of the one that it is made from, and of no other. */
+static int exchange_in_place(struct ckf_output *o, struct ckf_error *err)
+{
+	struct stat st;
+	int ret = look_the_same(o, err);
+
+	if (ret)
+		return ret;
+	ret = exchange(o);
+	if (ret)
+		return place_error(o, ret, err);
+	if (fstatat(o->parent_fd, o->temp, &st, AT_SYMLINK_NOFOLLOW) ||
+	    !same_file(&st, &o->in_place->st)) {
+		/* Where that cannot be undone, nothing is removed. */
+		o->created = !exchange(o);
+		o->exchanged = false;
+		return ckf_error_set(err, -EAGAIN, "%s has become another directory", o->name);
+	}
+	ret = sync_dir(o->parent_fd);
+	if (!ret)
+		return 0;
+	/* After a crash, either may have the name: both stay. */
+	o->created = false;
+	return ckf_error_set(err, ret, "cannot write the directory of %s, and so %s is kept: %s",
+			     o->name, o->temp, strerror(-ret));
+}
+
+int ckf_output_commit(struct ckf_output *o, struct ckf_error *err)
+{
+	int ret;
+
+	if (o->in_place)
+		return exchange_in_place(o, err);
+	ret = o->replaces ? exchange(o) : move_in(o);
 	if (!ret)
 		ret = sync_dir(o->parent_fd);
 	if (!ret && (o->dir.mode & S_IRWXU) != S_IRWXU)
 		ret = set_dir_access(o, 0);
 	if (!ret && !o->replaces)
 		o->created = false;
-	if (ret)
-		return ckf_error_set(err, ret, "cannot put %s into its place: %s", o->name,
-				     strerror(-ret));
-	return 0;
+	return ret ? place_error(o, ret, err) : 0;
 }
 
 void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *msg), void *arg)
@@ -356,7 +514,7 @@ void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *
 	int ret = 0;
 
 	if (o->created)
-		ret = remove_dir(o->parent_fd, o->temp, o->mark);
+		ret = remove_dir(o->parent_fd, o->temp, o->exchanged ? o->old_mark : o->mark);
 	if (ret && o->exchanged && warn) {
 		snprintf(msg, sizeof(msg), "cannot remove what was there before, now called %s: %s",
 			 o->temp, strerror(-ret));
@@ -367,7 +525,9 @@ void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *
 		close(o->dir_fd);
 	if (o->parent_fd >= 0)
 		close(o->parent_fd);
+	free(o->path);
 	free(o->name);
+	o->path = NULL;
 	o->name = NULL;
 	o->dir_fd = -1;
 	o->parent_fd = -1;

@@ -12,16 +12,27 @@
 #include "base/ckf_error.h"
 #include "access.h"
 
+/* A directory that is replaced by what is made from it. */
+struct ckf_in_place {
+	const char *path; /* the directory, or a link to it */
+	const char *mark; /* the file without which it is nothing */
+	int dir_fd;	  /* the caller's */
+	struct stat st;	  /* as it was when ckf_in_place_init() was called */
+};
+
 struct ckf_output {
 	int parent_fd;
 	int dir_fd;	/* the directory being written */
-	char *name;	/* where it will be, in parent_fd */
+	char *path;	/* where it will be */
+	char *name;	/* the last part of path, in parent_fd */
 	char temp[256]; /* what it is called until then */
 	bool created;
 	bool replaces;	/* something is there already */
 	bool exchanged; /* temp names what was there before */
 	const char *mark;
-	struct ckf_access dir;	  /* set by the caller: what the directory gets */
+	const char *old_mark;		     /* the same in what was there before */
+	const struct ckf_in_place *in_place; /* NULL: it is not made from what it replaces */
+	struct ckf_access dir;		     /* set by the caller: what the directory gets */
 	struct ckf_access memory; /* set by the caller: of those who may read pages of memory */
 	bool own;		  /* an owner or a group could not be set */
 };
@@ -32,6 +43,24 @@ struct ckf_output {
  */
 int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
 		    struct ckf_error *err);
+
+/*
+ * The same for a result that takes the place of the directory that it is made from. It gets the
+ * owner, mode, extended attributes and time of that one, or is refused. The caller calls
+ * ckf_in_place_init() before it reads the directory, and sees to it that the result holds all that
+ * is in there. in must live until ckf_output_close(), with its dir_fd open.
+ */
+int ckf_in_place_init(struct ckf_in_place *in, const char *path, int dir_fd, const char *mark,
+		      struct ckf_error *err);
+int ckf_output_open_in_place(struct ckf_output *o, const struct ckf_in_place *in, const char *mark,
+			     struct ckf_error *err);
+
+/*
+ * In place: what is in the directory gets into the result as it is, as a link to the same file, but
+ * for the names that is_replaced answers for. -EOPNOTSUPP for a directory.
+ */
+int ckf_output_keep_others(struct ckf_output *o, bool (*is_replaced)(void *arg, const char *name),
+			   void *arg, struct ckf_error *err);
 
 /* -EINVAL when the result would be the directory dir_fd, or be in it. */
 int ckf_output_check_outside(const struct ckf_output *o, int dir_fd, struct ckf_error *err);
@@ -49,12 +78,19 @@ int ckf_output_set_access(struct ckf_output *o, int fd, const char *name,
 int ckf_output_like_dir(struct ckf_output *o, int dir_fd, struct ckf_error *err);
 
 /*
- * Puts the directory into its place: its name is given once it is complete. last_from, if not NULL,
- * is a file that is renamed to last_to right before: without it the directory is nothing, whatever
- * it is called. What was there before is removed.
+ * All files are written: the directory is complete and on stable storage after this. last_from, if
+ * not NULL, is a file that is renamed to last_to at the end: without it the directory is nothing,
+ * whatever it is called.
  */
-int ckf_output_commit(struct ckf_output *o, const char *last_from, const char *last_to,
-		      struct ckf_error *err);
+int ckf_output_seal(struct ckf_output *o, const char *last_from, const char *last_to,
+		    struct ckf_error *err);
+
+/*
+ * Gives the sealed directory its name. What was there before is removed by ckf_output_close().
+ * -EAGAIN when files came to or went from a directory that is replaced in place, or when another
+ * one is there now.
+ */
+int ckf_output_commit(struct ckf_output *o, struct ckf_error *err);
 
 /*
  * Removes what was not put into its place, or what was there before, and closes. Any number of

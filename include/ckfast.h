@@ -638,11 +638,19 @@ struct ckf_convert_stats {
 	struct ckf_storage storage; /* what was chosen for */
 };
 
-/* opts and stats may be NULL. */
+/*
+ * opts and stats may be NULL. fast NULL: in place of dump, as ckf_extract() does it, too. The
+ * result is made beside dump and checked, the two are exchanged by one rename, and what was there
+ * is removed. Owner, mode, extended attributes and time of the directory stay. -EINVAL when
+ * something would be left out.
+ */
 int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
 		struct ckf_convert_stats *stats, struct ckf_error *err);
 
-/* Both use threads, force, bases, progress, warn, stop of opts, which may be NULL. */
+/*
+ * Both use threads, force, bases, progress, warn, stop of opts, which may be NULL. dump NULL: in
+ * place of fast; files there that are not of the image stay.
+ */
 int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opts *opts,
 		struct ckf_error *err);
 /* Writes to the directory out an image that is equal to fast but has all its chunks itself. */

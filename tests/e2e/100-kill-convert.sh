@@ -44,6 +44,43 @@ killed_at_each_call() {
 	[ $call -gt 5 ] || fail "$*: only $call calls were counted"
 }
 
+# in_place_at_each_call VERB NEW: "ckfast VERB --in-place" of a copy of $D/old, killed before each call
+# that changes a directory. What is there afterwards is the old directory or the new one, each whole,
+# and all that is left beside it is hidden.
+in_place_at_each_call() {
+	local call rc=1 seen=" "
+	facts "$D/old" >"$D/old.facts"
+	for ((call = 1; rc != 0; call++)); do
+		[ $call -lt 200 ] || fail "$1 --in-place: never ends"
+		rm -rf "$D/place"
+		mkdir "$D/place"
+		cp -a "$D/old" "$D/place/it"
+		rc=0
+		(
+			LD_PRELOAD="$PROGS/killer.so" CKF_TEST_KILL_AT=$call "$CKFAST" "$1" --in-place "$D/place/it"
+			exit $?
+		) >"$D/killed.out" 2>&1 || rc=$?
+		[ $rc = 0 ] || [ $rc = 137 ] || fail "$1 --in-place: call $call: $(cat "$D/killed.out")"
+		[ "$(ls "$D/place")" = it ] || fail "$1 --in-place: call $call: $(ls "$D/place")"
+		if diff "$D/old.facts" <(facts "$D/place/it") >/dev/null; then
+			seen+="old "
+		else
+			$2 "$D/place/it"
+			seen+="new "
+		fi
+	done
+	[ -z "$(find "$D/place" -name '.it.*')" ] || fail "$1 --in-place: something is left"
+	[[ $seen = *" old new "* ]] || fail "$1 --in-place: not both were seen: $seen"
+}
+
+is_image() {
+	"$CKFAST" verify -q "$1" || fail "$1 is neither the dump nor an image"
+}
+
+is_dump() {
+	diff "$D/dump.facts" <(facts "$1") || fail "$1 is neither the image nor the dump"
+}
+
 kill_convert() {
 	local ms pid took late=0
 	start_ready "$PROGS/bigproc" . 128 mixed
@@ -83,6 +120,13 @@ kill_at_calls() {
 	dump "$PID" "$D/dump"
 	killed_at_each_call "$D/dump" "$D/fast" ckfast.idx convert "$D/dump" "$D/fast"
 	killed_at_each_call "$D/dump" "$D/fast" ckfast.idx convert --force "$D/dump" "$D/fast"
+	facts "$D/dump" >"$D/dump.facts"
+	cp -a "$D/dump" "$D/old"
+	in_place_at_each_call convert is_image
+	rm -rf "$D/old"
+	cp -a "$D/fast" "$D/old"
+	in_place_at_each_call extract is_dump
+	rm -rf "$D/old" "$D/place"
 	killed_at_each_call "$D/fast" "$D/flat" ckfast.idx flatten "$D/fast" "$D/flat"
 	killed_at_each_call "$D/flat" "$D/back" inventory.img extract "$D/flat" "$D/back"
 	killed_at_each_call "$D/flat" "$D/back" inventory.img extract --force "$D/flat" "$D/back"
