@@ -2,7 +2,7 @@
 /*
  * Which 2 MiB ranges may be filled as huge pages.
  *
- * Those that are filled all over, be it with zeros, and lie in one private anonymous mapping that
+ * Those that are filled all over, also with zeros, and lie in one private anonymous mapping that
  * the task did not ask to keep small. Left out is what a parent shares with its children: CRIU
  * restores such memory in the parent and compares the children's with it, page by page.
  */
@@ -25,20 +25,14 @@ struct huge_plan {
 	struct ckf_index *idx;
 	const struct ckf_dump *dump;
 	uint64_t cap;
-	/* Of the target at hand: mappings that may be huge, sorted. */
-	struct ckf_vma *vmas;
+	/* Of the target at hand: */
+	uint32_t target;
+	uint64_t first;	      /* entry of idx->huge */
+	struct ckf_vma *vmas; /* mappings that may be huge, sorted */
 	uint64_t nr_vmas;
 	struct shared_vma *shared; /* sorted by vma */
 	uint64_t nr_shared;
 	uint64_t cap_shared;
-	uint64_t first; /* entry of idx->huge */
-};
-
-/* A 2 MiB range while the ops that fill it go by. */
-struct bucket {
-	uint64_t addr;
-	uint32_t pages;
-	bool unfit; /* some page is inherited or not ours to fill */
 };
 
 static int compare_vma(const void *a, const void *b)
@@ -149,51 +143,27 @@ static int64_t find_vma(const struct huge_plan *h, uint64_t addr)
 	return (int64_t)lo - 1;
 }
 
-static int end_bucket(struct huge_plan *h, uint64_t target, const struct bucket *b)
+/* Adds a range that is filled all over, by nobody else, and lies in one mapping. */
+static int add_range(void *arg, const struct ckf_huge_part *part)
 {
+	struct huge_plan *h = arg;
 	struct ckf_index *idx = h->idx;
 	struct ckf_huge *last = idx->nr_huge > h->first ? &idx->huge[idx->nr_huge - 1] : NULL;
 	int64_t vma;
 
-	if (b->pages != HUGE_PAGES || b->unfit)
+	if (part->nr_pages != HUGE_PAGES || part->flags)
 		return 0;
-	vma = find_vma(h, b->addr);
-	if (vma < 0 || child_has(h, (uint64_t)vma, b->addr))
+	vma = find_vma(h, part->addr);
+	if (vma < 0 || child_has(h, (uint64_t)vma, part->addr))
 		return 0;
-	if (last && last->addr + (uint64_t)last->nr_huge * CKF_HUGE_BYTES == b->addr) {
+	if (last && last->addr + (uint64_t)last->nr_huge * CKF_HUGE_BYTES == part->addr) {
 		last->nr_huge++;
 		return 0;
 	}
 	if (ckf_array_grow(&idx->huge, idx->nr_huge, &h->cap, sizeof(*idx->huge)))
 		return -ENOMEM;
-	idx->huge[idx->nr_huge++] = (struct ckf_huge){ b->addr, 1, (uint32_t)target };
+	idx->huge[idx->nr_huge++] = (struct ckf_huge){ part->addr, 1, h->target };
 	return 0;
-}
-
-static int plan_target(struct huge_plan *h, uint64_t target)
-{
-	const struct ckf_target *t = &h->idx->targets[target];
-	struct bucket b = { 0 };
-	int ret = 0;
-
-	h->first = h->idx->nr_huge;
-	for (uint64_t i = t->first_op; i < t->first_op + t->nr_ops && !ret; i++) {
-		const struct ckf_op *op = &h->idx->ops[i];
-		uint64_t at = ckf_op_addr(op), end = ckf_op_end(op), to;
-
-		for (; at < end && !ret; at = to) {
-			uint64_t addr = at - at % CKF_HUGE_BYTES;
-
-			if (addr != b.addr) {
-				ret = end_bucket(h, target, &b);
-				b = (struct bucket){ .addr = addr };
-			}
-			to = addr + CKF_HUGE_BYTES < end ? addr + CKF_HUGE_BYTES : end;
-			b.pages += (uint32_t)((to - at) >> CKF_PAGE_SHIFT);
-			b.unfit |= ckf_op_flags(op) != 0;
-		}
-	}
-	return ret ? ret : end_bucket(h, target, &b);
 }
 
 int ckf_plan_huge(struct ckf_index *idx, const struct ckf_dump *d, struct ckf_error *err)
@@ -209,8 +179,10 @@ int ckf_plan_huge(struct ckf_index *idx, const struct ckf_dump *d, struct ckf_er
 		ret = collect_vmas(&h, ckf_dump_find_task(d, t->id));
 		if (!ret)
 			ret = collect_shared(&h, i);
+		h.target = (uint32_t)i;
+		h.first = idx->nr_huge;
 		if (!ret && h.nr_vmas)
-			ret = plan_target(&h, i);
+			ret = ckf_index_each_huge(idx, t, add_range, &h);
 	}
 	free(h.vmas);
 	free(h.shared);

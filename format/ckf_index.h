@@ -167,6 +167,16 @@ int64_t ckf_index_find_target(const struct ckf_index *idx, uint32_t kind, uint64
 /* Position of the first op of t that ends above addr, or t->first_op + t->nr_ops. */
 uint64_t ckf_index_find_op(const struct ckf_index *idx, const struct ckf_target *t, uint64_t addr);
 
+/* What the ops of a target fill of a range of 2 MiB. */
+struct ckf_huge_part {
+	uint64_t addr; /* of the range */
+	uint32_t nr_pages;
+	uint32_t flags; /* of any of these ops */
+};
+/* fn for each range that ops of t fill a page of, ascending, until it returns other than 0. */
+int ckf_index_each_huge(const struct ckf_index *idx, const struct ckf_target *t,
+			int (*fn)(void *arg, const struct ckf_huge_part *part), void *arg);
+
 /* True when name is fit for an entry of section files (SPEC.md 4.4). */
 bool ckf_name_ok(const char *name, size_t len);
 

@@ -148,6 +148,32 @@ uint64_t ckf_index_find_op(const struct ckf_index *idx, const struct ckf_target 
 	return lo;
 }
 
+int ckf_index_each_huge(const struct ckf_index *idx, const struct ckf_target *t,
+			int (*fn)(void *arg, const struct ckf_huge_part *part), void *arg)
+{
+	struct ckf_huge_part part = { 0 };
+	int ret = 0;
+
+	for (uint64_t i = t->first_op; i < t->first_op + t->nr_ops && !ret; i++) {
+		const struct ckf_op *op = &idx->ops[i];
+		uint64_t at = ckf_op_addr(op), end = ckf_op_end(op), to;
+
+		for (; at < end && !ret; at = to) {
+			uint64_t addr = at - at % CKF_HUGE_BYTES;
+
+			if (addr != part.addr) {
+				if (part.nr_pages)
+					ret = fn(arg, &part);
+				part = (struct ckf_huge_part){ .addr = addr };
+			}
+			to = addr + CKF_HUGE_BYTES < end ? addr + CKF_HUGE_BYTES : end;
+			part.nr_pages += (uint32_t)((to - at) >> CKF_PAGE_SHIFT);
+			part.flags |= ckf_op_flags(op);
+		}
+	}
+	return !ret && part.nr_pages ? fn(arg, &part) : ret;
+}
+
 const char *ckf_target_kind_name(uint32_t kind)
 {
 	switch (kind) {

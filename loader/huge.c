@@ -96,19 +96,15 @@ static void find_ranges(const struct ckf_index *idx, uint32_t target, const stru
 	*end = &idx->huge[lo];
 }
 
-/* A 2 MiB range while the ops that fill it go by. */
-struct bucket {
-	uint64_t addr;
-	uint64_t pages;
-};
-
-static int end_bucket(struct fill_huge *h, const struct bucket *b)
+/* Of shared memory: a range that is filled all over. */
+static int add_full(void *arg, const struct ckf_huge_part *part)
 {
+	struct fill_huge *h = arg;
 	struct ckf_huge *last = h->nr_full ? &h->full[h->nr_full - 1] : NULL, *full;
 
-	if (b->pages != HUGE_PAGES)
+	if (part->nr_pages != HUGE_PAGES)
 		return 0;
-	if (last && last->addr + (uint64_t)last->nr_huge * CKF_HUGE_BYTES == b->addr) {
+	if (last && last->addr + (uint64_t)last->nr_huge * CKF_HUGE_BYTES == part->addr) {
 		last->nr_huge++;
 		return 0;
 	}
@@ -116,32 +112,8 @@ static int end_bucket(struct fill_huge *h, const struct bucket *b)
 	if (!full)
 		return -ENOMEM;
 	h->full = full;
-	full[h->nr_full++] = (struct ckf_huge){ .addr = b->addr, .nr_huge = 1 };
+	full[h->nr_full++] = (struct ckf_huge){ .addr = part->addr, .nr_huge = 1 };
 	return 0;
-}
-
-/* The ranges of shared memory that are filled all over. */
-static int find_full(struct fill_huge *h, const struct ckf_index *idx, const struct ckf_target *t)
-{
-	struct bucket b = { 0 };
-	int ret = 0;
-
-	for (uint64_t i = t->first_op; i < t->first_op + t->nr_ops && !ret; i++) {
-		const struct ckf_op *op = &idx->ops[i];
-		uint64_t at = ckf_op_addr(op), end = ckf_op_end(op), to;
-
-		for (; at < end && !ret; at = to) {
-			uint64_t addr = at - at % CKF_HUGE_BYTES;
-
-			if (addr != b.addr) {
-				ret = end_bucket(h, &b);
-				b = (struct bucket){ .addr = addr };
-			}
-			to = addr + CKF_HUGE_BYTES < end ? addr + CKF_HUGE_BYTES : end;
-			b.pages += (to - at) >> CKF_PAGE_SHIFT;
-		}
-	}
-	return ret ? ret : end_bucket(h, &b);
 }
 
 /* Worth a few system calls, and maybe with room for huge pages. */
@@ -307,7 +279,7 @@ static int cut(struct cutter *c)
 	int ret = 0;
 
 	if (job->target->kind == CKF_TARGET_SHMEM) {
-		ret = find_full(h, idx, job->target);
+		ret = ckf_index_each_huge(idx, job->target, add_full, h);
 		r = h->full;
 		end = h->full + h->nr_full;
 	} else {

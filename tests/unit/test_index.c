@@ -329,6 +329,51 @@ static void test_find(void **state)
 	img_fini(&b);
 }
 
+struct parts {
+	struct ckf_huge_part part[4];
+	unsigned int nr;
+	unsigned int stop; /* at the part of this number */
+};
+
+static int add_part(void *arg, const struct ckf_huge_part *part)
+{
+	struct parts *p = arg;
+
+	assert_true(p->nr < 4);
+	p->part[p->nr++] = *part;
+	return p->nr == p->stop ? -ENOMEM : 0;
+}
+
+/* Whole and in parts, across a border, and not at all. */
+static void test_each_huge(void **state)
+{
+	const uint64_t base = 1ull << 32, huge = CKF_HUGE_BYTES, page = CKF_PAGE_BYTES;
+	struct ckf_op ops[] = {
+		{ .place = 0, .nr_pages = 9 }, /* of another target */
+		{ .place = base + page, .nr_pages = 1 },
+		{ .place = (base + huge - 2 * page) | CKF_OP_INHERIT, .nr_pages = 4 },
+		{ .place = base + 3 * huge, .nr_pages = 512 },
+	};
+	const struct ckf_index idx = { .ops = ops, .nr_ops = 4 };
+	const struct ckf_target t = { .first_op = 1, .nr_ops = 3 }, none = { .first_op = 1 };
+	struct parts p = { 0 };
+
+	(void)state;
+	assert_int_equal(ckf_index_each_huge(&idx, &none, add_part, &p), 0);
+	assert_int_equal(p.nr, 0);
+	assert_int_equal(ckf_index_each_huge(&idx, &t, add_part, &p), 0);
+	assert_int_equal(p.nr, 3);
+	assert_true(p.part[0].addr == base && p.part[0].nr_pages == 3);
+	assert_int_equal(p.part[0].flags, CKF_OP_INHERIT);
+	assert_true(p.part[1].addr == base + huge && p.part[1].nr_pages == 2);
+	assert_int_equal(p.part[1].flags, CKF_OP_INHERIT);
+	assert_true(p.part[2].addr == base + 3 * huge && p.part[2].nr_pages == 512);
+	assert_int_equal(p.part[2].flags, 0);
+	p = (struct parts){ .stop = 2 };
+	assert_int_equal(ckf_index_each_huge(&idx, &t, add_part, &p), -ENOMEM);
+	assert_int_equal(p.nr, 2);
+}
+
 static void test_names(void **state)
 {
 	char name[256];
@@ -404,6 +449,7 @@ int main(void)
 		cmocka_unit_test(test_find),	    cmocka_unit_test(test_names),
 		cmocka_unit_test(test_pack_header), cmocka_unit_test(test_id),
 		cmocka_unit_test(test_share),
+		cmocka_unit_test(test_each_huge),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
