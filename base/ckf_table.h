@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory for tables that may be large. */
+/* Memory for tables that may be large, and their order. */
 #ifndef CKF_TABLE_H
 #define CKF_TABLE_H
 
@@ -18,5 +18,8 @@ void *ckf_table_alloc(size_t bytes);
  */
 void *ckf_table_alloc_shared(size_t bytes);
 void ckf_table_free_shared(void *p, size_t bytes);
+
+/* Of uint32_t, for qsort(). */
+int ckf_compare_u32(const void *a, const void *b);
 
 #endif

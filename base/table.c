@@ -31,3 +31,10 @@ void ckf_table_free_shared(void *p, size_t bytes)
 	if (p)
 		munmap(p, bytes);
 }
+
+int ckf_compare_u32(const void *a, const void *b)
+{
+	const uint32_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}

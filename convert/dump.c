@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "loader/ckf_image.h"
+#include "base/ckf_table.h"
 #include "img.h"
 #include "core.pb-c.h"
 #include "mm.pb-c.h"
@@ -149,15 +150,6 @@ out:
 	return ret;
 }
 
-static int compare_u32(const void *a, const void *b)
-{
-	uint32_t x, y;
-
-	memcpy(&x, a, sizeof(x));
-	memcpy(&y, b, sizeof(y));
-	return x < y ? -1 : x > y;
-}
-
 static int check_pids(const struct ckf_dump *d, struct ckf_error *err)
 {
 	uint32_t *pids;
@@ -170,7 +162,7 @@ static int check_pids(const struct ckf_dump *d, struct ckf_error *err)
 		return ckf_error_set(err, -ENOMEM, "no memory for the process tree");
 	for (uint64_t i = 0; i < d->nr_tasks; i++)
 		pids[i] = d->tasks[i].pid;
-	qsort(pids, (size_t)d->nr_tasks, sizeof(*pids), compare_u32);
+	qsort(pids, (size_t)d->nr_tasks, sizeof(*pids), ckf_compare_u32);
 	for (uint64_t i = 1; i < d->nr_tasks && !ret; i++) {
 		if (pids[i] == pids[i - 1])
 			ret = ckf_error_rule(err, -EBADMSG, "pstree.img", -1, 0,

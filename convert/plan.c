@@ -2,8 +2,8 @@
 /* Parents and inherited pages, and lanes. Huge ranges are in plan_huge.c. */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "base/ckf_table.h"
 #include "img.h"
 #include "plan.h"
 #include "plan_huge.h"
@@ -174,15 +174,6 @@ static uint64_t lane_ops(const struct ckf_op *ops, uint64_t nr)
 	return nr;
 }
 
-static int compare_u32(const void *a, const void *b)
-{
-	uint32_t x, y;
-
-	memcpy(&x, a, sizeof(x));
-	memcpy(&y, b, sizeof(y));
-	return x < y ? -1 : x > y;
-}
-
 static void sum_lane(const struct ckf_index *idx, struct ckf_lane *l, uint32_t *scratch)
 {
 	const struct ckf_op *ops = idx->ops + l->first_op;
@@ -191,7 +182,7 @@ static void sum_lane(const struct ckf_index *idx, struct ckf_lane *l, uint32_t *
 		l->fill_bytes += ckf_pages_to_bytes(ops[i].nr_pages);
 		scratch[i] = ops[i].chunk;
 	}
-	qsort(scratch, (size_t)l->nr_ops, sizeof(*scratch), compare_u32);
+	qsort(scratch, (size_t)l->nr_ops, sizeof(*scratch), ckf_compare_u32);
 	for (uint64_t i = 0; i < l->nr_ops; i++) {
 		if (!i || scratch[i] != scratch[i - 1])
 			l->read_bytes += idx->chunks[scratch[i]].stored_bytes;
