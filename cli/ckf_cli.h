@@ -19,6 +19,7 @@ struct cli_verb {
 	const char *args;
 	const char *summary;
 	const char *help; /* the lines on the options */
+	bool has_program; /* options end at the first argument: what follows is a program's */
 	/* argv[0] is "ckfast VERB", which getopt_long() puts before its messages. */
 	int (*run)(const struct cli_verb *verb, int argc, char **argv);
 };
@@ -62,10 +63,33 @@ struct cli_bases {
 int cli_add_bases(const char *s, struct cli_bases *b);
 void cli_free_bases(struct cli_bases *b);
 
-/* The values of --threads, --base and --profile, from optarg: an exit code. */
-int cli_take_threads(const struct cli_verb *verb, unsigned int *threads);
-int cli_take_bases(const struct cli_verb *verb, struct cli_bases *b);
-int cli_take_profile(const struct cli_verb *verb, struct ckf_storage *storage);
+/* An option of a verb. One of flag, string, number and take says what it is. */
+struct cli_opt {
+	const char *name;
+	char letter; /* of the short form, or 0 */
+	bool *flag;  /* becomes true: there is no value */
+	const char **string;
+	int *number; /* from min to max */
+	int min;
+	int max;
+	/* Any other value, in optarg. An exit code, by cli_usage(). */
+	int (*take)(const struct cli_verb *verb, const struct cli_opt *o);
+	void *arg;
+};
+
+#define CLI_MAX_OPTS 16
+
+/*
+ * Takes the options of argv, by a table that ends with a NULL name; --help is understood for every
+ * verb. optind is the first argument then. An exit code.
+ */
+int cli_take_options(const struct cli_verb *verb, int argc, char **argv, const struct cli_opt *opts,
+		     bool *help);
+
+/* Values of options that several verbs have: arg is of the type that is named. */
+int cli_take_threads(const struct cli_verb *verb, const struct cli_opt *o); /* unsigned int */
+int cli_take_bases(const struct cli_verb *verb, const struct cli_opt *o);   /* struct cli_bases */
+int cli_take_profile(const struct cli_verb *verb, const struct cli_opt *o); /* struct ckf_storage */
 
 /* rewrite.c: what extract and flatten have in common, an image as the source and a directory made.
  */
@@ -133,6 +157,19 @@ void cli_progress_draw(struct cli_progress *p, uint64_t done_bytes, uint64_t tot
 		       uint64_t stored_bytes);
 /* Takes the bar away. Before anything else is printed. */
 void cli_progress_clear(struct cli_progress *p);
+/* The progress callback of the library, with a struct cli_progress. */
+void cli_progress_show(void *arg, const struct ckf_progress *p);
+
+/* What convert, extract and flatten tell while they run. */
+struct cli_ui {
+	const struct cli_verb *verb;
+	const char *path; /* that warnings are about */
+	bool quiet;
+	struct cli_progress progress;
+};
+
+/* Lets a run tell of its progress and its warnings by ui, and end at SIGINT and SIGTERM. */
+void cli_ui_start(struct cli_ui *ui, struct ckf_convert_opts *opts);
 
 /* SIGINT and SIGTERM ask for an end; a second one kills. */
 void cli_stop_catch(void);

@@ -6,12 +6,6 @@
 #include "convert/ckf_model.h"
 #include "ckf_cli.h"
 
-static const struct option long_opts[] = {
-	{ "json", no_argument, NULL, 'j' },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
-
 static json_t *speeds_json(const struct ckf_speeds *s)
 {
 	json_t *obj = json_object();
@@ -42,18 +36,17 @@ static void print_speeds(const struct ckf_speeds *here)
 
 static int run_calibrate(const struct cli_verb *verb, int argc, char **argv)
 {
+	bool json = false, help = false;
+	const struct cli_opt opts[] = { { "json", .flag = &json }, { 0 } };
 	struct ckf_error err = { 0 };
 	struct ckf_speeds here;
-	bool json = false;
-	int opt, rc;
+	int rc;
 
-	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
-		if (opt == 'h')
-			return cli_help(verb);
-		if (opt != 'j')
-			return cli_usage(verb, "wrong options");
-		json = true;
-	}
+	rc = cli_take_options(verb, argc, argv, opts, &help);
+	if (rc)
+		return rc;
+	if (help)
+		return cli_help(verb);
 	if (argc != optind)
 		return cli_usage(verb, "wants no arguments");
 	rc = ckf_calibrate(&here, &err);

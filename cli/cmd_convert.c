@@ -13,7 +13,7 @@ struct convert_args {
 	struct ckf_convert_opts opts;
 	struct cli_bases bases;
 	const char *dump;
-	const char *fast;
+	const char *fast; /* NULL: in place */
 	int nice;
 	bool level_set;
 	bool in_place;
@@ -22,106 +22,32 @@ struct convert_args {
 	bool help;
 };
 
-struct convert_ui {
-	const struct cli_verb *verb;
-	const struct convert_args *args;
-	struct cli_progress progress;
-};
-
-enum {
-	OPT_CODEC = 1,
-	OPT_LEVEL,
-	OPT_EXTENT_SIZE,
-	OPT_THREADS,
-	OPT_PROFILE,
-	OPT_NICE,
-	OPT_FORCE,
-	OPT_JSON,
-	OPT_BASE,
-	OPT_NO_CACHE,
-	OPT_SMALLEST,
-	OPT_IN_PLACE,
-};
-
-static const struct option long_opts[] = {
-	{ "base", required_argument, NULL, OPT_BASE },
-	{ "codec", required_argument, NULL, OPT_CODEC },
-	{ "level", required_argument, NULL, OPT_LEVEL },
-	{ "extent-size", required_argument, NULL, OPT_EXTENT_SIZE },
-	{ "threads", required_argument, NULL, OPT_THREADS },
-	{ "jobs", required_argument, NULL, OPT_THREADS },
-	{ "nice", required_argument, NULL, OPT_NICE },
-	{ "profile", required_argument, NULL, OPT_PROFILE },
-	{ "smallest", no_argument, NULL, OPT_SMALLEST },
-	{ "no-cache", no_argument, NULL, OPT_NO_CACHE },
-	{ "force", no_argument, NULL, OPT_FORCE },
-	{ "in-place", no_argument, NULL, OPT_IN_PLACE },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "quiet", no_argument, NULL, 'q' },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
-
-static int set_extent_bytes(const struct cli_verb *verb, const char *s, uint32_t *extent_bytes)
+static int take_codec(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	uint64_t bytes;
-
-	if (cli_parse_bytes(s, &bytes) || bytes < CKF_MIN_EXTENT_BYTES ||
-	    bytes > CKF_MAX_EXTENT_BYTES || (bytes & (bytes - 1)))
-		return cli_usage(verb, "--extent-size %s: want 4M, 8M or 16M", s);
-	*extent_bytes = (uint32_t)bytes;
+	if (cli_parse_codec(optarg, o->arg))
+		return cli_usage(verb, "--codec %s: want auto, raw, lz4, zstd or bf16", optarg);
 	return CKF_EXIT_OK;
 }
 
-static int set_option(const struct cli_verb *verb, int opt, struct convert_args *args)
+static int take_level(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	switch (opt) {
-	case OPT_CODEC:
-		if (cli_parse_codec(optarg, &args->opts.codec))
-			return cli_usage(verb, "--codec %s: want auto, raw, lz4, zstd or bf16",
-					 optarg);
-		break;
-	case OPT_LEVEL:
-		if (cli_parse_int(optarg, INT32_MIN, INT32_MAX, &args->opts.level))
-			return cli_usage(verb, "--level %s: want a number", optarg);
-		args->level_set = true;
-		break;
-	case OPT_EXTENT_SIZE:
-		return set_extent_bytes(verb, optarg, &args->opts.extent_bytes);
-	case OPT_THREADS:
-		return cli_take_threads(verb, &args->opts.threads);
-	case OPT_PROFILE:
-		return cli_take_profile(verb, &args->opts.storage);
-	case OPT_NICE:
-		if (cli_parse_int(optarg, 0, CLI_MAX_NICE, &args->nice))
-			return cli_usage(verb, "--nice %s: want 0 to %d", optarg, CLI_MAX_NICE);
-		break;
-	case OPT_BASE:
-		return cli_take_bases(verb, &args->bases);
-	case OPT_FORCE:
-		args->opts.force = true;
-		break;
-	case OPT_IN_PLACE:
-		args->in_place = true;
-		break;
-	case OPT_SMALLEST:
-		args->opts.smallest = true;
-		break;
-	case OPT_NO_CACHE:
-		args->opts.no_cache = true;
-		break;
-	case OPT_JSON:
-		args->json = true;
-		break;
-	case 'q':
-		args->quiet = true;
-		break;
-	case 'h':
-		args->help = true;
-		break;
-	default:
-		return cli_usage(verb, "wrong options");
-	}
+	struct convert_args *args = o->arg;
+
+	if (cli_parse_int(optarg, INT32_MIN, INT32_MAX, &args->opts.level))
+		return cli_usage(verb, "--level %s: want a number", optarg);
+	args->level_set = true;
+	return CKF_EXIT_OK;
+}
+
+static int take_extent_bytes(const struct cli_verb *verb, const struct cli_opt *o)
+{
+	uint32_t *extent_bytes = o->arg;
+	uint64_t bytes;
+
+	if (cli_parse_bytes(optarg, &bytes) || bytes < CKF_MIN_EXTENT_BYTES ||
+	    bytes > CKF_MAX_EXTENT_BYTES || (bytes & (bytes - 1)))
+		return cli_usage(verb, "--extent-size %s: want 4M, 8M or 16M", optarg);
+	*extent_bytes = (uint32_t)bytes;
 	return CKF_EXIT_OK;
 }
 
@@ -139,39 +65,34 @@ static int check_level(const struct cli_verb *verb, const struct convert_args *a
 
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct convert_args *args)
 {
-	int opt, rc;
+	struct ckf_convert_opts *co = &args->opts;
+	const struct cli_opt opts[] = {
+		{ "base", .take = cli_take_bases, .arg = &args->bases },
+		{ "codec", .take = take_codec, .arg = &co->codec },
+		{ "level", .take = take_level, .arg = args },
+		{ "extent-size", .take = take_extent_bytes, .arg = &co->extent_bytes },
+		{ "threads", .take = cli_take_threads, .arg = &co->threads },
+		{ "jobs", .take = cli_take_threads, .arg = &co->threads },
+		{ "nice", .number = &args->nice, .max = CLI_MAX_NICE },
+		{ "profile", .take = cli_take_profile, .arg = &co->storage },
+		{ "smallest", .flag = &co->smallest },
+		{ "no-cache", .flag = &co->no_cache },
+		{ "force", .flag = &co->force },
+		{ "in-place", .flag = &args->in_place },
+		{ "json", .flag = &args->json },
+		{ "quiet", 'q', .flag = &args->quiet },
+		{ 0 },
+	};
+	int rc = cli_take_options(verb, argc, argv, opts, &args->help);
 
-	while ((opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
-		rc = set_option(verb, opt, args);
-		if (rc)
-			return rc;
-	}
-	if (args->help)
-		return CKF_EXIT_OK;
-	if (args->in_place && args->opts.force)
+	if (rc || args->help)
+		return rc;
+	if (args->in_place && co->force)
 		return cli_usage(verb, "--in-place does not go with --force");
-	if (args->opts.smallest &&
-	    (args->opts.codec != CKF_CODEC_AUTO || args->opts.storage.bytes_per_s))
+	if (co->smallest && (co->codec != CKF_CODEC_AUTO || co->storage.bytes_per_s))
 		return cli_usage(verb, "--smallest goes with neither --codec nor --profile");
 	rc = cli_take_operands(verb, argc, argv, args->in_place, &args->dump, &args->fast);
 	return rc ? rc : check_level(verb, args);
-}
-
-static void on_progress(void *arg, const struct ckf_progress *p)
-{
-	struct convert_ui *ui = arg;
-
-	cli_progress_draw(&ui->progress, p->done_bytes, p->total_bytes, p->stored_bytes);
-}
-
-static void on_warning(void *arg, const char *msg)
-{
-	struct convert_ui *ui = arg;
-
-	if (ui->args->quiet)
-		return;
-	cli_progress_clear(&ui->progress);
-	cli_message(ui->verb, ui->args->dump, msg);
 }
 
 static void print_summary(const char *fast, const struct ckf_convert_stats *s)
@@ -217,7 +138,7 @@ static int print_json(const struct cli_verb *verb, const struct ckf_convert_stat
 
 static int convert(const struct cli_verb *verb, struct convert_args *args)
 {
-	struct convert_ui ui = { .verb = verb, .args = args };
+	struct cli_ui ui = { .verb = verb, .path = args->dump, .quiet = args->quiet };
 	struct ckf_convert_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = { 0 };
 	int rc;
@@ -226,15 +147,10 @@ static int convert(const struct cli_verb *verb, struct convert_args *args)
 		cli_message(verb, args->dump, strerror(errno));
 	args->opts.bases = args->bases.dirs;
 	args->opts.nr_bases = args->bases.nr;
-	args->opts.progress = on_progress;
-	args->opts.warn = on_warning;
-	args->opts.stop = cli_stop_asked;
-	args->opts.arg = &ui;
 	/* For tests, as with criu restore. */
 	args->opts.no_uring = getenv("CKF_NO_URING") != NULL;
 	args->opts.no_direct = getenv("CKF_NO_DIRECT") != NULL;
-	cli_stop_catch();
-	cli_progress_start(&ui.progress, args->quiet);
+	cli_ui_start(&ui, &args->opts);
 	rc = ckf_convert(args->dump, args->fast, &args->opts, &stats, &err);
 	cli_progress_clear(&ui.progress);
 	if (rc)

@@ -31,91 +31,38 @@ struct gpud_args {
 	bool help;
 };
 
-enum {
-	OPT_SOCKET = 1,
-	OPT_FD,
-	OPT_SLOTS,
-	OPT_THREADS,
-	OPT_DEVICE,
-	OPT_STATUS,
-	OPT_JSON,
-};
-
-static const struct option long_opts[] = {
-	{ "socket", required_argument, NULL, OPT_SOCKET },
-	{ "fd", required_argument, NULL, OPT_FD },
-	{ "slots", required_argument, NULL, OPT_SLOTS },
-	{ "threads", required_argument, NULL, OPT_THREADS },
-	{ "device", required_argument, NULL, OPT_DEVICE },
-	{ "status", no_argument, NULL, OPT_STATUS },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "quiet", no_argument, NULL, 'q' },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
-
-static int parse_number(const struct cli_verb *verb, const char *name, int min, int max, int *value)
+static int take_device(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	if (cli_parse_int(optarg, min, max, value))
-		return cli_usage(verb, "--%s %s: want %d to %d", name, optarg, min, max);
-	return CKF_EXIT_OK;
-}
-
-static int parse_device(const struct cli_verb *verb, struct gpud_args *args)
-{
-	int device, rc;
+	struct gpud_args *args = o->arg;
+	int device;
 
 	if (args->nr_devices == MAX_DEVICES)
 		return cli_usage(verb, "more than %d times --device", MAX_DEVICES);
-	rc = parse_number(verb, "device", 0, MAX_DEVICES - 1, &device);
-	if (!rc)
-		args->devices[args->nr_devices++] = (unsigned int)device;
-	return rc;
-}
-
-static int parse_option(const struct cli_verb *verb, int opt, struct gpud_args *args)
-{
-	switch (opt) {
-	case OPT_SOCKET:
-		args->socket = optarg;
-		return CKF_EXIT_OK;
-	case OPT_FD:
-		return parse_number(verb, "fd", 0, 1 << 20, &args->fd);
-	case OPT_SLOTS:
-		return parse_number(verb, "slots", 1, CKF_GPUD_MAX_SLOTS, &args->slots);
-	case OPT_THREADS:
-		return parse_number(verb, "threads", 1, CLI_MAX_THREADS, &args->threads);
-	case OPT_DEVICE:
-		return parse_device(verb, args);
-	case OPT_STATUS:
-		args->status = true;
-		return CKF_EXIT_OK;
-	case OPT_JSON:
-		args->json = true;
-		return CKF_EXIT_OK;
-	case 'q':
-		args->quiet = true;
-		return CKF_EXIT_OK;
-	case 'h':
-		args->help = true;
-		return CKF_EXIT_OK;
-	default:
-		return cli_usage(verb, "wrong options");
-	}
+	if (cli_parse_int(optarg, 0, MAX_DEVICES - 1, &device))
+		return cli_usage(verb, "--device %s: want 0 to %d", optarg, MAX_DEVICES - 1);
+	args->devices[args->nr_devices++] = (unsigned int)device;
+	return CKF_EXIT_OK;
 }
 
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct gpud_args *args)
 {
-	int opt, rc;
+	const struct cli_opt opts[] = {
+		{ "socket", .string = &args->socket },
+		{ "fd", .number = &args->fd, .max = 1 << 20 },
+		{ "slots", .number = &args->slots, .min = 1, .max = CKF_GPUD_MAX_SLOTS },
+		{ "threads", .number = &args->threads, .min = 1, .max = CLI_MAX_THREADS },
+		{ "device", .take = take_device, .arg = args },
+		{ "status", .flag = &args->status },
+		{ "json", .flag = &args->json },
+		{ "quiet", 'q', .flag = &args->quiet },
+		{ 0 },
+	};
+	int rc;
 
 	args->fd = -1;
-	while ((opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
-		rc = parse_option(verb, opt, args);
-		if (rc)
-			return rc;
-	}
-	if (args->help)
-		return CKF_EXIT_OK;
+	rc = cli_take_options(verb, argc, argv, opts, &args->help);
+	if (rc || args->help)
+		return rc;
 	if (optind != argc)
 		return cli_usage(verb, "want options only");
 	if (args->json && !args->status)

@@ -5,14 +5,6 @@
 
 #include "ckf_inspect.h"
 
-enum {
-	OPT_JSON = 1,
-	OPT_PLAN,
-	OPT_CHUNKS,
-	OPT_BASE,
-	OPT_PROFILE,
-};
-
 struct inspect_args {
 	struct cli_bases bases;
 	bool json;
@@ -22,49 +14,21 @@ struct inspect_args {
 	struct ckf_storage storage; /* to estimate for; bytes_per_s 0: the recorded one */
 };
 
-static const struct option long_opts[] = {
-	{ "base", required_argument, NULL, OPT_BASE },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "plan", no_argument, NULL, OPT_PLAN },
-	{ "chunks", no_argument, NULL, OPT_CHUNKS },
-	{ "profile", required_argument, NULL, OPT_PROFILE },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
-
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct inspect_args *args)
 {
-	int opt, rc = CKF_EXIT_OK;
+	const struct cli_opt opts[] = {
+		{ "base", .take = cli_take_bases, .arg = &args->bases },
+		{ "json", .flag = &args->json },
+		{ "plan", .flag = &args->plan },
+		{ "chunks", .flag = &args->chunks },
+		{ "profile", .take = cli_take_profile, .arg = &args->storage },
+		{ 0 },
+	};
+	int rc = cli_take_options(verb, argc, argv, opts, &args->help);
 
-	while (!rc && (opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
-		switch (opt) {
-		case OPT_BASE:
-			rc = cli_take_bases(verb, &args->bases);
-			break;
-		case OPT_JSON:
-			args->json = true;
-			break;
-		case OPT_PLAN:
-			args->plan = true;
-			break;
-		case OPT_CHUNKS:
-			args->chunks = true;
-			break;
-		case OPT_PROFILE:
-			rc = cli_take_profile(verb, &args->storage);
-			break;
-		case 'h':
-			args->help = true;
-			break;
-		default:
-			return cli_usage(verb, "wrong options");
-		}
-	}
-	if (rc)
-		return rc;
-	if (!args->help && argc - optind != 1)
+	if (!rc && !args->help && argc - optind != 1)
 		return cli_usage(verb, "want one directory: %s", verb->args);
-	return CKF_EXIT_OK;
+	return rc;
 }
 
 static int print(const struct cli_verb *verb, const struct inspect_args *args,

@@ -36,51 +36,29 @@ struct park {
 	uint64_t start_ns;
 };
 
-enum {
-	OPT_SOCKET = 1,
-	OPT_DIR,
-	OPT_TIMEOUT,
-	OPT_JSON,
-};
-
-static const struct option long_opts[] = {
-	{ "socket", required_argument, NULL, OPT_SOCKET },
-	{ "dir", required_argument, NULL, OPT_DIR },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
+static int take_timeout(const struct cli_verb *verb, const struct cli_opt *o)
+{
+	if (cli_parse_int(optarg, 1, MAX_TIMEOUT_S, o->arg))
+		return cli_usage(verb, "--timeout %s: want 1 to %d seconds", optarg, MAX_TIMEOUT_S);
+	return CKF_EXIT_OK;
+}
 
 static int parse_args(struct park *p, int argc, char **argv)
 {
 	const char *dir = NULL;
-	int opt;
+	const struct cli_opt opts[] = {
+		{ "socket", .string = &p->socket },
+		{ "dir", .string = &dir },
+		{ "timeout", .take = take_timeout, .arg = &p->timeout_s },
+		{ "json", .flag = &p->json },
+		{ 0 },
+	};
+	int rc;
 
 	p->timeout_s = DEFAULT_TIMEOUT_S;
-	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
-		switch (opt) {
-		case OPT_SOCKET:
-			p->socket = optarg;
-			break;
-		case OPT_DIR:
-			dir = optarg;
-			break;
-		case OPT_TIMEOUT:
-			if (cli_parse_int(optarg, 1, MAX_TIMEOUT_S, &p->timeout_s))
-				return cli_usage(p->verb, "--timeout %s: want 1 to %d seconds",
-						 optarg, MAX_TIMEOUT_S);
-			break;
-		case OPT_JSON:
-			p->json = true;
-			break;
-		case 'h':
-			p->help = true;
-			return CKF_EXIT_OK;
-		default:
-			return cli_usage(p->verb, "wrong options");
-		}
-	}
+	rc = cli_take_options(p->verb, argc, argv, opts, &p->help);
+	if (rc || p->help)
+		return rc;
 	if (argc - optind != 1 || cli_parse_int(argv[optind], 1, INT_MAX, &p->pid))
 		return cli_usage(p->verb, "want the id of a process: %s", p->verb->args);
 	if (dir)

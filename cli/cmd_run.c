@@ -11,12 +11,6 @@
 
 #include "ckf_cli.h"
 
-static const struct option long_opts[] = {
-	{ "env", no_argument, NULL, 'e' },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
-
 /*
  * What keeps a program from making what CRIU cannot dump, and changes nothing else that it does.
  * Each has a line in docs/GPU.md and in the man page.
@@ -85,19 +79,17 @@ static int find_agent(char *buf, size_t bytes, struct ckf_error *err)
 
 static int run_run(const struct cli_verb *verb, int argc, char **argv)
 {
+	bool env = false, help = false;
+	const struct cli_opt opts[] = { { "env", .flag = &env }, { 0 } };
 	struct ckf_error err = { 0 };
 	char agent[PATH_MAX];
-	bool env = false;
-	int opt, ret;
+	int ret;
 
-	/* Options end at the program: what follows is its own. */
-	while ((opt = getopt_long(argc, argv, "+h", long_opts, NULL)) != -1) {
-		if (opt == 'h')
-			return cli_help(verb);
-		if (opt != 'e')
-			return cli_usage(verb, "wrong options");
-		env = true;
-	}
+	ret = cli_take_options(verb, argc, argv, opts, &help);
+	if (ret)
+		return ret;
+	if (help)
+		return cli_help(verb);
 	if (env != (optind == argc))
 		return cli_usage(verb, "want a program, or --env: %s", verb->args);
 	ret = find_agent(agent, sizeof(agent), &err);
@@ -121,5 +113,6 @@ const struct cli_verb cli_verb_run = {
 	.summary = "Starts a program so that its GPU memory can be parked and restored fast.",
 	.help = "  --env                print the environment that it would set, and start "
 		"nothing\n",
+	.has_program = true,
 	.run = run_run,
 };

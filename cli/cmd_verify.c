@@ -28,59 +28,23 @@ struct verify_run {
 	bool lines;		/* a result line per section goes to stdout */
 };
 
-enum {
-	OPT_THREADS = 1,
-	OPT_JSON,
-	OPT_BASE,
-};
-
-static const struct option long_opts[] = {
-	{ "base", required_argument, NULL, OPT_BASE },
-	{ "threads", required_argument, NULL, OPT_THREADS },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "quiet", no_argument, NULL, 'q' },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
-
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct verify_args *args)
 {
-	int opt, rc = CKF_EXIT_OK;
+	const struct cli_opt opts[] = {
+		{ "base", .take = cli_take_bases, .arg = &args->bases },
+		{ "threads", .take = cli_take_threads, .arg = &args->threads },
+		{ "json", .flag = &args->json },
+		{ "quiet", 'q', .flag = &args->quiet },
+		{ 0 },
+	};
+	int rc = cli_take_options(verb, argc, argv, opts, &args->help);
 
-	while (!rc && (opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
-		switch (opt) {
-		case OPT_THREADS:
-			rc = cli_take_threads(verb, &args->threads);
-			break;
-		case OPT_BASE:
-			rc = cli_take_bases(verb, &args->bases);
-			break;
-		case OPT_JSON:
-			args->json = true;
-			break;
-		case 'q':
-			args->quiet = true;
-			break;
-		case 'h':
-			args->help = true;
-			break;
-		default:
-			return cli_usage(verb, "wrong options");
-		}
-	}
-	if (rc)
+	if (rc || args->help)
 		return rc;
-	if (!args->help && argc - optind != 1)
+	if (argc - optind != 1)
 		return cli_usage(verb, "want one directory: %s", verb->args);
 	args->fast = argv[optind];
 	return CKF_EXIT_OK;
-}
-
-static void on_progress(void *arg, const struct ckf_progress *p)
-{
-	struct verify_run *run = arg;
-
-	cli_progress_draw(&run->progress, p->done_bytes, p->total_bytes, 0);
 }
 
 static int check_index(struct verify_run *run, struct ckf_error *err)
@@ -127,8 +91,8 @@ static int check_bytes(struct verify_run *run, struct ckf_error *err)
 	const struct ckf_verify_opts opts = {
 		.size = sizeof(opts),
 		.threads = run->args.threads,
-		.progress = on_progress,
-		.arg = run,
+		.progress = cli_progress_show,
+		.arg = &run->progress,
 	};
 	const struct ckf_verify_stats *s = &run->stats;
 	int rc;

@@ -124,26 +124,27 @@ void cli_free_bases(struct cli_bases *b)
 	free(b->dirs);
 }
 
-int cli_take_threads(const struct cli_verb *verb, unsigned int *threads)
+int cli_take_threads(const struct cli_verb *verb, const struct cli_opt *o)
 {
+	unsigned int *threads = o->arg;
 	int n;
 
 	if (cli_parse_int(optarg, 1, CLI_MAX_THREADS, &n))
-		return cli_usage(verb, "--threads %s: want 1 to %d", optarg, CLI_MAX_THREADS);
+		return cli_usage(verb, "--%s %s: want 1 to %d", o->name, optarg, CLI_MAX_THREADS);
 	*threads = (unsigned int)n;
 	return CKF_EXIT_OK;
 }
 
-int cli_take_bases(const struct cli_verb *verb, struct cli_bases *b)
+int cli_take_bases(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	if (cli_add_bases(optarg, b))
+	if (cli_add_bases(optarg, o->arg))
 		return cli_usage(verb, "--base %s: want directories", optarg);
 	return CKF_EXIT_OK;
 }
 
-int cli_take_profile(const struct cli_verb *verb, struct ckf_storage *storage)
+int cli_take_profile(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	if (cli_parse_profile(optarg, storage))
+	if (cli_parse_profile(optarg, o->arg))
 		return cli_usage(verb, "--profile %s: want ram, nvme, ssd, network or bytes/s",
 				 optarg);
 	return CKF_EXIT_OK;
@@ -161,4 +162,56 @@ int cli_take_operands(const struct cli_verb *verb, int argc, char **argv, bool i
 	*from = argv[optind];
 	*to = in_place ? NULL : argv[optind + 1];
 	return CKF_EXIT_OK;
+}
+
+static int take(const struct cli_verb *verb, const struct cli_opt *o)
+{
+	if (o->take)
+		return o->take(verb, o);
+	if (o->flag)
+		*o->flag = true;
+	else if (o->string)
+		*o->string = optarg;
+	else if (cli_parse_int(optarg, o->min, o->max, o->number))
+		return cli_usage(verb, "--%s %s: want %d to %d", o->name, optarg, o->min, o->max);
+	return CKF_EXIT_OK;
+}
+
+int cli_take_options(const struct cli_verb *verb, int argc, char **argv, const struct cli_opt *opts,
+		     bool *help)
+{
+	/* Values of long options lie above those of letters, in the order of the table. */
+	enum {
+		FIRST = UCHAR_MAX + 1
+	};
+	struct option longs[CLI_MAX_OPTS + 2] = { { "help", no_argument, NULL, 'h' } };
+	char letters[CLI_MAX_OPTS + 3];
+	const struct cli_opt *o;
+	size_t n = 0;
+	int opt, rc = CKF_EXIT_OK;
+
+	if (verb->has_program)
+		letters[n++] = '+';
+	letters[n++] = 'h';
+	for (int i = 0; opts[i].name; i++) {
+		o = &opts[i];
+		longs[i + 1] = (struct option){ .name = o->name,
+						.has_arg = o->flag ? no_argument
+								   : required_argument,
+						.val = FIRST + i };
+		if (o->letter)
+			letters[n++] = o->letter;
+	}
+	letters[n] = 0;
+	while (!rc && (opt = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+		if (opt == 'h') {
+			*help = true;
+			continue;
+		}
+		for (o = opts; o->name; o++)
+			if (opt == FIRST + (o - opts) || (o->letter && opt == o->letter))
+				break;
+		rc = o->name ? take(verb, o) : cli_usage(verb, "wrong options");
+	}
+	return rc;
 }

@@ -76,3 +76,35 @@ int cli_stop_asked(void *arg)
 	(void)arg;
 	return stop_signal;
 }
+
+void cli_progress_show(void *arg, const struct ckf_progress *p)
+{
+	cli_progress_draw(arg, p->done_bytes, p->total_bytes, p->stored_bytes);
+}
+
+static void on_progress(void *arg, const struct ckf_progress *p)
+{
+	struct cli_ui *ui = arg;
+
+	cli_progress_show(&ui->progress, p);
+}
+
+static void on_warning(void *arg, const char *msg)
+{
+	struct cli_ui *ui = arg;
+
+	if (ui->quiet)
+		return;
+	cli_progress_clear(&ui->progress);
+	cli_message(ui->verb, ui->path, msg);
+}
+
+void cli_ui_start(struct cli_ui *ui, struct ckf_convert_opts *opts)
+{
+	opts->progress = on_progress;
+	opts->warn = on_warning;
+	opts->stop = cli_stop_asked;
+	opts->arg = ui;
+	cli_stop_catch();
+	cli_progress_start(&ui->progress, ui->quiet);
+}

@@ -125,6 +125,63 @@ static void test_profile(void **state)
 			fail_msg("\"%s\" is taken", bad[i]);
 }
 
+/* Options, and what the arguments are afterwards. */
+static void test_options(void **state)
+{
+	const struct cli_verb verb = { .name = "test" };
+	const struct cli_verb program = { .name = "test", .has_program = true };
+	bool quiet = false, json = false, help = false;
+	const char *dir = NULL;
+	unsigned int threads = 0;
+	int nr = 0;
+	const struct cli_opt opts[] = {
+		{ "quiet", 'q', .flag = &quiet },
+		{ "json", .flag = &json },
+		{ "dir", .string = &dir },
+		{ "number", .number = &nr, .min = 1, .max = 9 },
+		{ "threads", .take = cli_take_threads, .arg = &threads },
+		{ 0 },
+	};
+	char *good[] = {
+		"test", "-q", "a", "--dir", "d", "--number=9", "--threads", "2", "b", NULL
+	};
+	char *bad[][4] = {
+		{ "test", "--number", "10" },
+		{ "test", "--threads", "0" },
+		{ "test", "--nothing" },
+		{ "test", "--number" },
+		{ "test", "-j" },
+		{ "test", "--quiet=1" },
+	};
+
+	(void)state;
+	optind = 0;
+	assert_int_equal(cli_take_options(&verb, 9, good, opts, &help), CKF_EXIT_OK);
+	assert_int_equal(optind, 7);
+	assert_string_equal(good[7], "a");
+	assert_true(quiet && !json && !help);
+	assert_string_equal(dir, "d");
+	assert_int_equal(nr, 9);
+	assert_int_equal(threads, 2);
+	for (size_t i = 0; i < LEN(bad); i++) {
+		optind = 0;
+		assert_int_equal(cli_take_options(&verb, bad[i][2] ? 3 : 2, bad[i], opts, &help),
+				 CKF_EXIT_USAGE);
+	}
+	optind = 0;
+	assert_int_equal(cli_take_options(&program, 4,
+					  (char *[]){ "test", "--json", "sh", "--help", NULL },
+					  opts, &help),
+			 CKF_EXIT_OK);
+	assert_int_equal(optind, 2);
+	assert_true(json && !help);
+	optind = 0;
+	assert_int_equal(
+		cli_take_options(&verb, 3, (char *[]){ "test", "sh", "--help", NULL }, opts, &help),
+		CKF_EXIT_OK);
+	assert_true(help);
+}
+
 static void test_print_bytes(void **state)
 {
 	char buf[CLI_BYTES_LEN];
@@ -315,17 +372,12 @@ static void test_places(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_bytes),
-		cmocka_unit_test(test_int),
-		cmocka_unit_test(test_codec),
-		cmocka_unit_test(test_profile),
-		cmocka_unit_test(test_print_bytes),
-		cmocka_unit_test(test_escape),
-		cmocka_unit_test(test_json_string),
-		cmocka_unit_test(test_task_ranges),
-		PLAN(test_pagemaps),
-		PLAN(test_pagemap_names),
-		PLAN(test_places),
+		cmocka_unit_test(test_bytes),	    cmocka_unit_test(test_int),
+		cmocka_unit_test(test_codec),	    cmocka_unit_test(test_profile),
+		cmocka_unit_test(test_options),	    cmocka_unit_test(test_print_bytes),
+		cmocka_unit_test(test_escape),	    cmocka_unit_test(test_json_string),
+		cmocka_unit_test(test_task_ranges), PLAN(test_pagemaps),
+		PLAN(test_pagemap_names),	    PLAN(test_places),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
