@@ -102,10 +102,10 @@ static int encode_part(struct ckf_block *b, struct ckf_part *part, struct ckf_wo
 			return ret < 0 ? ret : 0;
 		part->match = CKF_DEDUP_NONE;
 	}
-	if (part->direct)
+	if (part->verbatim)
 		opts.codec = CKF_CODEC_RAW;
 	part->checksum = ckf_hash64(data, (size_t)ckf_pages_to_bytes(part->nr_pages));
-	if (b->s->opts->bases && !part->direct) {
+	if (b->s->opts->bases && !part->verbatim) {
 		part->base = find_in_bases(b, part, w);
 		if (part->base != -ENOENT)
 			return part->base < 0 ? (int)part->base : 0;

@@ -21,7 +21,7 @@ struct ckf_part {
 	uint32_t first; /* page in the buffer */
 	uint16_t nr_pages;
 	bool zero;
-	bool direct;
+	bool verbatim;
 	struct ckf_encoded stored;
 	uint64_t checksum;
 	uint32_t chunk; /* its number, once it is placed, if it is stored by this block */

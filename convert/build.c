@@ -185,7 +185,7 @@ int ckf_build_use(struct ckf_build *b, struct ckf_cursor *cur, uint32_t chunk, u
 
 		ckf_cursor_next(cur, nr_pages - page, &span);
 		op.nr_pages = (uint16_t)span.nr_pages;
-		op.place = span.vaddr | (span.direct ? CKF_OP_DIRECT : 0);
+		op.place = span.vaddr | (span.verbatim ? CKF_OP_DIRECT : 0);
 		if (span.mapped)
 			ret = add_op(b, &b->targets[target], &op);
 		page = (uint16_t)(page + op.nr_pages);

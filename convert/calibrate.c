@@ -23,7 +23,7 @@
 struct bench {
 	struct ckf_codec_ctx *codecs;
 	uint8_t *src;	 /* one chunk */
-	uint8_t *stored; /* NR_CHUNKS rooms of a chunk */
+	uint8_t *stored; /* NR_CHUNKS buffers, each for a chunk */
 	uint8_t *dst;	 /* likewise */
 	size_t stored_bytes[NR_CHUNKS];
 	uint64_t rand;

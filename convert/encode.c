@@ -29,7 +29,7 @@ struct choice {
 	size_t stored_bytes;
 	uint64_t cost;
 	uint8_t *stored;
-	uint8_t *room;
+	uint8_t *spare;
 };
 
 static size_t chunk_bytes(const struct choice *c)
@@ -60,13 +60,13 @@ static bool is_too_slow(const struct choice *c, uint32_t codec)
 static int try_codec(struct choice *c, uint8_t codec, int level)
 {
 	size_t bytes = chunk_bytes(c);
-	uint8_t *room = c->room;
+	uint8_t *spare = c->spare;
 	uint64_t speed, cost;
 	int64_t n;
 
 	if (is_too_slow(c, codec) || ckf_prefilter_rejects(c->w, codec, c->data, c->nr_pages))
 		return 0;
-	n = ckf_encode(c->w->codec, codec, level, c->data, bytes, room, c->max_bytes);
+	n = ckf_encode(c->w->codec, codec, level, c->data, bytes, spare, c->max_bytes);
 	if (n <= 0)
 		return (int)n;
 	speed = ckf_decode_costs_speed(c->opts->costs, codec, (uint64_t)n, bytes);
@@ -76,8 +76,8 @@ static int try_codec(struct choice *c, uint8_t codec, int level)
 	c->codec = codec;
 	c->cost = cost;
 	c->stored_bytes = (size_t)n;
-	c->room = c->stored;
-	c->stored = room;
+	c->spare = c->stored;
+	c->stored = spare;
 	return 0;
 }
 
@@ -108,12 +108,12 @@ static int choose(struct choice *c)
 	if (c->opts->codec == CKF_CODEC_AUTO)
 		return choose_auto(c);
 	n = ckf_encode(c->w->codec, (uint32_t)c->opts->codec, c->opts->level, c->data,
-		       chunk_bytes(c), c->room, c->max_bytes);
+		       chunk_bytes(c), c->spare, c->max_bytes);
 	if (n <= 0)
 		return (int)n;
 	c->codec = (uint8_t)c->opts->codec;
 	c->stored_bytes = (size_t)n;
-	c->stored = c->room;
+	c->stored = c->spare;
 	return 0;
 }
 
@@ -130,7 +130,7 @@ int ckf_encode_chunk(struct ckf_worker *w, const struct ckf_encode_opts *opts, u
 		.codec = CKF_CODEC_RAW,
 		.stored_bytes = bytes,
 		.stored = w->scratch,
-		.room = w->scratch + CKF_SCRATCH_SECOND_OFF,
+		.spare = w->scratch + CKF_SCRATCH_SECOND_OFF,
 	};
 	int ret;
 

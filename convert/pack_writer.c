@@ -4,9 +4,10 @@
  *
  * The pack is windows of a MiB, one after the other, and there is a ring of buffers for them: each
  * is for one window, then for the one that comes so many windows later. When all bytes of a window
- * are there, the I/O thread writes it (transfer.h); when it is written, the buffer is for the next
- * one. So memory is bounded, and since no thread can take the buffer of a window that others need
- * first, the first window that is not full is always one that those can fill who have begun to.
+ * are there, the I/O thread writes it (base/ckf_io_thread.h); when it is written, the buffer is for
+ * the next one. So memory is bounded, and since no thread can take the buffer of a window that
+ * others need first, the first window that is not full is always one that those can fill who have
+ * begun to.
  */
 #include <errno.h>
 #include <fcntl.h>

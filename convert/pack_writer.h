@@ -4,7 +4,7 @@
  *
  * Where the file system and the kernel let it, the pack goes to the disk directly and by io_uring,
  * several writes in flight: what threads put is gathered in windows, for chunks begin at any byte
- * and direct writes are of whole pages. Elsewhere it is written plainly (out_file.h).
+ * and direct writes are of whole pages. Elsewhere it is written plainly (base/ckf_out_file.h).
  */
 #ifndef CKF_CONVERT_PACK_WRITER_H
 #define CKF_CONVERT_PACK_WRITER_H
@@ -19,7 +19,8 @@ struct ckf_pack_writer;
 
 /*
  * fd, open for reading and writing and empty, stays the caller's; but nobody else writes to it
- * before ckf_pack_writer_finish(). max_bytes: as for out_file.h. direct: try to write directly.
+ * before ckf_pack_writer_finish(). max_bytes: as for ckf_out_file_init(). direct: try to write
+ * directly.
  */
 int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, uint64_t max_bytes, bool direct,
 			 struct ckf_error *err);

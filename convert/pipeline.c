@@ -9,7 +9,8 @@
  *	write	(thread)  new chunks are written to the pack (pack_writer.h)
  *
  * What lies on a disk and not in the page cache is read before by a thread that has several blocks
- * in flight (transfer.h): directly, or through the page cache where it is likely to be read again.
+ * in flight (base/ckf_io_thread.h): directly, or through the page cache where it is likely to be
+ *read again.
  *
  * A buffer holds either the pages of a block or what they became, never both.
  */
@@ -60,10 +61,10 @@ struct pipeline {
 	bool cut_open;
 	struct ckf_sum *sum; /* of the file so far */
 	struct ckf_cut cutter;
-	struct ckf_cursor direct_cursor; /* of the pages that go into the cutter */
-	struct ckf_cursor chunk_cursor;	 /* of the chunks that come out of it */
-	bool direct;			 /* the open chunk is */
-	uint8_t *carry;			 /* CKF_CARRY_PAGES pages: an unfinished chunk */
+	struct ckf_cursor verbatim_cursor; /* of the pages that go into the cutter */
+	struct ckf_cursor chunk_cursor;	   /* of the chunks that come out of it */
+	bool verbatim;			   /* the open chunk is */
+	uint8_t *carry;			   /* CKF_CARRY_PAGES pages: an unfinished chunk */
 	uint64_t carry_hash[CKF_CARRY_PAGES];
 	uint32_t nr_carry;
 	uint64_t found_pages; /* all that look like earlier ones */
@@ -203,7 +204,7 @@ static int add_part(struct pipeline *p, struct ckf_block *b, const struct ckf_cu
 		.first = b->nr_parts ? part[-1].first + part[-1].nr_pages : b->first,
 		.nr_pages = piece->nr_pages,
 		.zero = piece->zero,
-		.direct = p->direct,
+		.verbatim = p->verbatim,
 		.match = CKF_DEDUP_NONE,
 		.rec = CKF_DEDUP_NONE,
 		.base = -ENOENT,
@@ -211,7 +212,7 @@ static int add_part(struct pipeline *p, struct ckf_block *b, const struct ckf_cu
 	b->nr_parts++;
 	if (piece->zero)
 		return 0;
-	key = ckf_sum_key(b->hash + part->first, part->nr_pages, part->direct);
+	key = ckf_sum_key(b->hash + part->first, part->nr_pages, part->verbatim);
 	part->match = ckf_dedup_find(p->s.dedup, key);
 	if (part->match != CKF_DEDUP_NONE) {
 		p->found_pages += part->nr_pages;
@@ -245,7 +246,7 @@ static int cut_span(struct pipeline *p, struct ckf_block *b, uint32_t page, uint
 
 	for (uint32_t i = page; i < page + nr_pages && !ret; i++) {
 		/* What CRIU's restorer reads itself must be in the pack, zeros too. */
-		if (p->direct)
+		if (p->verbatim)
 			b->zero[i] = false;
 		if (ckf_cut_page(&p->cutter, b->hash[i], b->zero[i], &piece))
 			ret = add_part(p, b, &piece, err);
@@ -282,19 +283,19 @@ static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *
 	if (!p->cut_open) {
 		p->cut_open = true;
 		ckf_cut_init(&p->cutter);
-		ckf_cursor_init(&p->direct_cursor, b->stream);
+		ckf_cursor_init(&p->verbatim_cursor, b->stream);
 		ckf_cursor_init(&p->chunk_cursor, b->stream);
-		p->direct = false;
+		p->verbatim = false;
 		p->nr_carry = 0;
 		ckf_sum_reset(p->sum);
 	}
 	ckf_sum_hashes(p->sum, b->hash + CKF_CARRY_PAGES, b->nr_pages);
 	take_carry(p, b);
 	while (!ret && page < end) {
-		ckf_cursor_next(&p->direct_cursor, end - page, &span);
-		if (span.direct != p->direct)
+		ckf_cursor_next(&p->verbatim_cursor, end - page, &span);
+		if (span.verbatim != p->verbatim)
 			ret = flush_cutter(p, b, err);
-		p->direct = span.direct;
+		p->verbatim = span.verbatim;
 		if (!ret)
 			ret = cut_span(p, b, page, span.nr_pages, err);
 		page += span.nr_pages;

@@ -119,14 +119,14 @@ static int compare_range(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-/* The ranges of the task that are direct; those that touch or overlap become one. */
-static int find_direct(struct ckf_stream *s, const struct ckf_task *task)
+/* The ranges of the task that are verbatim; those that touch or overlap become one. */
+static int find_verbatim(struct ckf_stream *s, const struct ckf_task *task)
 {
 	struct ckf_range *r;
 	uint64_t n = 0, last = 0;
 
 	for (uint64_t i = 0; task && i < task->nr_vmas; i++)
-		n += ckf_vma_is_direct(&task->vmas[i]);
+		n += ckf_vma_is_verbatim(&task->vmas[i]);
 	if (!n)
 		return 0;
 	r = calloc((size_t)n, sizeof(*r));
@@ -134,7 +134,7 @@ static int find_direct(struct ckf_stream *s, const struct ckf_task *task)
 		return -ENOMEM;
 	n = 0;
 	for (uint64_t i = 0; i < task->nr_vmas; i++) {
-		if (ckf_vma_is_direct(&task->vmas[i]))
+		if (ckf_vma_is_verbatim(&task->vmas[i]))
 			r[n++] = (struct ckf_range){ task->vmas[i].start, task->vmas[i].end };
 	}
 	qsort(r, (size_t)n, sizeof(*r), compare_range);
@@ -144,8 +144,8 @@ static int find_direct(struct ckf_stream *s, const struct ckf_task *task)
 		else if (r[i].end > r[last].end)
 			r[last].end = r[i].end;
 	}
-	s->direct = r;
-	s->nr_direct = last + 1;
+	s->verbatim = r;
+	s->nr_verbatim = last + 1;
 	return 0;
 }
 
@@ -153,7 +153,7 @@ static int stream_new(struct ckf_stream **out, const struct ckf_task *task, stru
 {
 	struct ckf_stream *s = calloc(1, sizeof(*s));
 
-	if (!s || find_direct(s, task)) {
+	if (!s || find_verbatim(s, task)) {
 		free(s);
 		return ckf_error_set(err, -ENOMEM, "no memory for a stream of pages");
 	}
@@ -166,7 +166,7 @@ void ckf_stream_free(struct ckf_stream *s)
 	if (!s)
 		return;
 	free(s->pieces);
-	free(s->direct);
+	free(s->verbatim);
 	free(s);
 }
 
@@ -325,7 +325,7 @@ void ckf_cursor_init(struct ckf_cursor *c, const struct ckf_stream *s)
 	*c = (struct ckf_cursor){ .stream = s };
 }
 
-/* The rest of the item that the cursor is in, without regard to direct ranges: its pages. */
+/* The rest of the item that the cursor is in, without regard to verbatim ranges: its pages. */
 static uint64_t current_item(struct ckf_cursor *c, struct ckf_span *span)
 {
 	const struct ckf_stream *s = c->stream;
@@ -350,19 +350,19 @@ static uint64_t current_item(struct ckf_cursor *c, struct ckf_span *span)
 	return s->nr_pages - c->page;
 }
 
-/* Whether the span is direct, and how many of its pages come before that changes. */
-static uint64_t clip_direct(struct ckf_cursor *c, struct ckf_span *span, uint64_t nr_pages)
+/* Whether the span is verbatim, and how many of its pages come before that changes. */
+static uint64_t clip_verbatim(struct ckf_cursor *c, struct ckf_span *span, uint64_t nr_pages)
 {
 	const struct ckf_stream *s = c->stream;
 	uint64_t border;
 
-	span->direct = false;
-	while (c->range < s->nr_direct && s->direct[c->range].end <= span->vaddr)
+	span->verbatim = false;
+	while (c->range < s->nr_verbatim && s->verbatim[c->range].end <= span->vaddr)
 		c->range++;
-	if (!span->mapped || c->range == s->nr_direct)
+	if (!span->mapped || c->range == s->nr_verbatim)
 		return nr_pages;
-	span->direct = s->direct[c->range].start <= span->vaddr;
-	border = span->direct ? s->direct[c->range].end : s->direct[c->range].start;
+	span->verbatim = s->verbatim[c->range].start <= span->vaddr;
+	border = span->verbatim ? s->verbatim[c->range].end : s->verbatim[c->range].start;
 	border = (border - span->vaddr) >> CKF_PAGE_SHIFT;
 	return nr_pages < border ? nr_pages : border;
 }
@@ -370,7 +370,7 @@ static uint64_t clip_direct(struct ckf_cursor *c, struct ckf_span *span, uint64_
 void ckf_cursor_next(struct ckf_cursor *c, uint32_t max_pages, struct ckf_span *span)
 {
 	uint64_t item_pages = current_item(c, span);
-	uint64_t nr_pages = clip_direct(c, span, item_pages);
+	uint64_t nr_pages = clip_verbatim(c, span, item_pages);
 
 	span->nr_pages = nr_pages < max_pages ? (uint32_t)nr_pages : max_pages;
 	c->page += span->nr_pages;

@@ -60,8 +60,8 @@ struct ckf_stream {
 	uint64_t nr_runs;
 	struct ckf_piece *pieces; /* other levels */
 	uint64_t nr_pieces;
-	struct ckf_range *direct; /* sorted, apart: what CRIU's restorer reads itself */
-	uint64_t nr_direct;
+	struct ckf_range *verbatim; /* sorted, apart: what CRIU's restorer reads itself */
+	uint64_t nr_verbatim;
 };
 
 /*
@@ -92,13 +92,13 @@ int ckf_stream_parent(const struct ckf_parent_query *q, struct ckf_stream **out,
 		      struct ckf_leftover *left, struct ckf_error *err);
 void ckf_stream_free(struct ckf_stream *s);
 
-/* Pages that follow each other in the file and in the target, all direct or none. */
+/* Pages that follow each other in the file and in the target, all verbatim or none. */
 struct ckf_span {
 	uint64_t vaddr;
 	uint64_t file_page;
 	uint32_t nr_pages;
 	bool mapped; /* false: in the file, but no pagemap entry names it */
-	bool direct;
+	bool verbatim;
 };
 
 struct ckf_cursor {

@@ -12,7 +12,7 @@
 #define CKF_VMA_EXT_PLUGIN (1u << 27)
 
 /* True when CRIU's restorer maps the VMA and reads its pages itself, from the pages file. */
-static inline bool ckf_vma_is_direct(const struct ckf_vma *v)
+static inline bool ckf_vma_is_verbatim(const struct ckf_vma *v)
 {
 	return (v->flags & MAP_HUGETLB) || (v->status & CKF_VMA_EXT_PLUGIN);
 }
@@ -22,7 +22,7 @@ static inline bool ckf_vma_may_be_huge(const struct ckf_vma *v)
 {
 	return (v->status & CKF_VMA_AREA_REGULAR) && (v->status & CKF_VMA_ANON_PRIVATE) &&
 	       !(v->flags & MAP_GROWSDOWN) && !(v->madv & (1ull << MADV_NOHUGEPAGE)) &&
-	       !ckf_vma_is_direct(v);
+	       !ckf_vma_is_verbatim(v);
 }
 
 #endif

@@ -24,9 +24,9 @@ void ckf_sum_pages(struct ckf_sum *s, bool page_sums, const uint64_t *hashes, co
 		   uint64_t nr);
 
 /*
- * The key under which a chunk is looked for, from the hashes of its pages. Direct chunks have keys
- * of their own: they are always stored raw, and others may not be.
+ * The key under which a chunk is looked for, from the hashes of its pages. Verbatim chunks have
+ * keys of their own: they are always stored raw, and others may not be.
  */
-uint64_t ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int direct);
+uint64_t ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int verbatim);
 
 #endif

@@ -75,7 +75,7 @@ void ckf_sum_pages(struct ckf_sum *s, bool page_sums, const uint64_t *hashes, co
 		ckf_sum_update(s, pages, (size_t)ckf_pages_to_bytes(nr));
 }
 
-uint64_t ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int direct)
+uint64_t ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int verbatim)
 {
-	return XXH3_64bits_withSeed(page_hashes, nr_pages * sizeof(*page_hashes), direct ? 1 : 0);
+	return XXH3_64bits_withSeed(page_hashes, nr_pages * sizeof(*page_hashes), verbatim ? 1 : 0);
 }

@@ -15,8 +15,10 @@ struct ckf_image {
 	struct ckf_index *idx;
 	int dir_fd;    /* owned: a duplicate of the one given */
 	int *base_fds; /* per base: the directory that the caller has named, or -1; owned */
-	uint8_t *
-		wanted_again; /* a bit for each chunk, or NULL; see ckf_image_find_wanted_again() */
+	/* A bit for each chunk that several lanes need, or NULL; see
+	 * ckf_image_find_shared_chunks().
+	 */
+	uint8_t *shared_chunks;
 	bool *cached; /* per pack, the own one first, or NULL; see ckf_image_find_cached() */
 };
 
@@ -31,7 +33,7 @@ int ckf_image_open_base_dir(const struct ckf_image *img, unsigned int n, struct 
  * target. ckf_fill() reads them through the page cache, so that they come from the disk once.
  * -ENOMEM.
  */
-int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err);
+int ckf_image_find_shared_chunks(struct ckf_image *img, struct ckf_error *err);
 
 /*
  * Finds out which packs are in the page cache. ckf_fill() looks at each fill otherwise, which takes

@@ -157,7 +157,7 @@ struct fill_job {
 	/* Of the calling thread alone. */
 	pthread_t threads[FILL_MAX_WORKERS];
 	unsigned int nr_threads;
-	unsigned int missing; /* workers that there is no room for yet */
+	unsigned int missing; /* workers that could not be started yet */
 	uint64_t grow_ns;     /* when to ask for it again */
 
 	int ret; /* with the lock again, until all workers have ended */
@@ -211,7 +211,7 @@ int fill_take_opts(struct ckf_fill_opts *own, const struct ckf_fill_opts *opts,
 /* fill.c: adds to stats, which the caller of the library has; may be NULL. */
 void fill_stats_give(struct ckf_fill_stats *stats, const struct ckf_fill_stats *add);
 
-/* fill.c: starts workers that are missing, where there is room for them by now. In the calling
+/* fill.c: starts workers that are missing, where the limits allow it by now. In the calling
  * thread, which works itself or watches the others. */
 void fill_grow(struct fill_job *job);
 

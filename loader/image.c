@@ -311,22 +311,22 @@ void ckf_image_close(struct ckf_image *img)
 			close(img->base_fds[i]);
 	free(img->base_fds);
 	ckf_index_free(img->idx);
-	free(img->wanted_again);
+	free(img->shared_chunks);
 	free(img->cached);
 	free(img);
 }
 
-int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err)
+int ckf_image_find_shared_chunks(struct ckf_image *img, struct ckf_error *err)
 {
 	const struct ckf_index *idx = img->idx;
 	uint32_t *by; /* for each chunk, 1 + the lane that was the first to need it */
-	uint8_t *again;
+	uint8_t *shared;
 
 	by = calloc(idx->nr_chunks + 1, sizeof(*by));
-	again = calloc(idx->nr_chunks / 8 + 1, 1);
-	if (!by || !again) {
+	shared = calloc(idx->nr_chunks / 8 + 1, 1);
+	if (!by || !shared) {
 		free(by);
-		free(again);
+		free(shared);
 		return ckf_error_set(err, -ENOMEM, "no memory for the plan");
 	}
 	for (uint64_t l = 0; l < idx->nr_lanes; l++) {
@@ -339,13 +339,13 @@ int ckf_image_find_wanted_again(struct ckf_image *img, struct ckf_error *err)
 			if (ckf_op_flags(&idx->ops[i]) & CKF_OP_INHERIT)
 				continue;
 			if (by[c] && by[c] != (uint32_t)l + 1)
-				again[c / 8] |= (uint8_t)(1u << c % 8);
+				shared[c / 8] |= (uint8_t)(1u << c % 8);
 			by[c] = (uint32_t)l + 1;
 		}
 	}
 	free(by);
-	free(img->wanted_again);
-	img->wanted_again = again;
+	free(img->shared_chunks);
+	img->shared_chunks = shared;
 	return 0;
 }
 
@@ -426,7 +426,7 @@ int ckf_image_find_cached(struct ckf_image *img, struct ckf_error *err)
 
 int ckf_image_prepare(struct ckf_image *img, struct ckf_error *err)
 {
-	int ret = ckf_image_find_wanted_again(img, err);
+	int ret = ckf_image_find_shared_chunks(img, err);
 
 	if (!ret)
 		ret = ckf_image_find_cached(img, err);

@@ -20,8 +20,8 @@ int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flag
 			return cached;
 		/*
 		 * Where memory is short, as the stock CRIU reads: the kernel reads ahead as much as
-		 * there is room for, and direct reads that have hardly any buffers would wait for
-		 * the disk each.
+		 * the memcg allows, while direct reads that have hardly any buffers would each wait
+		 * for the disk.
 		 */
 		io->direct[base] = !cached &&
 				   !(fill_flags & (CKF_FILL_NO_DIRECT | CKF_FILL_FRUGAL));

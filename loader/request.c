@@ -154,13 +154,16 @@ static void add_unit(struct fill_request *req, const struct ckf_chunk *c, size_t
 	req->bytes += bytes;
 }
 
-/* Only direct reads pass by the page cache. */
-static bool wanted_again(const struct fill_job *job, uint32_t chunk)
+/*
+ * True for a chunk that is to be read through the page cache, since other lanes need it as well:
+ * direct reads would leave nothing there for them.
+ */
+static bool is_read_cached(const struct fill_job *job, uint32_t chunk)
 {
-	const uint8_t *again = job->img->wanted_again;
+	const uint8_t *shared = job->img->shared_chunks;
 
-	return job->packs_io.direct[job->img->idx->chunks[chunk].base] && again &&
-	       again[chunk / 8] & 1u << chunk % 8;
+	return job->packs_io.direct[job->img->idx->chunks[chunk].base] && shared &&
+	       shared[chunk / 8] & 1u << chunk % 8;
 }
 
 /*
@@ -198,7 +201,7 @@ bool fill_lane_next(struct fill_lane *fl, struct fill_request *req)
 	while (lane->pos < lane->nr_pieces) {
 		const struct lane_piece *p = &lane->pieces[lane->pos];
 		const struct ckf_chunk *c = &job->img->idx->chunks[p->chunk];
-		const bool cached = wanted_again(job, p->chunk);
+		const bool cached = is_read_cached(job, p->chunk);
 		struct fill_piece *to = &req->pieces[req->nr_pieces];
 		bool in_place;
 		size_t n = 1;

@@ -3,7 +3,7 @@
 #
 # Runs what reaches most lines, built with D=cov, and writes build/coverage.txt: a sum for each folder and
 # file, and the lines that nothing has reached. As root also the tests of gpud. Tests may fail here: they
-# are judged by make check.
+# are checked by make check.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

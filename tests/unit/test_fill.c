@@ -564,16 +564,16 @@ static uint64_t fill_twice(struct world *w, bool *counted)
  * What two tasks need comes from the disk once. Somebody else may empty the page cache in between,
  * so once is enough.
  */
-static void test_wanted_again(void **state)
+static void test_shared_chunks(void **state)
 {
 	bool once = false, counted = true;
 	struct world w;
 
 	(void)state;
 	twice_init(&w);
-	assert_int_equal(ckf_image_find_wanted_again(w.img, NULL), 0);
-	assert_int_equal(w.img->wanted_again[0], 0xfe);
-	assert_int_equal(w.img->wanted_again[1], 0x7f);
+	assert_int_equal(ckf_image_find_shared_chunks(w.img, NULL), 0);
+	assert_int_equal(w.img->shared_chunks[0], 0xfe);
+	assert_int_equal(w.img->shared_chunks[1], 0x7f);
 	for (int i = 0; i < 5 && !once && counted; i++)
 		once = fill_twice(&w, &counted) < 2 * TWICE_BYTES;
 	if (!counted)
@@ -789,7 +789,7 @@ int main(void)
 		cmocka_unit_test(test_not_fresh),     cmocka_unit_test(test_shared),
 		cmocka_unit_test(test_skip),	      cmocka_unit_test(test_outside),
 		cmocka_unit_test(test_flip),	      cmocka_unit_test(test_no_trace),
-		cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_wanted_again),
+		cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_shared_chunks),
 		cmocka_unit_test(test_stalled),	      cmocka_unit_test(test_bases),
 		cmocka_unit_test(test_base_broken),   cmocka_unit_test(test_tight),
 		cmocka_unit_test(test_no_scratch),    cmocka_unit_test(test_zeros),

@@ -27,7 +27,7 @@
 
 uint64_t __real_ckf_hash64(const void *p, size_t bytes);
 uint64_t __wrap_ckf_hash64(const void *p, size_t bytes);
-uint64_t __wrap_ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int direct);
+uint64_t __wrap_ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int verbatim);
 
 static struct {
 	bool same_length; /* else chunks of different lengths look alike, too */
@@ -42,10 +42,10 @@ uint64_t __wrap_ckf_hash64(const void *p, size_t bytes)
 	return bytes;
 }
 
-uint64_t __wrap_ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int direct)
+uint64_t __wrap_ckf_sum_key(const uint64_t *page_hashes, uint32_t nr_pages, int verbatim)
 {
 	(void)page_hashes;
-	(void)direct;
+	(void)verbatim;
 	return env.same_length ? nr_pages : 1;
 }
 
