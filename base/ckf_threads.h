@@ -33,6 +33,7 @@ struct ckf_threads_opts {
 	unsigned int threads;
 	void (*work)(void *arg, unsigned int nr); /* nr: which thread, from 0 */
 	void *arg;
+	bool with_caller; /* the calling thread takes part as number 0, and does not watch */
 	/* stalled() is called when progress has not changed for timeout_ms. 0: never. */
 	unsigned int timeout_ms;
 	const atomic_uint *progress;
@@ -42,7 +43,8 @@ struct ckf_threads_opts {
 
 /*
  * Runs work() in so many threads, fewer when the system gives no more, or without any in the
- * calling one. All signals are blocked in them. Returns when all have ended: how many took part.
+ * calling one. All signals are blocked in new ones. Returns when all have ended: how many took
+ * part.
  */
 unsigned int ckf_threads_run(const struct ckf_threads_opts *o);
 

@@ -123,9 +123,10 @@ static void watch(struct threads *c)
 
 unsigned int ckf_threads_run(const struct ckf_threads_opts *o)
 {
-	const bool watched = o->timeout_ms && o->stalled;
+	const bool watched = o->timeout_ms && o->stalled && !o->with_caller;
+	const unsigned int own = o->with_caller ? 1 : 0;
 	unsigned int n = o->threads < MAX_THREADS ? o->threads : MAX_THREADS;
-	struct threads c = { .o = o };
+	struct threads c = { .o = o, .started = own };
 	pthread_t threads[MAX_THREADS];
 	unsigned int started = 0;
 
@@ -133,14 +134,16 @@ unsigned int ckf_threads_run(const struct ckf_threads_opts *o)
 	ckf_cond_init(&c.cond);
 	/* What may hang must not be in the thread that watches. */
 	if (n > 1 || watched)
-		started = start(&c, threads, n);
+		started = start(&c, threads, n - own);
 	if (watched && started)
 		watch(&c);
+	if (own)
+		o->work(o->arg, 0);
 	for (unsigned int i = 0; i < started; i++)
 		pthread_join(threads[i], NULL);
-	if (!started)
+	if (!own && !started)
 		o->work(o->arg, 0);
 	pthread_cond_destroy(&c.cond);
 	pthread_mutex_destroy(&c.lock);
-	return started ? started : 1;
+	return started + (own || !started ? 1 : 0);
 }

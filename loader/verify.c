@@ -80,8 +80,6 @@ struct verify {
 
 struct worker {
 	struct verify *v;
-	int (*pass)(struct worker *w);
-	pthread_t thread;
 	bool first; /* the calling thread */
 	int pack_fd;
 	struct ckf_codec_ctx *ctx;
@@ -469,27 +467,30 @@ static int worker_init(struct worker *w, struct verify *v, struct ckf_error *err
 	return 0;
 }
 
-static void *worker_main(void *arg)
-{
-	struct worker *w = arg;
+struct pass {
+	struct worker *workers;
+	int (*run)(struct worker *w);
+};
 
-	w->pass(w);
-	return NULL;
+static void run_worker(void *arg, unsigned int nr)
+{
+	const struct pass *p = arg;
+
+	p->run(&p->workers[nr]);
 }
 
-/* A thread that cannot be started is work for the others: the calling thread always takes part. */
-static void run_pass(struct verify *v, struct worker *workers, int (*pass)(struct worker *w))
+/* A thread that cannot be started is work for the others; progress is told by the calling one. */
+static void run_pass(struct verify *v, struct worker *workers, int (*run)(struct worker *w))
 {
-	unsigned int started = 1;
+	struct pass pass = { workers, run };
+	const struct ckf_threads_opts threads = {
+		.threads = v->nr_workers,
+		.with_caller = true,
+		.work = run_worker,
+		.arg = &pass,
+	};
 
-	for (unsigned int i = 0; i < v->nr_workers; i++)
-		workers[i].pass = pass;
-	while (started < v->nr_workers &&
-	       !ckf_thread_start(&workers[started].thread, NULL, worker_main, &workers[started]))
-		started++;
-	pass(&workers[0]);
-	while (--started)
-		pthread_join(workers[started].thread, NULL);
+	ckf_threads_run(&threads);
 }
 
 static int run_passes(struct verify *v, struct worker *workers, struct ckf_error *err)

@@ -122,10 +122,7 @@ static int for_each(struct fill *f, unsigned int nr,
 		f->parallel = f->c->g->opts.threads;
 	atomic_store(&f->next, 0);
 	threads.threads = f->parallel;
-	if (f->parallel > 1)
-		ckf_threads_run(&threads);
-	else
-		take_items(f, 0);
+	ckf_threads_run(&threads);
 	return f->ret ? ckf_error_set(err, f->ret, "%s", f->err.msg) : 0;
 }
 
