@@ -73,7 +73,7 @@ static void check_memory(struct doctor *d)
 
 	if (by_group)
 		describe_limits(&l, text, sizeof(text));
-	else if (headroom == CKF_UNLIMITED)
+	else if (headroom >= NO_LIMIT_BYTES)
 		snprintf(text, sizeof(text), "no limit is known");
 	else
 		snprintf(text, sizeof(text), "%s available to the machine", cli_bytes(headroom, a));

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -218,14 +219,22 @@ static void image(const char *name, enum doctor_state state, const char *says)
 	dw_expect(check_image, name, state, says);
 }
 
-/* A dump of one process below the root of the world, and its image, on a base if that is given. */
+/* A dump of a process and a child with the same pages below the root of the world, and its image,
+ * on a base if that is given. */
 static void make_image(const char *name, const char *base)
 {
 	struct ckf_vma vma = { .start = 0x10000,
 			       .end = 0x10000 + NR_PAGES * 4096,
+			       .flags = MAP_PRIVATE | MAP_ANONYMOUS,
 			       .status = 1 << 9 };
-	struct ckf_task task = {
-		.pid = PID, .comm = "x", .state = 1, .vmas = &vma, .nr_vmas = 1, .nr_threads = 1
+	const struct ckf_task tasks[] = {
+		{ .pid = PID, .comm = "x", .state = 1, .vmas = &vma, .nr_vmas = 1 },
+		{ .pid = PID + 1,
+		  .ppid = PID,
+		  .comm = "y",
+		  .state = 1,
+		  .vmas = &vma,
+		  .nr_vmas = 1 },
 	};
 	const struct dm_entry entry = { 0x10000, NR_PAGES, DM_PRESENT };
 	struct ckf_convert_opts opts = { .size = sizeof(opts),
@@ -244,9 +253,11 @@ static void make_image(const char *name, const char *base)
 	dm_inventory(dir);
 	if (own_namespaces)
 		nm_namespaces(dir, PID, 1, 2);
-	dm_tasks(dir, &task, 1);
+	dm_tasks(dir, tasks, 2);
 	dm_pagemap(dir, "pagemap-4321.img", 1, DM_42, &entry, 1);
 	dm_pages(dir, 1, values, NR_PAGES);
+	dm_pagemap(dir, "pagemap-4322.img", 2, DM_42, &entry, 1);
+	dm_pages(dir, 2, values, NR_PAGES);
 	close(dir);
 	snprintf(out, sizeof(out), "%s/%s", dw_root, name);
 	if (ckf_convert(dump, out, &opts, NULL, &err))
@@ -304,14 +315,14 @@ static void test_ids(void **state)
 	char path[64];
 
 	(void)state;
-	image("process_ids", DOCTOR_OK, "all 1 are free");
-	dw_put("/proc/sys/kernel/pid_max", "4321\n");
-	image("process_ids", DOCTOR_BROKEN, "raise kernel.pid_max");
+	image("process_ids", DOCTOR_OK, "all 2 are free");
 	dw_put("/proc/sys/kernel/pid_max", "4322\n");
+	image("process_ids", DOCTOR_BROKEN, "raise kernel.pid_max");
+	dw_put("/proc/sys/kernel/pid_max", "4323\n");
 	image("process_ids", DOCTOR_OK, "free");
 	snprintf(path, sizeof(path), "/proc/%d/status", PID);
 	dw_put(path, "");
-	image("process_ids", DOCTOR_BROKEN, "1 of 1 are taken: 4321");
+	image("process_ids", DOCTOR_BROKEN, "1 of 2 are taken: 4321");
 }
 
 /* A memory cgroup that leaves so many pages. */
@@ -342,11 +353,11 @@ static void test_memory(void **state)
 static void test_threads(void **state)
 {
 	(void)state;
-	image("threads", DOCTOR_OK, "needs 1");
+	image("threads", DOCTOR_OK, "needs 2");
 	leave_pages(1 << 18);
 	dw_put("/cg/pids.max", "5\n");
-	dw_put("/cg/pids.current", "5\n");
-	image("threads", DOCTOR_BROKEN, "pids.max leaves 0");
+	dw_put("/cg/pids.current", "4\n");
+	image("threads", DOCTOR_BROKEN, "pids.max leaves 1");
 }
 
 static void test_bases(void **state)

@@ -50,6 +50,8 @@ static void put_tasks(void)
 	close(fd);
 	mm.exe_file_id = 7;
 	nm_image(dir, "mm-100.img", CKF_MM_MAGIC, &mm.base);
+	/* The first of two tasks with one program is named. */
+	nm_image(dir, "mm-101.img", CKF_MM_MAGIC, &mm.base);
 	nm_fs(dir, PID);
 }
 
