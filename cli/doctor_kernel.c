@@ -216,8 +216,20 @@ static void check_vm(struct doctor *d)
 		   "vm.overcommit_memory is %llu", (unsigned long long)overcommit);
 }
 
+static void check_release(struct doctor *d)
+{
+	char release[128];
+
+	if (!doctor_read(d, "/proc/sys/kernel/osrelease", release, sizeof(release)))
+		strcpy(release, "?");
+	release[strcspn(release, "\n")] = 0;
+	json_object_set_new(doctor_add(d, "kernel", DOCTOR_OK, NULL, "Linux %s", release),
+			    "release", cli_json_string(release));
+}
+
 void doctor_check_kernel(struct doctor *d)
 {
+	check_release(d);
 	check_ids(d);
 	check_uring(d);
 	check_userfaultfd(d);

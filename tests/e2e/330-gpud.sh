@@ -19,6 +19,12 @@ one_at_a_time() {
 	grep -q 'listens at .* already' second.log || fail "$(cat second.log)"
 	status_is "[d['warm'] for d in s['devices']]" '[True, True]'
 	status_is "s['slots']['in_use'], s['transfers']" '(0, [])'
+	"$CKFAST" doctor --probe gpud >probe.json
+	grep -q '"slots"' probe.json || fail "doctor and gpud: $(cat probe.json)"
+	"$CKFAST" doctor --probe cuda >probe.json
+	[ "$(grep -c '"ckfast stub GPU"' probe.json)" = 2 ] || fail "doctor and the driver: $(cat probe.json)"
+	CKF_STUB_FAIL=cuInit:1 "$CKFAST" doctor --probe cuda >probe.json
+	grep -q '"message": "cuInit' probe.json || fail "doctor and a driver that fails: $(cat probe.json)"
 	stop_gpud
 
 	# A dead one is in nobody's way.
@@ -26,6 +32,7 @@ one_at_a_time() {
 	kill -9 "$GPUD"
 	wait_for 20 is_gone "$GPUD"
 	[ -S "$CKFAST_GPUD_SOCKET" ] || fail "the socket is gone"
+	"$CKFAST" doctor --probe gpud | grep -q '"errno": 111' || fail "doctor and a dead gpud"
 	start_gpud --device 1 --slots 9 --threads 2
 	status_is "[d['warm'] for d in s['devices']]" '[False, True]'
 	status_is "s['slots']['total']" 9

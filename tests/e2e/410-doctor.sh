@@ -70,6 +70,30 @@ hanging() {
 	grep -q "hang/criu does not tell its version" "$D/text" || fail "$(cat "$D/text")"
 }
 
+# Filters of system calls: the numbers are those of x86-64.
+filtered() {
+	local io_uring_setup=425 userfaultfd=323 clone3=435
+	CKFAST_REAL=$CKFAST
+	CKFAST=$D/filtered
+	filter() {
+		printf '#!/bin/sh\nexec %s %s %s %s "$@"\n' "$PROGS/deny" "$1" "$2" "$CKFAST_REAL" >"$CKFAST"
+		chmod 755 "$CKFAST"
+	}
+	filter 1 $io_uring_setup,$userfaultfd
+	doctor
+	states io_uring degraded
+	states userfaultfd degraded
+	report "checks('io_uring')" | grep -q 'seccomp filter' || fail "the filter is not named"
+	# What clone3() lacks, ns_last_pid may have.
+	filter 38 $clone3
+	doctor
+	report "checks('process_ids')" | grep -q 'Function not implemented' || fail "$(cat "$D/report.json")"
+	filter kill $io_uring_setup
+	doctor
+	states io_uring broken
+	CKFAST=$CKFAST_REAL
+}
+
 small_cgroup() {
 	in_cgroup memory memory.limit_in_bytes=$((32 << 20)) memory.max=$((32 << 20)) || {
 		echo "no memory cgroup"
@@ -91,6 +115,7 @@ image() {
 	ln -s "$CRIU" "$D/bin/criu"
 	machine
 	hanging
+	filtered
 	cp "$PROGS/bench_mem" "$D/program"
 	start "$D/program" . anon $MIB random
 	wait_ready ready.0

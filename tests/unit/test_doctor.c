@@ -113,6 +113,9 @@ static void test_ids(void **state)
 static void test_vm(void **state)
 {
 	(void)state;
+	kernel("kernel", DOCTOR_OK, "Linux ?");
+	dw_put("/proc/sys/kernel/osrelease", "6.1.0-x\n");
+	kernel("kernel", DOCTOR_OK, "Linux 6.1.0-x");
 	kernel("mappings", DOCTOR_OK, "65530");
 	dw_put("/proc/sys/vm/max_map_count", "30000\n");
 	kernel("mappings", DOCTOR_DEGRADED, "30000");
