@@ -126,6 +126,8 @@ bool doctor_has_gpu(const struct doctor *d);
 json_t *doctor_ask_devices(struct doctor *d, struct doctor_output *out);
 /* What may be charged before memory runs out, by cgroups and the machine; *l of cgroups alone. */
 uint64_t doctor_headroom(const struct doctor *d, struct ckf_memcg_limits *l);
+/* The threads that pids cgroups leave. */
+uint64_t doctor_threads(const struct doctor *d);
 void doctor_check_rights(struct doctor *d); /* doctor_rights.c */
 
 #endif

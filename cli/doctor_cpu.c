@@ -121,7 +121,8 @@ void doctor_check_cpu(struct doctor *d, const struct ckf_needs *n,
 
 	if (!doctor_read(d, "/proc/cpuinfo", text, sizeof(text)) ||
 	    !doctor_field(text, "flags", flags, sizeof(flags))) {
-		doctor_add(d, "cpu", DOCTOR_DEGRADED, "nothing is known of it",
+		doctor_add(d, "cpu", DOCTOR_DEGRADED,
+			   "whether programs find what they use is not known",
 			   "/proc/cpuinfo cannot be read");
 		return;
 	}

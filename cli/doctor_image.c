@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <unistd.h>
 
 #include "doctor.h"
 
-#define IDS_NAMED 5 /* of those that are taken */
+#define BYTES_OF_CRIU (4u << 20) /* what criu itself takes, as its patch reckons */
+#define IDS_NAMED 5		 /* of those that are taken */
 
 static void check_bases(struct doctor *d, const struct ckf_image *img, uint32_t nr_bases)
 {
@@ -65,6 +65,7 @@ static void check_memory(struct doctor *d, const struct ckf_image *img, uint64_t
 	json_t *facts;
 
 	opts.headroom_bytes = doctor_headroom(d, &l);
+	opts.caller_bytes = BYTES_OF_CRIU;
 	cli_bytes(need, a);
 	cli_bytes(opts.headroom_bytes, b);
 	if (need > opts.headroom_bytes)
@@ -140,15 +141,8 @@ static void check_ids(struct doctor *d, const struct ckf_needs *n,
 
 static void check_threads(struct doctor *d, const struct ckf_needs_info *info)
 {
-	char path[DOCTOR_PATH_BYTES];
-	uint64_t left = CKF_UNLIMITED;
-	int fd = doctor_path(d, path, "/proc/self") ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)
-						    : -1;
+	uint64_t left = doctor_threads(d);
 
-	if (fd >= 0) {
-		left = ckf_pids_self(fd);
-		close(fd);
-	}
 	if (info->nr_ids > left)
 		doctor_add(d, "threads", DOCTOR_BROKEN, "raise pids.max",
 			   "needs %" PRIu64 ", but pids.max leaves %" PRIu64, info->nr_ids, left);

@@ -41,9 +41,9 @@ static int ask_errno(struct doctor *d, const char *name, const char *question, j
 	else if (out.end == DOCTOR_KILLED && out.status == SIGSYS)
 		doctor_add(d, name, DOCTOR_BROKEN,
 			   "criu would be killed, too: let the filter return EPERM for this call",
-			   "a seccomp filter kills who uses it");
+			   "a seccomp filter kills the caller");
 	else
-		doctor_add(d, name, DOCTOR_DEGRADED, "nothing is known of it",
+		doctor_add(d, name, DOCTOR_DEGRADED, "whether it may be used is not known",
 			   "the question was not answered%s",
 			   out.end == DOCTOR_TIMED_OUT ? " in time" : "");
 	return error;
@@ -51,7 +51,8 @@ static int ask_errno(struct doctor *d, const char *name, const char *question, j
 
 static void check_uring(struct doctor *d)
 {
-	static const char hint[] = "reads of the image wait one by one, through the page cache";
+	static const char hint[] =
+		"each worker reads one piece of the image at a time, through the page cache";
 	uint64_t disabled = 0;
 	json_t *answer;
 	int error = ask_errno(d, "io_uring", "io_uring", &answer);
@@ -164,8 +165,7 @@ static void check_reporting(struct doctor *d)
 {
 	if (reports_free_pages(d))
 		doctor_add(d, "free_pages", DOCTOR_DEGRADED,
-			   "memory that was free for a while is slow to fill: the host makes it "
-			   "anew",
+			   "the first access to a page that was free then faults on the host, too",
 			   "this virtual machine gives free memory back to its host");
 	else
 		doctor_add(d, "free_pages", DOCTOR_OK, NULL, "stay with this machine");

@@ -98,16 +98,23 @@ static void check_memory(struct doctor *d)
 	json_object_set_new(facts, "used_bytes", cli_json_u64(l.used_bytes));
 }
 
-static void check_threads(struct doctor *d)
+uint64_t doctor_threads(const struct doctor *d)
 {
 	uint64_t left = CKF_UNLIMITED;
 	int fd = open_proc(d);
-	json_t *facts;
 
 	if (fd >= 0) {
 		left = ckf_pids_self(fd);
 		close(fd);
 	}
+	return left;
+}
+
+static void check_threads(struct doctor *d)
+{
+	uint64_t left = doctor_threads(d);
+	json_t *facts;
+
 	if (left == CKF_UNLIMITED)
 		facts = doctor_add(d, "threads", DOCTOR_OK, NULL, "no limit by cgroups");
 	else if (left < NO_THREADS)
