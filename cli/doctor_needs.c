@@ -33,6 +33,8 @@ static enum trouble look_at(const struct doctor *d, const struct ckf_path_info *
 		return TYPE;
 	if (p->bytes != CKF_UNLIMITED && S_ISREG(st.st_mode) && (uint64_t)st.st_size != p->bytes)
 		return SIZE;
+	if (p->kind == CKF_PATH_SOCKET)
+		return FINE;
 	return p->mode && (st.st_mode & RWX) != (p->mode & RWX) ? RIGHTS : FINE;
 }
 
@@ -66,7 +68,7 @@ static void add_paths(struct doctor *d, struct paths *ps)
 	} troubles[TROUBLES] = {
 		[GONE] = { "gone", "put it there as it was" },
 		[SIZE] = { "of another size",
-			   "put it there as it was; dump with files that others write to closed" },
+			   "put it there as it was: CRIU refuses a file that has grown, too" },
 		[TYPE] = { "something else by now", "put it there as it was" },
 		[RIGHTS] = { "of another mode", "set it, or restore with --skip-file-rwx-check" },
 	};
@@ -97,7 +99,12 @@ void doctor_check_files(struct doctor *d, const struct ckf_needs *n,
 {
 	struct paths programs = { .name = "programs", .list = json_array() };
 	struct paths dirs = { .name = "directories", .list = json_array() };
+	struct paths sockets = { .name = "sockets", .list = json_array() };
 	struct paths files = { .name = "files", .list = json_array() };
+	struct paths *const of_kind[] = {
+		[CKF_PATH_FILE] = &files, [CKF_PATH_EXE] = &programs,	[CKF_PATH_CWD] = &dirs,
+		[CKF_PATH_ROOT] = &dirs,  [CKF_PATH_SOCKET] = &sockets,
+	};
 	struct ckf_path_info p = { .size = sizeof(p) };
 
 	if (info->own_ns & CLONE_NEWNS)
@@ -107,20 +114,19 @@ void doctor_check_files(struct doctor *d, const struct ckf_needs *n,
 	for (uint64_t i = 0; i < info->nr_paths && !(info->own_ns & CLONE_NEWNS); i++) {
 		if (ckf_needs_get_path(n, i, &p) || p.external)
 			continue;
-		note_path(d,
-			  p.kind == CKF_PATH_EXE    ? &programs
-			  : p.kind == CKF_PATH_FILE ? &files
-						    : &dirs,
-			  &p);
+		note_path(d, of_kind[p.kind], &p);
 	}
 	if (!(info->own_ns & CLONE_NEWNS)) {
 		add_paths(d, &programs);
 		add_paths(d, &dirs);
 		add_paths(d, &files);
+		if (sockets.nr)
+			add_paths(d, &sockets);
 	}
 	json_decref(programs.list);
 	json_decref(dirs.list);
 	json_decref(files.list);
+	json_decref(sockets.list);
 	if (info->ghost_bytes) {
 		char a[CLI_BYTES_LEN];
 

@@ -22,24 +22,48 @@
 #define MOUNTS_PREFIX "mountpoints-"
 #define UNIX_EXTERN (1u << 0) /* USK_EXTERN of CRIU's sk-unix.c */
 
-static int add_path(struct ckf_needs *n, const RegFileEntry *e, struct ckf_error *err)
+/* Takes p->path, which is malloc()ed, or NULL where there was no memory for it. */
+static int add_path(struct ckf_needs *n, const struct need_path *p, struct ckf_error *err)
 {
-	struct need_path *p;
-
-	if (ckf_array_grow(&n->paths, n->info.nr_paths, &n->paths_cap, sizeof(*n->paths)))
+	if (!p->path ||
+	    ckf_array_grow(&n->paths, n->info.nr_paths, &n->paths_cap, sizeof(*n->paths))) {
+		free(p->path);
 		return ckf_error_set(err, -ENOMEM, "no memory for the files of the dump");
-	p = &n->paths[n->info.nr_paths];
-	*p = (struct need_path){
+	}
+	n->paths[n->info.nr_paths++] = *p;
+	return 0;
+}
+
+static int add_file(struct ckf_needs *n, const RegFileEntry *e, struct ckf_error *err)
+{
+	const struct need_path p = {
 		.path = strdup(e->name),
 		.id = e->id,
 		.bytes = e->has_size ? e->size : CKF_UNLIMITED,
 		.mode = e->has_mode ? e->mode : 0,
 		.external = e->has_ext && e->ext,
 	};
-	if (!p->path)
-		return ckf_error_set(err, -ENOMEM, "no memory for the files of the dump");
-	n->info.nr_paths++;
-	return 0;
+
+	return add_path(n, &p, err);
+}
+
+/* The peer of a socket may have a path, or a name that is none. */
+static int add_peer(struct ckf_needs *n, const UnixSkEntry *e, struct ckf_error *err)
+{
+	struct need_path p = {
+		.id = e->id,
+		.bytes = CKF_UNLIMITED,
+		.mode = S_IFSOCK,
+		.kind = CKF_PATH_SOCKET,
+	};
+
+	n->info.nr_ext_unix++;
+	if (!e->name.len || e->name.data[0] != '/')
+		return 0;
+	p.path = calloc(1, e->name.len + 1);
+	if (p.path)
+		memcpy(p.path, e->name.data, e->name.len);
+	return add_path(n, &p, err);
 }
 
 /* One that is neither closed nor only listening. */
@@ -57,9 +81,10 @@ static int take_file(struct ckf_needs *n, struct ckf_img *im, const uint8_t *rec
 	if (!e)
 		return ckf_img_bad(im, -EBADMSG, err, "not a file entry");
 	if (e->reg)
-		ret = add_path(n, e->reg, err);
+		ret = add_file(n, e->reg, err);
+	else if (e->usk && (e->usk->uflags & UNIX_EXTERN))
+		ret = add_peer(n, e->usk, err);
 	n->info.nr_tcp += e->isk && has_connection(e->isk);
-	n->info.nr_ext_unix += e->usk && (e->usk->uflags & UNIX_EXTERN);
 	file_entry__free_unpacked(e, NULL);
 	return ret;
 }

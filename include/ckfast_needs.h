@@ -45,6 +45,7 @@ enum ckf_path_kind {
 	CKF_PATH_EXE = 1,
 	CKF_PATH_CWD = 2,
 	CKF_PATH_ROOT = 3,
+	CKF_PATH_SOCKET = 4, /* of a process outside of the dump, which a task is connected to */
 };
 
 /* A file or directory that has to be there when the restore begins. */

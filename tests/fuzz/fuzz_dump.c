@@ -369,7 +369,7 @@ static void read_needs(int dir)
 	}
 	ckf_needs_get_info(n, &info);
 	for (uint64_t i = 0; i < info.nr_paths; i++)
-		if (ckf_needs_get_path(n, i, &path) || path.kind > CKF_PATH_ROOT ||
+		if (ckf_needs_get_path(n, i, &path) || path.kind > CKF_PATH_SOCKET ||
 		    strlen(path.path) > CKF_IMG_MAX_RECORD_BYTES)
 			abort();
 	ckf_needs_free(n);

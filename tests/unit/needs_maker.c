@@ -76,14 +76,17 @@ static void put_tcp(int fd, uint32_t state)
 	nm_put(fd, &e.base);
 }
 
-static void put_unix(int fd, uint32_t uflags)
+static void put_unix(int fd, uint32_t uflags, const char *name, size_t bytes)
 {
 	FileEntry e = FILE_ENTRY__INIT;
 	UnixSkEntry usk = UNIX_SK_ENTRY__INIT;
 	FownEntry fown = FOWN_ENTRY__INIT;
 	SkOptsEntry opts = SK_OPTS_ENTRY__INIT;
 
+	usk.id = 20 + uflags;
 	usk.uflags = uflags;
+	usk.name.data = (uint8_t *)name;
+	usk.name.len = bytes;
 	usk.fown = &fown;
 	usk.opts = &opts;
 	e.type = FD_TYPES__UNIXSK;
@@ -105,8 +108,9 @@ void nm_files(int dir)
 	put_tcp(fd, 10); /* LISTEN */
 	put_tcp(fd, 7);	 /* CLOSE */
 	put_tcp(fd, 8);	 /* CLOSE_WAIT */
-	put_unix(fd, 0);
-	put_unix(fd, 1);
+	put_unix(fd, 0, "/run/own", 8);
+	put_unix(fd, 1, "/run/peer/more", 9);
+	put_unix(fd, 1, "\0abstract", 9);
 	close(fd);
 	remap.orig_id = 4;
 	remap.remap_id = 1;

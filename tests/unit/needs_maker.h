@@ -9,7 +9,8 @@
 void nm_image(int dir, const char *name, uint32_t magic, const ProtobufCMessage *m);
 
 /* Files 7 (/usr/bin/program), 3 (/work), 5 (/), 4 (unlinked), 9 (/var/log/x); four TCP sockets, two
- * with a connection; two unix sockets, one with a peer outside. */
+ * with a connection; three unix sockets, two with
+ * peers outside, /run/peer and one without a path. */
 void nm_files(int dir);
 /* Works in file 3, below file 5. */
 void nm_fs(int dir, uint32_t pid);

@@ -101,6 +101,16 @@ static void set_path(unsigned int nr, const char *path, uint32_t kind, uint64_t 
 		needs.info.nr_paths = nr + 1;
 }
 
+static void put_socket(const char *path)
+{
+	char full[DOCTOR_PATH_BYTES];
+
+	dw_put(path, "");
+	dw_put(path, NULL);
+	snprintf(full, sizeof(full), "%s%s", dw_root, path);
+	assert_false(mknod(full, S_IFSOCK | 0600, 0));
+}
+
 static void test_files(void **state)
 {
 	(void)state;
@@ -131,6 +141,11 @@ static void test_files(void **state)
 			 1);
 	set_path(1, "/no/where", CKF_PATH_ROOT, CKF_UNLIMITED, 0);
 	dw_expect(check_files, "directories", DOCTOR_BROKEN, "/no/where of task 17");
+	assert_null(dw_line("sockets", 0));
+	set_path(3, "/run/peer", CKF_PATH_SOCKET, CKF_UNLIMITED, S_IFSOCK);
+	dw_expect(check_files, "sockets", DOCTOR_BROKEN, "1 of 1 is gone: /run/peer");
+	put_socket("/run/peer");
+	dw_expect(check_files, "sockets", DOCTOR_OK, "all 1 ");
 	needs.info.own_ns = CLONE_NEWNS;
 	dw_expect(check_files, "files", DOCTOR_OK, "not looked at: 4");
 	needs.info.ghost_bytes = 4096;

@@ -107,7 +107,7 @@ static void test_info(void **state)
 	assert_int_equal(info.xstate, 0xe7);
 	assert_int_equal(info.own_ns, 0);
 	assert_int_equal(info.nr_tcp, 2);
-	assert_int_equal(info.nr_ext_unix, 1);
+	assert_int_equal(info.nr_ext_unix, 2);
 	assert_int_equal(info.nr_ext_mounts, 1);
 	assert_int_equal(info.ghost_bytes, 20);
 	assert_int_equal(info.nr_devices, 0);
@@ -130,7 +130,7 @@ static void expect_path(const struct ckf_needs *n, uint64_t nr, const char *path
 	assert_int_equal(ckf_needs_get_path(n, nr, &p), 0);
 	assert_string_equal(p.path, path);
 	assert_int_equal(p.kind, kind);
-	assert_int_equal(p.pid, kind == CKF_PATH_FILE ? 0 : PID);
+	assert_int_equal(p.pid, kind == CKF_PATH_FILE || kind == CKF_PATH_SOCKET ? 0 : PID);
 	assert_true(p.bytes == bytes);
 	assert_int_equal(p.mode, mode);
 }
@@ -143,12 +143,13 @@ static void test_paths(void **state)
 	struct ckf_needs *n = read_needs(&info);
 
 	(void)state;
-	assert_int_equal(info.nr_paths, 4);
+	assert_int_equal(info.nr_paths, 5);
 	expect_path(n, 0, "/work", CKF_PATH_CWD, CKF_UNLIMITED, S_IFDIR | 0700);
 	expect_path(n, 1, "/", CKF_PATH_ROOT, CKF_UNLIMITED, 0);
 	expect_path(n, 2, "/usr/bin/program", CKF_PATH_EXE, 1000, S_IFREG | 0755);
 	expect_path(n, 3, "/var/log/x", CKF_PATH_FILE, 77, S_IFREG | 0644);
-	assert_int_equal(ckf_needs_get_path(n, 4, &none), -EINVAL);
+	expect_path(n, 4, "/run/peer", CKF_PATH_SOCKET, CKF_UNLIMITED, S_IFSOCK);
+	assert_int_equal(ckf_needs_get_path(n, 5, &none), -EINVAL);
 	assert_int_equal(ckf_needs_get_path(n, 0, &none), -EINVAL);
 	ckf_needs_free(n);
 }
