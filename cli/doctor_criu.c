@@ -3,6 +3,7 @@
  * Which criu a container runtime finds, and which others there are. Each is asked for its version,
  * but only if nobody can have put it there who may not become this user anyway.
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,12 +32,30 @@ struct criu {
 	char format[16]; /* of images */
 };
 
+/* Of a sticky directory, such as /tmp, nobody can replace entries of others. */
 static bool is_safe(const char *path)
 {
 	struct stat st;
 
 	return !stat(path, &st) && (!st.st_uid || st.st_uid == geteuid()) &&
-	       !(st.st_mode & (S_IWGRP | S_IWOTH));
+	       (!(st.st_mode & (S_IWGRP | S_IWOTH)) ||
+		(S_ISDIR(st.st_mode) && st.st_mode & S_ISVTX));
+}
+
+/* A path without links, and all directories above it. */
+static bool is_safe_up(const char *path)
+{
+	char up[PATH_MAX];
+	char *slash;
+
+	snprintf(up, sizeof(up), "%s", path);
+	for (bool safe = is_safe(up); safe; safe = is_safe(*up ? up : "/")) {
+		slash = strrchr(up, '/');
+		if (!slash)
+			return true;
+		*slash = 0;
+	}
+	return false;
 }
 
 /* "Version: 4.2.1", or of ours "Version: 4.2.1 +ckfast 0.2.0, fast image 1.3". */
@@ -56,16 +75,13 @@ static void parse_version(struct criu *c, const char *text)
 
 static void ask_version(struct doctor *d, struct criu *c)
 {
-	char full[DOCTOR_PATH_BYTES], dir[DOCTOR_PATH_BYTES];
-	char *const argv[] = { full, "--version", NULL };
+	char full[DOCTOR_PATH_BYTES], real[PATH_MAX];
+	char *const argv[] = { real, "--version", NULL };
 	struct doctor_output out;
 
 	c->kind = UNTRUSTED;
-	if (!doctor_path(d, full, c->path))
-		return;
-	snprintf(dir, sizeof(dir), "%s", full);
-	*strrchr(dir, '/') = 0;
-	if (!is_safe(full) || !is_safe(*dir ? dir : "/"))
+	/* What is run is what was looked at, even if a link leads elsewhere by then. */
+	if (!doctor_path(d, full, c->path) || !realpath(full, real) || !is_safe_up(real))
 		return;
 	d->run(argv, VERSION_MS, &out);
 	c->kind = FAILING;

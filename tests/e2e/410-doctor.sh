@@ -5,6 +5,9 @@
 . "$(dirname "$0")/lib.sh"
 
 MIB=64
+# Not below this tree: who owns that may not be trusted by who runs the test.
+BIN=$(mktemp -d /tmp/ckfast-doctor-XXXXXX)
+trap 'status=$?; rm -rf "$BIN"; at_exit $status' EXIT
 FILTER=() # what ckfast doctor is run by
 
 # doctor ARGS…: leaves the report in $D/report.json, and its exit code in STATUS. It is JSON, and the
@@ -12,7 +15,7 @@ FILTER=() # what ckfast doctor is run by
 doctor() {
 	local broken
 	STATUS=0
-	PATH=$D/bin:$PATH "${FILTER[@]}" "$CKFAST" doctor --json "$@" >"$D/report.json" 2>"$D/err" || STATUS=$?
+	PATH=$BIN:$PATH "${FILTER[@]}" "$CKFAST" doctor --json "$@" >"$D/report.json" 2>"$D/err" || STATUS=$?
 	"$PYTHON" -m json.tool "$D/report.json" >/dev/null || fail "doctor $*: no JSON"
 	[ ! -s "$D/err" ] || fail "doctor $*: $(cat "$D/err")"
 	broken=$(report 'int(r["state"] == "broken")')
@@ -54,7 +57,7 @@ machine() {
 	PATH=/nowhere "$CKFAST" doctor >"$D/text" || true
 	grep -qE '^criu +' "$D/text" || fail "no line about criu: $(cat "$D/text")"
 	STATUS=0
-	PATH=$D/bin:$PATH "$CKFAST" doctor --strict >"$D/text" || STATUS=$?
+	PATH=$BIN:$PATH "$CKFAST" doctor --strict >"$D/text" || STATUS=$?
 	[ $STATUS = "$(report 'int(r["state"] != "ok")')" ] || fail "--strict: exit code $STATUS"
 	doctor --pid $$
 	states process ok
@@ -64,11 +67,12 @@ machine() {
 
 # A criu that hangs does not hang the report.
 hanging() {
-	mkdir "$D/hang"
-	printf '#!/bin/sh\nexec sleep 1000\n' >"$D/hang/criu"
-	chmod 755 "$D/hang/criu"
-	PATH=$D/hang:$PATH timeout 60 "$CKFAST" doctor >"$D/text" && fail "a criu that hangs is well"
+	mkdir "$BIN/hang"
+	printf '#!/bin/sh\nexec sleep 1000\n' >"$BIN/hang/criu"
+	chmod 755 "$BIN/hang/criu"
+	PATH=$BIN/hang:$PATH timeout 60 "$CKFAST" doctor >"$D/text" && fail "a criu that hangs is well"
 	grep -q "hang/criu does not tell its version" "$D/text" || fail "$(cat "$D/text")"
+	rm -rf "$BIN/hang"
 }
 
 # Filters of system calls: the numbers are those of x86-64.
@@ -106,8 +110,7 @@ small_cgroup() {
 }
 
 image() {
-	mkdir "$D/bin"
-	ln -s "$CRIU" "$D/bin/criu"
+	cp -L "$CRIU" "$BIN/criu"
 	machine
 	hanging
 	filtered
@@ -131,7 +134,7 @@ image() {
 	doctor "$D/fast"
 	alone programs
 	report "checks('programs')" | grep -q "$D/program" || fail "the program has no name"
-	PATH=$D/bin:$PATH "$CKFAST" doctor "$D/fast" >"$D/text" && fail "exit code 0"
+	PATH=$BIN:$PATH "$CKFAST" doctor "$D/fast" >"$D/text" && fail "exit code 0"
 	grep -qE '^programs +broken ' "$D/text" || fail "$(cat "$D/text")"
 	! grep -qE '^huge_pages +ok' "$D/text" || fail "what is well of the machine is shown, too"
 	echo more >>"$D/moved"

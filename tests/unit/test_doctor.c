@@ -303,7 +303,7 @@ static void test_criu(void **state)
 /* What others may write to is not run, nor is one program run twice. */
 static void test_criu_untrusted(void **state)
 {
-	char bin[128], link[128];
+	char bin[128], above[128], link[128];
 
 	(void)state;
 	dw_doctor->search_path = "/usr/bin:/opt/bin";
@@ -316,7 +316,24 @@ static void test_criu_untrusted(void **state)
 	assert_false(chmod(bin, 0777));
 	criu(DOCTOR_DEGRADED, "was not asked for its version");
 	assert_int_equal(dw_nr_run, 0);
+	assert_false(chmod(bin, 01777));
+	dw_program("/usr/bin/criu", EXITED(OURS("1.3")));
+	criu(DOCTOR_OK, "4.2.1");
 	assert_false(chmod(bin, 0755));
+	/* Nor where a directory above is writable, or that of the file that a link leads to. */
+	dw_nr_run = 0;
+	snprintf(above, sizeof(above), "%s/usr", dw_root);
+	assert_false(chmod(above, 0777));
+	criu(DOCTOR_DEGRADED, "was not asked for its version");
+	put_program("/sbin/criu", 0755);
+	snprintf(bin, sizeof(bin), "%s/sbin/criu", dw_root);
+	assert_false(unlink(bin));
+	assert_false(symlink("../usr/bin/criu", bin));
+	dw_doctor->search_path = "/sbin";
+	criu(DOCTOR_DEGRADED, "was not asked for its version");
+	assert_int_equal(dw_nr_run, 0);
+	dw_doctor->search_path = "/usr/bin:/opt/bin";
+	assert_false(chmod(above, 0755));
 	dw_put("/opt/other", "");
 	snprintf(link, sizeof(link), "%s/opt/bin", dw_root);
 	assert_false(symlink("../usr/bin", link));
