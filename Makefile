@@ -19,6 +19,7 @@
 #	make deps       installs the Debian packages that are missing
 #	make install    PREFIX, DESTDIR; install-criu for the patched CRIU; uninstall, uninstall-criu
 #	make deb        Debian packages of the working tree, in build/deb
+#	make rpm        RPM packages of the working tree, in build/rpm
 #	make dist       a source archive of HEAD
 #
 # D=asan,ubsan or D=tsan builds with sanitizers, D=cov for coverage, in a directory of its own. T=WORD limits check to
@@ -148,7 +149,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-root check-all check-long check-build \
 	check-root-build coverage demo bench bench-field bundle fuzz \
 	zdtm zdtm-subset zdtm-build lint install install-library install-service install-completions uninstall \
-	install-criu uninstall-criu deb dist clean FORCE
+	install-criu uninstall-criu deb rpm dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT) $(EXAMPLES)
 lib: $(LIB) $(STATIC) $(SHARED) $(PC)
@@ -456,6 +457,10 @@ uninstall-criu:
 deb:
 	@scripts/deps.sh packages
 	@scripts/deb-build.sh
+
+rpm:
+	@scripts/deps.sh packages
+	@scripts/rpm-build.sh
 
 dist:
 	@mkdir -p build

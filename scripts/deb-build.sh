@@ -22,24 +22,6 @@ die() {
 	exit 1
 }
 
-# The files of the tree, without what is built; a tree out of an archive has no git.
-files() {
-	if [ -e .git ]; then
-		git ls-files -z --cached --others --exclude-standard
-	else
-		find . -path ./build -prune -o ! -type d -printf '%P\0'
-	fi | sort -z | while IFS= read -r -d '' file; do
-		[ ! -e "$file" ] || printf '%s\0' "$file"
-	done
-}
-
-# The same tree gives the same archive.
-archive() {
-	files | grep -zv '^debian/' |
-		tar --create --null --files-from=- --transform="s|^|ckfast-$version/|" --owner=0 --group=0 \
-			--numeric-owner --mode=go=rX,u+w --mtime="@$(dpkg-parsechangelog -S Timestamp)" | gzip -9n
-}
-
 command -v dh >/dev/null || die "no debhelper: scripts/deps.sh packages installs what is needed"
 [ "$(dpkg-parsechangelog -S Version)" = "$version-1" ] ||
 	die "debian/changelog is not at version $version-1, which VERSION in the Makefile says"
@@ -47,8 +29,8 @@ criu=${CRIU_SRC:-$(scripts/criu-get.sh $criu_version)}
 [ -f "$criu" ] || die "CRIU_SRC=$criu is no archive"
 
 mkdir -p $out
-archive >$out/orig.new
-id=$(cat $out/orig.new "$criu" debian/source/format debian/[!s]* | sha256sum)
+scripts/source-archive.sh >$out/orig.new
+id=$( (cat $out/orig.new "$criu" && find debian -type f -print0 | sort -z | xargs -0 sha256sum) | sha256sum)
 if [ "$(cat $out/.built 2>/dev/null)" = "$id" ]; then
 	rm $out/orig.new
 	exit 0
@@ -60,7 +42,7 @@ cp "$criu" "$out/ckfast_$version.orig-criu.tar.${criu##*.}"
 tar -xf "$orig" -C $out
 mkdir "$tree/criu"
 tar -xf "$criu" -C "$tree/criu" --strip-components=1
-files | grep -z '^debian/' | xargs -0 cp --parents -t "$tree"
+cp -r debian "$tree/"
 if ! (cd "$tree" && dpkg-buildpackage -us -uc) >$out/build.log 2>&1 </dev/null; then
 	tail -n 30 $out/build.log >&2
 	die "the whole log is $out/build.log"

@@ -15,7 +15,7 @@ tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3
 zdtm=(libnl-route-3-dev python3-yaml python3-junit.xml iptables nftables
 	iproute2 procps)
 servers=(redis-server redis-tools postgresql postgresql-client openjdk-17-jdk-headless nodejs)
-packages=(debhelper dpkg-dev fakeroot lintian asciidoc xmlto debootstrap rpm zsh fish)
+packages=(debhelper dpkg-dev fakeroot lintian asciidoc xmlto debootstrap rpm cpio zsh fish)
 
 wanted=("${build[@]}" "${criu[@]}" "${tests[@]}" "${zdtm[@]}")
 case ${1:-} in
