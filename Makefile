@@ -6,7 +6,7 @@
 #	make check      builds and runs the tests that need no root, no network and no CRIU
 #	make check-root the others: real dumps and restores, with CRIU's own tests of memory
 #	make check-all  installs what is missing, and runs both
-#	make check-long the same with more rounds, longer fuzzing, the thread sanitizer, restores with sanitizers
+#	make check-long the same with more rounds, longer fuzzing, the thread sanitizer, restores with sanitizers, packages
 #	make coverage   names the lines that no test reaches: build/coverage.txt
 #	make demo       installs what is missing, builds all, shows a restore both ways
 #	make bench      measures; writes build/bench.json, build/codecs.json, tables and a chart
@@ -358,6 +358,7 @@ check-long: deps
 	@$(MAKE) $(PARALLEL) check-build check-root-build
 	@$(MAKE) $(PARALLEL) D=tsan all unit
 	@scripts/criu-sanitized.sh
+	@$(MAKE) deb
 	@CKF_LONG=1 tests/run.sh $(T)
 
 coverage:

@@ -15,6 +15,7 @@
 #	e2e/NAME	tests/e2e/NAME.sh
 #	*-convert/NAME	with CKF_LONG: those about convert, with the ckfast of each sanitizer
 #	asan-restore/NAME	likewise: those about restores, with the sanitized loader in CRIU
+#	packages/NAME	with CKF_LONG: packages are installed, used, upgraded and removed
 #	zdtm		tests/zdtm/zdtm.sh subset
 #
 # CKF_LONG=1 takes more time: more rounds, longer fuzzing. A test passes with exit code 0 and skips
@@ -142,7 +143,11 @@ root() {
 		name=${test##*/}
 		one "e2e/${name%.sh}" 600 "$test"
 	done
-	[ -z "${CKF_LONG:-}" ] || sanitized
+	if [ -n "${CKF_LONG:-}" ]; then
+		sanitized
+		one packages/debian 600 tests/packages/run.sh
+		one packages/rpm 300 tests/packages/rpm.sh
+	fi
 	one zdtm 900 tests/zdtm/zdtm.sh subset
 }
 

@@ -1,0 +1,61 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# What the descriptions of packages say agrees with the tree, and where packages are built (make deb),
+# they are what is described. tests/packages/ installs them.
+. "$(dirname "$0")/lib.sh"
+DEB=$ROOT/debian
+
+same_lists() {
+	diff "$2" "$3" >lists.diff || fail "$1: $(cat lists.diff)"
+}
+
+# Versions.
+version=$(sed -n 's/^VERSION := //p' "$ROOT/Makefile")
+[ "$(sed -n '1s/^ckfast (\(.*\)-1) .*/\1/p' "$DEB/changelog")" = "$version" ] ||
+	fail "debian/changelog is not at version $version"
+[ "$(sed -n 's/^Version: *//p' "$ROOT/packaging/ckfast.spec")" = "$version" ] ||
+	fail "packaging/ckfast.spec is not at version $version"
+
+# Symbols, none of which is newer than the library.
+sed -n 's/^\t\(ckf_[a-z0-9_]*\);$/\1/p' "$ROOT/include/ckfast.map" >exported
+sed -n 's/^ \(ckf_[a-z0-9_]*\)@CKFAST_0 [0-9.]*$/\1/p' "$DEB/libckfast0.symbols" >symbols
+same_lists "debian/libckfast0.symbols is not include/ckfast.map" exported symbols
+for since in $(sed -n 's/^ .* //p' "$DEB/libckfast0.symbols" | sort -u); do
+	[ "$(printf '%s\n' "$since" "$version" | sort -V | tail -n 1)" = "$version" ] ||
+		fail "debian/libckfast0.symbols: $since is newer than $version"
+done
+
+# Each package of the control file has its files, and no other has.
+sed -n 's/^Package: //p' "$DEB/control" | sort >packages
+(cd "$DEB" && printf '%s\n' *.install) | sed 's/\.install$//' | sort >with_files
+same_lists "packages and debian/*.install" packages with_files
+for doc in $(cat "$DEB"/*.docs); do
+	[ -e "$ROOT/$doc" ] || fail "debian/*.docs: there is no $doc"
+done
+
+built=$BUILD/deb
+if [ ! -e "$built/ckfast_$version-1_amd64.deb" ]; then
+	echo "no packages of this version in build/deb: only their descriptions were tested"
+	exit 0
+fi
+
+field() {
+	dpkg-deb -f "$built/$1_$version-1_amd64.deb" "$2"
+}
+for package in $(cat packages); do
+	[ "$(field "$package" Package)" = "$package" ] || fail "$package is not built"
+	[ "$(field "$package" Version)" = "$version-1" ] || fail "$package: $(field "$package" Version)"
+done
+field ckfast-criu Provides | grep -qx 'criu (= [0-9.]*)' || fail "ckfast-criu does not provide criu"
+field ckfast-cuda Depends | grep -q "ckfast-criu (= $version-1)" || fail "ckfast-cuda does with another CRIU"
+field libckfast-dev Depends | grep -q "libckfast0 (= $version-1)" || fail "libckfast-dev does with another library"
+
+# ckfast-criu has all diverted that is not in a folder of its own.
+dpkg-deb --ctrl-tarfile "$built/ckfast-criu_$version-1_amd64.deb" | tar -xf - ./preinst ./postrm
+dpkg-deb -c "$built/ckfast-criu_$version-1_amd64.deb" | sed -n 's|^-.* \./|/|p' |
+	grep -vE '^/usr/(lib/ckfast|share/doc/ckfast-criu)/' | sort >shipped
+for script in preinst postrm; do
+	sed -n 's/.*for file in \(.*\); do/\1/p' $script | tr ' ' '\n' | sort >diverted
+	same_lists "$script of ckfast-criu diverts" shipped diverted
+done
