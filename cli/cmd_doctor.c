@@ -16,54 +16,25 @@ struct doctor_args {
 	bool help;
 };
 
-enum {
-	OPT_JSON = 1,
-	OPT_STRICT,
-	OPT_PROBE,
-	OPT_PID,
-	OPT_BASE,
-};
-
-static const struct option long_opts[] = {
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "strict", no_argument, NULL, OPT_STRICT },
-	{ "base", required_argument, NULL, OPT_BASE },
-	{ "pid", required_argument, NULL, OPT_PID },
-	{ "probe", required_argument, NULL, OPT_PROBE },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
+static int take_pid(const struct cli_verb *verb, const struct cli_opt *o)
+{
+	if (cli_parse_int(optarg, 1, INT_MAX, o->arg))
+		return cli_usage(verb, "--pid %s: want the id of a process", optarg);
+	return CKF_EXIT_OK;
+}
 
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct doctor_args *args)
 {
-	int opt, rc = CKF_EXIT_OK;
+	const struct cli_opt opts[] = {
+		{ "base", .take = cli_take_bases, .arg = &args->bases },
+		{ "json", .flag = &args->json },
+		{ "strict", .flag = &args->strict },
+		{ "pid", .take = take_pid, .arg = &args->pid },
+		{ "probe", .string = &args->probe },
+		{ 0 },
+	};
+	int rc = cli_take_options(verb, argc, argv, opts, &args->help);
 
-	while (!rc && (opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
-		switch (opt) {
-		case OPT_BASE:
-			rc = cli_take_bases(verb, &args->bases);
-			break;
-		case OPT_JSON:
-			args->json = true;
-			break;
-		case OPT_STRICT:
-			args->strict = true;
-			break;
-		case OPT_PID:
-			if (cli_parse_int(optarg, 1, INT_MAX, &args->pid))
-				return cli_usage(verb, "--pid %s: want the id of a process",
-						 optarg);
-			break;
-		case OPT_PROBE:
-			args->probe = optarg;
-			break;
-		case 'h':
-			args->help = true;
-			break;
-		default:
-			return cli_usage(verb, "wrong options");
-		}
-	}
 	if (rc)
 		return rc;
 	if (!args->help && argc - optind > 1)
