@@ -16,16 +16,13 @@ BYTES = 8 << 20
 def child(report):
     """Writes the checksum of its memory to the file on each SIGUSR1."""
     data = os.urandom(BYTES)
-
-    def tell(_signal, _frame):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    open(report + ".ready", "w").close()
+    while True:
+        signal.sigwait([signal.SIGUSR1])
         with open(report + ".new", "w") as f:
             f.write(hashlib.sha256(data).hexdigest())
         os.rename(report + ".new", report)
-
-    signal.signal(signal.SIGUSR1, tell)
-    open(report + ".ready", "w").close()
-    while True:
-        signal.pause()
 
 
 def wait_for(what, condition):

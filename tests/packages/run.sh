@@ -43,7 +43,6 @@ bootstrap() {
 	apt-config dump | grep -E '^Acquire::(https?|Check|Retries|ForceIP)' >"$root/etc/apt/apt.conf.d/90-as-here" || true
 	printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 	chmod 755 "$root/usr/sbin/policy-rc.d"
-	inside apt-get -q update
 	tar -C "$root" -cf "$work/$suite.tar.new" . && mv "$work/$suite.tar.new" "$work/$suite.tar"
 }
 
@@ -118,7 +117,8 @@ install_needed() {
 state() {
 	(
 		cd "$root"
-		find . -path ./run -prune -o -path ./var/log -prune -o -path ./var/cache -prune -o -path ./var/lib/apt -prune \
+		find . -path ./run -prune -o -path ./var/log -prune -o -path ./var/cache -prune \
+			-o -path ./var/lib/apt -prune \
 			-o -path ./root -prune -o -path './var/lib/dpkg/*-old' \
 			-o -printf '%p %y %m %U:%G %l\n' | sort
 		find usr etc opt srv -type f ! -path etc/ld.so.cache -print0 | sort -z | xargs -0 sha256sum
@@ -138,7 +138,8 @@ needed_by() {
 	readelf -d "$root$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort
 }
 
-# What is installed is ours and works; with "diverted", Debian's program is beside it.
+# What is installed is ours and works; with "diverted", Debian's program is beside it
+# and has nothing that ours lacks.
 use() {
 	local missing
 	inside criu --version | grep -q "ckfast $(inside ckfast --version | sed 's/^ckfast \(.*\),.*/\1/')" ||
@@ -152,6 +153,9 @@ use() {
 		! inside criu.distrib --version | grep -q ckfast || fail "Debian's criu is ours"
 		missing=$(comm -23 <(needed_by /usr/sbin/criu.distrib) <(needed_by /usr/sbin/criu))
 		[ -z "$missing" ] || fail "Debian's criu is linked with $missing, ours is not"
+		if inside criu.distrib check; then
+			inside criu check || fail "criu check passes with Debian's criu, not with ours"
+		fi
 	fi
 	install -m 755 tests/packages/restore.py "$root/root/"
 	inside /root/restore.py || fail "a process is not dumped, converted and restored"
@@ -191,6 +195,7 @@ run_suite() {
 		tail -n 5 "$work/$suite.log"
 		return 77
 	fi
+	inside apt-get -q update
 	put_packages
 	install_needed
 	cycle
