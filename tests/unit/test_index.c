@@ -448,8 +448,7 @@ int main(void)
 		cmocka_unit_test(test_newer_minor), cmocka_unit_test(test_shared_strings),
 		cmocka_unit_test(test_find),	    cmocka_unit_test(test_names),
 		cmocka_unit_test(test_pack_header), cmocka_unit_test(test_id),
-		cmocka_unit_test(test_share),
-		cmocka_unit_test(test_each_huge),
+		cmocka_unit_test(test_share),	    cmocka_unit_test(test_each_huge),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
