@@ -114,7 +114,6 @@ const struct cli_verb cli_verb_doctor = {
 	.help = "  --base DIR[,DIR...]  where bases are now\n"
 		"  --pid PID            also what a dump and a restore of this process would do\n"
 		"  --strict             exit code 1 also for what is degraded\n"
-		"  --json               the report as JSON\n"
-		"  --probe QUESTION     answers one question, for another ckfast doctor\n",
+		"  --json               the report as JSON\n",
 	.run = run_doctor,
 };

@@ -16,15 +16,21 @@ _ckfast_files() {
 	COMPREPLY=($(compgen -f -- "$1"))
 }
 
+_ckfast_pids() {
+	COMPREPLY=($(compgen -W "$(cd /proc && echo [0-9]*)" -- "$1"))
+}
+
 _ckfast_options() {
 	case $1 in
 	convert)
 		echo "--base --codec --level --smallest --extent-size --profile --jobs --threads --nice" \
-			"--no-cache --force --json -q --quiet"
+			"--no-cache --force --in-place --json -q --quiet"
 		;;
 	inspect) echo "--base --plan --chunks --profile --json" ;;
 	verify) echo "--base --threads --json -q --quiet" ;;
-	extract | flatten) echo "--base --threads --force -q --quiet" ;;
+	extract) echo "--base --threads --force --in-place -q --quiet" ;;
+	flatten) echo "--base --threads --force -q --quiet" ;;
+	doctor) echo "--base --pid --strict --json" ;;
 	calibrate) echo "--json" ;;
 	run) echo "--env" ;;
 	gpud) echo "--socket --slots --threads --device --fd -q --quiet --status --json" ;;
@@ -44,6 +50,7 @@ _ckfast_value() {
 		;;
 	--dir) _ckfast_dirs "" "$2" ;;
 	--socket) _ckfast_files "$2" ;;
+	--pid) _ckfast_pids "$2" ;;
 	--codec) COMPREPLY=($(compgen -W "auto raw lz4 zstd bf16" -- "$2")) ;;
 	--extent-size) COMPREPLY=($(compgen -W "4M 8M 16M" -- "$2")) ;;
 	--profile) COMPREPLY=($(compgen -W "ram nvme ssd network" -- "$2")) ;;
@@ -58,7 +65,7 @@ _ckfast() {
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "convert inspect verify extract flatten calibrate run gpud park unpark
+		COMPREPLY=($(compgen -W "convert inspect verify doctor extract flatten calibrate run gpud park unpark
 			-h --help -V --version" -- "$cur"))
 		return
 	fi
@@ -76,7 +83,7 @@ _ckfast() {
 		return
 	fi
 	case $verb in
-	convert | inspect | verify | extract | flatten) _ckfast_dirs "" "$cur" ;;
+	convert | inspect | verify | extract | flatten | doctor) _ckfast_dirs "" "$cur" ;;
 	run)
 		if [ "$COMP_CWORD" = 2 ] || [ "$prev" = -- ]; then
 			COMPREPLY=($(compgen -c -- "$cur"))
@@ -84,7 +91,7 @@ _ckfast() {
 			_ckfast_files "$cur"
 		fi
 		;;
-	park | unpark) COMPREPLY=($(compgen -W "$(cd /proc && echo [0-9]*)" -- "$cur")) ;;
+	park | unpark) _ckfast_pids "$cur" ;;
 	esac
 }
 

@@ -26,6 +26,7 @@ complete -c ckfast -n __ckfast_no_verb -s V -l version -d 'Show the version'
 complete -c ckfast -n __ckfast_no_verb -a convert -d 'Make the fast image of a dump'
 complete -c ckfast -n __ckfast_no_verb -a inspect -d 'Show what is in a fast image or a dump'
 complete -c ckfast -n __ckfast_no_verb -a verify -d 'Check every byte of a fast image'
+complete -c ckfast -n __ckfast_no_verb -a doctor -d 'Say what makes restores slow, or fail'
 complete -c ckfast -n __ckfast_no_verb -a extract -d 'Write the dump of a fast image'
 complete -c ckfast -n __ckfast_no_verb -a flatten -d 'Write a fast image that needs no base'
 complete -c ckfast -n __ckfast_no_verb -a calibrate -d 'Measure how fast this CPU decodes'
@@ -34,14 +35,14 @@ complete -c ckfast -n __ckfast_no_verb -a gpud -d 'Keep GPUs ready, as a daemon'
 complete -c ckfast -n __ckfast_no_verb -a park -d 'Free the GPU memory of a process'
 complete -c ckfast -n __ckfast_no_verb -a unpark -d 'Give a process its GPU memory back'
 
-set -l images convert inspect verify extract flatten
+set -l images convert inspect verify extract flatten doctor
 complete -c ckfast -n "__ckfast_verb $images" -a '(__fish_complete_directories)'
 complete -c ckfast -n "__ckfast_verb $images" -x -l base -a '(__ckfast_bases)' -d 'Fast images that hold chunks'
 complete -c ckfast -n '__ckfast_verb convert inspect' -x -l profile -a 'ram nvme ssd network' -d Storage
 complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud' -x -l threads -d Threads
 complete -c ckfast -n '__ckfast_verb convert extract flatten' -l force -d 'Replace the output'
 complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud' -s q -l quiet -d 'Errors only'
-complete -c ckfast -n '__ckfast_verb convert inspect verify calibrate gpud park unpark' -l json -d 'Print JSON'
+complete -c ckfast -n '__ckfast_verb convert inspect verify doctor calibrate gpud park unpark' -l json -d 'Print JSON'
 complete -c ckfast -n 'not __ckfast_no_verb' -s h -l help -d 'Show the options'
 
 complete -c ckfast -n '__ckfast_verb convert' -x -l codec -a 'auto raw lz4 zstd bf16' -d Codec
@@ -51,6 +52,11 @@ complete -c ckfast -n '__ckfast_verb convert' -x -l extent-size -a '4M 8M 16M' -
 complete -c ckfast -n '__ckfast_verb convert' -x -l jobs -d Threads
 complete -c ckfast -n '__ckfast_verb convert' -x -l nice -d 'Lower the priority, 1 to 19'
 complete -c ckfast -n '__ckfast_verb convert' -l no-cache -d 'Keep the pack out of the page cache'
+
+complete -c ckfast -n '__ckfast_verb convert extract' -l in-place -d 'Replace the directory itself'
+
+complete -c ckfast -n '__ckfast_verb doctor' -x -l pid -a '(__fish_complete_pids)' -d 'A process to be dumped'
+complete -c ckfast -n '__ckfast_verb doctor' -l strict -d 'Fail also for what is degraded'
 
 complete -c ckfast -n '__ckfast_verb inspect' -l plan -d 'Show the targets'
 complete -c ckfast -n '__ckfast_verb inspect' -l chunks -d 'Show the chunks'
