@@ -18,6 +18,7 @@
 #include "img.h"
 #include "memory.h"
 #include "plan.h"
+#include "user.h"
 
 /* A chunk that does not fit into the rest of an extent leaves it empty: large ones waste less. */
 #define DEFAULT_EXTENT_BYTES CKF_MAX_EXTENT_BYTES
@@ -524,11 +525,10 @@ static int check_in_place(struct ckf_conversion *c)
 
 static int put_into_place(struct ckf_conversion *c)
 {
-	int ret;
+	int ret = ckf_user_stop(&c->opts, c->err);
 
-	if (c->opts.stop && c->opts.stop(c->opts.arg))
-		return ckf_error_set(c->err, -EINTR, "stopped");
-	ret = ckf_output_seal(&c->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
+	if (!ret)
+		ret = ckf_output_seal(&c->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
 	if (!ret && c->out.in_place)
 		ret = check_in_place(c);
 	if (!ret)

@@ -10,16 +10,15 @@
 #include "format/ckf_codec.h"
 #include "format/ckf_sum.h"
 #include "loader/ckf_image.h"
-#include "base/ckf_threads.h"
 #include "base/ckf_out_file.h"
 #include "ckfast.h"
 #include "files.h"
 #include "output.h"
 #include "pool.h"
+#include "user.h"
 
 #define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS + 2)
 #define BATCH_BYTES (2u << 20)
-#define PROGRESS_MS 200
 #define DUMP_MARK "inventory.img" /* what CRIU opens first */
 
 struct extract;
@@ -45,7 +44,7 @@ struct extract {
 	struct ckf_in_place in_place;
 	struct ckf_output out;
 	struct ckf_progress progress;
-	uint64_t progress_ns;
+	struct ckf_user user;
 
 	/* For pages files. */
 	struct ckf_pool *pool;
@@ -57,19 +56,6 @@ struct extract {
 	uint8_t *data;
 	uint64_t *hashes;
 };
-
-static int check_user(struct extract *x)
-{
-	uint64_t now = ckf_now_ns();
-
-	if (x->opts.stop && x->opts.stop(x->opts.arg))
-		return ckf_error_set(x->err, -EINTR, "stopped");
-	if (x->opts.progress && now - x->progress_ns >= PROGRESS_MS * 1000000ull) {
-		x->progress_ns = now;
-		x->opts.progress(x->opts.arg, &x->progress);
-	}
-	return 0;
-}
 
 static void file_times(const struct ckf_file *f, struct timespec t[2])
 {
@@ -200,7 +186,7 @@ static void drain(struct extract *x, uint64_t ended, uint64_t begun)
 {
 	for (; ended < begun; ended++) {
 		while (!ckf_pool_done(x->pool, &x->batches[ended % x->nr_batches].job))
-			ckf_pool_wait(x->pool, PROGRESS_MS);
+			ckf_pool_wait(x->pool, CKF_USER_MS);
 	}
 }
 
@@ -212,7 +198,7 @@ static int write_batches(struct extract *x, const struct ckf_file *f)
 
 	ckf_sum_reset(x->sum);
 	while (!ret && (ref < end || ended < begun)) {
-		ret = check_user(x);
+		ret = ckf_user_check(&x->user, &x->progress, x->err);
 		if (ret)
 			break;
 		if (ref < end && begun - ended < x->nr_batches) {
@@ -223,7 +209,7 @@ static int write_batches(struct extract *x, const struct ckf_file *f)
 			ret = end_batch(x, f, &x->batches[ended % x->nr_batches]);
 			ended++;
 		} else {
-			ckf_pool_wait(x->pool, PROGRESS_MS);
+			ckf_pool_wait(x->pool, CKF_USER_MS);
 		}
 	}
 	drain(x, ended, begun);
@@ -307,7 +293,7 @@ static int extract_files(struct extract *x)
 	for (uint64_t i = 0; i < idx->nr_files && !ret; i++) {
 		const struct ckf_file *f = &idx->files[i];
 
-		ret = check_user(x);
+		ret = ckf_user_check(&x->user, &x->progress, x->err);
 		if (ret)
 			break;
 		if (f->kind == CKF_FILE_VERBATIM)
@@ -380,6 +366,7 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 	if (!x)
 		return ckf_error_set(err, -ENOMEM, "no memory to extract");
 	x->err = err;
+	x->user.opts = &x->opts;
 	ret = ckf_opts_get(opts, &x->opts, err);
 	if (ret)
 		goto out;

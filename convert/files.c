@@ -15,6 +15,7 @@
 #include "loader/ckf_read.h"
 #include "files.h"
 #include "img.h"
+#include "user.h"
 
 #define COPY_BYTES (1u << 20)
 
@@ -288,8 +289,9 @@ static int copy_data(const struct ckf_copy *c, const struct ckf_convert_opts *op
 	int ret;
 
 	for (;;) {
-		if (opts->stop && opts->stop(opts->arg))
-			return ckf_error_set(err, -EINTR, "stopped");
+		ret = ckf_user_stop(opts, err);
+		if (ret)
+			return ret;
 		n = pread(c->src_fd, buf, COPY_BYTES, (off_t)off);
 		if (n < 0 && errno == EINTR)
 			continue;

@@ -17,10 +17,10 @@
 #include "files.h"
 #include "pack_writer.h"
 #include "pool.h"
+#include "user.h"
 
 #define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS)
 #define BATCH_BYTES (2u << 20)
-#define WAIT_MS 200
 
 struct flatten;
 
@@ -47,6 +47,7 @@ struct flatten {
 	struct ckf_pool *pool;
 	struct batch batches[MAX_BATCHES];
 	uint64_t pack_off; /* what is before is written by some batch */
+	struct ckf_user user;
 	struct ckf_progress progress;
 };
 
@@ -136,15 +137,6 @@ static int end_batch(struct flatten *f, const struct batch *b)
 	return b->ret ? ckf_error_set(f->err, b->ret, "%s", b->err.msg) : 0;
 }
 
-static int check_user(struct flatten *f)
-{
-	if (f->opts.stop && f->opts.stop(f->opts.arg))
-		return ckf_error_set(f->err, -EINTR, "stopped");
-	if (f->opts.progress)
-		f->opts.progress(f->opts.arg, &f->progress);
-	return 0;
-}
-
 static int copy_chunks(struct flatten *f)
 {
 	uint64_t next = 0, begun = 0, ended = 0;
@@ -157,12 +149,12 @@ static int copy_chunks(struct flatten *f)
 			begin_batch(f, &f->batches[begun++ % MAX_BATCHES], &next);
 			continue;
 		}
-		ret = check_user(f);
+		ret = ckf_user_check(&f->user, &f->progress, f->err);
 		if (!ret && ckf_pool_done(f->pool, &oldest->job)) {
 			ret = end_batch(f, oldest);
 			ended++;
 		} else if (!ret) {
-			ckf_pool_wait(f->pool, WAIT_MS);
+			ckf_pool_wait(f->pool, CKF_USER_MS);
 		}
 	}
 	return ret;
@@ -302,6 +294,7 @@ int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts
 	if (!f)
 		return ckf_error_set(err, -ENOMEM, "no memory to flatten");
 	f->err = err;
+	f->user.opts = &f->opts;
 	ret = ckf_opts_get(opts, &f->opts, err);
 	if (!ret)
 		ret = ckf_open_source(fast, &f->opts, &f->img, err);

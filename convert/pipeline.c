@@ -23,12 +23,11 @@
 #include <unistd.h>
 
 #include "format/ckf_sum.h"
-#include "base/ckf_threads.h"
 #include "loader/ckf_read.h"
 #include "block.h"
+#include "user.h"
 
 #define MAX_BLOCKS (2 * CKF_POOL_MAX_THREADS + 4)
-#define PROGRESS_NS 200000000ull
 #define ROOM_BYTES (16u << 20)
 #define ZSTD_LEAN_LEVEL 6
 #define ZSTD_SLOW_THREADS 8
@@ -78,7 +77,7 @@ struct pipeline {
 	struct ckf_cursor place_cursor;
 	uint64_t pack_off; /* what is before is written by some block */
 
-	uint64_t progress_ns;
+	struct ckf_user user;
 };
 
 static void submit(struct pipeline *p, struct ckf_block *b,
@@ -478,21 +477,13 @@ static int step(struct pipeline *p, struct ckf_error *err)
 
 static int check_user(struct pipeline *p, struct ckf_error *err)
 {
-	const struct ckf_convert_opts *u = p->s.opts->user;
-	struct ckf_progress progress;
-
-	if (u->stop && u->stop(u->arg))
-		return ckf_error_set(err, -EINTR, "stopped");
-	if (!u->progress || ckf_now_ns() - p->progress_ns < PROGRESS_NS)
-		return 0;
-	p->progress_ns = ckf_now_ns();
-	progress = (struct ckf_progress){
+	const struct ckf_progress progress = {
 		.done_bytes = p->build->done_bytes,
 		.total_bytes = p->s.opts->total_bytes,
 		.stored_bytes = p->build->stored_bytes,
 	};
-	u->progress(u->arg, &progress);
-	return 0;
+
+	return ckf_user_check(&p->user, &progress, err);
 }
 
 static int run_all(struct pipeline *p, struct ckf_error *err)
@@ -504,7 +495,7 @@ static int run_all(struct pipeline *p, struct ckf_error *err)
 		if (!ret)
 			ret = step(p, err);
 		if (!ret && p->finished != p->begun)
-			ckf_pool_wait(p->s.pool, PROGRESS_NS / 1000000);
+			ckf_pool_wait(p->s.pool, CKF_USER_MS);
 	}
 	return ret < 0 ? ret : 0;
 }
@@ -595,6 +586,7 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for buffers");
 	p->s.opts = opts;
+	p->user.opts = opts->user;
 	p->s.encode = opts->encode;
 	p->build = b;
 	p->no_io_thread = opts->user->no_uring || opts->user->no_direct;
