@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The callbacks of a caller while convert, extract or flatten runs, in the thread that it called
- * in. */
+/* The callbacks of the caller of convert, extract and flatten, in the thread of that call. */
 #ifndef CKF_CONVERT_USER_H
 #define CKF_CONVERT_USER_H
 
