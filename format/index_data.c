@@ -274,9 +274,9 @@ static int check_file_link(const struct ckf_decoder *d, uint64_t i,
 				f->size_bytes, len);
 	sum = ckf_hash64(w->strings + off, len);
 	if (f->checksum != sum)
-		return file_bad(
-			d, i, "R-checksum: checksum of a link, got 0x%" PRIx64 ", want 0x%" PRIx64,
-			f->checksum, sum);
+		return file_bad(d, i,
+				"R-file: checksum of a link, got 0x%" PRIx64 ", want 0x%" PRIx64,
+				f->checksum, sum);
 	w->names_bytes += len + 1u;
 	return 0;
 }

@@ -260,7 +260,7 @@ static int turn_end(struct verify *v, const struct batch *b, struct ckf_error *e
 		ckf_sum_reset(v->hash);
 		if (sum != b->file->checksum)
 			rc = ckf_error_rule(err, -EBADMSG, "files", b->file - idx->files, 0,
-					    "R-data: checksum of %s, got 0x%" PRIx64
+					    "R-file: checksum of %s, got 0x%" PRIx64
 					    ", want 0x%" PRIx64,
 					    b->file->name, sum, b->file->checksum);
 	}

@@ -375,12 +375,12 @@ static void test_page_sums(void **state)
 	}
 	im->idx.page_sums = true;
 	write_image(im);
-	expect_corrupt(im, "corrupt files[2] at 0: R-data");
+	expect_corrupt(im, "corrupt files[2] at 0: R-file");
 	im->files[2].checksum = ckf_sum_value(sum);
 	write_image(im);
 	assert_int_equal(verify(im, 4, &stats, &err), 0);
 	swap_chunks(im);
-	expect_corrupt(im, "corrupt files[2] at 0: R-data");
+	expect_corrupt(im, "corrupt files[2] at 0: R-file");
 	ckf_sum_free(sum);
 	free(pages);
 }
