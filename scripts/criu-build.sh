@@ -115,15 +115,33 @@ build_stock() {
 	fi
 }
 
+# The series for VERSION, unpacked in DIR: its own, or the newest that applies as it is. Fails when
+# there is none.
+series_of() {
+	local series p
+	if compgen -G "criu-patch/$1/*.patch" >/dev/null; then
+		echo "criu-patch/$1"
+		return
+	fi
+	for series in $(printf '%s\n' criu-patch/[0-9]*/ | sort -rV); do
+		for p in "$series"*.patch; do
+			patch -d "$2" -p1 --dry-run -s -f <"$p" >/dev/null || continue 2
+		done
+		echo "${series%/}"
+		return
+	done
+	return 1
+}
+
 # The patched tree starts as a copy of the stock one with its objects, so that only what the
 # patches touch is compiled.
 build_patched() {
 	local version=$1 dir=build/criu-$1 stock=build/criu-$1-stock patches id p
-	patches=criu-patch/$version
-	if ! compgen -G "$patches/*.patch" >/dev/null; then
-		echo "criu: no patches for $version in criu-patch/: only stock is built"
+	patches=$(series_of "$version" "$stock") || {
+		echo "criu: no series of criu-patch/ applies to $version: only stock is built"
 		return
-	fi
+	}
+	[ "${patches##*/}" = "$version" ] || echo "criu: $version gets the series for ${patches##*/}"
 	id=$( (cat "$stock/.built" && find "$patches" criu-patch/files -type f -print0 | sort -z |
 		xargs -0 sha256sum) | sha256sum)
 	if [ "$(cat "$dir/.patched" 2>/dev/null)" != "$id" ]; then

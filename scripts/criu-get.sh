@@ -11,7 +11,13 @@ cd "$(dirname "$0")/.."
 . scripts/archives.sh
 
 version=${1:?usage: criu-get.sh VERSION}
+revision=1
 case $version in
+4.3)
+	suites=(experimental sid forky)
+	revision='1~exp2'
+	sha256=90723e403818296d05c80660f6ebc7e852f27835f819f710fbf6894fc1bc8608
+	;;
 4.2.1)
 	suites=(sid forky)
 	sha256=29ec0ee09e296479fe7048c80980e8ef1d0684d0b0204c2b101dfea19f6725b9
@@ -54,7 +60,7 @@ try() {
 		-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache"
 		-o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3)
 	apt-get "${opts[@]}" update >&2 &&
-		(cd "$dir" && apt-get "${opts[@]}" source --tar-only "criu=$version-1" >&2) || true
+		(cd "$dir" && apt-get "${opts[@]}" source --tar-only "criu=$version-$revision" >&2) || true
 	rm -rf "$apt"
 	if [ ! -f "$tarball" ]; then
 		echo "criu-get: CRIU $version is not in $suite of $uri" >&2
