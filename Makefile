@@ -136,7 +136,8 @@ PRELOAD := $(PRELOAD_SRC:tests/preload/%.c=build/progs/%.so)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
 	 build/progs/gpudtest build/progs/stages $(PRELOAD)
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
-STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked) build/bin/cuda-checkpoint
+STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked cushare) \
+	build/bin/cuda-checkpoint
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_OBJ := $(patsubst %.c,build/fuzz/obj/%.o,$(LIB_SRC) $(CONVERT_SRC))
 
@@ -306,7 +307,9 @@ build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/cuapp-linked: build/stub/libcuda.so.1
 build/stub/cuapp-linked: PROG_FLAGS := -DLINKED
-$(PROGS) build/stub/cuapp build/stub/cuapp-linked:
+build/stub/cushare: tests/stub/app/cushare.c build/obj/internal.a
+build/stub/cushare: PROG_FLAGS = $(LIB_LIBS)
+$(PROGS) build/stub/cuapp build/stub/cuapp-linked build/stub/cushare:
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $(filter %.c %.a %.so.1,$^) $(PROG_FLAGS)

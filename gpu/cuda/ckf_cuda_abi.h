@@ -89,9 +89,18 @@ typedef struct {
 	unsigned char reserved[64];
 } CUipcMemHandle;
 
+typedef struct {
+	unsigned char reserved[64];
+} CUipcEventHandle;
+
+enum {
+	CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS = 1,
+};
+
 enum {
 	CU_STREAM_NON_BLOCKING = 1,
 	CU_EVENT_DISABLE_TIMING = 2,
+	CU_EVENT_INTERPROCESS = 4,
 	CU_STREAM_CAPTURE_MODE_RELAXED = 2,
 };
 

@@ -4,6 +4,7 @@
 # dumped and restored, one that is not cannot be dumped. On other GPUs, on too small ones, and killed
 # in between, with no memory of a GPU left behind.
 . "$(dirname "$0")/lib.sh"
+. "$ROOT/tests/e2e/share.sh"
 
 STUB=$BUILD/stub
 [ -x "$STUB/cuapp" ] || skip "no $STUB/cuapp (make stub)"
@@ -119,9 +120,26 @@ importer() {
 	stop "$PID"
 }
 
+# Processes that share memory, as the driver lets them; its checkpoint of an importer is not restored.
+sharing() {
+	local how
+	for how in fd ipc; do
+		share_start '' how=$how procs=3 again
+		share_round
+		share_round
+		PID=${RANKS[1]}
+		act lock
+		act checkpoint
+		refused NOT_SUPPORTED restore
+		stop "${RANKS[0]}"
+		nothing_left "shared by $how"
+	done
+}
+
 stub() {
 	local top=$D app
 	importer
+	sharing
 	for app in cuapp cuapp-linked; do
 		D=$top/$app
 		mkdir -p "$D"

@@ -52,6 +52,10 @@ enum stub_need {
 	X("cuPointerGetAttribute", 4000, cuPointerGetAttribute, STUB_INIT)                         \
 	X("cuPointerGetAttributes", 7000, cuPointerGetAttributes, STUB_INIT)                       \
 	X("cuIpcGetMemHandle", 4010, cuIpcGetMemHandle, STUB_CTX)                                  \
+	X("cuIpcOpenMemHandle", 11000, cuIpcOpenMemHandle_v2, STUB_CTX)                            \
+	X("cuIpcCloseMemHandle", 4010, cuIpcCloseMemHandle, STUB_CTX)                              \
+	X("cuIpcGetEventHandle", 4010, cuIpcGetEventHandle, STUB_CTX)                              \
+	X("cuIpcOpenEventHandle", 4010, cuIpcOpenEventHandle, STUB_CTX)                            \
 	X("cuMemHostAlloc", 2020, cuMemHostAlloc, STUB_CTX)                                        \
 	X("cuMemAllocHost", 3020, cuMemAllocHost_v2, STUB_CTX)                                     \
 	X("cuMemFreeHost", 2000, cuMemFreeHost, STUB_CTX)                                          \

@@ -183,7 +183,7 @@ static CUresult map_new(uint64_t addr, uint64_t bytes, struct stub_mem *mem, int
 }
 
 /* Plain memory takes its addresses along. */
-static void map_free(struct stub_map *m)
+void stub_map_free(struct stub_map *m)
 {
 	struct stub_map **at = &stub.maps;
 
@@ -207,7 +207,7 @@ void stub_mem_free_ctx(struct CUctx_st *ctx)
 		struct stub_map *next = m->next;
 
 		if (m->ctx == ctx)
-			map_free(m);
+			stub_map_free(m);
 		m = next;
 	}
 }
@@ -220,36 +220,46 @@ void stub_mem_trim(struct stub_mem *m)
 	}
 }
 
+/* Where there are addresses for it; it goes away with the context. Unused memory is freed if there
+ * are none. */
+CUresult stub_map_plain(struct stub_mem *mem, uint64_t bytes, struct CUctx_st *ctx,
+			CUdeviceptr *out)
+{
+	const uint64_t mapped = round_up(bytes, STUB_PAGE);
+	const uint64_t align = bytes >= STUB_GRANULARITY ? STUB_GRANULARITY : STUB_PAGE;
+	const uint64_t addr = reserve(0, mapped, align, false);
+	CUresult res = CUDA_ERROR_OUT_OF_MEMORY;
+
+	if (addr)
+		res = map_new(addr, bytes, mem, PROT_READ | PROT_WRITE);
+	if (res) {
+		mem_put(mem);
+		if (addr)
+			munmap(pointer(addr), mapped);
+		return res;
+	}
+	stub.maps->ctx = ctx;
+	stub.maps->read = stub.maps->write = ~0u;
+	*out = addr;
+	return CUDA_SUCCESS;
+}
+
 static CUresult plain_alloc(CUdeviceptr *out, uint64_t bytes)
 {
 	struct CUctx_st *ctx = stub_ctx();
-	const uint64_t mapped = round_up(bytes, STUB_PAGE);
 	struct stub_mem *mem;
-	uint64_t addr;
 	CUresult res;
 
 	if (!out || !bytes)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (bytes > stub.hw.gpu_bytes)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	addr = reserve(0, mapped, bytes >= STUB_GRANULARITY ? STUB_GRANULARITY : STUB_PAGE, false);
-	if (!addr)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	res = mem_new(ctx->device, mapped, &mem);
-	if (!res) {
-		res = map_new(addr, bytes, mem, PROT_READ | PROT_WRITE);
-		if (res)
-			mem_put(mem);
-	}
-	if (res) {
-		munmap(pointer(addr), mapped);
-		return res;
-	}
-	stub.maps->ctx = ctx;
-	stub.maps->read = stub.maps->write = ~0u;
-	stub_mem_trim(mem);
-	*out = addr;
-	return CUDA_SUCCESS;
+	res = mem_new(ctx->device, round_up(bytes, STUB_PAGE), &mem);
+	if (!res)
+		res = stub_map_plain(mem, bytes, ctx, out);
+	if (!res)
+		stub_mem_trim(mem);
+	return res;
 }
 
 /* Waits for the device, as the real one does. */
@@ -262,9 +272,9 @@ static CUresult plain_free(CUdeviceptr ptr, CUstream stream)
 		return CUDA_SUCCESS;
 	stub_drain_ctx(NULL);
 	m = stub_map_find(ptr);
-	if (!m || !m->ctx || m->addr != ptr)
+	if (!m || !m->ctx || m->addr != ptr || m->mem->imported)
 		return CUDA_ERROR_INVALID_VALUE;
-	map_free(m);
+	stub_map_free(m);
 	return CUDA_SUCCESS;
 }
 
@@ -469,7 +479,7 @@ static CUresult for_maps(uint64_t addr, uint64_t bytes, void (*fn)(struct stub_m
 static void unmap_one(struct stub_map *m, void *arg)
 {
 	(void)arg;
-	map_free(m);
+	stub_map_free(m);
 }
 
 STUB_EXPORT CUresult cuMemUnmap(CUdeviceptr addr, size_t bytes)
@@ -577,14 +587,13 @@ static int device_of_fd(int fd)
 	return -1;
 }
 
-static CUresult import_fd(CUmemGenericAllocationHandle *out, int fd, int type)
+CUresult stub_mem_import(int fd, struct stub_mem **out)
 {
 	const int device = device_of_fd(fd);
 	struct stub_mem *m;
 	struct stat st;
 
-	if (!out || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || device < 0 ||
-	    fstat(fd, &st) || !aligned((uint64_t)st.st_size))
+	if (device < 0 || fstat(fd, &st))
 		return CUDA_ERROR_INVALID_VALUE;
 	m = stub_pool_get(&mem_pool);
 	if (!m)
@@ -597,10 +606,24 @@ static CUresult import_fd(CUmemGenericAllocationHandle *out, int fd, int type)
 	m->device = device;
 	m->bytes = (uint64_t)st.st_size;
 	m->imported = true;
-	m->handle = stub.next_id++;
-	m->refs = 1;
 	m->next = stub.mems;
 	stub.mems = m;
+	*out = m;
+	return CUDA_SUCCESS;
+}
+
+static CUresult import_fd(CUmemGenericAllocationHandle *out, int fd, int type)
+{
+	struct stub_mem *m;
+	CUresult res;
+
+	if (!out || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+		return CUDA_ERROR_INVALID_VALUE;
+	res = stub_mem_import(fd, &m);
+	if (res)
+		return res;
+	m->handle = stub.next_id++;
+	m->refs = 1;
 	*out = m->handle;
 	return CUDA_SUCCESS;
 }

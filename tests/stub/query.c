@@ -168,22 +168,6 @@ STUB_EXPORT CUresult cuPointerGetAttributes(unsigned int count, int *attributes,
 	return STUB_LOCKED(cuPointerGetAttributes, get_attributes(count, attributes, out, ptr));
 }
 
-static CUresult ipc_handle(CUipcMemHandle *out, uint64_t ptr)
-{
-	const struct stub_map *m = stub_map_find(ptr);
-
-	if (!m || !m->ctx || !out)
-		return CUDA_ERROR_INVALID_VALUE;
-	memset(out, 0, sizeof(*out));
-	memcpy(out->reserved, &m->id, sizeof(m->id));
-	return CUDA_SUCCESS;
-}
-
-STUB_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *out, CUdeviceptr ptr)
-{
-	return STUB_LOCKED(cuIpcGetMemHandle, ipc_handle(out, ptr));
-}
-
 static CUresult pin(uint64_t addr, uint64_t bytes, uint32_t flags, bool registered)
 {
 	struct stub_range *r = stub_pool_get(&pinned_pool);

@@ -247,7 +247,7 @@ STUB_EXPORT CUresult cuStreamQuery(CUstream stream)
 	return STUB_LOCKED(cuStreamQuery, stream_query(stream));
 }
 
-static struct CUevent_st *event_of(CUevent event)
+struct CUevent_st *stub_event_of(CUevent event)
 {
 	struct CUevent_st *e = events;
 
@@ -261,7 +261,7 @@ static bool event_done(const struct CUevent_st *e)
 	return !e->stream || e->stream->done >= e->seq;
 }
 
-static CUresult event_create(CUevent *out, unsigned int flags)
+CUresult stub_event_new(CUevent *out, unsigned int flags)
 {
 	struct CUevent_st *e = events;
 
@@ -285,12 +285,12 @@ static CUresult event_create(CUevent *out, unsigned int flags)
 
 STUB_EXPORT CUresult cuEventCreate(CUevent *out, unsigned int flags)
 {
-	return STUB_LOCKED(cuEventCreate, event_create(out, flags));
+	return STUB_LOCKED(cuEventCreate, stub_event_new(out, flags));
 }
 
 static CUresult event_destroy(CUevent event)
 {
-	struct CUevent_st *e = event_of(event);
+	struct CUevent_st *e = stub_event_of(event);
 
 	if (!e)
 		return STUB_ERROR_INVALID_HANDLE;
@@ -309,7 +309,7 @@ static CUresult event_record(CUevent event, CUstream stream)
 	struct CUstream_st *s = stub_stream_of(stream);
 	CUresult res;
 
-	if (!s || !event_of(event))
+	if (!s || !stub_event_of(event))
 		return STUB_ERROR_INVALID_HANDLE;
 	res = stub_submit(stream, &item, false);
 	if (!res) {
@@ -326,7 +326,7 @@ STUB_EXPORT CUresult cuEventRecord(CUevent event, CUstream stream)
 
 static CUresult event_synchronize(CUevent event)
 {
-	const struct CUevent_st *e = event_of(event);
+	const struct CUevent_st *e = stub_event_of(event);
 
 	if (!e)
 		return STUB_ERROR_INVALID_HANDLE;
@@ -340,7 +340,7 @@ STUB_EXPORT CUresult cuEventSynchronize(CUevent event)
 
 static CUresult event_query(CUevent event)
 {
-	const struct CUevent_st *e = event_of(event);
+	const struct CUevent_st *e = stub_event_of(event);
 
 	if (!e)
 		return STUB_ERROR_INVALID_HANDLE;
@@ -355,7 +355,7 @@ STUB_EXPORT CUresult cuEventQuery(CUevent event)
 
 static CUresult elapsed_time(float *ms, CUevent from, CUevent to)
 {
-	const struct CUevent_st *a = event_of(from), *b = event_of(to);
+	const struct CUevent_st *a = stub_event_of(from), *b = stub_event_of(to);
 
 	if (!a || !b || !a->stream || !b->stream || (a->flags | b->flags) & CU_EVENT_DISABLE_TIMING)
 		return STUB_ERROR_INVALID_HANDLE;
@@ -373,7 +373,7 @@ STUB_EXPORT CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to)
 static CUresult stream_wait_event(CUstream stream, CUevent event)
 {
 	struct CUstream_st *s = stub_stream_of(stream);
-	const struct CUevent_st *e = event_of(event);
+	const struct CUevent_st *e = stub_event_of(event);
 
 	if (!s || !e)
 		return STUB_ERROR_INVALID_HANDLE;

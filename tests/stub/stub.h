@@ -57,6 +57,7 @@ struct stub_mem {
 	int fd; /* -1: small, plain and mapped; or away for a checkpoint */
 	bool imported;
 	bool exportable;
+	uint32_t opens; /* by CUDA IPC */
 	uint32_t refs;
 	uint32_t maps;
 	void *saved; /* its contents during a checkpoint */
@@ -234,8 +235,16 @@ struct stub_map *stub_map_find(uint64_t addr);
 bool stub_range_ok(uint64_t addr, uint64_t bytes, int device, bool write);
 bool stub_is_device(uint64_t addr);
 void stub_mem_trim(struct stub_mem *m); /* closes a descriptor that is not needed */
+CUresult stub_mem_import(int fd, struct stub_mem **out);
+CUresult stub_map_plain(struct stub_mem *mem, uint64_t bytes, struct CUctx_st *ctx,
+			CUdeviceptr *out);
+void stub_map_free(struct stub_map *m);
 void stub_mem_free_ctx(struct CUctx_st *ctx);
 struct stub_range *stub_range_find(struct stub_range *list, uint64_t addr);
+
+/* queue.c */
+struct CUevent_st *stub_event_of(CUevent event); /* NULL: there is none */
+CUresult stub_event_new(CUevent *out, unsigned int flags);
 
 /* stream.c */
 CUresult stub_stream_new(struct CUctx_st *ctx, uint32_t flags, struct CUstream_st **out);

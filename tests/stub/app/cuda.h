@@ -75,7 +75,16 @@
 	X(retain_handle, "cuMemRetainAllocationHandle", 11000, cuMemRetainAllocationHandle,        \
 	  (CUmemGenericAllocationHandle * handle, void *addr))                                     \
 	X(get_attribute, "cuPointerGetAttribute", 4000, cuPointerGetAttribute,                     \
-	  (void *data, int attribute, CUdeviceptr ptr))
+	  (void *data, int attribute, CUdeviceptr ptr))                                            \
+	X(ipc_get, "cuIpcGetMemHandle", 4010, cuIpcGetMemHandle,                                   \
+	  (CUipcMemHandle * handle, CUdeviceptr ptr))                                              \
+	X(ipc_open, "cuIpcOpenMemHandle", 11000, cuIpcOpenMemHandle_v2,                            \
+	  (CUdeviceptr * out, CUipcMemHandle handle, unsigned int flags))                          \
+	X(ipc_close, "cuIpcCloseMemHandle", 4010, cuIpcCloseMemHandle, (CUdeviceptr ptr))          \
+	X(ipc_get_event, "cuIpcGetEventHandle", 4010, cuIpcGetEventHandle,                         \
+	  (CUipcEventHandle * handle, CUevent event))                                              \
+	X(ipc_open_event, "cuIpcOpenEventHandle", 4010, cuIpcOpenEventHandle,                      \
+	  (CUevent * out, CUipcEventHandle handle))
 
 struct app_cuda {
 #define APP_FIELD(field, name, version, symbol, params) CUresult(*field) params;
