@@ -58,7 +58,7 @@ static bool is_safe_up(const char *path)
 	return false;
 }
 
-/* "Version: 4.2.1", or of ours "Version: 4.2.1 +ckfast 0.2.0, fast image 1.3". */
+/* "Version: 4.2.1", or of ours "Version: 4.2.1 +ckfast 0.2.0, fast image 1.4". */
 static void parse_version(struct criu *c, const char *text)
 {
 	char line[256];

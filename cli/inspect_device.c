@@ -18,7 +18,7 @@ static uint64_t device_bytes(const struct ckf_gpu_dump *d, uint32_t device, uint
 		if (d->allocs[i].device != device)
 			continue;
 		++*nr_allocs;
-		bytes += d->allocs[i].bytes;
+		bytes += ckf_gpu_pages_bytes(&d->allocs[i]);
 	}
 	return bytes;
 }

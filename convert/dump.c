@@ -318,6 +318,24 @@ static int read_pagemaps(struct ckf_dump *d, DIR *dir, struct ckf_error *err)
 	return 0;
 }
 
+/* Shared device memory has its contents in one of the tables. */
+static int check_tables(const struct ckf_dump *d, struct ckf_error *err)
+{
+	struct ckf_gpu_dump **dumps = calloc((size_t)d->nr_pagemaps + 1,
+					     sizeof(struct ckf_gpu_dump *));
+	struct ckf_gpu_owners owners;
+	int ret;
+
+	if (!dumps)
+		return ckf_error_set(err, -ENOMEM, "no memory for the tables of device memory");
+	for (uint64_t i = 0; i < d->nr_pagemaps; i++)
+		dumps[i] = d->pagemaps[i].gpu;
+	ret = ckf_gpu_owners_new(dumps, (size_t)d->nr_pagemaps, &owners, err);
+	ckf_gpu_owners_free(&owners);
+	free(dumps);
+	return ret;
+}
+
 /* Tasks with memory have a pagemap each. */
 static void check_pagemaps(struct ckf_dump *d)
 {
@@ -368,6 +386,8 @@ static int read_all(struct ckf_dump *d, struct ckf_error *err)
 	}
 	ret = read_pagemaps(d, dir, err);
 	closedir(dir);
+	if (!ret)
+		ret = check_tables(d, err);
 	if (!ret)
 		check_pagemaps(d);
 	return ret;

@@ -190,7 +190,7 @@ static int add_device(struct ckf_needs *n, const struct ckf_gpu_dump *gpu, uint3
 	memcpy(dev->name, from->name, sizeof(dev->name));
 	for (uint32_t i = 0; i < gpu->nr_allocs; i++)
 		if (gpu->allocs[i].device == device)
-			dev->info.bytes += gpu->allocs[i].bytes;
+			dev->info.bytes += ckf_gpu_pages_bytes(&gpu->allocs[i]);
 	return 0;
 }
 

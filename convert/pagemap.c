@@ -236,8 +236,9 @@ static int read_allocs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err
 	for (uint32_t i = 0; !ret && i < pm->gpu->nr_allocs; i++) {
 		const struct ckf_gpu_alloc *a = &pm->gpu->allocs[i];
 
-		ret = add_run(pm, &cap,
-			      &(struct ckf_run){ a->addr, a->bytes >> CKF_PAGE_SHIFT, 0 });
+		if (ckf_gpu_pages_bytes(a))
+			ret = add_run(pm, &cap,
+				      &(struct ckf_run){ a->addr, a->bytes >> CKF_PAGE_SHIFT, 0 });
 	}
 	return ret;
 }

@@ -10,7 +10,7 @@
 #define CKF_IDX_MAGIC "CKFASTIX"
 #define CKF_PACK_MAGIC "CKFASTPK"
 #define CKF_VERSION_MAJOR 1
-#define CKF_VERSION_MINOR 3
+#define CKF_VERSION_MINOR 4
 
 #define CKF_INCOMPAT_LZ4 (1ull << 0)
 #define CKF_INCOMPAT_ZSTD (1ull << 1)

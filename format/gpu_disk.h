@@ -7,7 +7,7 @@
 
 #include "base/ckf_types.h"
 
-#define CKF_GPU_VERSION_MAJOR 1
+#define CKF_GPU_VERSION_MAJOR 2 /* of tables with shared memory; all others are of version 1 */
 #define CKF_GPU_VERSION_MINOR 0
 
 struct ckf_disk_gpu_header {
@@ -40,6 +40,12 @@ struct ckf_disk_gpu_alloc {
 	ckf_le64 reserved;
 };
 
+/* Of version 2. */
+struct ckf_disk_gpu_shared_alloc {
+	struct ckf_disk_gpu_alloc alloc;
+	uint8_t shared_id[16];
+};
+
 #define CKF_AT(type, field, off) \
 	static_assert(offsetof(struct type, field) == (off), #type "." #field)
 #define CKF_SIZE(type, size) static_assert(sizeof(struct type) == (size), #type)
@@ -65,6 +71,8 @@ CKF_AT(ckf_disk_gpu_alloc, bytes, 8);
 CKF_AT(ckf_disk_gpu_alloc, device, 16);
 CKF_AT(ckf_disk_gpu_alloc, flags, 20);
 CKF_AT(ckf_disk_gpu_alloc, reserved, 24);
+CKF_SIZE(ckf_disk_gpu_shared_alloc, 48);
+CKF_AT(ckf_disk_gpu_shared_alloc, shared_id, 32);
 
 #undef CKF_AT
 #undef CKF_SIZE

@@ -15,7 +15,7 @@
 #define device_bad(err, i, ...) \
 	ckf_error_rule(err, -EBADMSG, "gpu-devices", i, device_off(i), __VA_ARGS__)
 #define alloc_bad(err, d, i, ...) \
-	ckf_error_rule(err, -EBADMSG, "gpu-allocs", i, alloc_off((d)->nr_devices, i), __VA_ARGS__)
+	ckf_error_rule(err, -EBADMSG, "gpu-allocs", i, ckf_gpu_alloc_off(d, i), __VA_ARGS__)
 
 /* Where things are in a table of so many devices and allocations. */
 static uint64_t device_off(uint64_t i)
@@ -23,9 +23,25 @@ static uint64_t device_off(uint64_t i)
 	return sizeof(struct ckf_disk_gpu_header) + i * sizeof(struct ckf_disk_gpu_device);
 }
 
-static uint64_t alloc_off(uint64_t nr_devices, uint64_t i)
+static uint64_t allocs_off(uint64_t nr_devices, uint16_t major, uint64_t i)
 {
-	return device_off(nr_devices) + i * sizeof(struct ckf_disk_gpu_alloc);
+	return device_off(nr_devices) + i * (major < 2 ? sizeof(struct ckf_disk_gpu_alloc)
+						       : sizeof(struct ckf_disk_gpu_shared_alloc));
+}
+
+/* Tables without shared memory stay what readers of version 1 know. */
+static uint16_t version_of(const struct ckf_gpu_dump *d)
+{
+	for (uint32_t i = 0; i < d->nr_allocs; i++) {
+		if (d->allocs[i].flags & CKF_GPU_ALLOC_SHARED)
+			return 2;
+	}
+	return 1;
+}
+
+uint64_t ckf_gpu_alloc_off(const struct ckf_gpu_dump *d, uint64_t i)
+{
+	return allocs_off(d->nr_devices, d->major, i);
 }
 
 /* The checksum is taken with its own field zero: over a copy, since the table is the caller's. */
@@ -69,10 +85,10 @@ static int check_header(const struct ckf_disk_gpu_header *h, size_t bytes, struc
 	major = ckf_get16(h->version_major);
 	if (major > CKF_GPU_VERSION_MAJOR)
 		return ckf_error_rule(err, -EOPNOTSUPP, "gpu-header", -1, 0,
-				      "R-gpu: version_major, got %u, want %u", major,
+				      "R-gpu: version_major, got %u, want at most %u", major,
 				      CKF_GPU_VERSION_MAJOR);
-	if (major < CKF_GPU_VERSION_MAJOR)
-		return header_bad(err, "R-gpu: version_major, got %u, want %u", major,
+	if (!major)
+		return header_bad(err, "R-gpu: version_major, got 0, want 1 to %u",
 				  CKF_GPU_VERSION_MAJOR);
 	if (ckf_get32(h->header_bytes) != sizeof(*h))
 		return header_bad(err, "R-gpu: header_bytes, got %u, want %zu",
@@ -85,7 +101,7 @@ static int check_header(const struct ckf_disk_gpu_header *h, size_t bytes, struc
 	if (nr_allocs > CKF_GPU_MAX_ALLOCS)
 		return header_bad(err, "R-gpu: nr_allocs, got %u, want at most %u", nr_allocs,
 				  CKF_GPU_MAX_ALLOCS);
-	want = alloc_off(nr_devices, nr_allocs);
+	want = allocs_off(nr_devices, major, nr_allocs);
 	if (bytes != want)
 		return header_bad(err, "R-gpu: length of the file, got %zu, want %" PRIu64, bytes,
 				  want);
@@ -121,6 +137,23 @@ static int decode_device(struct ckf_gpu_dump *d, uint32_t i, const struct ckf_di
 	return 0;
 }
 
+static int check_shared(const struct ckf_gpu_dump *d, uint32_t i, struct ckf_error *err)
+{
+	const struct ckf_gpu_alloc *a = &d->allocs[i];
+	const uint32_t all = d->major < 2 ? CKF_GPU_ALLOC_RDMA : CKF_GPU_ALLOC_FLAGS_ALL;
+	const bool shared = a->flags & CKF_GPU_ALLOC_SHARED;
+
+	if (a->flags & ~all)
+		return alloc_bad(err, d, i, "R-reserved: flags, got 0x%x, want only 0x%x", a->flags,
+				 all);
+	if (a->flags & CKF_GPU_ALLOC_IMPORT && !shared)
+		return alloc_bad(err, d, i, "R-gpu: flags, got an import that is not shared");
+	if (shared == ckf_bytes_zero(a->shared_id, sizeof(a->shared_id)))
+		return alloc_bad(err, d, i, "R-gpu: shared_id, got %s, want the opposite",
+				 shared ? "zero for shared memory" : "one for other memory");
+	return 0;
+}
+
 /* min_addr: the end of the allocation before it, or 0. */
 static int check_alloc(const struct ckf_gpu_dump *d, uint32_t i, uint64_t min_addr,
 		       struct ckf_error *err)
@@ -148,39 +181,44 @@ static int check_alloc(const struct ckf_gpu_dump *d, uint32_t i, uint64_t min_ad
 	if (a->device >= d->nr_devices)
 		return alloc_bad(err, d, i, "R-gpu: device, got %u, want below %u", a->device,
 				 d->nr_devices);
-	if (a->flags & ~CKF_GPU_ALLOC_FLAGS_ALL)
-		return alloc_bad(err, d, i, "R-reserved: flags, got 0x%x, want only 0x%x", a->flags,
-				 CKF_GPU_ALLOC_FLAGS_ALL);
-	return 0;
+	return check_shared(d, i, err);
 }
 
-static int decode_allocs(struct ckf_gpu_dump *d, const struct ckf_disk_gpu_alloc *disk,
-			 struct ckf_error *err)
+static int decode_alloc(struct ckf_gpu_dump *d, uint32_t i, uint64_t min_addr, const uint8_t *buf,
+			struct ckf_error *err)
 {
-	uint64_t end = 0;
+	const struct ckf_disk_gpu_shared_alloc *disk =
+		(const void *)(buf + ckf_gpu_alloc_off(d, i));
+	struct ckf_gpu_alloc *a = &d->allocs[i];
 	int ret;
 
-	for (uint32_t i = 0; i < d->nr_allocs; i++) {
-		struct ckf_gpu_alloc *a = &d->allocs[i];
+	*a = (struct ckf_gpu_alloc){
+		.addr = ckf_get64(disk->alloc.addr),
+		.bytes = ckf_get64(disk->alloc.bytes),
+		.device = ckf_get32(disk->alloc.device),
+		.flags = ckf_get32(disk->alloc.flags),
+	};
+	if (d->major >= 2)
+		memcpy(a->shared_id, disk->shared_id, sizeof(a->shared_id));
+	ret = check_alloc(d, i, min_addr, err);
+	if (!ret && ckf_get64(disk->alloc.reserved))
+		ret = alloc_bad(err, d, i, "R-reserved: reserved field, got %" PRIu64 ", want 0",
+				ckf_get64(disk->alloc.reserved));
+	return ret;
+}
 
-		*a = (struct ckf_gpu_alloc){
-			.addr = ckf_get64(disk[i].addr),
-			.bytes = ckf_get64(disk[i].bytes),
-			.device = ckf_get32(disk[i].device),
-			.flags = ckf_get32(disk[i].flags),
-		};
-		ret = check_alloc(d, i, end, err);
-		if (ret)
-			return ret;
-		if (ckf_get64(disk[i].reserved))
-			return alloc_bad(err, d, i,
-					 "R-reserved: reserved field, got %" PRIu64 ", want 0",
-					 ckf_get64(disk[i].reserved));
-		end = a->addr + a->bytes;
+static int decode_allocs(struct ckf_gpu_dump *d, const uint8_t *buf, struct ckf_error *err)
+{
+	uint64_t end = 0;
+	int ret = 0;
+
+	for (uint32_t i = 0; i < d->nr_allocs && !ret; i++) {
+		ret = decode_alloc(d, i, end, buf, err);
+		end = d->allocs[i].addr + d->allocs[i].bytes;
 		/* No overflow: they are apart and below 2^63. */
-		d->bytes += a->bytes;
+		d->bytes += ckf_gpu_pages_bytes(&d->allocs[i]);
 	}
-	return 0;
+	return ret;
 }
 
 static int decode(const uint8_t *buf, struct ckf_gpu_dump *d, struct ckf_error *err)
@@ -188,6 +226,7 @@ static int decode(const uint8_t *buf, struct ckf_gpu_dump *d, struct ckf_error *
 	const struct ckf_disk_gpu_header *h = (const void *)buf;
 	int ret = 0;
 
+	d->major = ckf_get16(h->version_major);
 	d->pid = ckf_get32(h->pid);
 	d->nr_devices = ckf_get32(h->nr_devices);
 	d->nr_allocs = ckf_get32(h->nr_allocs);
@@ -198,7 +237,10 @@ static int decode(const uint8_t *buf, struct ckf_gpu_dump *d, struct ckf_error *
 	for (uint32_t i = 0; i < d->nr_devices && !ret; i++)
 		ret = decode_device(d, i, (const void *)(buf + device_off(i)), err);
 	if (!ret)
-		ret = decode_allocs(d, (const void *)(buf + alloc_off(d->nr_devices, 0)), err);
+		ret = decode_allocs(d, buf, err);
+	if (!ret && d->major != version_of(d))
+		ret = header_bad(err, "R-gpu: version_major, got %u, want 1 without shared memory",
+				 d->major);
 	if (!ret && ckf_get64(h->pages_bytes) != d->bytes)
 		ret = header_bad(err, "R-gpu: pages_bytes, got %" PRIu64 ", want %" PRIu64,
 				 ckf_get64(h->pages_bytes), d->bytes);
@@ -245,7 +287,6 @@ static int compare_alloc(const void *a, const void *b)
 static void put_tables(const struct ckf_gpu_dump *d, uint8_t *buf)
 {
 	struct ckf_disk_gpu_device *dev = (void *)(buf + device_off(0));
-	struct ckf_disk_gpu_alloc *alloc = (void *)(buf + alloc_off(d->nr_devices, 0));
 
 	for (uint32_t i = 0; i < d->nr_devices; i++) {
 		const struct ckf_gpu_device *s = &d->devices[i];
@@ -256,10 +297,15 @@ static void put_tables(const struct ckf_gpu_dump *d, uint8_t *buf)
 		dev[i].ordinal = ckf_put32(s->ordinal);
 	}
 	for (uint32_t i = 0; i < d->nr_allocs; i++) {
-		alloc[i].addr = ckf_put64(d->allocs[i].addr);
-		alloc[i].bytes = ckf_put64(d->allocs[i].bytes);
-		alloc[i].device = ckf_put32(d->allocs[i].device);
-		alloc[i].flags = ckf_put32(d->allocs[i].flags);
+		struct ckf_disk_gpu_shared_alloc *alloc = (void *)(buf + ckf_gpu_alloc_off(d, i));
+		const struct ckf_gpu_alloc *a = &d->allocs[i];
+
+		alloc->alloc.addr = ckf_put64(a->addr);
+		alloc->alloc.bytes = ckf_put64(a->bytes);
+		alloc->alloc.device = ckf_put32(a->device);
+		alloc->alloc.flags = ckf_put32(a->flags);
+		if (d->major >= 2)
+			memcpy(alloc->shared_id, a->shared_id, sizeof(alloc->shared_id));
 	}
 }
 
@@ -271,13 +317,14 @@ int ckf_gpu_dump_encode(struct ckf_gpu_dump *d, void **buf, size_t *bytes, struc
 		qsort(d->allocs, d->nr_allocs, sizeof(*d->allocs), compare_alloc);
 	d->bytes = 0;
 	for (uint32_t i = 0; i < d->nr_allocs; i++)
-		d->bytes += d->allocs[i].bytes;
-	*bytes = alloc_off(d->nr_devices, d->nr_allocs);
+		d->bytes += ckf_gpu_pages_bytes(&d->allocs[i]);
+	d->major = version_of(d);
+	*bytes = ckf_gpu_alloc_off(d, d->nr_allocs);
 	*buf = h = calloc(1, *bytes);
 	if (!h)
 		return ckf_error_set(err, -ENOMEM, "no memory for a table of device memory");
 	memcpy(h->magic, CKF_GPU_MAGIC, sizeof(h->magic));
-	h->version_major = ckf_put16(CKF_GPU_VERSION_MAJOR);
+	h->version_major = ckf_put16(d->major);
 	h->version_minor = ckf_put16(CKF_GPU_VERSION_MINOR);
 	h->header_bytes = ckf_put32(sizeof(*h));
 	h->pid = ckf_put32(d->pid);

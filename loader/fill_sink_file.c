@@ -203,7 +203,7 @@ static int source_init(struct source *src, struct ckf_error *err)
 		return ckf_error_set(err, -ENOMEM, "no memory for the plan");
 	src->offs[0] = 0;
 	for (uint32_t i = 0; i < d->nr_allocs; i++)
-		src->offs[i + 1] = src->offs[i] + d->allocs[i].bytes;
+		src->offs[i + 1] = src->offs[i] + ckf_gpu_pages_bytes(&d->allocs[i]);
 	(void)posix_fadvise(src->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 	return 0;
 }

@@ -925,6 +925,7 @@ class Image:
 
     def check_pagemaps(self):
         """R-op 5: the pages of a target are those of its pagemap."""
+        self.tables = []
         for t, target in enumerate(self.targets):
             ident, kind, file = target[0], target[6], target[7]
             name = b"pagemap-%s%d.img" % (b"shmem-" if kind == T_SHMEM else b"", ident)
@@ -959,9 +960,11 @@ class Image:
             self.bad_entry("targets", t, e.rule, "its table, at %d: %s" % (e.off, e),
                            UNSUPPORTED if e.unsupported else CORRUPT)
             return
-        if merge((a[0], a[0] + a[1]) for a in allocs) != self.target_runs(t):
+        self.tables.append(allocs)
+        if merge((a[0], a[0] + a[1]) for a in allocs
+                 if not gpuimg.is_import(a)) != self.target_runs(t):
             self.bad_entry("targets", t, "R-pagemap", "its pages are not those of its table")
-        size = sum(a[1] for a in allocs)
+        size = gpuimg.pages_bytes(allocs)
         name = gpuimg.pages_name(ident)
         pages = self.files[self.names.index(name)] if name in self.names else None
         if size and (pages is None or pages[13] != F_PAGES):
@@ -971,7 +974,11 @@ class Image:
                            % (name, pages[0], size))
 
     def check_tables_of_devices(self):
-        """A table without a target: R-op 5."""
+        """Imports without an owner; a table without a target: R-op 5."""
+        try:
+            gpuimg.check_owners(self.tables)
+        except gpuimg.Bad as e:
+            self.bad("targets", self.sections["targets"][0], e.rule, str(e))
         have = {gpuimg.table_name(t[0]) for t in self.targets if t[6] == T_DEVICE}
         for i, name in enumerate(self.names):
             if (re.fullmatch(rb"ckfast-gpu-(0|[1-9][0-9]*)\.img", name) and name not in have

@@ -402,13 +402,17 @@ class Builder:
 
     def device(self, pid, allocs, ops, cuts=()):
         """
-        Device memory of a task: allocs (addr, bytes), on two devices in turn; ops as in target(),
-        which have to fill all of them. Table and pages file are made here.
+        Device memory of a task: allocs (addr, bytes), on two devices in turn, and of shared memory
+        flags and id; ops as in target(), which have to fill all of them but imports. Table and
+        pages file are made here.
         """
-        if not self.packed and not self.model.page_sums:
+        if any(len(a) > 2 for a in allocs):
+            self.model.header["minor"] = self.model.pack_header["minor"] = 4
+        elif not self.packed and not self.model.page_sums:
             self.model.header["minor"] = self.model.pack_header["minor"] = 1
         table = gpuimg.pack(pid, [gpuimg.device(1), gpuimg.device(0, b"another")],
-                            [(a, n, i % 2, 0, 0) for i, (a, n) in enumerate(allocs)])
+                            [(a[0], a[1], i % 2, a[2] if len(a) > 2 else 0, 0, *a[3:])
+                             for i, a in enumerate(allocs)])
         self.file(gpuimg.table_name(pid), table)
         self.file(gpuimg.pages_name(pid), handles=[op[1] for op in ops])
         self.targets.append((3, pid, ops, None, list(cuts), gpuimg.table_name(pid)))

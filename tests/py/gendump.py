@@ -128,6 +128,13 @@ class Gpu:
                 self.memory[at + (first + i) * PAGE] = page
             at += size + rng.choice([0, HUGE, 1 << 30])
 
+    def import_from(self, other):
+        """The first allocation of another task is here, too, mapped nowhere."""
+        addr, size, dev, flags, reserved = other.allocs[0]
+        ident = b"shared by tasks "
+        other.allocs[0] = (addr, size, dev, flags | gpuimg.FLAG_SHARED, reserved, ident)
+        self.allocs.append((1 << 62, size, 0, gpuimg.FLAG_SHARED | gpuimg.FLAG_IMPORT, 0, ident))
+
     def table(self):
         return gpuimg.pack(self.pid, [gpuimg.device(3), gpuimg.device(0, b"x" * 63, uuid=bytes(16))],
                            self.allocs)
@@ -164,6 +171,8 @@ class World:
         content = Content(gpu_rng, f["content"])
         content.blocks = self.content.blocks
         self.gpus = [Gpu(t.pid, gpu_rng, content) for t in self.tasks[:f["gpu"]]]
+        if len(self.gpus) > 1 and self.gpus[0].allocs:
+            self.gpus[1].import_from(self.gpus[0])
 
     def add_vma(self, task, start, nr, flags=None, status=None, density=1.0, **more):
         """A mapping and its pages; returns the address after it and a gap."""
@@ -656,9 +665,11 @@ BAD = {
     "gpu-table-of-another": gpu_case(lambda top, table, pages: (
         os.rename(table, table.replace("-5.", "-6.")),
         os.rename(pages, pages.replace("-5.", "-6.")))),
-    "gpu-table-version": gpu_table(major=2),
+    "gpu-table-version": gpu_table(major=3),
     "gpu-table-checksum": gpu_table(checksum=1),
     "gpu-table-4g-allocs": gpu_table(nr_allocs=0xffffffff),
+    "gpu-import-no-owner": gpu_case(lambda top, table, pages: rewrite(table, gpuimg.pack(
+        5, [gpuimg.device(0)], [(HUGE, HUGE, 0, 0, 0), (2 * HUGE, HUGE, 0, 6, 0, b"x" * 16)]))),
     "lazy-no-data": bad_runs(lambda r: r[:-1] + [(r[-1][0], r[-1][1], PE_LAZY)]),
 }
 

@@ -1336,7 +1336,8 @@ def entry(i, k, value):
 
 
 gpu_table("magic", magic=b"CKFASTIX")
-gpu_table("major-2", cls=UNSUPPORTED, major=2)
+gpu_table("major-3", cls=UNSUPPORTED, major=3)
+gpu_table("major-2", major=2)
 gpu_table("major-0", major=0)
 gpu_table("minor", cls=ACCEPT, minor=7)
 gpu_table("header-bytes", header_bytes=128)
@@ -1373,6 +1374,36 @@ gpu_table("alloc-across-2-63", allocs=entry(2, 0, (1 << 63)))
 gpu_table("alloc-device", allocs=entry(0, 2, 2))
 gpu_table("alloc-flags", rule="R-reserved", allocs=entry(0, 3, 2))
 gpu_table("alloc-flag-0", cls=ACCEPT, allocs=entry(0, 3, 1))
+
+
+def shared(flags, ident, more=()):
+    """The first allocation has these flags and this shared id; and there are more."""
+    def change(rows):
+        rows = list(rows) + list(more)
+        rows[0] = rows[0][:3] + (flags, 0, ident)
+        return rows
+    return change
+
+
+SHARED_ID = b"0123456789abcdef"
+
+
+def imported(nr_bytes=2 << 20, ident=SHARED_ID, reserved=0):
+    return [(1 << 47, nr_bytes, 0, 6, reserved, ident)]
+
+
+gpu_table("alloc-shared", cls=ACCEPT, allocs=shared(2, SHARED_ID))
+gpu_table("alloc-imported", cls=ACCEPT, allocs=shared(2, SHARED_ID, imported()))
+gpu_table("alloc-import-no-owner", allocs=shared(2, SHARED_ID, imported(ident=b"x" * 16)))
+gpu_table("alloc-import-longer", allocs=shared(2, SHARED_ID, imported(1 << 40)))
+gpu_table("alloc-import-reserved", rule="R-reserved",
+          allocs=shared(2, SHARED_ID, imported(reserved=1)))
+gpu_table("major-2-not-shared", allocs=lambda a: [r[:5] + (bytes(16),) for r in a])
+gpu_table("alloc-two-owners", allocs=lambda a: [r[:3] + (2, 0, SHARED_ID) for r in a])
+gpu_table("alloc-shared-id-0", allocs=shared(2, bytes(16)))
+gpu_table("alloc-shared-id-not-shared", allocs=shared(0, SHARED_ID))
+gpu_table("alloc-import-not-shared", allocs=shared(4, SHARED_ID))
+gpu_table("alloc-shared-flags", rule="R-reserved", allocs=shared(10, SHARED_ID))
 gpu_table("alloc-reserved", rule="R-reserved", allocs=entry(1, 4, 1 << 63))
 gpu_table("alloc-more", rule="R-pagemap", allocs=lambda a: a + [(1 << 47, 2 << 20, 0, 0, 0)])
 gpu_table("alloc-less", rule="R-pagemap", allocs=lambda a: a[:-1])

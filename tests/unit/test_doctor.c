@@ -281,13 +281,13 @@ static void test_criu(void **state)
 	dw_program("/usr/bin/criu", EXITED("Version: 4.1\nGitID: v4.1\n"));
 	criu(DOCTOR_BROKEN, "/usr/bin/criu: 4.1 without ckfast");
 	put_program("/usr/local/sbin/criu", 0755);
-	dw_program("/usr/local/sbin/criu", EXITED(OURS("1.3")));
+	dw_program("/usr/local/sbin/criu", EXITED(OURS("1.4")));
 	criu(DOCTOR_DEGRADED, "/usr/bin/criu is found first");
 	assert_string_equal(dw_line("criu", 1)->text,
 			    "also /usr/local/sbin/criu: 4.2.1 with ckfast "
 			    "0.2.0");
-	dw_program("/usr/bin/criu", EXITED(OURS("1.3")));
-	criu(DOCTOR_OK, "/usr/bin/criu: 4.2.1 with ckfast 0.2.0, image format 1.3");
+	dw_program("/usr/bin/criu", EXITED(OURS("1.4")));
+	criu(DOCTOR_OK, "/usr/bin/criu: 4.2.1 with ckfast 0.2.0, image format 1.4");
 	dw_program("/usr/bin/criu", EXITED(OURS("1.2")));
 	criu(DOCTOR_DEGRADED, "refuses images");
 	dw_program("/usr/bin/criu", EXITED(OURS("2.9")));
@@ -337,7 +337,7 @@ static void test_criu_untrusted(void **state)
 	dw_put("/opt/other", "");
 	snprintf(link, sizeof(link), "%s/opt/bin", dw_root);
 	assert_false(symlink("../usr/bin", link));
-	dw_program("/usr/bin/criu", EXITED(OURS("1.3")));
+	dw_program("/usr/bin/criu", EXITED(OURS("1.4")));
 	criu(DOCTOR_OK, "4.2.1");
 	assert_null(dw_line("criu", 1));
 	assert_int_equal(dw_nr_run, 1);

@@ -51,6 +51,7 @@ struct entry {
 	uint32_t gid;
 	int64_t mtime_sec;
 	uint32_t mtime_nsec;
+	uint64_t page_sum; /* the checksum, where it is not that of the contents */
 };
 
 static const struct area areas_0[] = {
@@ -63,22 +64,22 @@ static const struct area areas_0[] = {
 };
 
 static const struct entry entries_0[] = {
-	{ "empty", 1, 0, 0x2d06800538d394c2, 0644, 0, 0, -5, 123456789 },
-	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789 },
-	{ "mm-1.img", 1, 113, 0xa15f63568a2ded57, 0600, 1000, 100, 1700000000, 123456789 },
-	{ "mm-7.img", 1, 82, 0x62ffdad07328a7db, 0644, 0, 0, 1700000000, 123456789 },
-	{ "mm-9.img", 1, 59, 0xa35e20a186d14282, 0644, 0, 0, 1700000000, 123456789 },
-	{ "other.bin", 1, 15, 0x782b85ef853f9d39, 04751, 0, 0, 0, 0 },
-	{ "pagemap-1.img", 1, 94, 0x96885bd795365261, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pagemap-7.img", 1, 56, 0xcf6564c5b7bd3849, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pagemap-9.img", 1, 14, 0xcf643afe47a3394e, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pagemap-shmem-77.img", 1, 40, 0xa564e592f2a427d1, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pages-1.img", 2, 6340608, 0xc43abecd4598bc54, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pages-2.img", 2, 49152, 0x327701fac8fc58a1, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pages-3.img", 2, 36864, 0xcb4f9e77bb190624, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pages-4.img", 2, 0, 0x2d06800538d394c2, 0644, 0, 0, 1700000000, 123456789 },
-	{ "parent", 3, 11, 0x925cd2e664f5c8d8, 0777, 0, 0, 1700000000, 123456789 },
-	{ "pstree.img", 1, 50, 0xab884da0b2f31b17, 0644, 0, 0, 1700000000, 123456789 },
+	{ "empty", 1, 0, 0x2d06800538d394c2, 0644, 0, 0, -5, 123456789, 0 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-1.img", 1, 113, 0xa15f63568a2ded57, 0600, 1000, 100, 1700000000, 123456789, 0 },
+	{ "mm-7.img", 1, 82, 0x62ffdad07328a7db, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-9.img", 1, 59, 0xa35e20a186d14282, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "other.bin", 1, 15, 0x782b85ef853f9d39, 04751, 0, 0, 0, 0, 0 },
+	{ "pagemap-1.img", 1, 94, 0x96885bd795365261, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-7.img", 1, 56, 0xcf6564c5b7bd3849, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-9.img", 1, 14, 0xcf643afe47a3394e, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-shmem-77.img", 1, 40, 0xa564e592f2a427d1, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-1.img", 2, 6340608, 0xc43abecd4598bc54, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-2.img", 2, 49152, 0x327701fac8fc58a1, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-3.img", 2, 36864, 0xcb4f9e77bb190624, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-4.img", 2, 0, 0x2d06800538d394c2, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "parent", 3, 11, 0x925cd2e664f5c8d8, 0777, 0, 0, 1700000000, 123456789, 0 },
+	{ "pstree.img", 1, 50, 0xab884da0b2f31b17, 0644, 0, 0, 1700000000, 123456789, 0 },
 };
 
 static const struct area areas_1[] = {
@@ -89,14 +90,14 @@ static const struct area areas_1[] = {
 };
 
 static const struct entry entries_1[] = {
-	{ "ckfast-gpu-5.img", 1, 320, 0xa0a71630c33aa9ea, 0644, 0, 0, 1700000000, 123456789 },
+	{ "ckfast-gpu-5.img", 1, 320, 0xa0a71630c33aa9ea, 0644, 0, 0, 1700000000, 123456789, 0 },
 	{ "ckfast-gpu-pages-5.img", 2, 6291456, 0x3aaf2a1963a2ec9b, 0644, 0, 0, 1700000000,
-	  123456789 },
-	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789 },
-	{ "mm-5.img", 1, 82, 0x730c0fb19f4b26af, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pagemap-5.img", 1, 70, 0xe675db0c2e2dab11, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pages-1.img", 2, 651264, 0xa6c1082aa042d034, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789 },
+	  123456789, 0 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-5.img", 1, 82, 0x730c0fb19f4b26af, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-5.img", 1, 70, 0xe675db0c2e2dab11, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-1.img", 2, 651264, 0xa6c1082aa042d034, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
 };
 
 static const struct area areas_2[] = {
@@ -108,23 +109,46 @@ static const struct area areas_3[] = {
 	{ CKF_TARGET_TASK, 0, 5, 0x10000, 30, 0xeab145539cb638c5 },
 };
 
+static const struct area areas_4[] = {
+	{ CKF_TARGET_TASK, 0, 5, 0x10000, 3, 0x815529b0fb852227 },
+	{ CKF_TARGET_DEVICE, 0, 5, 0x7f0000000000, 512, 0x6375f28d38f1187a },
+	{ CKF_TARGET_DEVICE, 0, 5, 0x7f0000400000, 512, 0x70f58c97de81321d },
+	{ CKF_TARGET_DEVICE, 0, 6, 0x7f0000800000, 1024, 0x1afca988fd17070c },
+};
+
 static const struct entry entries_2[] = {
-	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789 },
-	{ "mm-5.img", 1, 82, 0x28d57ff9a8f39a70, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pagemap-5.img", 1, 98, 0xfac62f276c6176ab, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pages-1.img", 2, 675840, 0x74cbcd818b844cb9, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-5.img", 1, 82, 0x28d57ff9a8f39a70, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-5.img", 1, 98, 0xfac62f276c6176ab, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-1.img", 2, 675840, 0x74cbcd818b844cb9, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
 };
 
 /* The hash of a pages file is here that of its contents, not its checksum. */
 static const struct entry entries_3[] = {
-	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789 },
-	{ "mm-5.img", 1, 59, 0x067ae7cda6522278, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pagemap-5.img", 1, 42, 0x82ebfa311ddc16ba, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pagemap-shmem-6.img", 1, 14, 0xa77aa2218ed2ccc1, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pages-1.img", 2, 110592, 0x972062dc5c5d4d0b, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pages-2.img", 2, 0, 0x2d06800538d394c2, 0644, 0, 0, 1700000000, 123456789 },
-	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-5.img", 1, 59, 0x067ae7cda6522278, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-5.img", 1, 42, 0x82ebfa311ddc16ba, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-shmem-6.img", 1, 14, 0xa77aa2218ed2ccc1, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-1.img", 2, 110592, 0x972062dc5c5d4d0b, 0644, 0, 0, 1700000000, 123456789,
+	  0x05d89a9315f2119a },
+	{ "pages-2.img", 2, 0, 0x2d06800538d394c2, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
+};
+
+static const struct entry entries_4[] = {
+	{ "ckfast-gpu-5.img", 1, 400, 0x05dd83e8e07bc2c7, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "ckfast-gpu-6.img", 1, 352, 0xf22524ffc2b604e9, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "ckfast-gpu-pages-5.img", 2, 4194304, 0x59925c1d15c2d289, 0644, 0, 0, 1700000000,
+	  123456789, 0x47da96a61bb28967 },
+	{ "ckfast-gpu-pages-6.img", 2, 4194304, 0x1afca988fd17070c, 0644, 0, 0, 1700000000,
+	  123456789, 0x7209077000080690 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-5.img", 1, 59, 0xa1aefdfcaf7b8695, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-5.img", 1, 28, 0xd9ea9c69c676164e, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-1.img", 2, 12288, 0x815529b0fb852227, 0644, 0, 0, 1700000000, 123456789,
+	  0x40241c9e83079dc0 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -139,16 +163,17 @@ static struct version {
 	size_t nr_areas;
 	const struct entry *entries;
 	size_t nr_entries;
-	uint64_t page_sum; /* the checksum of pages-1.img, where it is not that of its contents */
 } versions[] = {
 	{ "tests/golden/v1.0", 0, 0x4a9f4f8a6f852423, 0x51f80f7445eb8d2a, 268, areas_0,
-	  COUNT(areas_0), entries_0, COUNT(entries_0), 0 },
+	  COUNT(areas_0), entries_0, COUNT(entries_0) },
 	{ "tests/golden/v1.1/fast", 1, 0x1de86260bafa9d40, 0x3273aad07ca20b9c, 351, areas_1,
-	  COUNT(areas_1), entries_1, COUNT(entries_1), 0 },
+	  COUNT(areas_1), entries_1, COUNT(entries_1) },
 	{ "tests/golden/v1.2/fast", 2, 0xdecf43f91706280a, 0xe8cb61d0742f8817, 93, areas_2,
-	  COUNT(areas_2), entries_2, COUNT(entries_2), 0 },
+	  COUNT(areas_2), entries_2, COUNT(entries_2) },
 	{ "tests/golden/v1.3", 3, 0x9894666c72704b5b, 0x45a3c16622a05bd3, 20, areas_3,
-	  COUNT(areas_3), entries_3, COUNT(entries_3), 0x05d89a9315f2119a },
+	  COUNT(areas_3), entries_3, COUNT(entries_3) },
+	{ "tests/golden/v1.4", 4, 0xfba29906be4610c2, 0x1b74637e04f208ea, 11, areas_4,
+	  COUNT(areas_4), entries_4, COUNT(entries_4) },
 };
 
 struct golden {
@@ -247,10 +272,7 @@ static void test_entries(void **state)
 		assert_string_equal(f->name, e->name);
 		assert_int_equal(f->kind, e->kind);
 		assert_int_equal(f->size_bytes, e->size_bytes);
-		if (g->v->page_sum && !strcmp(f->name, "pages-1.img"))
-			assert_int_equal(f->checksum, g->v->page_sum);
-		else
-			assert_int_equal(f->checksum, e->hash);
+		assert_int_equal(f->checksum, e->page_sum ? e->page_sum : e->hash);
 		assert_int_equal(f->mode, e->mode);
 		assert_int_equal(f->uid, e->uid);
 		assert_int_equal(f->gid, e->gid);
@@ -455,7 +477,7 @@ static void test_extract(void **state)
 }
 
 #define OF(test, i) cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, &versions[i])
-#define EACH(test) OF(test, 0), OF(test, 1), OF(test, 2), OF(test, 3)
+#define EACH(test) OF(test, 0), OF(test, 1), OF(test, 2), OF(test, 3), OF(test, 4)
 
 int main(void)
 {

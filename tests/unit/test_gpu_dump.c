@@ -37,6 +37,37 @@ static struct ckf_gpu_alloc allocs[3] = {
 	{ .addr = 0x7f8000000000, .bytes = 64 * MIB, .device = 0 },
 };
 
+#define SHARED_ALLOC(i) (DEVICE(2) + 48 * (i))
+#define SHARED_TABLE_BYTES SHARED_ALLOC(3)
+
+/* The same, the second as its task exports it, the third from another task. */
+static uint8_t *shared_table(void)
+{
+	struct ckf_gpu_alloc own[3];
+	struct ckf_gpu_dump d = {
+		.pid = 77, .devices = devices, .nr_devices = 2, .allocs = own, .nr_allocs = 3
+	};
+	size_t bytes;
+	void *buf;
+
+	memcpy(own, allocs, sizeof(own));
+	/* They may be sorted by now. */
+	for (int i = 0; i < 3; i++) {
+		if (own[i].flags & CKF_GPU_ALLOC_RDMA) {
+			own[i].flags |= CKF_GPU_ALLOC_SHARED;
+			memcpy(own[i].shared_id, "the one of a pair", 16);
+		} else if (own[i].bytes == 64 * MIB) {
+			own[i].flags |= CKF_GPU_ALLOC_SHARED | CKF_GPU_ALLOC_IMPORT;
+			memcpy(own[i].shared_id, "one of two others", 16);
+		}
+	}
+	assert_int_equal(ckf_gpu_dump_encode(&d, &buf, &bytes, NULL), 0);
+	assert_int_equal(bytes, SHARED_TABLE_BYTES);
+	assert_int_equal(d.bytes, 6 * MIB);
+	assert_int_equal(d.major, 2);
+	return buf;
+}
+
 static uint8_t *good_table(void)
 {
 	struct ckf_gpu_dump d = {
@@ -105,7 +136,8 @@ static const struct bad {
 	const char *words;
 } cases[] = {
 	{ 0, 1, 'X', "corrupt gpu-header at 0: R-gpu: magic" },
-	{ 8, 2, 2, "unsupported gpu-header at 0: R-gpu: version_major, got 2" },
+	{ 8, 2, 3, "unsupported gpu-header at 0: R-gpu: version_major, got 3" },
+	{ 8, 2, 2, "R-gpu: length of the file, got 352, want 400" },
 	{ 8, 2, 0, "R-gpu: version_major, got 0" },
 	{ 12, 4, 128, "R-gpu: header_bytes, got 128, want 64" },
 	{ 20, 4, 65, "R-gpu: nr_devices, got 65, want at most 64" },
@@ -134,6 +166,17 @@ static const struct bad {
 	{ ALLOC(1) + 16, 4, 2, "R-gpu: device, got 2, want below 2" },
 	{ ALLOC(1) + 20, 4, 2, "R-reserved: flags, got 0x2, want only 0x1" },
 	{ ALLOC(1) + 24, 8, 1ull << 63, "corrupt gpu-allocs[1] at 288: R-reserved" },
+};
+
+static const struct bad shared_cases[] = {
+	{ 8, 2, 1, "R-gpu: length of the file, got 400, want 352" },
+	{ 32, 8, 70 * MIB, "R-gpu: pages_bytes, got 73400320, want 6291456" },
+	{ SHARED_ALLOC(0) + 20, 4, 8, "R-reserved: flags, got 0x8, want only 0x7" },
+	{ SHARED_ALLOC(0) + 20, 4, 2, "R-gpu: shared_id, got zero for shared memory" },
+	{ SHARED_ALLOC(0) + 20, 4, 4, "R-gpu: flags, got an import that is not shared" },
+	{ SHARED_ALLOC(1) + 20, 4, 1, "corrupt gpu-allocs[1] at 304: R-gpu: shared_id, got one" },
+	{ SHARED_ALLOC(0) + 47, 1, 1, "R-gpu: shared_id, got one for other memory" },
+	{ SHARED_ALLOC(2) + 24, 8, 1, "corrupt gpu-allocs[2] at 352: R-reserved" },
 };
 
 static void put(uint8_t *buf, const struct bad *e)
@@ -167,6 +210,91 @@ static void test_rules(void **state)
 			   cases[i].words);
 		free(buf);
 	}
+}
+
+static void test_shared_rules(void **state)
+{
+	uint8_t *buf = shared_table();
+	struct ckf_gpu_dump *d;
+
+	(void)state;
+	assert_int_equal(ckf_gpu_dump_decode(buf, SHARED_TABLE_BYTES, &d, NULL), 0);
+	assert_int_equal(d->bytes, 6 * MIB);
+	assert_int_equal(d->allocs[1].flags, CKF_GPU_ALLOC_RDMA | CKF_GPU_ALLOC_SHARED);
+	assert_memory_equal(d->allocs[1].shared_id, "the one of a pair", 16);
+	assert_memory_equal(d->allocs[2].shared_id, "one of two others", 16);
+	ckf_gpu_dump_free(d);
+	free(buf);
+	for (size_t i = 0; i < sizeof(shared_cases) / sizeof(*shared_cases); i++) {
+		buf = shared_table();
+		put(buf, &shared_cases[i]);
+		fix(buf, SHARED_TABLE_BYTES);
+		expect_bad(buf, SHARED_TABLE_BYTES, -EBADMSG, shared_cases[i].words);
+		free(buf);
+	}
+	buf = shared_table();
+	for (int i = 0; i < 3; i++) {
+		buf[SHARED_ALLOC(i) + 20] &= 1;
+		memset(buf + SHARED_ALLOC(i) + 32, 0, 16);
+	}
+	fix(buf, SHARED_TABLE_BYTES);
+	expect_bad(buf, SHARED_TABLE_BYTES, -EBADMSG, "R-gpu: version_major, got 2, want 1");
+	free(buf);
+}
+
+static struct ckf_gpu_dump *shared_dump(void)
+{
+	uint8_t *buf = shared_table();
+	struct ckf_gpu_dump *d;
+
+	assert_int_equal(ckf_gpu_dump_decode(buf, SHARED_TABLE_BYTES, &d, NULL), 0);
+	free(buf);
+	return d;
+}
+
+static void expect_owners(struct ckf_gpu_dump **dumps, const char *words)
+{
+	struct ckf_error err = { 0 };
+	struct ckf_gpu_owners owners;
+	int ret = ckf_gpu_owners_new(dumps, 3, &owners, &err);
+
+	if (ret != (words ? -EBADMSG : 0) || (words && !strstr(err.msg, words)))
+		fail_msg("want '%s', got %d '%s'", words ? words : "no error", ret, err.msg);
+	ckf_gpu_owners_free(&owners);
+}
+
+/* Each task has what the other one imports. */
+static void test_owners(void **state)
+{
+	struct ckf_gpu_dump *dumps[3] = { shared_dump(), NULL, shared_dump() };
+	struct ckf_gpu_alloc *one = dumps[0]->allocs, *two = dumps[2]->allocs;
+	struct ckf_gpu_owners owners;
+
+	(void)state;
+	dumps[2]->pid = 78;
+	memcpy(two[1].shared_id, one[2].shared_id, 16);
+	memcpy(two[2].shared_id, one[1].shared_id, 16);
+	one[2].bytes = two[2].bytes = two[1].bytes = 2 * MIB;
+	assert_int_equal(ckf_gpu_owners_new(dumps, 3, &owners, NULL), 0);
+	assert_int_equal(owners.nr, 2);
+	assert_int_equal(ckf_gpu_owner_find(&owners, one[2].shared_id)->dump, 2);
+	assert_int_equal(ckf_gpu_owner_find(&owners, one[1].shared_id)->dump, 0);
+	assert_int_equal(ckf_gpu_owner_find(&owners, one[1].shared_id)->alloc, 1);
+	assert_null(ckf_gpu_owner_find(&owners, (const uint8_t *)"no such shared id"));
+	ckf_gpu_owners_free(&owners);
+	one[2].bytes += 2 * MIB;
+	expect_owners(dumps,
+		      "ckfast-gpu-77.img: corrupt gpu-allocs[2] at 352: R-gpu: bytes, got 4194304");
+	one[2].bytes -= 2 * MIB;
+	one[2].shared_id[3] ^= 1;
+	expect_owners(
+		dumps,
+		"ckfast-gpu-77.img: corrupt gpu-allocs[2] at 352: R-gpu: shared_id, got one that");
+	one[2].shared_id[3] ^= 1;
+	memcpy(two[1].shared_id, one[1].shared_id, 16);
+	expect_owners(dumps, "R-gpu: shared_id, got that of an allocation of task 7");
+	ckf_gpu_dump_free(dumps[0]);
+	ckf_gpu_dump_free(dumps[2]);
 }
 
 /* A name without end, every length, and every single bit. */
@@ -247,6 +375,7 @@ int main(void)
 		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),
 		cmocka_unit_test(test_rules),	   cmocka_unit_test(test_bytes),
 		cmocka_unit_test(test_read),	   cmocka_unit_test(test_uuid),
+		cmocka_unit_test(test_owners),	   cmocka_unit_test(test_shared_rules),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
