@@ -126,7 +126,7 @@ struct ckf_target;
 struct gpud_part {
 	struct ckf_gpu_dump *dump;
 	const struct ckf_target *target; /* of a fast image, else NULL */
-	int pages_fd;			 /* of a dump, else -1 */
+	int pages_fd;			 /* of a dump that has contents, else -1 */
 };
 
 struct gpud_source {

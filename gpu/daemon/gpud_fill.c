@@ -26,6 +26,13 @@
 #define FILL_NICE \
 	10 /* what is restored meanwhile has few threads, and all of the rest waits for it */
 
+/* Of a process: what is filled, ascending; imports are in the memory of another process. */
+struct memory {
+	struct ckf_sink_dest *dests;
+	uint32_t nr_dests;
+	uint32_t *dest_of; /* each allocation: position in dests, of imports UINT32_MAX */
+};
+
 struct fill {
 	struct gpud_conn *c;
 	int dir_fd;
@@ -34,7 +41,10 @@ struct fill {
 	struct gpud_map map;
 	struct ckf_cuda_pool *pool;
 	struct ckf_sink **sinks;      /* by ordinal; NULL where nothing goes */
-	struct ckf_sink_dest **dests; /* per part, one for each allocation */
+	struct ckf_gpu_dump **dumps;  /* of each part */
+	struct ckf_gpu_owners owners; /* of shared memory */
+	int *shared_fds;	      /* of each owner, from when it was first handed over; or -1 */
+	struct memory *memories;      /* per part */
 	_Atomic uint64_t bytes;
 
 	/* Of what is done side by side: for_each(). */
@@ -126,19 +136,25 @@ static int for_each(struct fill *f, unsigned int nr,
 	return f->ret ? ckf_error_set(err, f->ret, "%s", f->err.msg) : 0;
 }
 
-static int make_map(struct fill *f, struct ckf_error *err)
+/* What the tables say of each other. */
+static int look_at_tables(struct fill *f, struct ckf_error *err)
 {
-	struct ckf_gpu_dump **dumps;
 	int ret;
 
-	dumps = calloc(f->src.nr, sizeof(*dumps));
-	if (!dumps)
+	f->dumps = calloc(f->src.nr, sizeof(struct ckf_gpu_dump *));
+	if (!f->dumps)
 		return ckf_error_set(err, -ENOMEM, "no memory");
 	for (unsigned int i = 0; i < f->src.nr; i++)
-		dumps[i] = f->src.parts[i].dump;
-	ret = gpud_map_new(f->pool, dumps, f->src.nr, &f->map, err);
-	free(dumps);
-	return ret;
+		f->dumps[i] = f->src.parts[i].dump;
+	ret = ckf_gpu_owners_new(f->dumps, f->src.nr, &f->owners, err);
+	if (ret)
+		return ret;
+	f->shared_fds = malloc((f->owners.nr + 1) * sizeof(*f->shared_fds));
+	if (!f->shared_fds)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	for (size_t i = 0; i < f->owners.nr; i++)
+		f->shared_fds[i] = -1;
+	return 0;
 }
 
 /* Before anything is made: is there room for all of it on this device? */
@@ -194,8 +210,8 @@ static int open_sinks(struct fill *f, struct ckf_error *err)
 	int ret = 0;
 
 	f->sinks = calloc(f->pool->nr_devs, sizeof(*f->sinks));
-	f->dests = calloc(f->src.nr, sizeof(*f->dests));
-	if (!f->sinks || !f->dests)
+	f->memories = calloc(f->src.nr, sizeof(*f->memories));
+	if (!f->sinks || !f->memories)
 		return ckf_error_set(err, -ENOMEM, "no memory");
 	for (unsigned int i = 0; i < f->map.nr && !ret; i++) {
 		so.device = f->map.places[i].ordinal;
@@ -205,23 +221,42 @@ static int open_sinks(struct fill *f, struct ckf_error *err)
 	return ret;
 }
 
-static int make_memory(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
-		       struct ckf_sink_dest *dest, struct ckf_error *err)
+static int make_memory(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i, struct memory *mem,
+		       struct ckf_error *err)
 {
 	const struct ckf_gpu_alloc *a = &d->allocs[i];
+	struct ckf_sink_dest *dest = &mem->dests[mem->nr_dests];
 
+	mem->dest_of[i] = UINT32_MAX;
+	if (!ckf_gpu_pages_bytes(a))
+		return 0;
 	if (gpud_cancelled(f->c))
 		return -ECANCELED;
+	mem->dest_of[i] = mem->nr_dests++;
 	dest->start = a->addr;
 	dest->end = a->addr + a->bytes;
 	dest->sink = f->sinks[gpud_map_ordinal(&f->map, d, a->device)];
 	return ckf_cuda_sink_alloc(dest->sink, a->bytes, a->flags, &dest->mem, err);
 }
 
-static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
-		     const struct ckf_sink_dest *dest, struct ckf_error *err)
+/* The descriptor of memory is owner's where that is not NULL: all who share it get the same one. */
+static int share(struct fill *f, const struct ckf_gpu_owner *owner,
+		 const struct ckf_sink_dest *dest, struct ckf_error *err)
 {
+	int *fd = owner ? &f->shared_fds[owner - f->owners.list] : NULL;
+
+	if (!fd)
+		return ckf_cuda_sink_ops.share(dest->mem, err);
+	if (*fd < 0)
+		*fd = ckf_cuda_sink_ops.share(dest->mem, err);
+	return *fd;
+}
+
+static int hand_over(struct fill *f, unsigned int part, uint32_t i, struct ckf_error *err)
+{
+	const struct ckf_gpu_dump *d = f->dumps[part];
 	const struct ckf_gpu_alloc *a = &d->allocs[i];
+	const struct ckf_gpu_owner *owner = NULL;
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_MEMORY,
 				  .pid = d->pid,
 				  .addr = a->addr,
@@ -231,17 +266,26 @@ static int hand_over(struct fill *f, const struct ckf_gpu_dump *d, uint32_t i,
 	uint64_t end;
 	int fd, ret;
 
-	fd = ckf_cuda_sink_ops.share(dest->mem, err);
+	if (a->flags & CKF_GPU_ALLOC_SHARED) {
+		owner = ckf_gpu_owner_find(&f->owners, a->shared_id);
+		part = owner->dump;
+		i = owner->alloc;
+	}
+	memcpy(m.uuid2, a->shared_id, sizeof(m.uuid2));
+	fd = share(f, owner, &f->memories[part].dests[f->memories[part].dest_of[i]], err);
 	if (fd < 0)
 		return fd;
-	memcpy(m.uuid, f->pool->devs[gpud_map_ordinal(&f->map, d, a->device)].uuid, sizeof(m.uuid));
+	d = f->dumps[part];
+	memcpy(m.uuid, f->pool->devs[gpud_map_ordinal(&f->map, d, d->allocs[i].device)].uuid,
+	       sizeof(m.uuid));
 	/* A user may have so many descriptors in flight, and the client reads when it gets to it.
 	 */
 	end = ckf_now_ns() + GPUD_SEND_S * GPUD_NS_PER_S;
 	while ((ret = gpud_send(f->c, &m, fd, err)) == -ETOOMANYREFS && !gpud_cancelled(f->c) &&
 	       ckf_now_ns() < end)
 		poll(NULL, 0, IN_FLIGHT_PAUSE_MS);
-	close(fd);
+	if (!owner)
+		close(fd);
 	return ret;
 }
 
@@ -251,13 +295,11 @@ static int hand_over_all(struct fill *f, struct ckf_error *err)
 	int ret = 0;
 
 	for (unsigned int i = 0; i < f->src.nr; i++) {
-		const struct ckf_gpu_dump *d = f->src.parts[i].dump;
-
-		for (uint32_t k = 0; k < d->nr_allocs && !ret; k++) {
+		for (uint32_t k = 0; k < f->dumps[i]->nr_allocs && !ret; k++) {
 			/* There is an error to be said. */
 			if (atomic_load(&f->failed))
 				return 0;
-			ret = hand_over(f, d, k, &f->dests[i][k], err);
+			ret = hand_over(f, i, k, err);
 		}
 	}
 	return ret ? ret : gpud_send(f->c, &made, -1, err);
@@ -268,42 +310,60 @@ static int make_all(struct fill *f, struct ckf_error *err)
 	int ret = 0;
 
 	for (unsigned int i = 0; i < f->src.nr && !ret; i++) {
-		const struct ckf_gpu_dump *d = f->src.parts[i].dump;
+		const struct ckf_gpu_dump *d = f->dumps[i];
+		struct memory *mem = &f->memories[i];
 
-		f->dests[i] = calloc(d->nr_allocs ? d->nr_allocs : 1, sizeof(*f->dests[i]));
-		if (!f->dests[i])
+		mem->dests = calloc((size_t)d->nr_allocs + 1, sizeof(*mem->dests));
+		mem->dest_of = calloc((size_t)d->nr_allocs + 1, sizeof(*mem->dest_of));
+		if (!mem->dests || !mem->dest_of)
 			return ckf_error_set(err, -ENOMEM, "no memory");
 		for (uint32_t k = 0; k < d->nr_allocs && !ret; k++)
-			ret = make_memory(f, d, k, &f->dests[i][k], err);
+			ret = make_memory(f, d, k, mem, err);
 	}
 	return ret;
+}
+
+static bool has_imports(const struct ckf_gpu_dump *d)
+{
+	for (uint32_t i = 0; i < d->nr_allocs; i++)
+		if (d->allocs[i].flags & CKF_GPU_ALLOC_IMPORT)
+			return true;
+	return false;
+}
+
+static int say_ready(struct fill *f, unsigned int i, struct ckf_error *err)
+{
+	struct ckf_gpud_msg ready = { .op = CKF_GPUD_READY,
+				      .pid = f->dumps[i]->pid,
+				      .arg = f->dumps[i]->bytes,
+				      .arg2 = ckf_now_ns() - f->start_ns };
+
+	return gpud_send(f->c, &ready, -1, err);
 }
 
 /* Fills the memory of one process. */
 static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 {
 	struct gpud_part *p = &f->src.parts[i];
-	struct ckf_gpud_msg ready = { .op = CKF_GPUD_READY, .pid = p->dump->pid };
+	const struct memory *mem = &f->memories[i];
 	unsigned int threads = f->c->g->opts.threads / f->parallel;
 	struct ckf_fill_opts fo = { .size = sizeof(fo), .dir_fd = -1 };
 	struct ckf_fill_stats stats = { .size = sizeof(stats) };
-	int ret;
+	int ret = 0;
 
 	fo.threads = ckf_fill_default_threads(p->dump->bytes);
 	if (fo.threads > threads)
 		fo.threads = threads;
 	if (p->target)
-		ret = ckf_fill_sink(f->src.img, p->target, &ckf_cuda_sink_ops, f->dests[i],
-				    p->dump->nr_allocs, &fo, &stats, err);
-	else
-		ret = ckf_fill_sink_file(p->pages_fd, p->dump, &ckf_cuda_sink_ops, f->dests[i],
-					 p->dump->nr_allocs, &fo, &stats, err);
+		ret = ckf_fill_sink(f->src.img, p->target, &ckf_cuda_sink_ops, mem->dests,
+				    mem->nr_dests, &fo, &stats, err);
+	else if (p->pages_fd >= 0)
+		ret = ckf_fill_sink_file(p->pages_fd, p->dump, &ckf_cuda_sink_ops, mem->dests,
+					 mem->nr_dests, &fo, &stats, err);
 	if (ret)
 		return ret;
 	atomic_fetch_add(&f->bytes, p->dump->bytes);
-	ready.arg = p->dump->bytes;
-	ready.arg2 = ckf_now_ns() - f->start_ns;
-	return gpud_send(f->c, &ready, -1, err);
+	return has_imports(p->dump) ? 0 : say_ready(f, i, err);
 }
 
 static void fill_fini(struct fill *f)
@@ -311,10 +371,19 @@ static void fill_fini(struct fill *f)
 	/* With its sinks goes what this process holds of the memory. */
 	for (unsigned int i = 0; f->sinks && i < f->pool->nr_devs; i++)
 		ckf_cuda_sink_ops.close(f->sinks[i]);
-	for (unsigned int i = 0; f->dests && i < f->src.nr; i++)
-		free(f->dests[i]);
+	for (unsigned int i = 0; f->memories && i < f->src.nr; i++) {
+		free(f->memories[i].dests);
+		free(f->memories[i].dest_of);
+	}
+	for (size_t i = 0; f->shared_fds && i < f->owners.nr; i++) {
+		if (f->shared_fds[i] >= 0)
+			close(f->shared_fds[i]);
+	}
+	free(f->shared_fds);
 	free(f->sinks);
-	free(f->dests);
+	free(f->memories);
+	ckf_gpu_owners_free(&f->owners);
+	free(f->dumps);
 	gpud_map_free(&f->map);
 	gpud_source_close(&f->src);
 	pthread_mutex_destroy(&f->lock);
@@ -341,7 +410,7 @@ static int look(struct fill *f, struct ckf_error *err)
 
 	ret = gpud_pool(f->c->g, &f->pool, err);
 	if (!ret)
-		ret = make_map(f, err);
+		ret = gpud_map_new(f->pool, f->dumps, f->src.nr, &f->map, err);
 	if (!ret)
 		ret = for_each(f, f->map.nr, check_room, err);
 	return ret ? ret : accept_job(f, err);
@@ -350,8 +419,16 @@ static int look(struct fill *f, struct ckf_error *err)
 /* In a thread of its own, which those that it starts take after. */
 static int fill_all(struct fill *f, struct ckf_error *err)
 {
+	int ret;
+
 	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FILL_NICE);
-	return for_each(f, f->src.nr, fill_part, err);
+	ret = for_each(f, f->src.nr, fill_part, err);
+	/* What they import is filled with the memory of others. */
+	for (unsigned int i = 0; i < f->src.nr && !ret; i++) {
+		if (has_imports(f->dumps[i]))
+			ret = say_ready(f, i, err);
+	}
+	return ret;
 }
 
 static int make_and_fill(struct fill *f, struct aside *contents, struct ckf_error *err)
@@ -378,6 +455,8 @@ static int run(struct fill *f, struct ckf_error *err)
 	int ret;
 
 	ret = gpud_source_tables(f->dir_fd, &f->src, err);
+	if (!ret)
+		ret = look_at_tables(f, err);
 	if (ret)
 		return ret;
 	atomic_store(&f->c->total_bytes, total_bytes(&f->src));

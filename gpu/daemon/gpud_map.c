@@ -47,7 +47,8 @@ static int collect(struct ckf_gpu_dump *const *dumps, unsigned int nr, struct gp
 		}
 		for (uint32_t k = 0; k < d->nr_allocs; k++) {
 			p = find_place(map, d->devices[d->allocs[k].device].uuid);
-			if (ckf_add_overflow(p->bytes, d->allocs[k].bytes, &p->bytes))
+			if (ckf_add_overflow(p->bytes, ckf_gpu_pages_bytes(&d->allocs[k]),
+					     &p->bytes))
 				return ckf_error_set(err, -E2BIG, "too much GPU memory");
 		}
 	}

@@ -133,6 +133,17 @@ static int grow(struct save *s, struct ckf_error *err)
 	return 0;
 }
 
+/* As SPEC.md has them. */
+static bool flags_fit(const struct ckf_gpud_msg *m)
+{
+	static const uint8_t none[sizeof(m->uuid2)];
+	const bool shared = m->flags & CKF_GPU_ALLOC_SHARED;
+
+	return !(m->flags & ~CKF_GPU_ALLOC_FLAGS_ALL) &&
+	       (shared || !(m->flags & CKF_GPU_ALLOC_IMPORT)) &&
+	       shared == !!memcmp(m->uuid2, none, sizeof(none));
+}
+
 static int check_memory(struct save *s, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
 {
 	const struct ckf_gpu_alloc *last;
@@ -142,10 +153,11 @@ static int check_memory(struct save *s, const struct ckf_gpud_msg *m, int fd, st
 		last = &s->dump.allocs[s->dump.nr_allocs - 1];
 		min = last->addr + last->bytes;
 	}
+	if (!flags_fit(m))
+		return gpud_bad(s->c, "wrong flags of memory", err);
 	if (fd < 0 || m->addr < min || m->addr % ALLOC_ALIGN || !m->bytes ||
-	    m->bytes % ALLOC_ALIGN || ckf_add_overflow(m->addr, m->bytes, &end) ||
-	    (m->flags & ~CKF_GPU_ALLOC_FLAGS_ALL))
-		return gpud_bad(s->c, "wrong address, length, flags or order of memory", err);
+	    m->bytes % ALLOC_ALIGN || ckf_add_overflow(m->addr, m->bytes, &end))
+		return gpud_bad(s->c, "wrong address, length or order of memory", err);
 	return 0;
 }
 
@@ -158,9 +170,11 @@ static int add_memory(struct save *s, const struct ckf_gpud_msg *m, int fd, stru
 					 .arg = s->c,
 					 .done_bytes = &s->c->done_bytes };
 	struct ckf_gpu_alloc a = { .addr = m->addr, .bytes = m->bytes, .flags = m->flags };
+	const uint64_t pages_bytes = ckf_gpu_pages_bytes(&a);
 	struct ckf_sink **sink;
 	int ret;
 
+	memcpy(a.shared_id, m->uuid2, sizeof(a.shared_id));
 	ret = grow(s, err);
 	if (!ret)
 		ret = find_device(s, m, &a.device, err);
@@ -168,14 +182,15 @@ static int add_memory(struct save *s, const struct ckf_gpud_msg *m, int fd, stru
 		return ret;
 	so.device = s->ordinals[a.device];
 	sink = &s->sinks[so.device];
-	if (!*sink)
+	if (!*sink && pages_bytes)
 		ret = ckf_cuda_sink_open(s->pool, &so, sink, err);
-	if (!ret)
+	/* The owner's process sends the contents. */
+	if (!ret && pages_bytes)
 		ret = ckf_cuda_sink_import(*sink, fd, a.bytes, &s->mems[s->dump.nr_allocs], err);
 	if (ret)
 		return ret;
 	s->dump.allocs[s->dump.nr_allocs++] = a;
-	s->dump.bytes += a.bytes;
+	s->dump.bytes += pages_bytes;
 	atomic_store(&s->c->total_bytes, s->dump.bytes);
 	return 0;
 }
@@ -219,6 +234,9 @@ static bool next_piece(struct save *s, struct piece *p)
 	bool more;
 
 	pthread_mutex_lock(&s->lock);
+	while (s->next_alloc < s->dump.nr_allocs &&
+	       !ckf_gpu_pages_bytes(&s->dump.allocs[s->next_alloc]))
+		s->next_alloc++;
 	more = !s->ret && s->next_alloc < s->dump.nr_allocs;
 	if (more) {
 		left = s->dump.allocs[s->next_alloc].bytes - s->next_off;

@@ -136,6 +136,8 @@ static int open_pages(int dir_fd, struct gpud_part *p, struct ckf_error *err)
 	char name[CKF_GPU_NAME_BYTES];
 	uint64_t size;
 
+	if (!p->dump->bytes)
+		return 0;
 	ckf_gpu_pages_name(p->dump->pid, name);
 	p->pages_fd = ckf_image_open_regular(dir_fd, name, 0, &size, err);
 	if (p->pages_fd == -ENOENT)

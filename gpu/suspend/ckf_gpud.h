@@ -24,7 +24,7 @@
 
 #include "ckfast.h"
 
-#define CKF_GPUD_VERSION 3
+#define CKF_GPUD_VERSION 4
 #define CKF_GPUD_ANSWER_S 300 /* the driver alone may take a minute for a full GPU */
 
 #define CKF_GPUD_MAX_TIMEOUT_MS 86400000u
@@ -46,15 +46,18 @@ enum ckf_gpud_op {
 	 * image, also for those without memory, as far as there are devices to take their places;
 	 * ACCEPTED, after milliseconds where the driver is open: the devices are there and
 	 * have room; when all memory is made, MEMORY per allocation with pid, addr, bytes, the uuid
-	 * of the device that it is on now and a descriptor, and MADE after the last one; per
-	 * process, when its memory is filled and checked, READY with pid, arg: bytes, arg2: ns
-	 * since the request, before or after MADE. Before READY the memory has any part of its
-	 * contents. After all of them DONE with arg: bytes filled, arg2: ns; or ERROR at any time.
+	 * of the device that it is on now and a descriptor, and MADE after the last one. Shared
+	 * memory is made once, and the descriptors of its allocations are of one open file. Per
+	 * process, when its memory is filled and checked, also what it imports, READY with pid,
+	 * arg: bytes, arg2: ns since the request, before or after MADE. Before READY the memory has
+	 * any part of its contents. After all of them DONE with arg: bytes filled, arg2: ns; or
+	 * ERROR at any time.
 	 */
 	CKF_GPUD_FILL = 4,
 	/*
 	 * Beside it a descriptor of the directory of a dump; pid: as in the names of the images.
-	 * Then one MEMORY per allocation with a descriptor, ascending by addr, then COMMIT. Writes
+	 * Then one MEMORY per allocation with a descriptor, ascending by addr, then COMMIT. Of an
+	 * import (flags), the contents are left to the process that owns the memory. Writes
 	 * ckfast-gpu-PID.img and ckfast-gpu-pages-PID.img (SPEC.md) and syncs neither. DONE, arg:
 	 * bytes that are not zero, arg2: ns, or ERROR and neither file is there.
 	 */
@@ -97,7 +100,7 @@ struct ckf_gpud_msg {
 	uint32_t device; /* MEMORY of SAVE: ordinal in the process */
 	uint32_t flags;
 	uint8_t uuid[16];
-	uint8_t uuid2[16];
+	uint8_t uuid2[16]; /* of MEMORY: shared_id of the image */
 	char text[432];
 };
 

@@ -104,6 +104,43 @@ several() {
 	status_is "s['slots']['in_use']" 0
 }
 
+# share_first OWNER IMPORTER WORD: the first memory of one process is in another one, too, by an id
+# that begins with WORD in the second.
+share_first() {
+	"$PYTHON" - "$ROOT/tests/py" "$@" <<-'END'
+		import sys
+		sys.path.insert(0, sys.argv[1])
+		import gpuimg
+		ident = b"shared memory id"
+		owner, importer = int(sys.argv[2]), int(sys.argv[3])
+		def rewrite(pid, change):
+		    name = "two-shared/" + gpuimg.table_name(pid).decode()
+		    devices, allocs = gpuimg.parse(open(name, "rb").read(), pid)
+		    open(name, "wb").write(gpuimg.pack(pid, devices, change(allocs)))
+		    return allocs
+		mine = rewrite(owner, lambda a: [a[0][:3] + (2, 0, ident)] + a[1:])
+		rewrite(importer, lambda a: a + [(1 << 62, mine[0][1], 0, 6, 0,
+		                                  sys.argv[4].encode() + ident[len(sys.argv[4]):])])
+	END
+}
+
+# Memory that two processes share is made once, and both get it.
+shared() {
+	cp -r two two-shared
+	share_first 1001 1002 shared
+	works fill two-shared out
+	grep -q "^fill $((24 << 20)) bytes, 2 ready" client.out || fail "$(cat client.out)"
+	cmp out/1001 expect-1001 || fail "the owner's memory"
+	cat expect-1002 <(head -c $((8 << 20)) expect-1001) | cmp - out/1002 || fail "the importer's memory"
+	nothing_left "shared memory"
+	rm -r two-shared out/*
+	cp -r two two-shared
+	share_first 1001 1002 nobody
+	refused 'shared_id, got one that no allocation owns' fill two-shared
+	rm -r two-shared
+	nothing_left "an import without an owner"
+}
+
 # The modes keep others out; where they do not, the credentials do.
 only_ours() {
 	local other=(setpriv --reuid 65534 --regid 65534 --clear-groups ../client --socket ./gpud.sock)
@@ -291,6 +328,7 @@ convert dump fast
 filled_from fast
 wrong_byte
 several
+shared
 only_ours
 against_the_rules
 deaths

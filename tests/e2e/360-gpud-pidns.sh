@@ -125,11 +125,11 @@ gpud_contained() {
 versions() {
 	local v
 	gpud_start
-	for v in 0 2; do
+	for v in 0 3; do
 		! "$GPUDTEST" hello $v 2>client.err || fail "a client of version $v is served"
 		grep -q 'both have to come from one version of ckfast' client.err || fail "version $v: $(cat client.err)"
 	done
-	"$GPUDTEST" hello 3 >/dev/null || fail "a client of version 3 is not served"
+	"$GPUDTEST" hello 4 >/dev/null || fail "a client of version 4 is not served"
 	gpud_stop
 	"$PYTHON" - "$W/old.sock" <<-'END' &
 		import socket, struct, sys
@@ -144,7 +144,7 @@ versions() {
 	END
 	wait_for 20 test -S old.sock
 	! CKFAST_GPUD_SOCKET=$W/old.sock "$CKFAST" park $$ 2>client.err || fail "an old gpud is used"
-	grep -q 'old.sock: gpud speaks version 2, the client version 3' client.err || fail "an old gpud: $(cat client.err)"
+	grep -q 'old.sock: gpud speaks version 2, the client version 4' client.err || fail "an old gpud: $(cat client.err)"
 }
 
 pidns() {

@@ -34,6 +34,7 @@
 #include <unistd.h>
 
 #include "base/ckf_types.h"
+#include "format/ckf_gpu_dump.h"
 #include "gpu/cuda/ckf_cuda.h"
 #include "gpu/suspend/ckf_gpud.h"
 
@@ -223,7 +224,7 @@ static int cmd_fill(char **argv)
 		recv_msg(sock, &m, &fd);
 		switch (m.op) {
 		case CKF_GPUD_MEMORY:
-			bytes += m.bytes;
+			bytes += m.flags & CKF_GPU_ALLOC_IMPORT ? 0 : m.bytes;
 			import_mem(&m, fd);
 			ready = now();
 			one_memory();
@@ -407,6 +408,18 @@ static const struct {
 	{ "save-empty", { .op = CKF_GPUD_MEMORY }, true, true },
 	{ "save-wraps", { .op = CKF_GPUD_MEMORY, .addr = -ALIGN, .bytes = 2 * ALIGN }, true, true },
 	{ "save-flags", { .op = CKF_GPUD_MEMORY, .bytes = ALIGN, .flags = 1u << 31 }, true, true },
+	{ "save-shared-no-id",
+	  { .op = CKF_GPUD_MEMORY, .bytes = ALIGN, .flags = CKF_GPU_ALLOC_SHARED },
+	  true,
+	  true },
+	{ "save-id-not-shared",
+	  { .op = CKF_GPUD_MEMORY, .bytes = ALIGN, .uuid2 = "x" },
+	  true,
+	  true },
+	{ "save-import-not-shared",
+	  { .op = CKF_GPUD_MEMORY, .bytes = ALIGN, .flags = CKF_GPU_ALLOC_IMPORT },
+	  true,
+	  true },
 };
 
 static int cmd_bad(char **argv)
