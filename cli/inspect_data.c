@@ -351,6 +351,14 @@ const char *insp_feature_name(unsigned int bit)
 	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : NULL;
 }
 
+const char *insp_task_name(const struct insp *insp, uint64_t pid, char *buf, size_t buf_bytes)
+{
+	for (uint64_t i = 0; i < insp->nr_tasks; i++)
+		if (insp->tasks[i].pid == pid && insp->tasks[i].task)
+			return cli_escape(insp->tasks[i].task->comm, buf, buf_bytes);
+	return "(not in pstree.img)";
+}
+
 double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 {
 	if (!nr_lanes || !it->fill_bytes)

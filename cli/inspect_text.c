@@ -24,19 +24,6 @@ static double percent(uint64_t part, uint64_t all)
 	return all ? 100.0 * (double)part / (double)all : 0;
 }
 
-static const char *task_name(const struct insp_task *it, char *buf, size_t buf_bytes)
-{
-	return it->task ? cli_escape(it->task->comm, buf, buf_bytes) : "(not in pstree.img)";
-}
-
-const char *insp_task_name(const struct insp *insp, uint64_t pid, char *buf, size_t buf_bytes)
-{
-	for (uint64_t i = 0; i < insp->nr_tasks; i++)
-		if (insp->tasks[i].pid == pid)
-			return task_name(&insp->tasks[i], buf, buf_bytes);
-	return "(not in pstree.img)";
-}
-
 static const char *target_name(const struct insp *insp, const struct ckf_target *t,
 			       char buf[NAME_BYTES])
 {
@@ -145,7 +132,7 @@ static void print_tasks(const struct insp *insp)
 
 		snprintf(label, sizeof(label), "%*s%" PRIu64 " %s",
 			 2 + 2 * task_depth(insp->dump, it->task), "", it->pid,
-			 task_name(it, name, sizeof(name)));
+			 insp_task_name(insp, it->pid, name, sizeof(name)));
 		printf("%-40.40s %7u %11s %11s\n", label, it->task ? it->task->nr_threads : 0,
 		       cli_bytes(it->all_mapped_bytes, mapped),
 		       cli_bytes(it->all_page_bytes, pages));

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,6 +112,27 @@ void ckf_index_free(struct ckf_index *idx)
 	free(idx->strings);
 	free(idx->base_strings);
 	free(idx);
+}
+
+void *ckf_decoder_alloc(struct ckf_decoder *d, enum ckf_section s, size_t elem_bytes)
+{
+	uint64_t count = d->part[s].count ? d->part[s].count : 1;
+	uint64_t bytes;
+	void *p = NULL;
+
+	if (!ckf_mul_overflow(count, elem_bytes, &bytes))
+		p = ckf_table_alloc(bytes);
+	if (!p)
+		ckf_error_set(d->err, -ENOMEM, "no memory for %" PRIu64 " %s", count,
+			      ckf_section_types[s].name);
+	return p;
+}
+
+const char *ckf_id_hex(const uint8_t id[CKF_ID_BYTES], char buf[CKF_ID_HEX_BYTES])
+{
+	for (size_t i = 0; i < CKF_ID_BYTES; i++)
+		snprintf(buf + 2 * i, 3, "%02x", id[i]);
+	return buf;
 }
 
 int64_t ckf_index_find_target(const struct ckf_index *idx, uint32_t kind, uint64_t id)

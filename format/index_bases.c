@@ -45,13 +45,6 @@ bool ckf_base_path_ok(const char *path, size_t len)
 	return named;
 }
 
-const char *ckf_id_hex(const uint8_t id[CKF_ID_BYTES], char buf[CKF_ID_HEX_BYTES])
-{
-	for (size_t i = 0; i < CKF_ID_BYTES; i++)
-		snprintf(buf + 2 * i, 3, "%02x", id[i]);
-	return buf;
-}
-
 static int check_base_path(const struct ckf_decoder *d, uint32_t i,
 			   const struct ckf_disk_base *disk)
 {

@@ -25,20 +25,6 @@
 		       TABLE_OFF + (i) * sizeof(struct ckf_disk_section), __VA_ARGS__)
 #define table_bad(d, i, ...) table_error(d, -EBADMSG, i, __VA_ARGS__)
 
-void *ckf_decoder_alloc(struct ckf_decoder *d, enum ckf_section s, size_t elem_bytes)
-{
-	uint64_t count = d->part[s].count ? d->part[s].count : 1;
-	uint64_t bytes;
-	void *p = NULL;
-
-	if (!ckf_mul_overflow(count, elem_bytes, &bytes))
-		p = ckf_table_alloc(bytes);
-	if (!p)
-		ckf_error_set(d->err, -ENOMEM, "no memory for %" PRIu64 " %s", count,
-			      ckf_section_types[s].name);
-	return p;
-}
-
 /* Up to the checksum: enough to know which bytes it covers. */
 static int check_header_frame(const struct ckf_decoder *d, const struct ckf_disk_header *h)
 {

@@ -131,6 +131,9 @@ struct fill_job {
 	const struct ckf_image *img;
 	const struct ckf_target *target;
 	const struct ckf_fill_opts *opts;
+	/* Starts workers that are missing, where the budget allows them by now. In the calling
+	 * thread, which works itself or watches the others. */
+	void (*grow)(struct fill_job *job);
 	const struct ckf_dest *given; /* the caller's dests */
 	size_t nr_given;
 	struct lane_planner planner; /* with these, the segments of huge.c apart */
@@ -203,19 +206,15 @@ static inline void fill_populate(char *addr, uint64_t bytes)
 
 /* fill.c: what the buffer of one read has at most. */
 size_t fill_slot_bytes(const struct ckf_image *img);
-/* fill.c: adds what s counts to sum. */
+/* job.c: adds what s counts to sum. */
 void fill_stats_add(struct ckf_fill_stats *sum, const struct ckf_fill_stats *s);
-/* fill.c: the options of a caller, in our size; its stats, which may be NULL, must have a size. */
+/* job.c: the options of a caller, in our size; its stats, which may be NULL, must have a size. */
 int fill_take_opts(struct ckf_fill_opts *own, const struct ckf_fill_opts *opts,
 		   const struct ckf_fill_stats *stats, struct ckf_error *err);
-/* fill.c: adds to stats, which the caller of the library has; may be NULL. */
+/* job.c: adds to stats, which the caller of the library has; may be NULL. */
 void fill_stats_give(struct ckf_fill_stats *stats, const struct ckf_fill_stats *add);
 
-/* fill.c: starts workers that are missing, where the limits allow it by now. In the calling
- * thread, which works itself or watches the others. */
-void fill_grow(struct fill_job *job);
-
-/* fill.c: [start, end) of d becomes a dest of the job; seg: its first segment. -ENOMEM. */
+/* job.c: [start, end) of d becomes a dest of the job; seg: its first segment. -ENOMEM. */
 int fill_add_dest(struct fill_job *job, const struct ckf_dest *d, uint64_t start, uint64_t end,
 		  enum fill_place place, uint32_t seg);
 

@@ -310,7 +310,7 @@ static int next_request(struct worker *w, struct fill_request *req)
 
 	while (!fill_lane_next(&w->lane, req)) {
 		if (w->in_caller)
-			fill_grow(w->job);
+			w->job->grow(w->job);
 		l = next_lane(w->job, false);
 		if (!l)
 			return 1;
