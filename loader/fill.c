@@ -71,8 +71,7 @@ static int job_init(struct fill_job *job, struct ckf_error *err)
 	const struct ckf_dest *d = job->given;
 
 	job->small = ckf_pages_to_bytes(job->target->nr_pages) <= FILL_SMALL_BYTES;
-	job->slot_bytes = slot_bytes(job->img,
-				     job->small ? FILL_SMALL_REQUEST_BYTES : FILL_REQUEST_BYTES);
+	job->slot_bytes = slot_bytes(job->img, fill_request_bytes(job));
 	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : job->img->dir_fd;
 	for (size_t i = 0; i < job->nr_given; i++)
 		if (d[i].start >= d[i].end || (i && d[i].start < d[i - 1].end))

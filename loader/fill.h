@@ -173,6 +173,14 @@ static inline bool fill_is_frugal(const struct fill_job *job)
 	return job->opts->flags & CKF_FILL_FRUGAL;
 }
 
+/* What one read of the job brings at most, unless one chunk is larger, and its buffer holds. */
+static inline size_t fill_request_bytes(const struct fill_job *job)
+{
+	if (job->small)
+		return FILL_SMALL_REQUEST_BYTES;
+	return fill_is_frugal(job) ? FILL_FRUGAL_BYTES : FILL_REQUEST_BYTES;
+}
+
 /*
  * Whether a chunk may come straight to such a place, which touches it. That is quick in huge pages
  * only, but where memory is short there is none for a large buffer.

@@ -179,10 +179,7 @@ static bool follows(const struct fill_request *req, const struct ckf_chunk *c)
 static bool has_room(const struct fill_job *job, const struct fill_request *req,
 		     const struct ckf_chunk *c, size_t n)
 {
-	const size_t max = job->small ? FILL_SMALL_REQUEST_BYTES : FILL_REQUEST_BYTES;
-	const size_t limit = fill_is_frugal(job) ? FILL_FRUGAL_BYTES : max;
-
-	return follows(req, c) && ckf_chunk_end(c) - req->pack_off <= limit &&
+	return follows(req, c) && ckf_chunk_end(c) - req->pack_off <= fill_request_bytes(job) &&
 	       req->nr_pieces + n <= FILL_REQUEST_PIECES;
 }
 

@@ -391,13 +391,48 @@ static void test_flip(void **state)
 	world_fini(&w);
 }
 
+/* Chunks of one page, and an index that says so: no read is longer than the buffer for it. */
+static void test_one_page_chunks(void **state)
+{
+	static const uint32_t flags[] = { 0, CKF_FILL_FRUGAL, CKF_FILL_NO_URING };
+	static const uint16_t sizes[] = { 24, 100, 600, 4000 };
+	char page[CKF_PAGE_BYTES];
+
+	(void)state;
+	for (unsigned int i = 0; i < 4 * 3; i++) {
+		struct ckf_fill_stats stats = { .size = sizeof(stats) };
+		struct ckf_error err = { 0 };
+		char *area = world_map_area();
+		struct ckf_dest d = { .start = WORLD_BASE,
+				      .end = WORLD_BASE + WORLD_BYTES,
+				      .addr = area,
+				      .flags = CKF_DEST_FRESH };
+		struct world w;
+
+		world_begin(&w, 900 + i);
+		w.b.idx.max_chunk_pages = 1;
+		img_target(&w.b, CKF_TARGET_TASK, 1, 0, 0);
+		for (uint16_t k = 0; k < sizes[i / 3]; k++) {
+			world_random_pages(&w.seed, page, 1, false);
+			world_put(&w, k, img_chunk(&w.b, CKF_CODEC_RAW, page, 1), 0, 1, page, 0);
+		}
+		img_lanes(&w.b, sizes[i / 3]);
+		world_end(&w, false);
+		if (world_fill(&w, &d, 1, flags[i % 3], 2, &stats, &err))
+			fail_msg("%u pages, flags %x: %s", sizes[i / 3], flags[i % 3], err.msg);
+		world_assert_area(&w, area, 0);
+		munmap(area, WORLD_BYTES);
+		world_fini(&w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_same),	    cmocka_unit_test(test_not_fresh),
-		cmocka_unit_test(test_resident),    cmocka_unit_test(test_watched),
-		cmocka_unit_test(test_flip),	    cmocka_unit_test(test_needed),
-		cmocka_unit_test(test_half_cached),
+		cmocka_unit_test(test_one_page_chunks), cmocka_unit_test(test_same),
+		cmocka_unit_test(test_not_fresh),	cmocka_unit_test(test_resident),
+		cmocka_unit_test(test_watched),		cmocka_unit_test(test_flip),
+		cmocka_unit_test(test_needed),		cmocka_unit_test(test_half_cached),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
