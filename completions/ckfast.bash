@@ -59,6 +59,16 @@ _ckfast_value() {
 	esac
 }
 
+# True when a word before the one at hand is the program of ckfast run: what follows is its own.
+_ckfast_has_program() {
+	local word
+	for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+		[ "$word" != -- ] || continue
+		[[ $word = -* ]] || return 0
+	done
+	return 1
+}
+
 _ckfast() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local verb=${COMP_WORDS[1]}
@@ -75,6 +85,10 @@ _ckfast() {
 	elif [ "$prev" = = ]; then
 		prev=${COMP_WORDS[COMP_CWORD - 2]}
 	fi
+	if [ "$verb" = run ] && _ckfast_has_program; then
+		_ckfast_files "$cur"
+		return
+	fi
 	if [[ $prev = --* ]] && _ckfast_value "$prev" "$cur"; then
 		return
 	fi
@@ -84,13 +98,7 @@ _ckfast() {
 	fi
 	case $verb in
 	convert | inspect | verify | extract | flatten | doctor) _ckfast_dirs "" "$cur" ;;
-	run)
-		if [ "$COMP_CWORD" = 2 ] || [ "$prev" = -- ]; then
-			COMPREPLY=($(compgen -c -- "$cur"))
-		else
-			_ckfast_files "$cur"
-		fi
-		;;
+	run) COMPREPLY=($(compgen -c -- "$cur")) ;;
 	park | unpark) _ckfast_pids "$cur" ;;
 	esac
 }

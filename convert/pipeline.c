@@ -10,7 +10,7 @@
  *
  * What lies on a disk and not in the page cache is read before by a thread that has several blocks
  * in flight (base/ckf_io_thread.h): directly, or through the page cache where it is likely to be
- *read again.
+ * read again.
  *
  * A buffer holds either the pages of a block or what they became, never both.
  */

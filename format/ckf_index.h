@@ -137,9 +137,9 @@ int ckf_index_decode(const void *buf, size_t idx_bytes, struct ckf_index **out,
 void ckf_index_free(struct ckf_index *idx);
 
 /*
- * Moves the tables of a decoded index into memory that fork() does not copy: every page and every
- * mapping of a process makes each of its forks longer. Before any other thread or process has the
- * index. -ENOMEM, and nothing has changed.
+ * Moves the tables of a decoded index, but for targets, into memory that fork() does not copy:
+ * every page and every mapping of a process makes each of its forks longer. Before any other thread
+ * or process has the index. -ENOMEM, and nothing has changed.
  */
 int ckf_index_share(struct ckf_index *idx);
 

@@ -27,14 +27,17 @@ const struct ckf_section_type ckf_section_types[CKF_SECTION_END] = {
 	[CKF_SECTION_BASES] = { "bases", sizeof(struct ckf_disk_base), CKF_MAX_BASES },
 };
 
-/* The tables of an index, as bytes. Pointers are copied, since they have types of their own. */
+/*
+ * The large tables of an index, as bytes. Pointers are copied, since they have types of their own.
+ * Targets stay where they are: callers hold pointers to them.
+ */
 struct table {
 	void *pointer; /* where the pointer to it is */
 	uint64_t bytes;
 };
 
 enum {
-	NR_TABLES = 7
+	NR_TABLES = 6
 };
 
 static void list_tables(struct ckf_index *idx, struct table t[NR_TABLES])
@@ -43,7 +46,6 @@ static void list_tables(struct ckf_index *idx, struct table t[NR_TABLES])
 		{ &idx->chunks, idx->nr_chunks * sizeof(*idx->chunks) },
 		{ &idx->refs, idx->nr_refs * sizeof(*idx->refs) },
 		{ &idx->files, idx->nr_files * sizeof(*idx->files) },
-		{ &idx->targets, idx->nr_targets * sizeof(*idx->targets) },
 		{ &idx->ops, idx->nr_ops * sizeof(*idx->ops) },
 		{ &idx->lanes, idx->nr_lanes * sizeof(*idx->lanes) },
 		{ &idx->huge, idx->nr_huge * sizeof(*idx->huge) },
@@ -108,6 +110,7 @@ void ckf_index_free(struct ckf_index *idx)
 		if (!idx->shared || !shared_bytes(&t[i]))
 			free_table(&t[i]);
 	ckf_table_free_shared(idx->shared, idx->shared_bytes);
+	free(idx->targets);
 	free(idx->bases);
 	free(idx->strings);
 	free(idx->base_strings);

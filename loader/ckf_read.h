@@ -17,6 +17,11 @@ static inline uint64_t ckf_chunk_end(const struct ckf_chunk *c)
 	return ckf_align_up(c->pack_off + c->stored_bytes, CKF_PAGE_BYTES);
 }
 
+#define CKF_PACK_NAME_BYTES 256 /* longer paths are cut off */
+/* How messages call the pack of a base, or of the image itself (0). buf, or a constant. */
+const char *ckf_pack_name(const struct ckf_index *idx, unsigned int base,
+			  char buf[CKF_PACK_NAME_BYTES]);
+
 /* Decodes a chunk that is not raw to dst, which has room for its pages. Does not check it. */
 int ckf_chunk_decode(const struct ckf_index *idx, uint64_t chunk, struct ckf_codec_ctx *ctx,
 		     const char *stored, char *dst, struct ckf_error *err);

@@ -242,7 +242,7 @@ static int read_error(struct reader *r, const struct pack_read *rd, int ret)
 {
 	const struct ckf_packs_read all = read_of(rd);
 
-	return ckf_packs_error(&all, ret, &r->w->err);
+	return ckf_packs_error(&r->packs, &all, ret, &r->w->err);
 }
 
 /* One raw chunk that is longer than the cache likes. */

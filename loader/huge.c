@@ -122,7 +122,7 @@ static bool is_large(const struct ckf_dest *d)
 	return d->flags & CKF_DEST_HUGE && d->end - d->start >= CKF_HUGE_BYTES;
 }
 
-/* True where the plan has enough for the dest, be it in huge pages or in small ones. */
+/* True where the plan has enough pages for the dest, huge or small. */
 static bool is_worth_it(const struct fill_job *job, const struct ckf_dest *d)
 {
 	const struct ckf_target *t = job->target;
@@ -250,9 +250,9 @@ static int cut_dests(struct cutter *c, const struct ckf_huge *r, const struct ck
 
 	for (size_t i = 0; i < c->job->nr_given && !ret; i++) {
 		const struct ckf_dest *d = &c->job->given[i];
-		const bool large = is_worth_it(c->job, d);
-		bool fits = large && !(((uintptr_t)d->addr ^ d->start) & (CKF_HUGE_BYTES - 1));
 		enum fill_place place = dest_place(d);
+		const bool large = place == FILL_PLAIN && is_worth_it(c->job, d);
+		bool fits = large && !(((uintptr_t)d->addr ^ d->start) & (CKF_HUGE_BYTES - 1));
 
 		if (h->uffd >= 0 && large) {
 			if (register_dest(h, d))

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/ckf_io_util.h"
+#include "ckf_read.h"
 #include "packs.h"
 
 int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flags,
@@ -87,10 +88,15 @@ int ckf_packs_buffered_fd(struct ckf_packs *p, unsigned int base, struct ckf_err
 	return *fd;
 }
 
-int ckf_packs_error(const struct ckf_packs_read *rd, int ret, struct ckf_error *err)
+int ckf_packs_error(const struct ckf_packs *p, const struct ckf_packs_read *rd, int ret,
+		    struct ckf_error *err)
 {
-	return ckf_error_set(err, ret, "cannot read %zu bytes of " CKF_PACK_NAME " at %llu: %s",
-			     rd->bytes, (unsigned long long)rd->off, strerror(-ret));
+	char name[CKF_PACK_NAME_BYTES];
+
+	return ckf_error_set(err, ret, "cannot read %zu bytes of %s at %llu: %s", rd->bytes,
+			     ckf_pack_name(p->img->idx, rd->base, name),
+			     (unsigned long long)rd->off,
+			     ret == -EBADMSG ? "the file got shorter" : strerror(-ret));
 }
 
 int ckf_packs_finish(struct ckf_packs *p, const struct ckf_packs_read *rd, int res,
@@ -101,7 +107,7 @@ int ckf_packs_finish(struct ckf_packs *p, const struct ckf_packs_read *rd, int r
 	int fd, ret = 0;
 
 	if (res < 0 && res != -EINVAL && res != -EAGAIN && res != -EINTR)
-		return ckf_packs_error(rd, res, err);
+		return ckf_packs_error(p, rd, res, err);
 	if (got >= rd->bytes)
 		return 0;
 	fd = ckf_packs_buffered_fd(p, rd->base, err);
@@ -115,5 +121,5 @@ int ckf_packs_finish(struct ckf_packs *p, const struct ckf_packs_read *rd, int r
 		ret = ckf_pread_all(fd, to + skip, len - skip, off + skip);
 		off += len;
 	}
-	return ret ? ckf_packs_error(rd, ret, err) : 0;
+	return ret ? ckf_packs_error(p, rd, ret, err) : 0;
 }

@@ -61,6 +61,7 @@ struct ckf_packs_read {
 int ckf_packs_finish(struct ckf_packs *p, const struct ckf_packs_read *rd, int res,
 		     struct ckf_error *err);
 /* The error of a read. Returns ret. */
-int ckf_packs_error(const struct ckf_packs_read *rd, int ret, struct ckf_error *err);
+int ckf_packs_error(const struct ckf_packs *p, const struct ckf_packs_read *rd, int ret,
+		    struct ckf_error *err);
 
 #endif

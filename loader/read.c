@@ -6,16 +6,13 @@
 
 #include "ckf_read.h"
 
-#define PACK_NAME_BYTES 256 /* longer paths are cut off */
-
-/* How messages call the pack that a chunk lies in. */
-static const char *pack_name(const struct ckf_index *idx, const struct ckf_chunk *c, char *buf,
-			     size_t buf_bytes)
+const char *ckf_pack_name(const struct ckf_index *idx, unsigned int base,
+			  char buf[CKF_PACK_NAME_BYTES])
 {
-	if (!c->base)
+	if (!base)
 		return CKF_PACK_NAME;
-	snprintf(buf, buf_bytes, CKF_PACK_NAME " of base %u (%s)", c->base,
-		 idx->bases[c->base - 1].path);
+	snprintf(buf, CKF_PACK_NAME_BYTES, CKF_PACK_NAME " of base %u (%s)", base,
+		 idx->bases[base - 1].path);
 	return buf;
 }
 
@@ -23,7 +20,7 @@ int ckf_chunk_decode(const struct ckf_index *idx, uint64_t chunk, struct ckf_cod
 		     const char *stored, char *dst, struct ckf_error *err)
 {
 	const struct ckf_chunk *c = &idx->chunks[chunk];
-	char name[PACK_NAME_BYTES];
+	char name[CKF_PACK_NAME_BYTES];
 	int ret;
 
 	ret = ckf_decode(ctx, c->codec, stored, c->stored_bytes, dst,
@@ -35,19 +32,19 @@ int ckf_chunk_decode(const struct ckf_index *idx, uint64_t chunk, struct ckf_cod
 				     (unsigned long long)chunk, strerror(-ret));
 	return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
 			      "%s data in %s does not decode to %u pages", ckf_codec_name(c->codec),
-			      pack_name(idx, c, name, sizeof(name)), c->nr_pages);
+			      ckf_pack_name(idx, c->base, name), c->nr_pages);
 }
 
 int ckf_chunk_check(const struct ckf_index *idx, uint64_t chunk, uint64_t hash,
 		    struct ckf_error *err)
 {
 	const struct ckf_chunk *c = &idx->chunks[chunk];
-	char name[PACK_NAME_BYTES];
+	char name[CKF_PACK_NAME_BYTES];
 
 	if (hash == c->checksum)
 		return 0;
 	return ckf_error_rule(err, -EBADMSG, "chunks", (int64_t)chunk, c->pack_off,
 			      "wrong checksum of the %s data in %s, got %016llx, want %016llx",
-			      ckf_codec_name(c->codec), pack_name(idx, c, name, sizeof(name)),
+			      ckf_codec_name(c->codec), ckf_pack_name(idx, c->base, name),
 			      (unsigned long long)hash, (unsigned long long)c->checksum);
 }

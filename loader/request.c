@@ -12,9 +12,9 @@
 #include "ckf_read.h"
 
 /*
- * The pages of zeros were there at the dump, so that who touches them now should find them: they
- * are made without being written, those of segments at the end of these. Where memory is short they
- * are left out.
+ * Pages of zeros existed at the dump; otherwise the first access to each page faults. So they are
+ * made, without being written; those of a segment when all else of it is in place. Where memory is
+ * short they are left out.
  */
 static void make_zeros(const struct fill_job *job, const struct fill_dest *d, char *dst,
 		       uint64_t bytes)

@@ -347,7 +347,7 @@ static int submit(struct worker *w, struct fill_request *req)
 	if (fd < 0)
 		return fd;
 	ret = ckf_io_submit(w->io, fd, req->iovs, req->nr_iovs, req->pack_off, req);
-	return ret ? ckf_packs_error(&rd, ret, &w->err) : 0;
+	return ret ? ckf_packs_error(&w->packs, &rd, ret, &w->err) : 0;
 }
 
 /* Makes the zeros of a lane, while the disk is busy: 0, or 1 where there are none left. */

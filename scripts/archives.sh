@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 #
-# The archives of Debian packages that this machine is set up to use: for scripts that fetch from other
-# suites of them. To be sourced.
+# The archives of Debian packages that this machine is set up to use: for scripts that fetch from
+# other suites of them. To be sourced.
 
 # Prints "KEYRING URI" (KEYRING is - when there is none) of each archive with a main component that
-# the machine has for its own release; both of apt's file formats. Debian's own comes first where its
-# file has Debian's usual name; other archives may call their suites alike, so each is tried.
+# the machine has for its own release; both of apt's file formats. Debian's own comes first where
+# its file has Debian's usual name; other archives may call their suites alike, so each is tried.
 own_archives() {
 	local codename f files=()
 	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")

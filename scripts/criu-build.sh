@@ -139,6 +139,7 @@ build_patched() {
 	local version=$1 dir=build/criu-$1 stock=build/criu-$1-stock patches id p
 	patches=$(series_of "$version" "$stock") || {
 		echo "criu: no series of criu-patch/ applies to $version: only stock is built"
+		rm -rf "$dir" "$bin/criu-$version" "build/lib/criu-$version"
 		return
 	}
 	[ "${patches##*/}" = "$version" ] || echo "criu: $version gets the series for ${patches##*/}"
@@ -219,6 +220,7 @@ for version in "${versions[@]}"; do
 done
 [ -n "$newest" ] || die "no CRIU source can be had; CRIU_SRC=DIR|TARBALL takes one's own"
 
+rm -f "$bin/criu" build/lib/criu
 ln -sfn "criu-$newest-stock" "$bin/criu-stock"
 ln -sfn "criu-$newest-stock" build/lib/criu-stock
 if [ -e "$bin/criu-$newest" ]; then

@@ -1,11 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# deb-build.sh: builds the Debian packages of the working tree, with a source package, in build/deb/.
+# deb-build.sh: builds the Debian packages of the working tree, with a source package, in
+# build/deb/.
 #
-# CRIU's source, which make criu fetches, becomes a component of the source package: the build of the
-# packages needs no network. CRIU_SRC=TARBALL takes one's own. Built again only when something in the
-# tree has changed. lintian must find neither errors nor warnings.
+# CRIU's source, which make criu fetches, becomes a component of the source package: the build of
+# the packages needs no network. CRIU_SRC=TARBALL takes one's own. Built again only when something
+# in the tree has changed. lintian must find neither errors nor warnings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

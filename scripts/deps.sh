@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# deps.sh [servers|packages]: installs the Debian packages that the build, CRIU's build and the tests need
-# and that are missing; or the servers that a benchmark restores; or what it takes to make packages and to
-# test them, beside the build's own. Says in one line what is missing where it cannot install it.
+# deps.sh [servers|packages]: installs the Debian packages that the build, CRIU's build and the
+# tests need and that are missing; or the servers that a benchmark restores; or what it takes to
+# make packages and to test them, beside the build's own. Says in one line what is missing where it
+# cannot install it.
 set -euo pipefail
 
 build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev libjansson-dev

@@ -88,6 +88,17 @@ for shell in bash zsh fish; do
 	done
 done
 
+# Behind the program of ckfast run, everything is its own.
+bash -c '
+	. "$1"
+	for words in "run program -" "run -- program --dir /nothing-begins-so"; do
+		COMP_WORDS=(ckfast $words)
+		COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+		_ckfast
+		[ ${#COMPREPLY[@]} = 0 ] || exit 1
+	done
+' bash "$C/ckfast.bash" || fail "bash completes options of ckfast for the program of ckfast run"
+
 # Values.
 bash -c '
 	. "$1"

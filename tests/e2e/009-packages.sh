@@ -16,6 +16,10 @@ version=$(sed -n 's/^VERSION := //p' "$ROOT/Makefile")
 	fail "debian/changelog is not at version $version"
 [ "$(sed -n 's/^Version: *//p' "$ROOT/packaging/ckfast.spec")" = "$version" ] ||
 	fail "packaging/ckfast.spec is not at version $version"
+for f in "$ROOT"/include/*.h; do
+	grep -q "^%{_includedir}/${f##*/}$" "$ROOT/packaging/ckfast.spec" ||
+		fail "packaging/ckfast.spec leaves out include/${f##*/}"
+done
 
 # Symbols, none of which is newer than the library.
 sed -n 's/^\t\(ckf_[a-z0-9_]*\);$/\1/p' "$ROOT/include/ckfast.map" >exported
