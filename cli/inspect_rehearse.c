@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/ckf_io_util.h"
@@ -17,7 +18,8 @@
 #include "ckf_inspect.h"
 
 #define SAMPLE_BYTES (UINT64_C(64) << 20)
-#define HEADROOM_PART 8 /* at most so much of the headroom that a memory cgroup leaves */
+#define GAP_BYTES CKF_HUGE_BYTES /* a longer one between two ops gets no memory */
+#define HEADROOM_PART 8		 /* at most so much of the headroom that a memory cgroup leaves */
 
 /* The lanes that are filled. */
 struct sample {
@@ -28,11 +30,12 @@ struct sample {
 
 /* Memory for the lanes of one target. */
 struct place {
-	struct ckf_dest *dests; /* two for each lane, and one behind them */
+	struct ckf_dest *dests;
 	size_t nr_dests;
-	void **maps;
-	size_t *map_bytes;
+	size_t max_dests;
+	struct iovec *maps;
 	size_t nr_maps;
+	size_t max_maps;
 };
 
 static bool is_host(const struct ckf_target *t)
@@ -66,20 +69,40 @@ static void choose(const struct ckf_index *idx, uint64_t want_bytes, struct samp
 static void place_free(struct place *p)
 {
 	for (size_t i = 0; i < p->nr_maps; i++)
-		munmap(p->maps[i], p->map_bytes[i]);
+		munmap(p->maps[i].iov_base, p->maps[i].iov_len);
 	free(p->dests);
 	free(p->maps);
-	free(p->map_bytes);
 }
 
-static void add_dest(struct place *p, uint64_t start, uint64_t end, char *addr, uint32_t flags)
+/* Room for one more of nr elements, of which max have room. NULL without memory. */
+static void *grow(void *array, size_t nr, size_t *max, size_t elem_bytes)
 {
-	if (start < end)
-		p->dests[p->nr_dests++] = (struct ckf_dest){ .start = start,
-							     .end = end,
-							     .addr = addr,
-							     .flags = flags,
-							     .prot = PROT_READ | PROT_WRITE };
+	void *p;
+
+	if (nr < *max)
+		return array;
+	p = realloc(array, (*max * 2 + 16) * elem_bytes);
+	if (p)
+		*max = *max * 2 + 16;
+	return p;
+}
+
+static bool add_dest(struct place *p, uint64_t start, uint64_t end, char *addr, uint32_t flags)
+{
+	struct ckf_dest *dests;
+
+	if (start >= end)
+		return true;
+	dests = grow(p->dests, p->nr_dests, &p->max_dests, sizeof(*dests));
+	if (!dests)
+		return false;
+	p->dests = dests;
+	dests[p->nr_dests++] = (struct ckf_dest){ .start = start,
+						  .end = end,
+						  .addr = addr,
+						  .flags = flags,
+						  .prot = PROT_READ | PROT_WRITE };
+	return true;
 }
 
 /* Fresh memory for [start, end) of a target, at the same place modulo a huge page. */
@@ -88,17 +111,41 @@ static bool add_memory(struct place *p, const struct ckf_target *t, uint64_t sta
 	const bool shared = t->kind == CKF_TARGET_SHMEM;
 	const size_t bytes = (size_t)(end - start) + 2 * CKF_HUGE_BYTES;
 	const uint32_t flags = t->parent ? CKF_DEST_SHARED : CKF_DEST_FRESH | CKF_DEST_HUGE;
+	struct iovec *maps = grow(p->maps, p->nr_maps, &p->max_maps, sizeof(*maps));
 	uint64_t addr;
 	void *map;
 
+	if (!maps)
+		return false;
+	p->maps = maps;
 	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		   (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED)
 		return false;
-	p->maps[p->nr_maps] = map;
-	p->map_bytes[p->nr_maps++] = bytes;
+	maps[p->nr_maps++] = (struct iovec){ map, bytes };
 	addr = ckf_align_up((uintptr_t)map, CKF_HUGE_BYTES) + start % CKF_HUGE_BYTES;
-	add_dest(p, start, end, (char *)(uintptr_t)addr, flags);
+	return add_dest(p, start, end, (char *)(uintptr_t)addr, flags);
+}
+
+/* Memory for the ops of a lane, a piece for those that are close together. *at: where the dests so
+ * far end. */
+static bool place_lane(struct place *p, const struct ckf_index *idx, const struct ckf_target *t,
+		       const struct ckf_lane *l, uint64_t *at)
+{
+	uint64_t start, end;
+
+	for (uint64_t i = l->first_op, n; i < l->first_op + l->nr_ops; i += n) {
+		start = ckf_op_addr(&idx->ops[i]);
+		end = ckf_op_end(&idx->ops[i]);
+		for (n = 1; i + n < l->first_op + l->nr_ops; n++) {
+			if (ckf_op_addr(&idx->ops[i + n]) - end > GAP_BYTES)
+				break;
+			end = ckf_op_end(&idx->ops[i + n]);
+		}
+		if (!add_dest(p, *at, start, NULL, CKF_DEST_SKIP) || !add_memory(p, t, start, end))
+			return false;
+		*at = end;
+	}
 	return true;
 }
 
@@ -106,29 +153,12 @@ static bool add_memory(struct place *p, const struct ckf_target *t, uint64_t sta
 static bool place_lanes(struct place *p, const struct ckf_index *idx, const struct ckf_target *t,
 			const struct sample *s)
 {
-	const size_t max = t->nr_lanes;
 	uint64_t at = 0;
 
-	p->dests = calloc(2 * max + 1, sizeof(*p->dests));
-	p->maps = calloc(max, sizeof(*p->maps));
-	p->map_bytes = calloc(max, sizeof(*p->map_bytes));
-	if (!p->dests || !p->maps || !p->map_bytes)
-		return false;
-	for (uint32_t i = t->first_lane; i < t->first_lane + t->nr_lanes; i++) {
-		const struct ckf_lane *l = &idx->lanes[i];
-		uint64_t start, end;
-
-		if (!s->takes[i] || !l->nr_ops)
-			continue;
-		start = ckf_op_addr(&idx->ops[l->first_op]);
-		end = ckf_op_end(&idx->ops[l->first_op + l->nr_ops - 1]);
-		add_dest(p, at, start, NULL, CKF_DEST_SKIP);
-		if (!add_memory(p, t, start, end))
+	for (uint32_t i = t->first_lane; i < t->first_lane + t->nr_lanes; i++)
+		if (s->takes[i] && !place_lane(p, idx, t, &idx->lanes[i], &at))
 			return false;
-		at = end;
-	}
-	add_dest(p, at, CKF_MAX_ADDR, NULL, CKF_DEST_SKIP);
-	return true;
+	return add_dest(p, at, CKF_MAX_ADDR, NULL, CKF_DEST_SKIP);
 }
 
 /* What the threads of one fill take together, as seconds of one thread. -1: it failed. */

@@ -40,6 +40,25 @@ static void test_estimates(void **state)
 	}
 }
 
+/* A program at the bottom of the address space, and its stack at the top, in one lane. */
+static void test_far_apart(void **state)
+{
+	char page[CKF_PAGE_BYTES];
+	struct world w;
+
+	(void)state;
+	world_begin(&w, SEED);
+	world_random_pages(&w.seed, page, 1, false);
+	img_target(&w.b, CKF_TARGET_TASK, 1, 0, 0);
+	world_put(&w, 0, img_chunk(&w.b, CKF_CODEC_RAW, page, 1), 0, 1, page, 0);
+	img_op(&w.b, UINT64_C(0x7fff00000000), 0, 0, 1);
+	img_lanes(&w.b, 2);
+	world_end(&w, false);
+	assert_int_equal(w.img->idx->nr_lanes, 1);
+	assert_true(rehearse(&w) > 0);
+	world_fini(&w);
+}
+
 static void test_cannot(void **state)
 {
 	const char junk[CKF_PAGE_BYTES] = "another page";
@@ -67,6 +86,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_estimates),
+		cmocka_unit_test(test_far_apart),
 		cmocka_unit_test(test_cannot),
 	};
 
