@@ -247,9 +247,9 @@ static int run_unpark(const struct cli_verb *verb, int argc, char **argv)
 	return run(verb, argc, argv, unpark);
 }
 
-#define PARK_HELP                                                          \
-	"  --dir DIR            default: /dev/shm/ckfast-park-PID\n"       \
-	"  --socket PATH        of gpud; default: /run/ckfast/gpud.sock\n" \
+#define PARK_HELP                                                                                \
+	"  --dir DIR            default: /dev/shm/ckfast-park-PID\n"                             \
+	"  --socket PATH        of gpud; default: $CKFAST_GPUD_SOCKET, or " CKF_GPUD_SOCKET "\n" \
 	"  --json               print what was done as JSON\n"
 
 const struct cli_verb cli_verb_park = {

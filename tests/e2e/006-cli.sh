@@ -111,6 +111,11 @@ run 1 gpud --status --socket no/such.sock
 says err 'cannot connect to gpud'
 silent out
 
+for verb in gpud park unpark; do
+	run 0 $verb --help
+	says out 'default: $CKFAST_GPUD_SOCKET, or /run/ckfast/gpud.sock'
+done
+
 run 0 doctor --help
 says out 'Usage: ckfast doctor'
 run 2 doctor a b
