@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a codec is to codec.c. To add one: a new codec_<name>.c with its struct ckf_codec_type, a
- * line in the table of codec.c, and its number in ckf_disk.h and SPEC.md.
+ * line in the table of codec.c, and its number in include/ckfast.h and SPEC.md. HACKING.md has the
+ * whole list.
  */
 #ifndef CKF_CODEC_PRIVATE_H
 #define CKF_CODEC_PRIVATE_H
