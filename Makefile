@@ -229,8 +229,10 @@ $(B)/examples/%: examples/%.c $(STATIC) $(PC)
 	$(Q)$(CC) -std=c11 -D_DEFAULT_SOURCE -O2 $(WARN) $(SAN) -MMD -MP -o $@ $< \
 		$$(PKG_CONFIG_PATH=$(B)/pkgconfig $(PKG_CONFIG) --cflags --libs ckfast)
 
-PC_WORDS := -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@TOP@|$(CURDIR)|' \
-	    -e 's|@LIB@|$(CURDIR)/$(STATIC)|' -e 's|@PACKAGES@|$(LIB_PACKAGES) libprotobuf-c|'
+# From the folder of $(PC) to the root.
+PC_UP := $(if $(D),../)../..
+PC_WORDS := -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@UP@|$(PC_UP)|' \
+	    -e 's|@PACKAGES@|$(LIB_PACKAGES) libprotobuf-c|'
 $(PC): include/ckfast-uninstalled.pc.in $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)sed $(PC_WORDS) $< > $@
