@@ -83,6 +83,16 @@ fi
 installed uninstall "${places[@]}"
 gone dest2
 
+# The tree in place of an installed library, also where the tree is a copy of another one.
+found=0
+for word in $(PKG_CONFIG_PATH=$BUILD/pkgconfig pkg-config --cflags --libs ckfast); do
+	if [ "${word#-I}/ckfast.h" -ef "$ROOT/include/ckfast.h" ] || [ "$word" -ef "$BUILD/libckfast.a" ]; then
+		found=$((found + 1))
+	fi
+done
+[ $found = 2 ] || fail "pkg-config does not find the library and the headers of the tree"
+! grep -qF "$ROOT" "$BUILD/pkgconfig/ckfast-uninstalled.pc" || fail "ckfast-uninstalled.pc names the place of the tree"
+
 installed install-library PREFIX="$P"
 export PKG_CONFIG_PATH=$P/lib/pkgconfig
 [ "$(pkg-config --modversion ckfast)" = "$("$CKFAST" --version | sed 's/^ckfast \([^,]*\),.*/\1/')" ] ||
