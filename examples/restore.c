@@ -33,6 +33,8 @@ static int fill(const struct ckf_image *img, const struct ckf_target *t, struct 
 	ret = ckf_fill(img, t, dests, nr, &opts, NULL, err);
 	for (size_t i = 0; i < nr && !ret; i++)
 		fwrite(dests[i].addr, 1, dests[i].end - dests[i].start, stdout);
+	if (!ret && (ferror(stdout) || fclose(stdout)))
+		ret = ckf_error_set(err, -EIO, "cannot write all pages");
 	free(dests);
 	return ret;
 }
@@ -44,7 +46,9 @@ int main(int argc, char **argv)
 	struct ckf_error err = { 0 };
 	struct ckf_image *img = NULL;
 
-	ret = ckf_image_open(dir_fd, &img, &err);
+	ret = dir_fd >= 0
+		      ? ckf_image_open(dir_fd, &img, &err)
+		      : ckf_error_set(&err, -EINVAL, "want the directory of an image, and a pid");
 	if (!ret) {
 		t = ckf_image_find_target(img, CKF_TARGET_TASK, strtoull(argv[2], NULL, 10));
 		ret = t ? fill(img, t, &err) : ckf_error_set(&err, -ESRCH, "no task %s", argv[2]);

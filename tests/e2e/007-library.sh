@@ -128,9 +128,16 @@ export LD_LIBRARY_PATH=$P/lib
 
 # same PROGRAM PID: it prints the pages of the task as they are in the dump.
 same() {
+	local args
 	./"$1" "$D/fast" "$2" | cmp - "$D/dump/pages-1.img" || fail "$1: not the memory of the process"
 	! ./"$1" "$D/fast" $(($2 + 1)) 2>err || fail "$1: restores a process that is not there"
 	grep -q 'no task' err || fail "$1: $(cat err)"
+	for args in "" "$D/fast" "$D/not-there $2"; do
+		! ./"$1" $args 2>err || fail "$1 $args: succeeds"
+		grep -q 'want the directory of an image' err || fail "$1 $args: $(cat err)"
+	done
+	! ./"$1" "$D/fast" "$2" >/dev/full 2>err || fail "$1: a full disk is a success"
+	grep -q 'cannot write' err || fail "$1: $(cat err)"
 }
 
 examples() {
