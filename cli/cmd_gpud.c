@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* ckfast gpud: keeps GPUs ready and fills their memory; and its status. */
+/* ckfast gpud: keeps GPUs ready and fills their memory. */
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +10,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "gpu/daemon/ckf_gpud_server.h"
-#include "ckf_cli.h"
+#include "gpud.h"
 
 #define MAX_DEVICES 64
 /* Of a helper: as many as keep the link busy. Each takes 2 ms to pin, before it has saved any. */
@@ -27,57 +25,116 @@ struct gpud_args {
 	unsigned int nr_devices;
 	bool status;
 	bool json;
+	bool log_json;
 	bool quiet;
 	bool help;
 };
 
-static int take_device(const struct cli_verb *verb, const struct cli_opt *o)
+enum {
+	OPT_SOCKET = 1,
+	OPT_FD,
+	OPT_SLOTS,
+	OPT_THREADS,
+	OPT_DEVICE,
+	OPT_LOG,
+	OPT_STATUS,
+	OPT_JSON,
+};
+
+static const struct option long_opts[] = {
+	{ "socket", required_argument, NULL, OPT_SOCKET },
+	{ "fd", required_argument, NULL, OPT_FD },
+	{ "slots", required_argument, NULL, OPT_SLOTS },
+	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "device", required_argument, NULL, OPT_DEVICE },
+	{ "log", required_argument, NULL, OPT_LOG },
+	{ "status", no_argument, NULL, OPT_STATUS },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+static int parse_number(const struct cli_verb *verb, const char *name, int min, int max, int *value)
 {
-	struct gpud_args *args = o->arg;
-	int device;
+	if (cli_parse_int(optarg, min, max, value))
+		return cli_usage(verb, "--%s %s: want %d to %d", name, optarg, min, max);
+	return CKF_EXIT_OK;
+}
+
+static int parse_device(const struct cli_verb *verb, struct gpud_args *args)
+{
+	int device, rc;
 
 	if (args->nr_devices == MAX_DEVICES)
 		return cli_usage(verb, "more than %d times --device", MAX_DEVICES);
-	if (cli_parse_int(optarg, 0, MAX_DEVICES - 1, &device))
-		return cli_usage(verb, "--device %s: want 0 to %d", optarg, MAX_DEVICES - 1);
-	args->devices[args->nr_devices++] = (unsigned int)device;
+	rc = parse_number(verb, "device", 0, MAX_DEVICES - 1, &device);
+	if (!rc)
+		args->devices[args->nr_devices++] = (unsigned int)device;
+	return rc;
+}
+
+static int parse_log(const struct cli_verb *verb, struct gpud_args *args)
+{
+	args->log_json = !strcmp(optarg, "json");
+	if (!args->log_json && strcmp(optarg, "text"))
+		return cli_usage(verb, "--log %s: want text or json", optarg);
 	return CKF_EXIT_OK;
+}
+
+static int parse_option(const struct cli_verb *verb, int opt, struct gpud_args *args)
+{
+	switch (opt) {
+	case OPT_SOCKET:
+		args->socket = optarg;
+		return CKF_EXIT_OK;
+	case OPT_FD:
+		return parse_number(verb, "fd", 0, 1 << 20, &args->fd);
+	case OPT_SLOTS:
+		return parse_number(verb, "slots", 1, CKF_GPUD_MAX_SLOTS, &args->slots);
+	case OPT_THREADS:
+		return parse_number(verb, "threads", 1, CLI_MAX_THREADS, &args->threads);
+	case OPT_DEVICE:
+		return parse_device(verb, args);
+	case OPT_LOG:
+		return parse_log(verb, args);
+	case OPT_STATUS:
+		args->status = true;
+		return CKF_EXIT_OK;
+	case OPT_JSON:
+		args->json = true;
+		return CKF_EXIT_OK;
+	case 'q':
+		args->quiet = true;
+		return CKF_EXIT_OK;
+	case 'h':
+		args->help = true;
+		return CKF_EXIT_OK;
+	default:
+		return cli_usage(verb, "wrong options");
+	}
 }
 
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct gpud_args *args)
 {
-	const struct cli_opt opts[] = {
-		{ "socket", .string = &args->socket },
-		{ "fd", .number = &args->fd, .max = 1 << 20 },
-		{ "slots", .number = &args->slots, .min = 1, .max = CKF_GPUD_MAX_SLOTS },
-		{ "threads", .number = &args->threads, .min = 1, .max = CLI_MAX_THREADS },
-		{ "device", .take = take_device, .arg = args },
-		{ "status", .flag = &args->status },
-		{ "json", .flag = &args->json },
-		{ "quiet", 'q', .flag = &args->quiet },
-		{ 0 },
-	};
-	int rc;
+	int opt, rc;
 
 	args->fd = -1;
-	rc = cli_take_options(verb, argc, argv, opts, &args->help);
-	if (rc || args->help)
-		return rc;
+	while ((opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
+		rc = parse_option(verb, opt, args);
+		if (rc)
+			return rc;
+	}
+	if (args->help)
+		return CKF_EXIT_OK;
 	if (optind != argc)
 		return cli_usage(verb, "want options only");
 	if (args->json && !args->status)
 		return cli_usage(verb, "--json needs --status");
-	if (args->status && (args->fd >= 0 || args->slots || args->threads || args->nr_devices))
+	if (args->status &&
+	    (args->fd >= 0 || args->slots || args->threads || args->nr_devices || args->log_json))
 		return cli_usage(verb, "--status goes only with --socket and --json");
 	return CKF_EXIT_OK;
-}
-
-/* Called from any thread: one write per line. */
-static void on_log(void *arg, const char *line)
-{
-	const struct cli_verb *verb = arg;
-
-	fprintf(stderr, "ckfast %s: %s\n", verb->name, line);
 }
 
 /* Memory in flight to clients is descriptors. */
@@ -91,14 +148,15 @@ static void raise_fd_limit(void)
 	setrlimit(RLIMIT_NOFILE, &r);
 }
 
-static int new_gpud(const struct cli_verb *verb, const struct gpud_args *args, struct ckf_gpud **g,
+/* log: NULL for none. */
+static int new_gpud(const struct gpud_args *args, const struct gpud_log *log, struct ckf_gpud **g,
 		    struct ckf_error *err)
 {
 	struct ckf_gpud_opts o = { .size = sizeof(o),
 				   .nr_slots = (unsigned int)args->slots,
 				   .threads = (unsigned int)args->threads,
-				   .log = args->quiet || args->fd >= 0 ? NULL : on_log,
-				   .arg = (void *)verb };
+				   .log = log && !args->quiet ? gpud_log_event : NULL,
+				   .arg = (void *)log };
 
 	if (args->fd >= 0 && !o.nr_slots)
 		o.nr_slots = HELPER_SLOTS;
@@ -127,7 +185,7 @@ static int run_helper(const struct cli_verb *verb, const struct gpud_args *args)
 	/* No file system is kept busy by a helper. */
 	if (chdir("/"))
 		cli_message(verb, "helper", "cannot change to /");
-	rc = new_gpud(verb, args, &g, &err);
+	rc = new_gpud(args, NULL, &g, &err);
 	if (!rc)
 		rc = ckf_gpud_serve(g, args->fd, &err);
 	ckf_gpud_free(g);
@@ -155,10 +213,11 @@ static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args,
 	struct ckf_error err = { 0 };
 	struct ckf_gpud *g = NULL;
 	struct ckf_gpud_listener listener = { .fd = -1 };
+	const struct gpud_log log = { .verb = verb, .name = path, .json = args->log_json };
 	int stop_fd, rc;
 
 	stop_fd = stop_fd_open(&err);
-	rc = stop_fd < 0 ? stop_fd : new_gpud(verb, args, &g, &err);
+	rc = stop_fd < 0 ? stop_fd : new_gpud(args, &log, &g, &err);
 	if (!rc)
 		rc = ckf_gpud_warm(g, args->devices, args->nr_devices, &err);
 	/* Only now: a client that finds no socket starts a helper and loses no time. */
@@ -166,99 +225,14 @@ static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args,
 		rc = ckf_gpud_listen(path, &listener, &err);
 	if (!rc) {
 		if (!args->quiet)
-			cli_message(verb, path, "ready");
+			gpud_log_info(&log, "ready");
 		rc = ckf_gpud_run(g, listener.fd, stop_fd, &err);
 	}
 	ckf_gpud_unlisten(&listener);
 	if (stop_fd >= 0)
 		close(stop_fd);
 	ckf_gpud_free(g);
-	return rc ? cli_fail(verb, path, rc, &err) : CKF_EXIT_OK;
-}
-
-static int receive_status(int sock, json_t **out, struct ckf_error *err)
-{
-	char *text;
-	int rc = ckf_gpud_status(sock, &text, err);
-
-	if (rc)
-		return rc;
-	*out = json_loads(text, 0, NULL);
-	free(text);
-	return *out ? 0 : ckf_error_set(err, -EBADMSG, "gpud answered with something else");
-}
-
-static uint64_t number(json_t *obj, const char *key)
-{
-	return (uint64_t)json_integer_value(json_object_get(obj, key));
-}
-
-static const char *string(json_t *obj, const char *key, char *buf, size_t bytes)
-{
-	const char *s = json_string_value(json_object_get(obj, key));
-
-	return cli_escape(s ? s : "?", buf, bytes);
-}
-
-static void print_jobs(json_t *jobs, const char *kind)
-{
-	json_t *j = json_object_get(jobs, kind);
-	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN];
-
-	printf("%ss      %" PRIu64 ", %" PRIu64 " failed, %s", kind, number(j, "count"),
-	       number(j, "failed"), cli_bytes(number(j, "bytes"), a));
-	if (number(j, "last_ns"))
-		printf("; the last one %s in %.3f s, %.1f GB/s",
-		       cli_bytes(number(j, "last_bytes"), b), (double)number(j, "last_ns") / 1e9,
-		       json_number_value(json_object_get(j, "last_gb_s")));
-	printf("\n");
-}
-
-static void print_status(json_t *obj)
-{
-	json_t *slots = json_object_get(obj, "slots"), *d;
-	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], name[64], uuid[40];
-	size_t i;
-
-	json_array_foreach(json_object_get(obj, "devices"), i, d)
-	{
-		printf("GPU %-5" PRIu64 " %s, %s, %s", number(d, "ordinal"),
-		       string(d, "name", name, sizeof(name)), string(d, "uuid", uuid, sizeof(uuid)),
-		       cli_bytes(number(d, "total_bytes"), a));
-		if (json_is_true(json_object_get(d, "warm")))
-			printf(", %s free\n", cli_bytes(number(d, "free_bytes"), b));
-		else
-			printf(", no context\n");
-	}
-	printf("slots     %" PRIu64 " of %s, %" PRIu64 " in use\n", number(slots, "total"),
-	       cli_bytes(number(slots, "slot_bytes"), a), number(slots, "in_use"));
-	print_jobs(json_object_get(obj, "jobs"), "fill");
-	print_jobs(json_object_get(obj, "jobs"), "save");
-	json_array_foreach(json_object_get(obj, "transfers"), i, d) printf(
-		"now       %s for process %" PRIu64 ": %s of %s, %.1f GB/s\n",
-		string(d, "kind", name, sizeof(name)), number(d, "peer"),
-		cli_bytes(number(d, "done_bytes"), a), cli_bytes(number(d, "total_bytes"), b),
-		json_number_value(json_object_get(d, "gb_s")));
-}
-
-static int run_status(const struct cli_verb *verb, const struct gpud_args *args, const char *path)
-{
-	struct ckf_error err = { 0 };
-	json_t *obj = NULL;
-	int sock, rc;
-
-	sock = ckf_gpud_connect(path, NULL, &err);
-	if (sock < 0)
-		return cli_fail(verb, path, sock, &err);
-	rc = receive_status(sock, &obj, &err);
-	close(sock);
-	if (rc)
-		return cli_fail(verb, path, rc, &err);
-	if (args->json)
-		return cli_json_print(verb, obj);
-	print_status(obj);
-	json_decref(obj);
-	return CKF_EXIT_OK;
+	return rc ? gpud_log_fail(&log, rc, &err) : CKF_EXIT_OK;
 }
 
 static int run_gpud(const struct cli_verb *verb, int argc, char **argv)
@@ -276,7 +250,7 @@ static int run_gpud(const struct cli_verb *verb, int argc, char **argv)
 	if (!path)
 		path = CKF_GPUD_SOCKET;
 	if (args.status)
-		return run_status(verb, &args, path);
+		return gpud_status_show(verb, path, args.json);
 	return args.fd >= 0 ? run_helper(verb, &args) : run_daemon(verb, &args, path);
 }
 
@@ -289,6 +263,7 @@ const struct cli_verb cli_verb_gpud = {
 		"  --threads N          of one job at most; default: the CPUs\n"
 		"  --device N           make a context on this GPU only; may be repeated\n"
 		"  --fd N               serve the one client at descriptor N\n"
+		"  --log text|json      lines of text, or one JSON object a line; default: text\n"
 		"  -q, --quiet          no line for each job\n"
 		"  --status             show contexts, slots and transfers of the running one\n"
 		"  --json               with --status: as JSON\n",

@@ -33,7 +33,7 @@ _ckfast_options() {
 	doctor) echo "--base --pid --strict --json" ;;
 	calibrate) echo "--json" ;;
 	run) echo "--env" ;;
-	gpud) echo "--socket --slots --threads --device --fd -q --quiet --status --json" ;;
+	gpud) echo "--socket --slots --threads --device --fd --log -q --quiet --status --json" ;;
 	park) echo "--dir --socket --json --timeout" ;;
 	unpark) echo "--dir --socket --json" ;;
 	esac
@@ -52,6 +52,7 @@ _ckfast_value() {
 	--socket) _ckfast_files "$2" ;;
 	--pid) _ckfast_pids "$2" ;;
 	--codec) COMPREPLY=($(compgen -W "auto raw lz4 zstd bf16" -- "$2")) ;;
+	--log) COMPREPLY=($(compgen -W "text json" -- "$2")) ;;
 	--extent-size) COMPREPLY=($(compgen -W "4M 8M 16M" -- "$2")) ;;
 	--profile) COMPREPLY=($(compgen -W "ram nvme ssd network" -- "$2")) ;;
 	--level | --jobs | --threads | --nice | --slots | --device | --fd | --timeout) ;;

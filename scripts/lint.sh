@@ -130,7 +130,7 @@ for file in criu-patch/files/criu/{*.c,include/*.h} {criu-patch/plugin,cli}/*.[c
 	for inc in $(includes "$file"); do
 		case $file:$inc in
 		cli/*inspect*:* | cli/cmd_calibrate.c:convert/ckf_model.h | cli/*:base/ckf_uuid.h) ;;
-		cli/cmd_gpud.c:gpu/daemon/ckf_gpud_server.h | cli/doctor_cuda.c:gpu/cuda/ckf_cuda.h) ;;
+		cli/gpud.h:gpu/daemon/ckf_gpud_server.h | cli/doctor_cuda.c:gpu/cuda/ckf_cuda.h) ;;
 		*:base/* | *:format/* | *:loader/* | *:convert/* | *:gpu/*)
 			complain "$file: includes $inc: may use only ckfast.h"
 			;;

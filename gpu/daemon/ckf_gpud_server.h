@@ -6,6 +6,7 @@
 #ifndef CKF_GPUD_SERVER_H
 #define CKF_GPUD_SERVER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,12 +17,25 @@
 
 struct ckf_gpud;
 
+/* What happened: a job that has ended, or gpud itself. */
+struct ckf_gpud_event {
+	bool failed;
+	const char *text; /* one line */
+	/* Of a job; 0 or NULL where it does not apply or is not known. */
+	uint32_t pid;		  /* of the client, in gpud's pid namespace */
+	const char *image;	  /* the directory, as gpud's mount namespace names it */
+	const unsigned int *gpus; /* ordinals of those that have memory of the job */
+	unsigned int nr_gpus;
+	uint64_t bytes; /* of device memory */
+	uint64_t ns;
+};
+
 struct ckf_gpud_opts {
 	size_t size;	       /* sizeof(struct ckf_gpud_opts) */
 	unsigned int nr_slots; /* 0: for a daemon, by the CPUs */
 	unsigned int threads;  /* of one job at most; 0: the CPUs */
-	/* One line about a job that ended, from any thread. May be NULL. */
-	void (*log)(void *arg, const char *line);
+	/* From any thread. May be NULL. The event is valid until it returns. */
+	void (*log)(void *arg, const struct ckf_gpud_event *e);
 	void *arg;
 };
 

@@ -157,43 +157,6 @@ int gpud_bad(struct gpud_conn *c, const char *what, struct ckf_error *err)
 	return ckf_error_set(err, -EPROTO, "bad request: %s", what);
 }
 
-void gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, uint64_t total_bytes)
-{
-	atomic_store(&c->total_bytes, total_bytes);
-	atomic_store(&c->done_bytes, 0);
-	atomic_store(&c->start_ns, ckf_now_ns());
-	atomic_store(&c->kind, kind);
-}
-
-void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err)
-{
-	static const char *const names[GPUD_JOB_KINDS] = { "", "fill", "save" };
-	int kind = atomic_exchange(&c->kind, GPUD_IDLE);
-	struct gpud_sum *sum = &c->g->sums[kind];
-	uint64_t ns = ckf_now_ns() - atomic_load(&c->start_ns);
-	char line[CKF_ERROR_MSG_BYTES + 64];
-
-	pthread_mutex_lock(&c->g->lock);
-	sum->nr++;
-	if (ret) {
-		sum->failed++;
-	} else {
-		sum->bytes += bytes;
-		sum->last_bytes = bytes;
-		sum->last_ns = ns;
-	}
-	pthread_mutex_unlock(&c->g->lock);
-	if (!c->g->opts.log)
-		return;
-	if (ret)
-		snprintf(line, sizeof(line), "%s for process %u: %s", names[kind], c->peer_pid,
-			 err->code ? err->msg : strerror(-ret));
-	else
-		snprintf(line, sizeof(line), "%s for process %u: %.1f MB in %.3f s", names[kind],
-			 c->peer_pid, (double)bytes / 1e6, (double)ns / 1e9);
-	c->g->opts.log(c->g->opts.arg, line);
-}
-
 static int hello(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_error *err)
 {
 	struct ckf_gpud_msg answer = { .op = CKF_GPUD_DONE, .arg = CKF_GPUD_VERSION };

@@ -19,6 +19,9 @@ enum gpud_job_kind {
 	GPUD_JOB_KINDS,
 };
 
+/* Those with higher numbers do their work, but nobody counts it. */
+#define GPUD_COUNTED_GPUS CKF_GPU_MAX_DEVICES
+
 /* For the status: what ended. */
 struct gpud_sum {
 	uint64_t nr;
@@ -44,6 +47,9 @@ struct gpud_conn {
 	struct gpud_pairs pairs; /* for the next RESUME */
 	bool bad;		 /* the peer broke the rules: the connection is to be closed */
 
+	/* Of the job. */
+	int dir_fd;
+	uint64_t gpu_bytes[GPUD_COUNTED_GPUS]; /* of this job on each GPU, by ordinal */
 	/* Of the job, for the status. */
 	atomic_int kind; /* enum gpud_job_kind */
 	_Atomic uint64_t total_bytes;
@@ -81,10 +87,6 @@ int gpud_send(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct 
 int gpud_cancelled(void *arg);
 /* An error of the rules of ckf_gpud.h: -EPROTO, and the connection will be closed. */
 int gpud_bad(struct gpud_conn *c, const char *what, struct ckf_error *err);
-void gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, uint64_t total_bytes);
-/* Counts it and logs it. bytes: of device memory. */
-void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err);
-
 /* Requests: 0 when everything was answered, or the error that is still to be answered. fd: the
  * descriptor that came with it, or -1; gpud.c closes it. */
 int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err);
@@ -93,6 +95,17 @@ int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd,
 		    struct ckf_error *err);
 int gpud_pair(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_error *err);
 int gpud_status(struct gpud_conn *c, struct ckf_error *err);
+
+/* gpud_job.c */
+
+extern const char *const gpud_job_names[GPUD_JOB_KINDS];
+
+/* dir_fd: the directory of the image, open until the end of the job. */
+void gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd);
+/* So many bytes of the job are on this GPU. For the thread of the connection. */
+void gpud_job_add_gpu(struct gpud_conn *c, unsigned int ordinal, uint64_t bytes);
+/* Counts it and logs it. bytes: of device memory. */
+void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err);
 
 /* gpud_map.c: devices of an image, and those of this machine that they are filled on */
 

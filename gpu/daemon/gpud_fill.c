@@ -214,9 +214,13 @@ static int open_sinks(struct fill *f, struct ckf_error *err)
 	if (!f->sinks || !f->memories)
 		return ckf_error_set(err, -ENOMEM, "no memory");
 	for (unsigned int i = 0; i < f->map.nr && !ret; i++) {
-		so.device = f->map.places[i].ordinal;
-		if (f->map.places[i].bytes)
-			ret = ckf_cuda_sink_open(f->pool, &so, &f->sinks[so.device], err);
+		const struct gpud_place *p = &f->map.places[i];
+
+		so.device = p->ordinal;
+		if (!p->bytes)
+			continue;
+		ret = ckf_cuda_sink_open(f->pool, &so, &f->sinks[so.device], err);
+		gpud_job_add_gpu(f->c, p->ordinal, p->bytes);
 	}
 	return ret;
 }
@@ -476,7 +480,7 @@ int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
 	int ret;
 
 	pthread_mutex_init(&f.lock, NULL);
-	gpud_job_start(c, GPUD_FILLING, 0);
+	gpud_job_start(c, GPUD_FILLING, fd);
 	ret = run(&f, err);
 	fill_fini(&f);
 	done.arg = atomic_load(&f.bytes);

@@ -192,6 +192,7 @@ static int add_memory(struct save *s, const struct ckf_gpud_msg *m, int fd, stru
 	s->dump.allocs[s->dump.nr_allocs++] = a;
 	s->dump.bytes += pages_bytes;
 	atomic_store(&s->c->total_bytes, s->dump.bytes);
+	gpud_job_add_gpu(s->c, so.device, a.bytes);
 	return 0;
 }
 
@@ -440,7 +441,7 @@ int gpud_save(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct 
 	uint64_t start_ns = ckf_now_ns(), bytes;
 	int ret;
 
-	gpud_job_start(c, GPUD_SAVING, 0);
+	gpud_job_start(c, GPUD_SAVING, fd);
 	unlink_both(&s);
 	ret = save_init(&s, err);
 	ret = receive(&s, ret, err);

@@ -13,8 +13,6 @@
 
 #define JSON_VERSION 1
 
-static const char *const kinds[GPUD_JOB_KINDS] = { "idle", "fill", "save" };
-
 struct text {
 	char *s; /* zero-terminated, or NULL */
 	size_t len;
@@ -98,7 +96,7 @@ static void add_jobs(struct text *t, const struct ckf_gpud *g)
 		add(t,
 		    "%s\"%s\":{\"count\":%" PRIu64 ",\"failed\":%" PRIu64 ",\"bytes\":%" PRIu64
 		    ",\"last_bytes\":%" PRIu64 ",\"last_ns\":%" PRIu64 ",\"last_gb_s\":%.2f}",
-		    k == GPUD_FILLING ? "" : ",", kinds[k], s->nr, s->failed, s->bytes,
+		    k == GPUD_FILLING ? "" : ",", gpud_job_names[k], s->nr, s->failed, s->bytes,
 		    s->last_bytes, s->last_ns, rate(s->last_bytes, s->last_ns));
 	}
 	add(t, "},\"transfers\":[");
@@ -112,7 +110,7 @@ static void add_jobs(struct text *t, const struct ckf_gpud *g)
 		add(t,
 		    "%s{\"kind\":\"%s\",\"peer\":%u,\"done_bytes\":%" PRIu64
 		    ",\"total_bytes\":%" PRIu64 ",\"ns\":%" PRIu64 ",\"gb_s\":%.2f}",
-		    first ? "" : ",", kinds[kind], c->peer_pid, done,
+		    first ? "" : ",", gpud_job_names[kind], c->peer_pid, done,
 		    (uint64_t)atomic_load(&c->total_bytes), ns, rate(done, ns));
 		first = false;
 	}

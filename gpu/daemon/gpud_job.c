@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* What gpud counts and logs of its jobs. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/ckf_threads.h"
+#include "gpud.h"
+
+#define FD_LINK_BYTES 32
+
+const char *const gpud_job_names[GPUD_JOB_KINDS] = { "idle", "fill", "save" };
+
+void gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd)
+{
+	c->dir_fd = dir_fd;
+	memset(c->gpu_bytes, 0, sizeof(c->gpu_bytes));
+	atomic_store(&c->total_bytes, 0);
+	atomic_store(&c->done_bytes, 0);
+	atomic_store(&c->start_ns, ckf_now_ns());
+	atomic_store(&c->kind, kind);
+}
+
+void gpud_job_add_gpu(struct gpud_conn *c, unsigned int ordinal, uint64_t bytes)
+{
+	if (ordinal < GPUD_COUNTED_GPUS)
+		c->gpu_bytes[ordinal] += bytes;
+}
+
+static void log_job(const struct gpud_conn *c, int kind, struct ckf_gpud_event *e)
+{
+	char text[CKF_ERROR_MSG_BYTES + 64], link[FD_LINK_BYTES], image[PATH_MAX];
+	unsigned int gpus[GPUD_COUNTED_GPUS];
+	ssize_t len;
+
+	if (e->failed)
+		snprintf(text, sizeof(text), "%s for process %u: %s", gpud_job_names[kind],
+			 c->peer_pid, e->text);
+	else
+		snprintf(text, sizeof(text), "%s for process %u: %.1f MB in %.3f s",
+			 gpud_job_names[kind], c->peer_pid, (double)e->bytes / 1e6,
+			 (double)e->ns / 1e9);
+	e->text = text;
+	e->pid = c->peer_pid;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", c->dir_fd);
+	len = readlink(link, image, sizeof(image) - 1);
+	if (len > 0) {
+		image[len] = '\0';
+		e->image = image;
+	}
+	e->gpus = gpus;
+	for (unsigned int i = 0; i < GPUD_COUNTED_GPUS; i++)
+		if (c->gpu_bytes[i])
+			gpus[e->nr_gpus++] = i;
+	c->g->opts.log(c->g->opts.arg, e);
+}
+
+void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err)
+{
+	int kind = atomic_exchange(&c->kind, GPUD_IDLE);
+	struct gpud_sum *sum = &c->g->sums[kind];
+	struct ckf_gpud_event e = { .failed = ret != 0,
+				    .text = err->code ? err->msg : strerror(-ret),
+				    .bytes = ret ? 0 : bytes,
+				    .ns = ckf_now_ns() - atomic_load(&c->start_ns) };
+
+	pthread_mutex_lock(&c->g->lock);
+	sum->nr++;
+	if (ret) {
+		sum->failed++;
+	} else {
+		sum->bytes += bytes;
+		sum->last_bytes = bytes;
+		sum->last_ns = e.ns;
+	}
+	pthread_mutex_unlock(&c->g->lock);
+	if (c->g->opts.log)
+		log_job(c, kind, &e);
+}
