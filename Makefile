@@ -414,6 +414,7 @@ install-service:
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/ckfast-gpud.service \
 		> $(DESTDIR)$(PREFIX)/lib/systemd/system/ckfast-gpud.service
+	install -m 644 scripts/ckfast-gpud.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/ckfast-gpud.socket
 
 install: all install-service install-library install-completions
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
@@ -441,7 +442,7 @@ remove_empty = for d in $(addprefix $(DESTDIR),$(1)); do \
 
 # With the settings of the install: PREFIX, DESTDIR and the others.
 INSTALLED = $(addprefix $(PREFIX)/,bin/ckfast share/man/man1/ckfast.1 $(HEADERS) \
-	    lib/systemd/system/ckfast-gpud.service \
+	    lib/systemd/system/ckfast-gpud.service lib/systemd/system/ckfast-gpud.socket \
 	    share/bash-completion/completions/ckfast share/fish/vendor_completions.d/ckfast.fish) \
 	    $(addprefix $(LIBDIR)/,libckfast.a $(SONAME) libckfast.so pkgconfig/ckfast.pc) \
 	    $(ZSH_COMPLETIONS)/_ckfast $(AGENT_DIR)/$(notdir $(AGENT))

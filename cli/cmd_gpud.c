@@ -212,16 +212,21 @@ static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args,
 {
 	struct ckf_error err = { 0 };
 	struct ckf_gpud *g = NULL;
-	struct ckf_gpud_listener listener = { .fd = -1 };
-	const struct gpud_log log = { .verb = verb, .name = path, .json = args->log_json };
+	struct ckf_gpud_listener listener;
+	struct gpud_log log = { .verb = verb, .name = path, .json = args->log_json };
 	int stop_fd, rc;
 
+	rc = ckf_gpud_inherit(&listener, &err);
+	if (listener.fd >= 0)
+		log.name = "the service manager's socket";
 	stop_fd = stop_fd_open(&err);
-	rc = stop_fd < 0 ? stop_fd : new_gpud(args, &log, &g, &err);
+	if (!rc)
+		rc = stop_fd < 0 ? stop_fd : new_gpud(args, &log, &g, &err);
+	ckf_gpud_tell("STATUS=Opening the CUDA driver");
 	if (!rc)
 		rc = ckf_gpud_warm(g, args->devices, args->nr_devices, &err);
 	/* Only now: a client that finds no socket starts a helper and loses no time. */
-	if (!rc)
+	if (!rc && listener.fd < 0)
 		rc = ckf_gpud_listen(path, &listener, &err);
 	if (!rc) {
 		if (!args->quiet)

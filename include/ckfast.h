@@ -680,8 +680,8 @@ int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts
 
 /*
  * Connects to `ckfast gpud` at path (NULL: $CKFAST_GPUD_SOCKET, or CKF_GPUD_SOCKET); where none
- * answers it starts a helper for this connection: the program at helper (NULL: never), with
- * "gpud --fd N". A socket, the caller's to close, or -errno.
+ * answers, or it ends before it has said hello, starts a helper for this connection: the program at
+ * helper (NULL: never), with "gpud --fd N". A socket, the caller's to close, or -errno.
  */
 int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err);
 /* What gpud says about itself, JSON, for free(). */

@@ -54,7 +54,7 @@ int ckf_gpud_warm(struct ckf_gpud *g, const unsigned int *devices, unsigned int 
 /* A socket at a path, and which file it is. */
 struct ckf_gpud_listener {
 	int fd;
-	const char *path; /* the caller's */
+	const char *path; /* the caller's; NULL: the service manager's socket, and file */
 	uint64_t dev;
 	uint64_t ino;
 };
@@ -65,12 +65,24 @@ struct ckf_gpud_listener {
  * that do this at the same time one succeeds.
  */
 int ckf_gpud_listen(const char *path, struct ckf_gpud_listener *l, struct ckf_error *err);
+/*
+ * Takes the socket that the service manager has made (LISTEN_FDS), in place of ckf_gpud_listen();
+ * l->fd is -1 where it has made none. Before there are threads.
+ */
+int ckf_gpud_inherit(struct ckf_gpud_listener *l, struct ckf_error *err);
 /* Removes the file, if it is still the same, and closes the socket. */
 void ckf_gpud_unlisten(struct ckf_gpud_listener *l);
 
 /*
+ * Tells the service manager, as sd_notify(3) does, where there is one. Whether it hears is of no
+ * consequence.
+ */
+void ckf_gpud_tell(const char *state);
+
+/*
  * Serves listen_fd, each connection in a thread, until stop_fd is readable. Then jobs are stopped,
- * and it returns when the last connection has ended. Both fds stay the caller's.
+ * and it returns when the last connection has ended. Both fds stay the caller's. Tells the service
+ * manager of both.
  */
 int ckf_gpud_run(struct ckf_gpud *g, int listen_fd, int stop_fd, struct ckf_error *err);
 

@@ -447,6 +447,7 @@ int ckf_gpud_run(struct ckf_gpud *g, int listen_fd, int stop_fd, struct ckf_erro
 			      { .fd = stop_fd, .events = POLLIN } };
 	int ret = 0;
 
+	ckf_gpud_tell("READY=1\nSTATUS=Serving clients");
 	for (;;) {
 		if (poll(p, 2, -1) < 0) {
 			if (errno == EINTR)
@@ -460,6 +461,7 @@ int ckf_gpud_run(struct ckf_gpud *g, int listen_fd, int stop_fd, struct ckf_erro
 		if (p[0].revents)
 			accept_one(g, listen_fd);
 	}
+	ckf_gpud_tell("STOPPING=1\nSTATUS=Waiting for connections to end");
 	stop_all(g);
 	return ret;
 }

@@ -150,7 +150,7 @@ void ckf_gpud_unlisten(struct ckf_gpud_listener *l)
 
 	if (l->fd < 0)
 		return;
-	lock = lock_directory(l->path, false, NULL);
+	lock = l->path ? lock_directory(l->path, false, NULL) : -1;
 	if (lock >= 0) {
 		if (!lstat(l->path, &st) && st.st_dev == l->dev && st.st_ino == l->ino)
 			unlink(l->path);

@@ -156,19 +156,23 @@ static int say_hello(int sock, const char *path, struct ckf_error *err)
 int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err)
 {
 	struct ckf_error first = { 0 };
-	int sock;
+	int ret;
 
 	if (!path)
 		path = getenv("CKFAST_GPUD_SOCKET");
 	if (!path)
 		path = CKF_GPUD_SOCKET;
-	sock = connect_daemon(path, &first);
-	if (sock >= 0)
-		return say_hello(sock, path, err);
-	if (!helper || (sock != -ENOENT && sock != -ECONNREFUSED))
-		return ckf_error_set(err, sock, "%s", first.msg);
-	sock = start_helper(helper, err);
-	return sock < 0 ? sock : say_hello(sock, helper, err);
+	ret = connect_daemon(path, &first);
+	if (ret >= 0)
+		ret = say_hello(ret, path, &first);
+	if (ret >= 0)
+		return ret;
+	/* The last two: a service manager listens, but the gpud that it starts ends at once. */
+	if (!helper ||
+	    (ret != -ENOENT && ret != -ECONNREFUSED && ret != -ECONNRESET && ret != -EPIPE))
+		return ckf_error_set(err, ret, "%s", first.msg);
+	ret = start_helper(helper, err);
+	return ret < 0 ? ret : say_hello(ret, helper, err);
 }
 
 /* A call of the driver that hangs must not hang CRIU for ever. */
@@ -187,6 +191,9 @@ int gpud_recv_until(int sock, struct ckf_gpud_msg *m, int *fd, uint64_t deadline
 {
 	int ret = ckf_scm_recv_until(sock, m, sizeof(*m), fd, deadline_ns);
 
+	/* It was closed before all that we sent was read; what was said before comes after this. */
+	if (ret == -ECONNRESET)
+		ret = ckf_scm_recv_until(sock, m, sizeof(*m), fd, deadline_ns);
 	if (ret == (int)sizeof(*m)) {
 		m->text[sizeof(m->text) - 1] = '\0';
 		return 0;
