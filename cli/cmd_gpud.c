@@ -25,6 +25,7 @@ struct gpud_args {
 	unsigned int nr_devices;
 	bool status;
 	bool json;
+	const char *metrics;
 	bool log_json;
 	bool quiet;
 	bool help;
@@ -36,6 +37,7 @@ enum {
 	OPT_SLOTS,
 	OPT_THREADS,
 	OPT_DEVICE,
+	OPT_METRICS,
 	OPT_LOG,
 	OPT_STATUS,
 	OPT_JSON,
@@ -47,6 +49,7 @@ static const struct option long_opts[] = {
 	{ "slots", required_argument, NULL, OPT_SLOTS },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "device", required_argument, NULL, OPT_DEVICE },
+	{ "metrics", required_argument, NULL, OPT_METRICS },
 	{ "log", required_argument, NULL, OPT_LOG },
 	{ "status", no_argument, NULL, OPT_STATUS },
 	{ "json", no_argument, NULL, OPT_JSON },
@@ -74,6 +77,15 @@ static int parse_device(const struct cli_verb *verb, struct gpud_args *args)
 	return rc;
 }
 
+static int parse_metrics(const struct cli_verb *verb, struct gpud_args *args)
+{
+	args->metrics = optarg;
+	if (!ckf_gpud_export_valid(optarg))
+		return cli_usage(verb, "--metrics %s: want a path with a /, or [ADDRESS:]PORT",
+				 optarg);
+	return CKF_EXIT_OK;
+}
+
 static int parse_log(const struct cli_verb *verb, struct gpud_args *args)
 {
 	args->log_json = !strcmp(optarg, "json");
@@ -96,6 +108,8 @@ static int parse_option(const struct cli_verb *verb, int opt, struct gpud_args *
 		return parse_number(verb, "threads", 1, CLI_MAX_THREADS, &args->threads);
 	case OPT_DEVICE:
 		return parse_device(verb, args);
+	case OPT_METRICS:
+		return parse_metrics(verb, args);
 	case OPT_LOG:
 		return parse_log(verb, args);
 	case OPT_STATUS:
@@ -131,8 +145,8 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 		return cli_usage(verb, "want options only");
 	if (args->json && !args->status)
 		return cli_usage(verb, "--json needs --status");
-	if (args->status &&
-	    (args->fd >= 0 || args->slots || args->threads || args->nr_devices || args->log_json))
+	if (args->status && (args->fd >= 0 || args->slots || args->threads || args->nr_devices ||
+			     args->log_json || args->metrics))
 		return cli_usage(verb, "--status goes only with --socket and --json");
 	return CKF_EXIT_OK;
 }
@@ -208,6 +222,23 @@ static int stop_fd_open(struct ckf_error *err)
 		      : fd;
 }
 
+/* The clients are served, with metrics or without. */
+static int serve(const struct gpud_args *args, const struct gpud_log *log, struct ckf_gpud *g,
+		 int listen_fd, int stop_fd, struct ckf_error *err)
+{
+	struct ckf_gpud_exporter *exporter = NULL;
+	struct ckf_error export_err = { 0 };
+	int rc;
+
+	if (args->metrics && ckf_gpud_export(g, args->metrics, &exporter, &export_err))
+		gpud_log_warning(log, export_err.msg);
+	if (!args->quiet)
+		gpud_log_info(log, "ready");
+	rc = ckf_gpud_run(g, listen_fd, stop_fd, err);
+	ckf_gpud_export_end(exporter);
+	return rc;
+}
+
 static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args, const char *path)
 {
 	struct ckf_error err = { 0 };
@@ -228,11 +259,8 @@ static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args,
 	/* Only now: a client that finds no socket starts a helper and loses no time. */
 	if (!rc && listener.fd < 0)
 		rc = ckf_gpud_listen(path, &listener, &err);
-	if (!rc) {
-		if (!args->quiet)
-			gpud_log_info(&log, "ready");
-		rc = ckf_gpud_run(g, listener.fd, stop_fd, &err);
-	}
+	if (!rc)
+		rc = serve(args, &log, g, listener.fd, stop_fd, &err);
 	ckf_gpud_unlisten(&listener);
 	if (stop_fd >= 0)
 		close(stop_fd);
@@ -268,6 +296,8 @@ const struct cli_verb cli_verb_gpud = {
 		"  --threads N          of one job at most; default: the CPUs\n"
 		"  --device N           make a context on this GPU only; may be repeated\n"
 		"  --fd N               serve the one client at descriptor N\n"
+		"  --metrics PATH|[ADDR:]PORT\n"
+		"                       metrics for Prometheus, in a file or by HTTP\n"
 		"  --log text|json      lines of text, or one JSON object a line; default: text\n"
 		"  -q, --quiet          no line for each job\n"
 		"  --status             show contexts, slots and transfers of the running one\n"

@@ -33,7 +33,7 @@ _ckfast_options() {
 	doctor) echo "--base --pid --strict --json" ;;
 	calibrate) echo "--json" ;;
 	run) echo "--env" ;;
-	gpud) echo "--socket --slots --threads --device --fd --log -q --quiet --status --json" ;;
+	gpud) echo "--socket --slots --threads --device --fd --metrics --log -q --quiet --status --json" ;;
 	park) echo "--dir --socket --json --timeout" ;;
 	unpark) echo "--dir --socket --json" ;;
 	esac
@@ -49,8 +49,7 @@ _ckfast_value() {
 		_ckfast_dirs "$list" "${2##*,}"
 		;;
 	--dir) _ckfast_dirs "" "$2" ;;
-	--socket) _ckfast_files "$2" ;;
-	--pid) _ckfast_pids "$2" ;;
+	--socket | --metrics) _ckfast_files "$2" ;;
 	--codec) COMPREPLY=($(compgen -W "auto raw lz4 zstd bf16" -- "$2")) ;;
 	--log) COMPREPLY=($(compgen -W "text json" -- "$2")) ;;
 	--extent-size) COMPREPLY=($(compgen -W "4M 8M 16M" -- "$2")) ;;

@@ -67,6 +67,7 @@ complete -c ckfast -n '__ckfast_verb run' -a '(__fish_complete_subcommand --fcs-
 complete -c ckfast -n '__ckfast_verb gpud' -x -l slots -d 'Pinned buffers'
 complete -c ckfast -n '__ckfast_verb gpud' -x -l device -d 'Make a context on this GPU only'
 complete -c ckfast -n '__ckfast_verb gpud' -x -l fd -d 'Serve the client at this descriptor'
+complete -c ckfast -n '__ckfast_verb gpud' -r -F -l metrics -d 'File or port of metrics for Prometheus'
 complete -c ckfast -n '__ckfast_verb gpud' -x -l log -a 'text json' -d 'Form of the log'
 complete -c ckfast -n '__ckfast_verb gpud' -l status -d 'Show the state of the running gpud'
 

@@ -56,6 +56,7 @@ struct ckf_cuda_pool {
 	uint32_t *free;	    /* a ring of slots, the one that has been free longest first */
 	unsigned int first; /* in free */
 	unsigned int nr_free;
+	unsigned int nr_waiting; /* threads that wait for a slot */
 };
 
 int ckf_cuda_pool_open(const struct ckf_cuda_pool_opts *opts, struct ckf_cuda_pool **out,
@@ -85,5 +86,7 @@ int ckf_cuda_slot_take(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), 
 /* event: of what still reads or writes the slot, or NULL. */
 void ckf_cuda_slot_put(struct ckf_cuda_pool *pool, uint32_t nr, CUevent event);
 unsigned int ckf_cuda_slots_in_use(struct ckf_cuda_pool *pool);
+/* Threads that wait for one. */
+unsigned int ckf_cuda_slots_waiting(struct ckf_cuda_pool *pool);
 
 #endif

@@ -273,12 +273,16 @@ int ckf_cuda_pool_free_bytes(struct ckf_cuda_pool *pool, unsigned int ordinal, u
 /* With the lock held, which is given up meanwhile. */
 static int wait_for_slot(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), void *arg)
 {
-	while (!pool->pinned || (!pool->slots_ret && !pool->nr_free)) {
+	int ret = 0;
+
+	pool->nr_waiting++;
+	while (!ret && (!pool->pinned || (!pool->slots_ret && !pool->nr_free))) {
 		(void)ckf_cond_wait_ms(&pool->cond, &pool->lock, CANCEL_POLL_MS);
 		if (cancelled && cancelled(arg))
-			return -ECANCELED;
+			ret = -ECANCELED;
 	}
-	return pool->slots_ret;
+	pool->nr_waiting--;
+	return ret ? ret : pool->slots_ret;
 }
 
 int ckf_cuda_slot_take(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), void *arg,
@@ -335,6 +339,16 @@ unsigned int ckf_cuda_slots_in_use(struct ckf_cuda_pool *pool)
 
 	pthread_mutex_lock(&pool->lock);
 	n = pool->slots ? pool->nr_slots - pool->nr_free : 0;
+	pthread_mutex_unlock(&pool->lock);
+	return n;
+}
+
+unsigned int ckf_cuda_slots_waiting(struct ckf_cuda_pool *pool)
+{
+	unsigned int n;
+
+	pthread_mutex_lock(&pool->lock);
+	n = pool->nr_waiting;
 	pthread_mutex_unlock(&pool->lock);
 	return n;
 }

@@ -80,6 +80,17 @@ void ckf_gpud_unlisten(struct ckf_gpud_listener *l);
 void ckf_gpud_tell(const char *state);
 
 /*
+ * Gives metrics to Prometheus until ckf_gpud_export_end(). where: the path of a file, with a '/',
+ * or [ADDR:]PORT for HTTP, on the loopback address unless ADDR is given; it stays the caller's.
+ */
+struct ckf_gpud_exporter;
+bool ckf_gpud_export_valid(const char *where);
+int ckf_gpud_export(struct ckf_gpud *g, const char *where, struct ckf_gpud_exporter **out,
+		    struct ckf_error *err);
+/* Before ckf_gpud_free(). Takes NULL. */
+void ckf_gpud_export_end(struct ckf_gpud_exporter *e);
+
+/*
  * Serves listen_fd, each connection in a thread, until stop_fd is readable. Then jobs are stopped,
  * and it returns when the last connection has ended. Both fds stay the caller's. Tells the service
  * manager of both.

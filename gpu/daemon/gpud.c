@@ -66,6 +66,7 @@ int ckf_gpud_new(const struct ckf_gpud_opts *opts, struct ckf_gpud **out, struct
 	if (!g)
 		return ckf_error_set(err, -ENOMEM, "no memory");
 	g->opts = o;
+	g->start_ns = ckf_now_ns();
 	if (!g->opts.threads)
 		g->opts.threads = ckf_cpus();
 	if (!g->opts.nr_slots) {
@@ -270,6 +271,8 @@ static int conn_start(struct ckf_gpud *g, int sock, uint32_t peer_pid, bool gree
 	int ret;
 
 	ret = conn_new(g, sock, peer_pid, &c, err);
+	if (ret == -EBUSY)
+		gpud_refused(g, GPUD_REFUSED_CONNECTIONS);
 	if (ret)
 		return ret;
 	c->greeted = greeted;
@@ -410,6 +413,7 @@ static void accept_one(struct ckf_gpud *g, int listen_fd)
 		return;
 	}
 	if (!peer_of(sock, &cred) || (cred.uid != geteuid() && cred.uid != 0)) {
+		gpud_refused(g, GPUD_REFUSED_USER);
 		refuse(sock, EPERM, "gpud serves only the user that started it, and root");
 		return;
 	}

@@ -17,16 +17,45 @@ enum gpud_job_kind {
 	GPUD_FILLING,
 	GPUD_SAVING,
 	GPUD_JOB_KINDS,
+	/* A checkpoint call: counted like a job, but moves no bytes. */
+	GPUD_CALLING = GPUD_JOB_KINDS,
+	GPUD_REQUEST_KINDS,
+};
+
+/* For the metrics: why requests failed. */
+enum gpud_failure {
+	GPUD_FAILED_OTHER,
+	GPUD_FAILED_CORRUPT,
+	GPUD_FAILED_UNSUPPORTED,
+	GPUD_FAILED_MEMORY,
+	GPUD_FAILED_NO_DEVICE,
+	GPUD_FAILED_DEVICE,
+	GPUD_FAILED_CANCELLED,
+	GPUD_FAILED_NOT_FOUND,
+	GPUD_FAILED_NO_SPACE,
+	GPUD_FAILED_PROTOCOL,
+	GPUD_FAILURE_KINDS,
+};
+
+/* Why clients were refused. */
+enum gpud_refusal {
+	GPUD_REFUSED_USER,
+	GPUD_REFUSED_CONNECTIONS,
+	GPUD_REFUSAL_KINDS,
 };
 
 /* Those with higher numbers do their work, but nobody counts it. */
 #define GPUD_COUNTED_GPUS CKF_GPU_MAX_DEVICES
 
-/* For the status: what ended. */
+/* Requests of one kind that have ended. */
 struct gpud_sum {
 	uint64_t nr;
 	uint64_t failed;
+	uint64_t failures[GPUD_FAILURE_KINDS];
+	/* Of those that succeeded. */
 	uint64_t bytes;
+	uint64_t ns;
+	uint64_t gpu_bytes[GPUD_COUNTED_GPUS];
 	uint64_t last_bytes;
 	uint64_t last_ns;
 };
@@ -51,7 +80,7 @@ struct gpud_conn {
 	int dir_fd;
 	uint64_t gpu_bytes[GPUD_COUNTED_GPUS]; /* of this job on each GPU, by ordinal */
 	/* Of the job, for the status. */
-	atomic_int kind; /* enum gpud_job_kind */
+	atomic_int kind; /* enum gpud_job_kind, of any request */
 	_Atomic uint64_t total_bytes;
 	_Atomic uint64_t done_bytes;
 	_Atomic uint64_t start_ns;
@@ -59,6 +88,7 @@ struct gpud_conn {
 
 struct ckf_gpud {
 	struct ckf_gpud_opts opts;
+	uint64_t start_ns;
 	pthread_t opener;
 	atomic_bool stopping;
 
@@ -70,7 +100,8 @@ struct ckf_gpud {
 	struct ckf_cuda_pool *pool; /* NULL until opened */
 	struct gpud_conn *conns;
 	unsigned int nr_conns;
-	struct gpud_sum sums[GPUD_JOB_KINDS];
+	struct gpud_sum sums[GPUD_REQUEST_KINDS];
+	uint64_t refused[GPUD_REFUSAL_KINDS];
 };
 
 /* gpud.c */
@@ -106,6 +137,34 @@ void gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd);
 void gpud_job_add_gpu(struct gpud_conn *c, unsigned int ordinal, uint64_t bytes);
 /* Counts it and logs it. bytes: of device memory. */
 void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err);
+
+/* The same for a checkpoint call. */
+void gpud_call_start(struct gpud_conn *c);
+void gpud_call_end(struct gpud_conn *c, int ret);
+/* A client was refused. */
+void gpud_refused(struct ckf_gpud *g, enum gpud_refusal why);
+
+/* What is under way, and who was refused. */
+struct gpud_counts {
+	unsigned int connections;
+	unsigned int in_flight[GPUD_REQUEST_KINDS];
+	uint64_t refused[GPUD_REFUSAL_KINDS];
+};
+
+/* All counts, of one moment. */
+void gpud_count(struct ckf_gpud *g, struct gpud_sum sums[GPUD_REQUEST_KINDS],
+		struct gpud_counts *n);
+
+/* gpud_metrics.c */
+
+enum gpud_failure gpud_failure_of(int ret);
+/* The metrics in Prometheus' text format, for free(). */
+int gpud_metrics(struct ckf_gpud *g, char **text, size_t *len, struct ckf_error *err);
+
+/* gpud_status.c */
+
+/* A name without what would have to be escaped in JSON and in metrics. Returns buf. */
+const char *gpud_plain(const char *s, char *buf, size_t bytes);
 
 /* gpud_map.c: devices of an image, and those of this machine that they are filled on */
 

@@ -210,7 +210,9 @@ int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd,
 	if (m->arg < CKF_GPUD_LOCK || m->arg > CKF_GPUD_RESTORE_TID ||
 	    m->arg2 > CKF_GPUD_MAX_TIMEOUT_MS)
 		return gpud_bad(c, "wrong action or timeout", err);
+	gpud_call_start(c);
 	ret = call(c, m, fd, &value, err);
+	gpud_call_end(c, ret);
 	if (m->arg == CKF_GPUD_RESUME)
 		c->pairs.nr = 0;
 	if (ret)

@@ -57,6 +57,49 @@ static void log_job(const struct gpud_conn *c, int kind, struct ckf_gpud_event *
 	c->g->opts.log(c->g->opts.arg, e);
 }
 
+/* Without what only a success counts. With the lock held. */
+static void count_end(struct gpud_sum *sum, int ret)
+{
+	sum->nr++;
+	if (!ret)
+		return;
+	sum->failed++;
+	sum->failures[gpud_failure_of(ret)]++;
+}
+
+void gpud_call_start(struct gpud_conn *c)
+{
+	atomic_store(&c->kind, GPUD_CALLING);
+}
+
+void gpud_call_end(struct gpud_conn *c, int ret)
+{
+	atomic_store(&c->kind, GPUD_IDLE);
+	pthread_mutex_lock(&c->g->lock);
+	/* That a process does not use CUDA, or has ended, is an answer. */
+	count_end(&c->g->sums[GPUD_CALLING], ret == -ESRCH ? 0 : ret);
+	pthread_mutex_unlock(&c->g->lock);
+}
+
+void gpud_refused(struct ckf_gpud *g, enum gpud_refusal why)
+{
+	pthread_mutex_lock(&g->lock);
+	g->refused[why]++;
+	pthread_mutex_unlock(&g->lock);
+}
+
+void gpud_count(struct ckf_gpud *g, struct gpud_sum sums[GPUD_REQUEST_KINDS], struct gpud_counts *n)
+{
+	memset(n, 0, sizeof(*n));
+	pthread_mutex_lock(&g->lock);
+	memcpy(sums, g->sums, sizeof(g->sums));
+	memcpy(n->refused, g->refused, sizeof(g->refused));
+	n->connections = g->nr_conns;
+	for (const struct gpud_conn *c = g->conns; c; c = c->next)
+		n->in_flight[atomic_load(&c->kind)]++;
+	pthread_mutex_unlock(&g->lock);
+}
+
 void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err)
 {
 	int kind = atomic_exchange(&c->kind, GPUD_IDLE);
@@ -67,11 +110,12 @@ void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf
 				    .ns = ckf_now_ns() - atomic_load(&c->start_ns) };
 
 	pthread_mutex_lock(&c->g->lock);
-	sum->nr++;
-	if (ret) {
-		sum->failed++;
-	} else {
+	count_end(sum, ret);
+	if (!ret) {
 		sum->bytes += bytes;
+		sum->ns += e.ns;
+		for (unsigned int i = 0; i < GPUD_COUNTED_GPUS; i++)
+			sum->gpu_bytes[i] += c->gpu_bytes[i];
 		sum->last_bytes = bytes;
 		sum->last_ns = e.ns;
 	}

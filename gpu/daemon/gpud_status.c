@@ -48,23 +48,26 @@ static void add(struct text *t, const char *fmt, ...)
 	t->failed = true;
 }
 
-/* Of a name, what needs no escape in JSON. */
-static void add_name(struct text *t, const char *s)
+const char *gpud_plain(const char *s, char *buf, size_t bytes)
 {
-	for (; *s; s++)
-		add(t, "%c", *s < ' ' || *s > '~' || *s == '"' || *s == '\\' ? '?' : *s);
+	size_t i;
+
+	for (i = 0; s[i] && i < bytes - 1; i++)
+		buf[i] = s[i] < ' ' || s[i] > '~' || s[i] == '"' || s[i] == '\\' ? '?' : s[i];
+	buf[i] = '\0';
+	return buf;
 }
 
 static int add_device(struct text *t, struct ckf_cuda_pool *pool, unsigned int i,
 		      struct ckf_error *err)
 {
 	const struct ckf_cuda_dev *d = &pool->devs[i];
+	char name[CKF_CUDA_NAME_BYTES];
 	uint64_t free_bytes;
 	int ret;
 
-	add(t, "%s{\"ordinal\":%u,\"name\":\"", i ? "," : "", i);
-	add_name(t, d->name);
-	add(t, "\",\"uuid\":\"");
+	add(t, "%s{\"ordinal\":%u,\"name\":\"%s\",\"uuid\":\"", i ? "," : "", i,
+	    gpud_plain(d->name, name, sizeof(name)));
 	for (unsigned int k = 0; k < sizeof(d->uuid); k++)
 		add(t, "%02x", d->uuid[k]);
 	add(t, "\",\"total_bytes\":%" PRIu64, d->total_bytes);
@@ -105,7 +108,7 @@ static void add_jobs(struct text *t, const struct ckf_gpud *g)
 		uint64_t done = atomic_load(&c->done_bytes);
 		uint64_t ns = now - atomic_load(&c->start_ns);
 
-		if (kind == GPUD_IDLE)
+		if (kind == GPUD_IDLE || kind == GPUD_CALLING)
 			continue;
 		add(t,
 		    "%s{\"kind\":\"%s\",\"peer\":%u,\"done_bytes\":%" PRIu64
