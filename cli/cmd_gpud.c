@@ -196,6 +196,8 @@ static int run_helper(const struct cli_verb *verb, const struct gpud_args *args)
 	}
 	if (pid)
 		return CKF_EXIT_OK;
+	/* What it cannot give up its client has, too: no reason to fail. */
+	(void)ckf_gpud_drop_rights(NULL);
 	/* No file system is kept busy by a helper. */
 	if (chdir("/"))
 		cli_message(verb, "helper", "cannot change to /");
@@ -241,12 +243,14 @@ static int serve(const struct gpud_args *args, const struct gpud_log *log, struc
 
 static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args, const char *path)
 {
-	struct ckf_error err = { 0 };
+	struct ckf_error err = { 0 }, rights_err = { 0 };
 	struct ckf_gpud *g = NULL;
 	struct ckf_gpud_listener listener;
 	struct gpud_log log = { .verb = verb, .name = path, .json = args->log_json };
 	int stop_fd, rc;
 
+	if (ckf_gpud_drop_rights(&rights_err))
+		gpud_log_warning(&log, rights_err.msg);
 	rc = ckf_gpud_inherit(&listener, &err);
 	if (listener.fd >= 0)
 		log.name = "the service manager's socket";

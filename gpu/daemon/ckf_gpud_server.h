@@ -40,6 +40,12 @@ struct ckf_gpud_opts {
 };
 
 /*
+ * Gives up all rights of root but those that a gpud needs, and takes no new ones. For a process
+ * without other threads: they keep theirs.
+ */
+int ckf_gpud_drop_rights(struct ckf_error *err);
+
+/*
  * Starts to open the driver, in a thread: that takes a quarter of a second, in which an image can
  * be read. A driver that does not come is an error of ckf_gpud_warm() and of the jobs.
  */
