@@ -2,6 +2,8 @@
 /* ckfast gpud: keeps GPUs ready and fills their memory. */
 #include <errno.h>
 #include <getopt.h>
+#include <grp.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +15,7 @@
 #include "gpud.h"
 
 #define MAX_DEVICES 64
+#define MAX_CLIENT_REQUESTS 256
 /* Of a helper: as many as keep the link busy. Each takes 2 ms to pin, before it has saved any. */
 #define HELPER_SLOTS 24
 
@@ -25,6 +28,9 @@ struct gpud_args {
 	unsigned int nr_devices;
 	bool status;
 	bool json;
+	struct ckf_gpud_group group;
+	int client_requests;
+	uint64_t client_bytes;
 	const char *metrics;
 	bool log_json;
 	bool quiet;
@@ -37,6 +43,9 @@ enum {
 	OPT_SLOTS,
 	OPT_THREADS,
 	OPT_DEVICE,
+	OPT_GROUP,
+	OPT_CLIENT_REQUESTS,
+	OPT_CLIENT_BYTES,
 	OPT_METRICS,
 	OPT_LOG,
 	OPT_STATUS,
@@ -49,6 +58,9 @@ static const struct option long_opts[] = {
 	{ "slots", required_argument, NULL, OPT_SLOTS },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "device", required_argument, NULL, OPT_DEVICE },
+	{ "group", required_argument, NULL, OPT_GROUP },
+	{ "client-requests", required_argument, NULL, OPT_CLIENT_REQUESTS },
+	{ "client-bytes", required_argument, NULL, OPT_CLIENT_BYTES },
 	{ "metrics", required_argument, NULL, OPT_METRICS },
 	{ "log", required_argument, NULL, OPT_LOG },
 	{ "status", no_argument, NULL, OPT_STATUS },
@@ -75,6 +87,25 @@ static int parse_device(const struct cli_verb *verb, struct gpud_args *args)
 	if (!rc)
 		args->devices[args->nr_devices++] = (unsigned int)device;
 	return rc;
+}
+
+static int parse_group(const struct cli_verb *verb, struct gpud_args *args)
+{
+	const struct group *group = getgrnam(optarg);
+	int gid;
+
+	if (!group && cli_parse_int(optarg, 0, INT_MAX, &gid))
+		return cli_usage(verb, "--group %s: there is no such group", optarg);
+	args->group.gid = group ? group->gr_gid : (gid_t)gid;
+	args->group.set = true;
+	return CKF_EXIT_OK;
+}
+
+static int parse_client_bytes(const struct cli_verb *verb, struct gpud_args *args)
+{
+	if (cli_parse_bytes(optarg, &args->client_bytes) || !args->client_bytes)
+		return cli_usage(verb, "--client-bytes %s: want bytes, with K, M or G", optarg);
+	return CKF_EXIT_OK;
 }
 
 static int parse_metrics(const struct cli_verb *verb, struct gpud_args *args)
@@ -108,6 +139,13 @@ static int parse_option(const struct cli_verb *verb, int opt, struct gpud_args *
 		return parse_number(verb, "threads", 1, CLI_MAX_THREADS, &args->threads);
 	case OPT_DEVICE:
 		return parse_device(verb, args);
+	case OPT_GROUP:
+		return parse_group(verb, args);
+	case OPT_CLIENT_REQUESTS:
+		return parse_number(verb, "client-requests", 1, MAX_CLIENT_REQUESTS,
+				    &args->client_requests);
+	case OPT_CLIENT_BYTES:
+		return parse_client_bytes(verb, args);
 	case OPT_METRICS:
 		return parse_metrics(verb, args);
 	case OPT_LOG:
@@ -145,8 +183,9 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 		return cli_usage(verb, "want options only");
 	if (args->json && !args->status)
 		return cli_usage(verb, "--json needs --status");
-	if (args->status && (args->fd >= 0 || args->slots || args->threads || args->nr_devices ||
-			     args->log_json || args->metrics))
+	if (args->status &&
+	    (args->fd >= 0 || args->slots || args->threads || args->nr_devices || args->log_json ||
+	     args->metrics || args->group.set || args->client_requests || args->client_bytes))
 		return cli_usage(verb, "--status goes only with --socket and --json");
 	return CKF_EXIT_OK;
 }
@@ -169,6 +208,9 @@ static int new_gpud(const struct gpud_args *args, const struct gpud_log *log, st
 	struct ckf_gpud_opts o = { .size = sizeof(o),
 				   .nr_slots = (unsigned int)args->slots,
 				   .threads = (unsigned int)args->threads,
+				   .group = args->group,
+				   .client_requests = (unsigned int)args->client_requests,
+				   .client_bytes = args->client_bytes,
 				   .log = log && !args->quiet ? gpud_log_event : NULL,
 				   .arg = (void *)log };
 
@@ -197,7 +239,7 @@ static int run_helper(const struct cli_verb *verb, const struct gpud_args *args)
 	if (pid)
 		return CKF_EXIT_OK;
 	/* What it cannot give up its client has, too: no reason to fail. */
-	(void)ckf_gpud_drop_rights(NULL);
+	(void)ckf_gpud_drop_rights(&args->group, NULL);
 	/* No file system is kept busy by a helper. */
 	if (chdir("/"))
 		cli_message(verb, "helper", "cannot change to /");
@@ -249,7 +291,7 @@ static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args,
 	struct gpud_log log = { .verb = verb, .name = path, .json = args->log_json };
 	int stop_fd, rc;
 
-	if (ckf_gpud_drop_rights(&rights_err))
+	if (ckf_gpud_drop_rights(&args->group, &rights_err))
 		gpud_log_warning(&log, rights_err.msg);
 	rc = ckf_gpud_inherit(&listener, &err);
 	if (listener.fd >= 0)
@@ -262,7 +304,7 @@ static int run_daemon(const struct cli_verb *verb, const struct gpud_args *args,
 		rc = ckf_gpud_warm(g, args->devices, args->nr_devices, &err);
 	/* Only now: a client that finds no socket starts a helper and loses no time. */
 	if (!rc && listener.fd < 0)
-		rc = ckf_gpud_listen(path, &listener, &err);
+		rc = ckf_gpud_listen(path, &args->group, &listener, &err);
 	if (!rc)
 		rc = serve(args, &log, g, listener.fd, stop_fd, &err);
 	ckf_gpud_unlisten(&listener);
@@ -300,6 +342,9 @@ const struct cli_verb cli_verb_gpud = {
 		"  --threads N          of one job at most; default: the CPUs\n"
 		"  --device N           make a context on this GPU only; may be repeated\n"
 		"  --fd N               serve the one client at descriptor N\n"
+		"  --group NAME         serve members of this group, too\n"
+		"  --client-requests N  of one user at a time at most\n"
+		"  --client-bytes SIZE  of GPU memory that fills of one user make at a time\n"
 		"  --metrics PATH|[ADDR:]PORT\n"
 		"                       metrics for Prometheus, in a file or by HTTP\n"
 		"  --log text|json      lines of text, or one JSON object a line; default: text\n"

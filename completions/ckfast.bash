@@ -33,7 +33,8 @@ _ckfast_options() {
 	doctor) echo "--base --pid --strict --json" ;;
 	calibrate) echo "--json" ;;
 	run) echo "--env" ;;
-	gpud) echo "--socket --slots --threads --device --fd --metrics --log -q --quiet --status --json" ;;
+	gpud) echo "--socket --slots --threads --device --fd --group --client-requests --client-bytes" \
+			"--metrics --log -q --quiet --status --json" ;;
 	park) echo "--dir --socket --json --timeout" ;;
 	unpark) echo "--dir --socket --json" ;;
 	esac
@@ -51,10 +52,12 @@ _ckfast_value() {
 	--dir) _ckfast_dirs "" "$2" ;;
 	--socket | --metrics) _ckfast_files "$2" ;;
 	--codec) COMPREPLY=($(compgen -W "auto raw lz4 zstd bf16" -- "$2")) ;;
+	--group) COMPREPLY=($(compgen -g -- "$2")) ;;
 	--log) COMPREPLY=($(compgen -W "text json" -- "$2")) ;;
 	--extent-size) COMPREPLY=($(compgen -W "4M 8M 16M" -- "$2")) ;;
 	--profile) COMPREPLY=($(compgen -W "ram nvme ssd network" -- "$2")) ;;
-	--level | --jobs | --threads | --nice | --slots | --device | --fd | --timeout) ;;
+	--level | --jobs | --threads | --nice | --slots | --device | --fd | --timeout | --client-requests | --client-bytes) ;;
+	--pid) COMPREPLY=($(compgen -W "$(cd /proc && echo [0-9]*)" -- "$2")) ;;
 	*) return 1 ;;
 	esac
 }

@@ -676,7 +676,7 @@ int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts
 #define CKF_GPU_PREFIX "ckfast-gpu-" /* PID.img: the table of a process's device memory */
 #define CKF_GPU_PAGES_PREFIX "ckfast-gpu-pages-" /* PID.img: its contents */
 #define CKF_AGENT_LIBRARY "libckfast-cuda.so"	 /* what ckfast run preloads */
-#define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock"	 /* mode 0600; peers of another uid are refused */
+#define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock"	 /* by default for root alone */
 
 /*
  * Connects to `ckfast gpud` at path (NULL: $CKFAST_GPUD_SOCKET, or CKF_GPUD_SOCKET); where none

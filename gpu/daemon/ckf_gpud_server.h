@@ -30,10 +30,20 @@ struct ckf_gpud_event {
 	uint64_t ns;
 };
 
+/* Whose members are served beside root and the user that gpud runs as. */
+struct ckf_gpud_group {
+	bool set;
+	uint32_t gid;
+};
+
 struct ckf_gpud_opts {
 	size_t size;	       /* sizeof(struct ckf_gpud_opts) */
 	unsigned int nr_slots; /* 0: for a daemon, by the CPUs */
 	unsigned int threads;  /* of one job at most; 0: the CPUs */
+	struct ckf_gpud_group group;
+	/* Of one user at a time; 0: no limit. */
+	unsigned int client_requests;
+	uint64_t client_bytes; /* of device memory that is made for fills under way */
 	/* From any thread. May be NULL. The event is valid until it returns. */
 	void (*log)(void *arg, const struct ckf_gpud_event *e);
 	void *arg;
@@ -43,7 +53,7 @@ struct ckf_gpud_opts {
  * Gives up all rights of root but those that a gpud needs, and takes no new ones. For a process
  * without other threads: they keep theirs.
  */
-int ckf_gpud_drop_rights(struct ckf_error *err);
+int ckf_gpud_drop_rights(const struct ckf_gpud_group *group, struct ckf_error *err);
 
 /*
  * Starts to open the driver, in a thread: that takes a quarter of a second, in which an image can
@@ -66,11 +76,13 @@ struct ckf_gpud_listener {
 };
 
 /*
- * Listens at path, mode 0600, in a directory that is made with mode 0700 if it is not there.
+ * Listens at path, mode 0600, in a directory that is made with mode 0700 if it is not there; with a
+ * group, these are 0660 and 0710.
  * -EADDRINUSE when somebody answers there already; what a dead gpud left is removed. Of several
  * that do this at the same time one succeeds.
  */
-int ckf_gpud_listen(const char *path, struct ckf_gpud_listener *l, struct ckf_error *err);
+int ckf_gpud_listen(const char *path, const struct ckf_gpud_group *group,
+		    struct ckf_gpud_listener *l, struct ckf_error *err);
 /*
  * Takes the socket that the service manager has made (LISTEN_FDS), in place of ckf_gpud_listen();
  * l->fd is -1 where it has made none. Before there are threads.

@@ -23,7 +23,8 @@
 #define SLOTS_PER_CPU 2
 #define MIN_SLOTS 8
 #define MAX_SLOTS 64
-#define MAX_CONNECTIONS 256 /* each has a thread, and a queue of messages in the kernel */
+#define MAX_CONNECTIONS 256    /* each has a thread, and a queue of messages in the kernel */
+#define TRUSTED_CONNECTIONS 64 /* of them: kept from the members of a group */
 #define ACCEPT_PAUSE_MS 10
 #define STOP_NS 5000000000ull
 #define SEND_BUFFER_BYTES (64 << 20) /* a client may read late: all MEMORY messages fit in */
@@ -187,7 +188,8 @@ static bool conn_add(struct ckf_gpud *g, struct gpud_conn *c)
 	bool room;
 
 	pthread_mutex_lock(&g->lock);
-	room = g->nr_conns < MAX_CONNECTIONS;
+	room = g->nr_conns <
+	       MAX_CONNECTIONS - (gpud_client_trusted(&c->peer) ? 0 : TRUSTED_CONNECTIONS);
 	if (room) {
 		g->nr_conns++;
 		c->next = g->conns;
@@ -197,7 +199,7 @@ static bool conn_add(struct ckf_gpud *g, struct gpud_conn *c)
 	return room;
 }
 
-static int conn_new(struct ckf_gpud *g, int sock, uint32_t peer_pid, struct gpud_conn **out,
+static int conn_new(struct ckf_gpud *g, int sock, const struct ucred *peer, struct gpud_conn **out,
 		    struct ckf_error *err)
 {
 	struct gpud_conn *c = calloc(1, sizeof(*c));
@@ -207,7 +209,7 @@ static int conn_new(struct ckf_gpud *g, int sock, uint32_t peer_pid, struct gpud
 		return ckf_error_set(err, -ENOMEM, "no memory for another connection");
 	c->g = g;
 	c->sock = sock;
-	c->peer_pid = peer_pid;
+	c->peer = *peer;
 	pthread_mutex_init(&c->send_lock, NULL);
 	if (setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)))
 		(void)setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
@@ -264,13 +266,13 @@ static void refuse(int sock, int code, const char *text)
 }
 
 /* Serves it in a thread. Where that is not possible sock stays the caller's. */
-static int conn_start(struct ckf_gpud *g, int sock, uint32_t peer_pid, bool greeted,
+static int conn_start(struct ckf_gpud *g, int sock, const struct ucred *peer, bool greeted,
 		      struct ckf_error *err)
 {
 	struct gpud_conn *c;
 	int ret;
 
-	ret = conn_new(g, sock, peer_pid, &c, err);
+	ret = conn_new(g, sock, peer, &c, err);
 	if (ret == -EBUSY)
 		gpud_refused(g, GPUD_REFUSED_CONNECTIONS);
 	if (ret)
@@ -296,7 +298,7 @@ static int join_conn(struct gpud_conn *c, struct ckf_error *err)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
 		return ckf_error_set(err, -errno, "cannot make another connection: %s",
 				     strerror(errno));
-	ret = conn_start(c->g, sv[0], c->peer_pid, true, err);
+	ret = conn_start(c->g, sv[0], &c->peer, true, err);
 	if (ret)
 		close(sv[0]);
 	else
@@ -364,9 +366,15 @@ static int converse(struct gpud_conn *c, struct ckf_error *err)
 static void *conn_main(void *arg)
 {
 	struct gpud_conn *c = arg;
+	struct ckf_error err = { 0 };
+	int ret;
 
 	pthread_detach(pthread_self());
-	converse(c, NULL);
+	ret = gpud_client_become(c, &err);
+	if (ret)
+		answer_error(c, ret, &err);
+	else
+		converse(c, NULL);
 	conn_free(c, false);
 	return NULL;
 }
@@ -386,7 +394,7 @@ int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err)
 	int ret;
 
 	peer_of(sock, &cred);
-	ret = conn_new(g, sock, (uint32_t)cred.pid, &c, err);
+	ret = conn_new(g, sock, &cred, &c, err);
 	if (ret) {
 		close(sock);
 		return ret;
@@ -412,12 +420,14 @@ static void accept_one(struct ckf_gpud *g, int listen_fd)
 		poll(NULL, 0, ACCEPT_PAUSE_MS);
 		return;
 	}
-	if (!peer_of(sock, &cred) || (cred.uid != geteuid() && cred.uid != 0)) {
+	if (!peer_of(sock, &cred) || !gpud_client_allowed(g, sock, &cred)) {
 		gpud_refused(g, GPUD_REFUSED_USER);
-		refuse(sock, EPERM, "gpud serves only the user that started it, and root");
+		refuse(sock, EPERM,
+		       g->opts.group.set ? "gpud serves only members of its group, and root"
+					 : "gpud serves only the user that started it, and root");
 		return;
 	}
-	ret = conn_start(g, sock, (uint32_t)cred.pid, false, &err);
+	ret = conn_start(g, sock, &cred, false, &err);
 	if (ret)
 		refuse(sock, -ret, err.msg);
 }

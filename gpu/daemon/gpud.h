@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 
 #include "format/ckf_gpu_dump.h"
 #include "gpu/suspend/ckf_gpud.h"
@@ -34,6 +35,8 @@ enum gpud_failure {
 	GPUD_FAILED_NOT_FOUND,
 	GPUD_FAILED_NO_SPACE,
 	GPUD_FAILED_PROTOCOL,
+	GPUD_FAILED_PERMISSION,
+	GPUD_FAILED_LIMIT,
 	GPUD_FAILURE_KINDS,
 };
 
@@ -41,6 +44,8 @@ enum gpud_failure {
 enum gpud_refusal {
 	GPUD_REFUSED_USER,
 	GPUD_REFUSED_CONNECTIONS,
+	GPUD_REFUSED_REQUESTS,
+	GPUD_REFUSED_BYTES,
 	GPUD_REFUSAL_KINDS,
 };
 
@@ -70,17 +75,19 @@ struct gpud_conn {
 	struct gpud_conn *next; /* under g->lock */
 	pthread_t thread;
 	int sock;
-	uint32_t peer_pid; /* in gpud's pid namespace; 0: it is in another one */
-	bool greeted;	   /* HELLO is past */
+	struct ucred peer;   /* pid: in gpud's pid namespace; 0: it is in another one */
+	uint64_t held_bytes; /* of device memory that the job makes; under g->lock */
+	bool greeted;	     /* HELLO is past */
 	pthread_mutex_t send_lock;
 	struct gpud_pairs pairs; /* for the next RESUME */
 	bool bad;		 /* the peer broke the rules: the connection is to be closed */
 
 	/* Of the job. */
+	enum gpud_job_kind job;
 	int dir_fd;
 	uint64_t gpu_bytes[GPUD_COUNTED_GPUS]; /* of this job on each GPU, by ordinal */
 	/* Of the job, for the status. */
-	atomic_int kind; /* enum gpud_job_kind, of any request */
+	atomic_int kind; /* enum gpud_job_kind, of any request that was let in */
 	_Atomic uint64_t total_bytes;
 	_Atomic uint64_t done_bytes;
 	_Atomic uint64_t start_ns;
@@ -131,15 +138,18 @@ int gpud_status(struct gpud_conn *c, struct ckf_error *err);
 
 extern const char *const gpud_job_names[GPUD_JOB_KINDS];
 
-/* dir_fd: the directory of the image, open until the end of the job. */
-void gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd);
+/*
+ * dir_fd: the directory of the image, open until the end of the job. -EDQUOT: the user has too many
+ * requests under way. After an error, too, gpud_job_end() follows.
+ */
+int gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd, struct ckf_error *err);
 /* So many bytes of the job are on this GPU. For the thread of the connection. */
 void gpud_job_add_gpu(struct gpud_conn *c, unsigned int ordinal, uint64_t bytes);
 /* Counts it and logs it. bytes: of device memory. */
 void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err);
 
 /* The same for a checkpoint call. */
-void gpud_call_start(struct gpud_conn *c);
+int gpud_call_start(struct gpud_conn *c, struct ckf_error *err);
 void gpud_call_end(struct gpud_conn *c, int ret);
 /* A client was refused. */
 void gpud_refused(struct ckf_gpud *g, enum gpud_refusal why);
@@ -154,6 +164,20 @@ struct gpud_counts {
 /* All counts, of one moment. */
 void gpud_count(struct ckf_gpud *g, struct gpud_sum sums[GPUD_REQUEST_KINDS],
 		struct gpud_counts *n);
+
+/* gpud_client.c */
+
+/* Root, and the user that gpud runs as. */
+bool gpud_client_trusted(const struct ucred *peer);
+bool gpud_client_allowed(const struct ckf_gpud *g, int sock, const struct ucred *peer);
+/* Gives the calling thread the client's rights on files, where the client has fewer than gpud. */
+int gpud_client_become(const struct gpud_conn *c, struct ckf_error *err);
+/* -EPERM where the client has no business with that process. */
+int gpud_client_check_process(const struct gpud_conn *c, int pid, struct ckf_error *err);
+/* A request of the client begins, needs so much memory of GPUs, and ends: -EDQUOT. */
+int gpud_client_begin(struct gpud_conn *c, enum gpud_job_kind kind, struct ckf_error *err);
+int gpud_client_hold(struct gpud_conn *c, uint64_t bytes, struct ckf_error *err);
+void gpud_client_end(struct gpud_conn *c);
 
 /* gpud_metrics.c */
 

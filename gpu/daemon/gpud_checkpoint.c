@@ -191,6 +191,9 @@ static int call(struct gpud_conn *c, const struct ckf_gpud_msg *m, int pidfd, in
 	pid = translate(c, pidfd, err);
 	if (pid < 0)
 		return pid;
+	ret = gpud_client_check_process(c, pid, err);
+	if (ret)
+		return ret;
 	res = act(c, pool->cu, m, pid, value);
 	if (!has_number(pidfd, pid))
 		return ended_meanwhile(pool->cu, m->arg, res, pid, err);
@@ -210,8 +213,9 @@ int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd,
 	if (m->arg < CKF_GPUD_LOCK || m->arg > CKF_GPUD_RESTORE_TID ||
 	    m->arg2 > CKF_GPUD_MAX_TIMEOUT_MS)
 		return gpud_bad(c, "wrong action or timeout", err);
-	gpud_call_start(c);
-	ret = call(c, m, fd, &value, err);
+	ret = gpud_call_start(c, err);
+	if (!ret)
+		ret = call(c, m, fd, &value, err);
 	gpud_call_end(c, ret);
 	if (m->arg == CKF_GPUD_RESUME)
 		c->pairs.nr = 0;

@@ -456,6 +456,7 @@ static int make_and_fill(struct fill *f, struct aside *contents, struct ckf_erro
 static int run(struct fill *f, struct ckf_error *err)
 {
 	struct aside contents = { .f = f, .work = open_contents };
+	uint64_t bytes;
 	int ret;
 
 	ret = gpud_source_tables(f->dir_fd, &f->src, err);
@@ -463,7 +464,11 @@ static int run(struct fill *f, struct ckf_error *err)
 		ret = look_at_tables(f, err);
 	if (ret)
 		return ret;
-	atomic_store(&f->c->total_bytes, total_bytes(&f->src));
+	bytes = total_bytes(&f->src);
+	ret = gpud_client_hold(f->c, bytes, err);
+	if (ret)
+		return ret;
+	atomic_store(&f->c->total_bytes, bytes);
 	/* Also while the driver is still being opened. */
 	aside_start(&contents);
 	ret = look(f, err);
@@ -480,8 +485,9 @@ int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
 	int ret;
 
 	pthread_mutex_init(&f.lock, NULL);
-	gpud_job_start(c, GPUD_FILLING, fd);
-	ret = run(&f, err);
+	ret = gpud_job_start(c, GPUD_FILLING, fd, err);
+	if (!ret)
+		ret = run(&f, err);
 	fill_fini(&f);
 	done.arg = atomic_load(&f.bytes);
 	done.arg2 = ckf_now_ns() - f.start_ns;

@@ -13,14 +13,15 @@
 
 const char *const gpud_job_names[GPUD_JOB_KINDS] = { "idle", "fill", "save" };
 
-void gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd)
+int gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd, struct ckf_error *err)
 {
+	c->job = kind;
 	c->dir_fd = dir_fd;
 	memset(c->gpu_bytes, 0, sizeof(c->gpu_bytes));
 	atomic_store(&c->total_bytes, 0);
 	atomic_store(&c->done_bytes, 0);
 	atomic_store(&c->start_ns, ckf_now_ns());
-	atomic_store(&c->kind, kind);
+	return gpud_client_begin(c, kind, err);
 }
 
 void gpud_job_add_gpu(struct gpud_conn *c, unsigned int ordinal, uint64_t bytes)
@@ -29,21 +30,21 @@ void gpud_job_add_gpu(struct gpud_conn *c, unsigned int ordinal, uint64_t bytes)
 		c->gpu_bytes[ordinal] += bytes;
 }
 
-static void log_job(const struct gpud_conn *c, int kind, struct ckf_gpud_event *e)
+static void log_job(const struct gpud_conn *c, struct ckf_gpud_event *e)
 {
 	char text[CKF_ERROR_MSG_BYTES + 64], link[FD_LINK_BYTES], image[PATH_MAX];
 	unsigned int gpus[GPUD_COUNTED_GPUS];
 	ssize_t len;
 
 	if (e->failed)
-		snprintf(text, sizeof(text), "%s for process %u: %s", gpud_job_names[kind],
-			 c->peer_pid, e->text);
+		snprintf(text, sizeof(text), "%s for process %u: %s", gpud_job_names[c->job],
+			 (unsigned int)c->peer.pid, e->text);
 	else
 		snprintf(text, sizeof(text), "%s for process %u: %.1f MB in %.3f s",
-			 gpud_job_names[kind], c->peer_pid, (double)e->bytes / 1e6,
+			 gpud_job_names[c->job], (unsigned int)c->peer.pid, (double)e->bytes / 1e6,
 			 (double)e->ns / 1e9);
 	e->text = text;
-	e->pid = c->peer_pid;
+	e->pid = (uint32_t)c->peer.pid;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", c->dir_fd);
 	len = readlink(link, image, sizeof(image) - 1);
 	if (len > 0) {
@@ -67,14 +68,14 @@ static void count_end(struct gpud_sum *sum, int ret)
 	sum->failures[gpud_failure_of(ret)]++;
 }
 
-void gpud_call_start(struct gpud_conn *c)
+int gpud_call_start(struct gpud_conn *c, struct ckf_error *err)
 {
-	atomic_store(&c->kind, GPUD_CALLING);
+	return gpud_client_begin(c, GPUD_CALLING, err);
 }
 
 void gpud_call_end(struct gpud_conn *c, int ret)
 {
-	atomic_store(&c->kind, GPUD_IDLE);
+	gpud_client_end(c);
 	pthread_mutex_lock(&c->g->lock);
 	/* That a process does not use CUDA, or has ended, is an answer. */
 	count_end(&c->g->sums[GPUD_CALLING], ret == -ESRCH ? 0 : ret);
@@ -102,13 +103,13 @@ void gpud_count(struct ckf_gpud *g, struct gpud_sum sums[GPUD_REQUEST_KINDS], st
 
 void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf_error *err)
 {
-	int kind = atomic_exchange(&c->kind, GPUD_IDLE);
-	struct gpud_sum *sum = &c->g->sums[kind];
+	struct gpud_sum *sum = &c->g->sums[c->job];
 	struct ckf_gpud_event e = { .failed = ret != 0,
 				    .text = err->code ? err->msg : strerror(-ret),
 				    .bytes = ret ? 0 : bytes,
 				    .ns = ckf_now_ns() - atomic_load(&c->start_ns) };
 
+	gpud_client_end(c);
 	pthread_mutex_lock(&c->g->lock);
 	count_end(sum, ret);
 	if (!ret) {
@@ -121,5 +122,5 @@ void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf
 	}
 	pthread_mutex_unlock(&c->g->lock);
 	if (c->g->opts.log)
-		log_job(c, kind, &e);
+		log_job(c, &e);
 }

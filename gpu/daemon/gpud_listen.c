@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/fsuid.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -25,8 +26,11 @@
 #define LOCK_S 10 /* longer than another gpud needs */
 #define LOCK_POLL_MS 5
 
-/* The directory of the socket, made if it is not there and locked: a descriptor, or -errno. */
-static int lock_directory(const char *path, bool make, struct ckf_error *err)
+/*
+ * The directory of the socket, made with that mode if it is not there and make is not 0, and
+ * locked: a descriptor, or -errno.
+ */
+static int lock_directory(const char *path, mode_t make, struct ckf_error *err)
 {
 	const uint64_t end = ckf_now_ns() + LOCK_S * GPUD_NS_PER_S;
 	char *dir = strdup(path), *slash;
@@ -39,7 +43,7 @@ static int lock_directory(const char *path, bool make, struct ckf_error *err)
 		slash[slash == dir] = '\0';
 	else
 		strcpy(dir, ".");
-	if (make && slash && mkdir(dir, 0700) && errno != EEXIST)
+	if (make && slash && mkdir(dir, make) && errno != EEXIST)
 		ret = ckf_error_set(err, -errno, "cannot make %s: %s", dir, strerror(errno));
 	if (!ret) {
 		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -100,7 +104,7 @@ static int remove_stale(const struct sockaddr_un *addr, struct ckf_error *err)
 }
 
 /* A socket that listens at the address, or -errno. */
-static int bind_socket(const struct sockaddr_un *addr, struct ckf_gpud_listener *l,
+static int bind_socket(const struct sockaddr_un *addr, mode_t mode, struct ckf_gpud_listener *l,
 		       struct ckf_error *err)
 {
 	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -111,8 +115,8 @@ static int bind_socket(const struct sockaddr_un *addr, struct ckf_gpud_listener 
 	if (sock < 0)
 		return ckf_error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
 	/* The mode of the socket file is that of the socket when it is bound. */
-	if (fchmod(sock, 0600) || bind(sock, (const struct sockaddr *)addr, sizeof(*addr)) ||
-	    chmod(path, 0600) || lstat(path, &st) || listen(sock, BACKLOG)) {
+	if (fchmod(sock, mode) || bind(sock, (const struct sockaddr *)addr, sizeof(*addr)) ||
+	    chmod(path, mode) || lstat(path, &st) || listen(sock, BACKLOG)) {
 		ret = ckf_error_set(err, -errno, "cannot listen at %s: %s", path, strerror(errno));
 		close(sock);
 		return ret;
@@ -123,24 +127,44 @@ static int bind_socket(const struct sockaddr_un *addr, struct ckf_gpud_listener 
 	return 0;
 }
 
-int ckf_gpud_listen(const char *path, struct ckf_gpud_listener *l, struct ckf_error *err)
+static int make_listener(const struct sockaddr_un *addr, bool for_group,
+			 struct ckf_gpud_listener *l, struct ckf_error *err)
+{
+	int lock, ret;
+
+	lock = lock_directory(addr->sun_path, for_group ? 0710 : 0700, err);
+	if (lock < 0)
+		return lock;
+	ret = remove_stale(addr, err);
+	if (!ret)
+		ret = bind_socket(addr, for_group ? 0660 : 0600, l, err);
+	close(lock);
+	return ret;
+}
+
+int ckf_gpud_listen(const char *path, const struct ckf_gpud_group *group,
+		    struct ckf_gpud_listener *l, struct ckf_error *err)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int lock, ret;
+	gid_t own_gid = 0;
+	struct stat st;
+	int ret;
 
 	*l = (struct ckf_gpud_listener){ .fd = -1, .path = path };
 	if (strlen(path) >= sizeof(addr.sun_path))
 		return ckf_error_set(err, -ENAMETOOLONG, "the path of the socket is too long: %s",
 				     path);
 	strcpy(addr.sun_path, path);
-	lock = lock_directory(path, true, err);
-	if (lock < 0)
-		return lock;
-	ret = remove_stale(&addr, err);
-	if (!ret)
-		ret = bind_socket(&addr, l, err);
-	close(lock);
-	return ret;
+	/* Files are made with this id, so that CAP_CHOWN is not needed. */
+	if (group->set)
+		own_gid = (gid_t)setfsgid(group->gid);
+	ret = make_listener(&addr, group->set, l, err);
+	if (group->set)
+		setfsgid(own_gid);
+	if (ret || !group->set || (!lstat(path, &st) && st.st_gid == group->gid))
+		return ret;
+	ckf_gpud_unlisten(l);
+	return ckf_error_set(err, -EPERM, "cannot give %s to the group: gpud must be root", path);
 }
 
 void ckf_gpud_unlisten(struct ckf_gpud_listener *l)
@@ -150,7 +174,7 @@ void ckf_gpud_unlisten(struct ckf_gpud_listener *l)
 
 	if (l->fd < 0)
 		return;
-	lock = l->path ? lock_directory(l->path, false, NULL) : -1;
+	lock = l->path ? lock_directory(l->path, 0, NULL) : -1;
 	if (lock >= 0) {
 		if (!lstat(l->path, &st) && st.st_dev == l->dev && st.st_ino == l->ino)
 			unlink(l->path);

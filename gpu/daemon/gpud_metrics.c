@@ -15,14 +15,15 @@
 #define PREFIX "ckfast_gpud_"
 
 static const char *const failure_names[GPUD_FAILURE_KINDS] = {
-	"other",  "corrupt",   "unsupported", "memory",	  "no_device",
-	"device", "cancelled", "not_found",   "no_space", "protocol",
+	"other",     "corrupt",	  "unsupported", "memory",   "no_device",  "device",
+	"cancelled", "not_found", "no_space",	 "protocol", "permission", "limit"
 };
 
 static const char *const request_names[GPUD_REQUEST_KINDS] = { "", "restore", "save",
 							       "checkpoint" };
 
-static const char *const refusal_names[GPUD_REFUSAL_KINDS] = { "user", "connections" };
+static const char *const refusal_names[GPUD_REFUSAL_KINDS] = { "user", "connections", "requests",
+							       "bytes" };
 
 enum gpud_failure gpud_failure_of(int ret)
 {
@@ -45,6 +46,11 @@ enum gpud_failure gpud_failure_of(int ret)
 		return GPUD_FAILED_NO_SPACE;
 	case -EPROTO:
 		return GPUD_FAILED_PROTOCOL;
+	case -EPERM:
+	case -EACCES:
+		return GPUD_FAILED_PERMISSION;
+	case -EDQUOT:
+		return GPUD_FAILED_LIMIT;
 	default:
 		return GPUD_FAILED_OTHER;
 	}

@@ -27,9 +27,15 @@
 /* The driver has its module loaded and its device nodes made on the first use. */
 #define KEEP_MODULE (BIT(CAP_SYS_MODULE) | BIT(CAP_MKNOD))
 
-static uint64_t kept(void)
+/* To do with the ids of members what they ask for: gpud_client.c. */
+#define KEEP_IDS (BIT(CAP_SETUID) | BIT(CAP_SETGID))
+
+static uint64_t kept(const struct ckf_gpud_group *group)
 {
 	uint64_t keep = KEEP_IMAGES | KEEP_PROCESSES | KEEP_PINNED | KEEP_BUFFERS;
+
+	if (group->set)
+		keep |= KEEP_IDS;
 
 	return access(UVM_NODE, F_OK) ? keep | KEEP_MODULE : keep;
 }
@@ -55,9 +61,9 @@ static int limit(uint64_t keep)
 	return syscall(SYS_capset, &h, d) ? -errno : 0;
 }
 
-int ckf_gpud_drop_rights(struct ckf_error *err)
+int ckf_gpud_drop_rights(const struct ckf_gpud_group *group, struct ckf_error *err)
 {
-	int ret = limit(kept());
+	int ret = limit(kept(group));
 
 	/* Another user needs nvidia-modprobe, which is setuid, where the module is not loaded. */
 	if (!ret && (!geteuid() || !access(UVM_NODE, F_OK)) &&

@@ -439,11 +439,12 @@ int gpud_save(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct 
 	struct save s = { .c = c, .dump.pid = m->pid, .dir_fd = fd };
 	struct ckf_gpud_msg done = { .op = CKF_GPUD_DONE, .pid = m->pid };
 	uint64_t start_ns = ckf_now_ns(), bytes;
-	int ret;
+	int ret, init;
 
-	gpud_job_start(c, GPUD_SAVING, fd);
+	ret = gpud_job_start(c, GPUD_SAVING, fd, err);
 	unlink_both(&s);
-	ret = save_init(&s, err);
+	init = save_init(&s, err);
+	ret = ret ? ret : init;
 	ret = receive(&s, ret, err);
 	if (!ret && !s.dump.nr_allocs)
 		ret = ckf_error_set(err, -EINVAL, "no memory to save");

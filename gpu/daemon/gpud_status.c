@@ -113,7 +113,7 @@ static void add_jobs(struct text *t, const struct ckf_gpud *g)
 		add(t,
 		    "%s{\"kind\":\"%s\",\"peer\":%u,\"done_bytes\":%" PRIu64
 		    ",\"total_bytes\":%" PRIu64 ",\"ns\":%" PRIu64 ",\"gb_s\":%.2f}",
-		    first ? "" : ",", gpud_job_names[kind], c->peer_pid, done,
+		    first ? "" : ",", gpud_job_names[kind], (unsigned int)c->peer.pid, done,
 		    (uint64_t)atomic_load(&c->total_bytes), ns, rate(done, ns));
 		first = false;
 	}

@@ -54,6 +54,14 @@ touch stop
 check "$PID"
 stop_gpud
 
+# With members: setgid and setuid, to do what they ask for with their ids.
+KEPT="$KEPT 6 7"
+start_gpud --group 4242
+limited "$GPUD"
+stop_gpud
+rm -r run
+KEPT=${KEPT% 6 7}
+
 # A helper likewise.
 "$GPUDTEST" --helper "$CKFAST" --pause 60000 save dump 1002 2 >hog.out 2>&1 &
 HOG=$!
