@@ -62,7 +62,7 @@ static bool parse_address(const char *where, union address *a, socklen_t *len)
 
 	nr = strtoul(port, &end, 10);
 	if (!isdigit((unsigned char)*port) || *end || !nr || nr > UINT16_MAX ||
-	    host_len >= sizeof(host) || (colon && !host_len))
+	    host_len >= sizeof(host))
 		return false;
 	if (colon) {
 		memcpy(host, where, host_len);
