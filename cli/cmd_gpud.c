@@ -37,146 +37,87 @@ struct gpud_args {
 	bool help;
 };
 
-enum {
-	OPT_SOCKET = 1,
-	OPT_FD,
-	OPT_SLOTS,
-	OPT_THREADS,
-	OPT_DEVICE,
-	OPT_GROUP,
-	OPT_CLIENT_REQUESTS,
-	OPT_CLIENT_BYTES,
-	OPT_METRICS,
-	OPT_LOG,
-	OPT_STATUS,
-	OPT_JSON,
-};
-
-static const struct option long_opts[] = {
-	{ "socket", required_argument, NULL, OPT_SOCKET },
-	{ "fd", required_argument, NULL, OPT_FD },
-	{ "slots", required_argument, NULL, OPT_SLOTS },
-	{ "threads", required_argument, NULL, OPT_THREADS },
-	{ "device", required_argument, NULL, OPT_DEVICE },
-	{ "group", required_argument, NULL, OPT_GROUP },
-	{ "client-requests", required_argument, NULL, OPT_CLIENT_REQUESTS },
-	{ "client-bytes", required_argument, NULL, OPT_CLIENT_BYTES },
-	{ "metrics", required_argument, NULL, OPT_METRICS },
-	{ "log", required_argument, NULL, OPT_LOG },
-	{ "status", no_argument, NULL, OPT_STATUS },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "quiet", no_argument, NULL, 'q' },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
-};
-
-static int parse_number(const struct cli_verb *verb, const char *name, int min, int max, int *value)
+static int take_device(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	if (cli_parse_int(optarg, min, max, value))
-		return cli_usage(verb, "--%s %s: want %d to %d", name, optarg, min, max);
-	return CKF_EXIT_OK;
-}
-
-static int parse_device(const struct cli_verb *verb, struct gpud_args *args)
-{
-	int device, rc;
+	struct gpud_args *args = o->arg;
+	int device;
 
 	if (args->nr_devices == MAX_DEVICES)
 		return cli_usage(verb, "more than %d times --device", MAX_DEVICES);
-	rc = parse_number(verb, "device", 0, MAX_DEVICES - 1, &device);
-	if (!rc)
-		args->devices[args->nr_devices++] = (unsigned int)device;
-	return rc;
+	if (cli_parse_int(optarg, 0, MAX_DEVICES - 1, &device))
+		return cli_usage(verb, "--device %s: want 0 to %d", optarg, MAX_DEVICES - 1);
+	args->devices[args->nr_devices++] = (unsigned int)device;
+	return CKF_EXIT_OK;
 }
 
-static int parse_group(const struct cli_verb *verb, struct gpud_args *args)
+static int take_group(const struct cli_verb *verb, const struct cli_opt *o)
 {
 	const struct group *group = getgrnam(optarg);
+	struct ckf_gpud_group *out = o->arg;
 	int gid;
 
 	if (!group && cli_parse_int(optarg, 0, INT_MAX, &gid))
 		return cli_usage(verb, "--group %s: there is no such group", optarg);
-	args->group.gid = group ? group->gr_gid : (gid_t)gid;
-	args->group.set = true;
+	out->gid = group ? group->gr_gid : (gid_t)gid;
+	out->set = true;
 	return CKF_EXIT_OK;
 }
 
-static int parse_client_bytes(const struct cli_verb *verb, struct gpud_args *args)
+static int take_client_bytes(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	if (cli_parse_bytes(optarg, &args->client_bytes) || !args->client_bytes)
+	uint64_t *bytes = o->arg;
+
+	if (cli_parse_bytes(optarg, bytes) || !*bytes)
 		return cli_usage(verb, "--client-bytes %s: want bytes, with K, M or G", optarg);
 	return CKF_EXIT_OK;
 }
 
-static int parse_metrics(const struct cli_verb *verb, struct gpud_args *args)
+static int take_metrics(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	args->metrics = optarg;
+	const char **metrics = o->arg;
+
+	*metrics = optarg;
 	if (!ckf_gpud_export_valid(optarg))
 		return cli_usage(verb, "--metrics %s: want a path with a /, or [ADDRESS:]PORT",
 				 optarg);
 	return CKF_EXIT_OK;
 }
 
-static int parse_log(const struct cli_verb *verb, struct gpud_args *args)
+static int take_log(const struct cli_verb *verb, const struct cli_opt *o)
 {
-	args->log_json = !strcmp(optarg, "json");
-	if (!args->log_json && strcmp(optarg, "text"))
+	bool *json = o->arg;
+
+	*json = !strcmp(optarg, "json");
+	if (!*json && strcmp(optarg, "text"))
 		return cli_usage(verb, "--log %s: want text or json", optarg);
 	return CKF_EXIT_OK;
 }
 
-static int parse_option(const struct cli_verb *verb, int opt, struct gpud_args *args)
-{
-	switch (opt) {
-	case OPT_SOCKET:
-		args->socket = optarg;
-		return CKF_EXIT_OK;
-	case OPT_FD:
-		return parse_number(verb, "fd", 0, 1 << 20, &args->fd);
-	case OPT_SLOTS:
-		return parse_number(verb, "slots", 1, CKF_GPUD_MAX_SLOTS, &args->slots);
-	case OPT_THREADS:
-		return parse_number(verb, "threads", 1, CLI_MAX_THREADS, &args->threads);
-	case OPT_DEVICE:
-		return parse_device(verb, args);
-	case OPT_GROUP:
-		return parse_group(verb, args);
-	case OPT_CLIENT_REQUESTS:
-		return parse_number(verb, "client-requests", 1, MAX_CLIENT_REQUESTS,
-				    &args->client_requests);
-	case OPT_CLIENT_BYTES:
-		return parse_client_bytes(verb, args);
-	case OPT_METRICS:
-		return parse_metrics(verb, args);
-	case OPT_LOG:
-		return parse_log(verb, args);
-	case OPT_STATUS:
-		args->status = true;
-		return CKF_EXIT_OK;
-	case OPT_JSON:
-		args->json = true;
-		return CKF_EXIT_OK;
-	case 'q':
-		args->quiet = true;
-		return CKF_EXIT_OK;
-	case 'h':
-		args->help = true;
-		return CKF_EXIT_OK;
-	default:
-		return cli_usage(verb, "wrong options");
-	}
-}
-
 static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct gpud_args *args)
 {
-	int opt, rc;
+	const struct cli_opt opts[] = {
+		{ "socket", .string = &args->socket },
+		{ "fd", .number = &args->fd, .max = 1 << 20 },
+		{ "slots", .number = &args->slots, .min = 1, .max = CKF_GPUD_MAX_SLOTS },
+		{ "threads", .number = &args->threads, .min = 1, .max = CLI_MAX_THREADS },
+		{ "device", .take = take_device, .arg = args },
+		{ "group", .take = take_group, .arg = &args->group },
+		{ "client-requests", .number = &args->client_requests, .min = 1,
+		  .max = MAX_CLIENT_REQUESTS },
+		{ "client-bytes", .take = take_client_bytes, .arg = &args->client_bytes },
+		{ "metrics", .take = take_metrics, .arg = &args->metrics },
+		{ "log", .take = take_log, .arg = &args->log_json },
+		{ "status", .flag = &args->status },
+		{ "json", .flag = &args->json },
+		{ "quiet", 'q', .flag = &args->quiet },
+		{ 0 },
+	};
+	int rc;
 
 	args->fd = -1;
-	while ((opt = getopt_long(argc, argv, "qh", long_opts, NULL)) != -1) {
-		rc = parse_option(verb, opt, args);
-		if (rc)
-			return rc;
-	}
+	rc = cli_take_options(verb, argc, argv, opts, &args->help);
+	if (rc)
+		return rc;
 	if (args->help)
 		return CKF_EXIT_OK;
 	if (optind != argc)
