@@ -76,9 +76,11 @@ own_rights() {
 	kill $SLEEPER
 }
 
+VERSION=$(sed -n 's/^#define CKF_GPUD_VERSION //p' "$ROOT/gpu/suspend/ckf_gpud.h")
+
 # A connection that joins another one is the same member's.
 joined() {
-	(cd mine && "${MEMBER[@]}" "$PYTHON" - ../run/gpud.sock theirs $$) >joined.out 2>&1 <<-'END' || fail "joined: $(cat joined.out)"
+	(cd mine && "${MEMBER[@]}" "$PYTHON" - ../run/gpud.sock theirs $$ "$VERSION") >joined.out 2>&1 <<-'END' || fail "joined: $(cat joined.out)"
 		import os, socket, struct, sys
 		HELLO, CHECKPOINT, FILL, JOIN, DONE, ERROR = 1, 3, 4, 9, 16, 18
 		def message(op, arg=0):
@@ -88,7 +90,7 @@ joined() {
 		    return struct.unpack_from("<I", data)[0], data[80:].rstrip(b"\0").decode(), fds
 		first = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 		first.connect(sys.argv[1])
-		first.send(message(HELLO, 3))
+		first.send(message(HELLO, int(sys.argv[4])))
 		assert answer(first)[0] == DONE
 		first.send(message(JOIN))
 		op, _, fds = answer(first)
