@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "format/ckf_disk.h"
 #include "doctor_world.h"
 
 #define THP "/sys/kernel/mm/transparent_hugepage/"
@@ -266,7 +267,19 @@ static void put_program(const char *path, mode_t mode)
 	assert_false(chmod(full, mode));
 }
 
+#define STR_(x) #x
+#define STR(x) STR_(x)
+#define OUR_FORMAT STR(CKF_VERSION_MAJOR) "." STR(CKF_VERSION_MINOR)
 #define OURS(format) "Version: 4.2.1 +ckfast 0.2.0, fast image " format "\n"
+
+static void criu_of_format(int major, int minor, enum doctor_state state, const char *says)
+{
+	static char version[128];
+
+	snprintf(version, sizeof(version), OURS("%d.%d"), major, minor);
+	dw_program("/usr/bin/criu", EXITED(version));
+	criu(state, says);
+}
 
 static void test_criu(void **state)
 {
@@ -281,17 +294,17 @@ static void test_criu(void **state)
 	dw_program("/usr/bin/criu", EXITED("Version: 4.1\nGitID: v4.1\n"));
 	criu(DOCTOR_BROKEN, "/usr/bin/criu: 4.1 without ckfast");
 	put_program("/usr/local/sbin/criu", 0755);
-	dw_program("/usr/local/sbin/criu", EXITED(OURS("1.4")));
+	dw_program("/usr/local/sbin/criu", EXITED(OURS(OUR_FORMAT)));
 	criu(DOCTOR_DEGRADED, "/usr/bin/criu is found first");
 	assert_string_equal(dw_line("criu", 1)->text,
 			    "also /usr/local/sbin/criu: 4.2.1 with ckfast "
 			    "0.2.0");
-	dw_program("/usr/bin/criu", EXITED(OURS("1.4")));
-	criu(DOCTOR_OK, "/usr/bin/criu: 4.2.1 with ckfast 0.2.0, image format 1.4");
-	dw_program("/usr/bin/criu", EXITED(OURS("1.2")));
-	criu(DOCTOR_DEGRADED, "refuses images");
-	dw_program("/usr/bin/criu", EXITED(OURS("2.9")));
-	criu(DOCTOR_DEGRADED, "refuses images");
+	dw_program("/usr/bin/criu", EXITED(OURS(OUR_FORMAT)));
+	criu(DOCTOR_OK, "/usr/bin/criu: 4.2.1 with ckfast 0.2.0, image format " OUR_FORMAT);
+	criu_of_format(CKF_VERSION_MAJOR, CKF_VERSION_MINOR + 1, DOCTOR_OK, "4.2.1 with ckfast");
+	criu_of_format(CKF_VERSION_MAJOR, CKF_VERSION_MINOR - 1, DOCTOR_DEGRADED, "refuses images");
+	criu_of_format(CKF_VERSION_MAJOR - 1, 99, DOCTOR_DEGRADED, "refuses images");
+	criu_of_format(CKF_VERSION_MAJOR + 1, 99, DOCTOR_DEGRADED, "refuses images");
 	dw_program("/usr/bin/criu", DOCTOR_TIMED_OUT, 0, "");
 	criu(DOCTOR_BROKEN, "does not tell its version");
 	dw_program("/usr/bin/criu", EXITED("nonsense\n"));
@@ -317,7 +330,7 @@ static void test_criu_untrusted(void **state)
 	criu(DOCTOR_DEGRADED, "was not asked for its version");
 	assert_int_equal(dw_nr_run, 0);
 	assert_false(chmod(bin, 01777));
-	dw_program("/usr/bin/criu", EXITED(OURS("1.3")));
+	dw_program("/usr/bin/criu", EXITED(OURS(OUR_FORMAT)));
 	criu(DOCTOR_OK, "4.2.1");
 	assert_false(chmod(bin, 0755));
 	/* Nor where a directory above is writable, or that of the file that a link leads to. */
@@ -337,7 +350,7 @@ static void test_criu_untrusted(void **state)
 	dw_put("/opt/other", "");
 	snprintf(link, sizeof(link), "%s/opt/bin", dw_root);
 	assert_false(symlink("../usr/bin", link));
-	dw_program("/usr/bin/criu", EXITED(OURS("1.4")));
+	dw_program("/usr/bin/criu", EXITED(OURS(OUR_FORMAT)));
 	criu(DOCTOR_OK, "4.2.1");
 	assert_null(dw_line("criu", 1));
 	assert_int_equal(dw_nr_run, 1);
