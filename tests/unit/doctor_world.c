@@ -24,6 +24,7 @@ static struct {
 } answers[MAX_ANSWERS];
 static unsigned int nr_answers;
 
+static char above[32]; /* the directory of the root */
 char dw_root[64];
 struct doctor *dw_doctor;
 unsigned int dw_nr_run;
@@ -135,8 +136,13 @@ void dw_program(const char *path, enum doctor_end end, int status, const char *t
 int dw_set_up(void **state)
 {
 	(void)state;
-	snprintf(dw_root, sizeof(dw_root), "/tmp/ckf-test-doctor-XXXXXX");
-	if (!mkdtemp(dw_root) || chmod(dw_root, 0755))
+	umask(022);
+	/* Nothing may depend on what is above the root: there, others may write. */
+	snprintf(above, sizeof(above), "/tmp/ckf-test-doctor-XXXXXX");
+	if (!mkdtemp(above) || chmod(above, 0775))
+		return -1;
+	snprintf(dw_root, sizeof(dw_root), "%s/root", above);
+	if (mkdir(dw_root, 0755))
 		return -1;
 	for (size_t i = 0; i < sizeof(fine) / sizeof(fine[0]); i++)
 		dw_put(fine[i].path, fine[i].text);
@@ -158,7 +164,7 @@ int dw_tear_down(void **state)
 	(void)state;
 	doctor_fini(dw_doctor);
 	free(dw_doctor);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", dw_root);
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", above);
 	return system(cmd);
 }
 
