@@ -38,7 +38,7 @@ static int open_proc(const struct doctor *d)
 						  : -1;
 }
 
-/* "2.0 GiB free of memory.max 4.0 GiB, 2.0 GiB in use" */
+/* "the memory cgroup leaves 2.0 GiB: its limit is 4.0 GiB, 2.0 GiB in use, …" */
 static void describe_limits(const struct ckf_memcg_limits *l, char *buf, size_t bytes)
 {
 	bool high = l->high_bytes < l->limit_bytes;
