@@ -11,7 +11,11 @@
 #define CPUINFO_BYTES 16384 /* the first CPU's part */
 #define FLAGS_BYTES 8192
 
-/* Names as in /proc/cpuinfo; word and bit as in Linux' cpufeatures.h, which CRIU follows. */
+/*
+ * Names as in /proc/cpuinfo; word and bit as in CRIU's images, which is as in compel's
+ * uapi/asm/cpu.h. Words 11, 12 and 16 are not those of Linux' cpufeatures.h: CRIU's word 11 is
+ * Linux' word 16.
+ */
 static const struct {
 	const char *name;
 	uint8_t word;

@@ -77,7 +77,9 @@ int ckf_needs_get_device(const struct ckf_needs *n, uint64_t nr, struct ckf_devi
 struct ckf_cpu_need {
 	size_t size;
 	uint32_t nr_words;
-	uint32_t words[CKF_CPU_WORDS]; /* features, in the order of Linux' cpufeatures.h */
+	/* Features, in the order of enum cpuid_leafs in compel's uapi/asm/cpu.h. Linux'
+	 * cpufeatures.h has other features in words 11, 12 and 16. */
+	uint32_t words[CKF_CPU_WORDS];
 	uint32_t family;
 	uint32_t model;
 	const char *name; /* "" where it is not known */

@@ -84,8 +84,13 @@ static void test_cpu(void **state)
 	snprintf(cpu.name, sizeof(cpu.name), "Other CPU");
 	dw_expect(check_cpu, "cpu", DOCTOR_BROKEN,
 		  "of the dump, Other CPU has what this one lacks: bmi2 avx512f");
+	/* CRIU's word 11 is leaf 7, register ECX, which is word 16 of Linux. */
+	cpu.info.words[9] = 0;
+	cpu.info.words[11] = 1u << 1;
+	cpu.info.nr_words = 12;
+	dw_expect(check_cpu, "cpu", DOCTOR_BROKEN, "lacks: avx512vbmi");
 	/* Of words that the dump does not have nothing is known. */
-	cpu.info.nr_words = 9;
+	cpu.info.nr_words = 11;
 	dw_expect(check_cpu, "cpu", DOCTOR_OK, "all that");
 }
 
