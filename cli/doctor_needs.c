@@ -18,6 +18,7 @@ enum trouble {
 	GONE,
 	SIZE,
 	TYPE,
+	SPECIAL_BITS,
 	RIGHTS,
 	TROUBLES,
 };
@@ -33,9 +34,10 @@ static enum trouble look_at(const struct doctor *d, const struct ckf_path_info *
 		return TYPE;
 	if (p->bytes != CKF_UNLIMITED && S_ISREG(st.st_mode) && (uint64_t)st.st_size != p->bytes)
 		return SIZE;
-	if (p->kind == CKF_PATH_SOCKET)
+	if (p->kind == CKF_PATH_SOCKET || !p->mode || st.st_mode == p->mode)
 		return FINE;
-	return p->mode && (st.st_mode & RWX) != (p->mode & RWX) ? RIGHTS : FINE;
+	/* CRIU compares the whole mode; with --skip-file-rwx-check, all but these bits. */
+	return (st.st_mode ^ p->mode) & ~(mode_t)RWX ? SPECIAL_BITS : RIGHTS;
 }
 
 /* Paths of one kind: how many are of which trouble, and the first of each. */
@@ -70,6 +72,8 @@ static void add_paths(struct doctor *d, struct paths *ps)
 		[SIZE] = { "of another size",
 			   "put it there as it was: CRIU refuses a file that has grown, too" },
 		[TYPE] = { "something else by now", "put it there as it was" },
+		[SPECIAL_BITS] = { "of a mode with other set-ID or sticky bits",
+				   "set the mode: --skip-file-rwx-check compares these bits, too" },
 		[RIGHTS] = { "of another mode", "set it, or restore with --skip-file-rwx-check" },
 	};
 	bool any = false;

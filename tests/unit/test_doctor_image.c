@@ -116,6 +116,29 @@ static void put_socket(const char *path)
 	assert_false(mknod(full, S_IFSOCK | 0600, 0));
 }
 
+/* CRIU compares the set-ID and sticky bits even with --skip-file-rwx-check. */
+static void test_special_bits(void **state)
+{
+	static const mode_t bits[] = { S_ISUID, S_ISGID, S_ISVTX };
+	char full[DOCTOR_PATH_BYTES];
+
+	(void)state;
+	dw_put("/work/log", "123");
+	snprintf(full, sizeof(full), "%s/work/log", dw_root);
+	for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
+		set_path(0, "/work/log", CKF_PATH_FILE, 3, S_IFREG | bits[i] | 0644);
+		assert_false(chmod(full, 0644));
+		dw_expect(check_files, "files", DOCTOR_BROKEN, "set the mode");
+		assert_false(chmod(full, bits[i] | 0644));
+		dw_expect(check_files, "files", DOCTOR_OK, "all 1 ");
+		assert_false(chmod(full, bits[i] | 0600));
+		dw_expect(check_files, "files", DOCTOR_BROKEN, "or restore with --skip-file");
+		set_path(0, "/work/log", CKF_PATH_FILE, 3, S_IFREG | 0644);
+		dw_expect(check_files, "files", DOCTOR_BROKEN,
+			  "other set-ID or sticky bits: /work");
+	}
+}
+
 static void test_files(void **state)
 {
 	(void)state;
@@ -422,11 +445,17 @@ static void test_namespaces(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_cpu),		 TEST(test_files),
-		TEST(test_devices),	 TEST(test_options),
-		IMAGE_TEST(test_whole),	 IMAGE_TEST(test_ids),
-		IMAGE_TEST(test_memory), IMAGE_TEST(test_threads),
-		IMAGE_TEST(test_bases),	 IMAGE_TEST(test_namespaces),
+		TEST(test_cpu),
+		TEST(test_files),
+		TEST(test_special_bits),
+		TEST(test_devices),
+		TEST(test_options),
+		IMAGE_TEST(test_whole),
+		IMAGE_TEST(test_ids),
+		IMAGE_TEST(test_memory),
+		IMAGE_TEST(test_threads),
+		IMAGE_TEST(test_bases),
+		IMAGE_TEST(test_namespaces),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
