@@ -242,7 +242,7 @@ void doctor_check_devices(struct doctor *d, const struct ckf_needs *n,
 	struct device devs[MAX_DEVICES] = { 0 };
 	size_t nr = gather_devices(n, info->nr_devices, devs);
 	struct doctor_output out;
-	json_t *answer;
+	json_t *answer, *list;
 
 	if (!nr) {
 		doctor_add(d, "gpu", DOCTOR_OK, NULL, "none needed");
@@ -254,7 +254,14 @@ void doctor_check_devices(struct doctor *d, const struct ckf_needs *n,
 		return;
 	}
 	answer = doctor_ask_devices(d, &out);
-	match_devices(devs, nr, json_object_get(answer, "devices"));
+	list = json_object_get(answer, "devices");
+	if (!list) {
+		doctor_add(d, "gpu", DOCTOR_BROKEN, "the line on the driver says why",
+			   "%zu needed, but the driver does not say which GPUs there are", nr);
+		json_decref(answer);
+		return;
+	}
+	match_devices(devs, nr, list);
 	for (size_t i = 0; i < nr; i++)
 		add_device(d, &devs[i]);
 	json_decref(answer);

@@ -207,7 +207,15 @@ static void test_devices(void **state)
 	set_device(1, 2, GIB);
 	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "no NVIDIA driver");
 	dw_put(NVIDIA, "");
+	set_device(2, 3, GIB);
 	dw_answer("cuda", DOCTOR_TIMED_OUT, 0, "");
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "2 needed, but the driver does not say");
+	dw_answer("cuda", DOCTOR_KILLED, SIGSEGV, "");
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "2 needed, but the driver does not say");
+	dw_answer("cuda", EXITED("{\"errno\": 5}"));
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "2 needed, but the driver does not say");
+	set_device(2, 2, 0);
+	dw_answer("cuda", DEVICES(""));
 	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "none left like GPU X of 8.0 GiB");
 	dw_answer("cuda", DEVICES(DEVICE("09", TOTAL, TOTAL)));
 	dw_expect(check_devices, "gpu", DOCTOR_OK, "needs 1.0 GiB of GPU X");
