@@ -213,10 +213,18 @@ static void match_devices(struct device *devs, size_t nr, json_t *list)
 	}
 }
 
+/* As gpud checks it. */
+static bool fits(uint64_t need_bytes, uint64_t free_bytes)
+{
+	return free_bytes >= CKF_GPUD_SPARE_BYTES &&
+	       free_bytes - CKF_GPUD_SPARE_BYTES >= need_bytes;
+}
+
 static void add_device(struct doctor *d, const struct device *dev)
 {
-	char need[CLI_BYTES_LEN], other[CLI_BYTES_LEN];
-	json_t *left = json_object_get(dev->here, "free_bytes"), *facts;
+	char need[CLI_BYTES_LEN], other[CLI_BYTES_LEN], spare[CLI_BYTES_LEN];
+	uint64_t free_bytes = number(dev->here, "free_bytes");
+	json_t *facts;
 
 	cli_bytes(dev->need.bytes, need);
 	if (!dev->here)
@@ -224,11 +232,12 @@ static void add_device(struct doctor *d, const struct device *dev)
 				   "restore on a machine with the same model of GPU",
 				   "there is none left like %s of %s, which had %s", dev->need.name,
 				   cli_bytes(dev->need.total_bytes, other), need);
-	else if (left && (uint64_t)json_integer_value(left) < dev->need.bytes)
+	else if (json_object_get(dev->here, "free_bytes") && !fits(dev->need.bytes, free_bytes))
 		facts = doctor_add(d, "gpu", DOCTOR_BROKEN,
 				   "end what uses it: nvidia-smi tells, and ckfast park frees it",
-				   "needs %s of %s, but %s are free", need, dev->need.name,
-				   cli_bytes((uint64_t)json_integer_value(left), other));
+				   "needs %s of %s and %s to spare, but %s are free", need,
+				   dev->need.name, cli_bytes(CKF_GPUD_SPARE_BYTES, spare),
+				   cli_bytes(free_bytes, other));
 	else
 		facts = doctor_add(d, "gpu", DOCTOR_OK, NULL, "needs %s of %s", need,
 				   dev->need.name);

@@ -676,6 +676,8 @@ int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts
 #define CKF_GPU_PREFIX "ckfast-gpu-" /* PID.img: the table of a process's device memory */
 #define CKF_GPU_PAGES_PREFIX "ckfast-gpu-pages-" /* PID.img: its contents */
 #define CKF_AGENT_LIBRARY "libckfast-cuda.so"	 /* what ckfast run preloads */
+/* Of a device, free beside the memory that gpud fills: the driver needs some itself. */
+#define CKF_GPUD_SPARE_BYTES (64ull << 20)
 #define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock"	 /* by default for root alone */
 
 /*

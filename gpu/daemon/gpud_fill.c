@@ -19,9 +19,8 @@
 #include "gpu/cuda/ckf_cuda_sink.h"
 #include "gpud.h"
 
-#define MAX_PARALLEL 16		  /* processes filled, or devices warmed, at once */
-#define SPARE_BYTES (64ull << 20) /* of a device: for what the driver needs beside memory */
-#define STREAMS 4		  /* more do not copy faster */
+#define MAX_PARALLEL 16 /* processes filled, or devices warmed, at once */
+#define STREAMS 4	/* more do not copy faster */
 #define IN_FLIGHT_PAUSE_MS 1
 #define FILL_NICE \
 	10 /* what is restored meanwhile has few threads, and all of the rest waits for it */
@@ -171,14 +170,14 @@ static int check_room(struct fill *f, unsigned int i, struct ckf_error *err)
 		ret = ckf_cuda_pool_free_bytes(f->pool, p->ordinal, &have, err);
 	if (ret)
 		return ret;
-	if (have >= SPARE_BYTES && have - SPARE_BYTES >= p->bytes)
+	if (have >= CKF_GPUD_SPARE_BYTES && have - CKF_GPUD_SPARE_BYTES >= p->bytes)
 		return 0;
 	return ckf_error_set(err, -ENOMEM,
 			     "GPU %u (%s) has %llu MiB free, the image needs %llu MiB and %llu to "
 			     "spare",
 			     p->ordinal, f->pool->devs[p->ordinal].name,
 			     (unsigned long long)have >> 20, (unsigned long long)p->bytes >> 20,
-			     SPARE_BYTES >> 20);
+			     CKF_GPUD_SPARE_BYTES >> 20);
 }
 
 /* The client may go on with its part: what is left to go wrong is reading and the device. */

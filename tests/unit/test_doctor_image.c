@@ -223,7 +223,12 @@ static void test_devices(void **state)
 	set_device(2, 2, 2 * GIB);
 	dw_expect(check_devices, "gpu", DOCTOR_OK, "needs 3.0 GiB of GPU X");
 	dw_answer("cuda", DEVICES(DEVICE("09", TOTAL, "1073741824")));
-	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "needs 3.0 GiB of GPU X, but 1.0 GiB are");
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN,
+		  "needs 3.0 GiB of GPU X and 64.0 MiB to spare, but 1.0 GiB are");
+	dw_answer("cuda", DEVICES(DEVICE("09", TOTAL, "3288334335")));
+	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "to spare, but 3.1 GiB are");
+	dw_answer("cuda", DEVICES(DEVICE("09", TOTAL, "3288334336")));
+	dw_expect(check_devices, "gpu", DOCTOR_OK, "needs 3.0 GiB of GPU X");
 	dw_answer("cuda", DEVICES(DEVICE("09", "1", TOTAL)));
 	dw_expect(check_devices, "gpu", DOCTOR_BROKEN, "none left");
 	/* The same GPU, whatever its size is said to be, and not the first one. */
