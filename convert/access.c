@@ -50,6 +50,16 @@ int ckf_access_get(int fd, struct ckf_access *a)
 	return 0;
 }
 
+int ckf_access_get_part(const struct ckf_file_part *part, struct ckf_access *a)
+{
+	const struct ckf_member *m = part->member;
+
+	if (!m)
+		return ckf_access_get(part->fd, a);
+	*a = (struct ckf_access){ .uid = m->uid, .gid = m->gid, .mode = m->mode, .known = true };
+	return 0;
+}
+
 /* The group becomes another one, which may do no more than all others. */
 static uint32_t lose_group(uint32_t mode)
 {

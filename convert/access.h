@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "base/ckf_dir.h"
 #include "base/ckf_error.h"
 
 struct ckf_access {
@@ -24,6 +25,9 @@ struct ckf_access {
 
 /* That of an open file or directory. 0 or -errno. */
 int ckf_access_get(int fd, struct ckf_access *a);
+
+/* The same of a file that may lie in an archive. */
+int ckf_access_get_part(const struct ckf_file_part *part, struct ckf_access *a);
 
 /* True when the file has an access control list. */
 bool ckf_access_has_acl(int fd);

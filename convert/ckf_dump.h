@@ -8,6 +8,7 @@
 #ifndef CKF_DUMP_H
 #define CKF_DUMP_H
 
+#include "base/ckf_dir.h"
 #include "base/ckf_error.h"
 #include "format/ckf_disk.h"
 #include "format/ckf_gpu_dump.h"
@@ -59,7 +60,7 @@ struct ckf_task {
 #define CKF_DUMP_MISSING_BYTES 32
 
 struct ckf_dump {
-	int dir_fd;		/* owned */
+	struct ckf_dir dir;	/* fd is owned */
 	struct ckf_task *tasks; /* in the order of pstree.img */
 	uint64_t nr_tasks;
 	struct ckf_pagemap *pagemaps; /* ascending by (kind, id) */
@@ -77,6 +78,8 @@ struct ckf_dump {
  */
 int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err);
 int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err);
+/* The same of a dump that may lie in an archive, whose members live longer. */
+int ckf_dump_open_dir(const struct ckf_dir *dir, struct ckf_dump **out, struct ckf_error *err);
 void ckf_dump_close(struct ckf_dump *d);
 
 /* The pagemap of (kind, id), or NULL. */
@@ -92,7 +95,8 @@ const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid
 int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err);
 
 /* One pagemap file, or table of device memory, of a directory. Free with ckf_pagemap_fini(). */
-int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, struct ckf_error *err);
+int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, struct ckf_pagemap *out,
+		     struct ckf_error *err);
 void ckf_pagemap_fini(struct ckf_pagemap *pm);
 
 #endif

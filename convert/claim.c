@@ -28,7 +28,7 @@ static bool has_pages_file(const struct ckf_conversion *c)
  */
 static int check_own_files(struct ckf_conversion *c)
 {
-	if (ckf_image_probe(c->dump_fd) && !has_pages_file(c))
+	if (ckf_image_probe(c->dir.fd) && !has_pages_file(c))
 		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
 	ckf_file_list_remove(&c->list, CKF_README_NAME);
 	c->list.nr_left_out++;
@@ -42,21 +42,21 @@ int ckf_conversion_open(struct ckf_conversion *c)
 {
 	int ret;
 
-	c->dump_fd = open(c->dump_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (c->dump_fd < 0)
+	c->dir.fd = open(c->dump_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->dir.fd < 0)
 		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
 				     strerror(errno));
-	ret = ckf_in_place_init(&c->in_place, c->dump_path, c->dump_fd, "inventory.img", c->err);
+	ret = ckf_in_place_init(&c->in_place, c->dump_path, c->dir.fd, "inventory.img", c->err);
 	if (!ret)
-		ret = ckf_file_list_read(c->dump_fd, &c->list, c->err);
+		ret = ckf_file_list_read(&c->dir, &c->list, c->err);
 	if (!ret)
-		ret = ckf_dump_openat(c->dump_fd, ".", &c->dump, c->err);
+		ret = ckf_dump_open_dir(&c->dir, &c->dump, c->err);
 	if (!ret && c->list.has_own)
 		ret = check_own_files(c);
 	if (!ret)
 		ret = ckf_dump_check(c->dump, c->err);
 	if (!ret)
-		ret = ckf_chain_init(&c->chain, c->dump_fd, c->err);
+		ret = ckf_chain_init(&c->chain, &c->dir, c->err);
 	if (!ret && !c->dump->nr_tasks)
 		ckf_warn(&c->opts, "no pstree.img: it may be a pre-dump, which cannot be restored");
 	return ret;

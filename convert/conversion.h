@@ -13,7 +13,7 @@ struct ckf_conversion {
 	struct ckf_convert_stats stats;
 	const char *dump_path;
 	struct ckf_error *err;
-	int dump_fd;
+	struct ckf_dir dir; /* of the dump */
 	struct ckf_dump *dump;
 	struct ckf_file_list list;
 	bool has_tails;	      /* bytes behind the last whole page of a pages file, left out */

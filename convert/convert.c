@@ -58,19 +58,18 @@ static int copy_verbatim(struct ckf_conversion *c, struct ckf_file *f)
 	struct ckf_copy copy = { .name = f->name, .want_bytes = f->size_bytes };
 	int ret;
 
-	copy.src_fd = ckf_open_of_dump(c->dump_fd, f->name, NULL);
-	if (copy.src_fd < 0)
-		return ckf_error_set(c->err, copy.src_fd, "cannot open %s: %s", f->name,
-				     strerror(-copy.src_fd));
+	ret = ckf_open_of_dump(&c->dir, f->name, &copy.src);
+	if (ret)
+		return ckf_error_set(c->err, ret, "cannot open %s: %s", f->name, strerror(-ret));
 	copy.dst_fd = ckf_output_create(&c->out, f->name, c->err);
 	if (copy.dst_fd < 0) {
-		close(copy.src_fd);
+		close(copy.src.fd);
 		return copy.dst_fd;
 	}
-	if (ckf_access_has_acl(copy.src_fd))
+	if (ckf_access_has_acl(copy.src.fd))
 		f->mode &= ~(uint32_t)S_IRWXG;
 	ret = ckf_copy_file(&copy, &c->opts, &f->checksum, c->err);
-	close(copy.src_fd);
+	close(copy.src.fd);
 	if (ret)
 		close(copy.dst_fd);
 	else
@@ -118,14 +117,15 @@ static int narrow_access(struct ckf_conversion *c, const struct ckf_stream *s,
 			 struct ckf_error *err)
 {
 	struct ckf_access a, dir;
-	int fd = ckf_chain_open_pages(&c->chain, &s->origin, err), ret;
+	struct ckf_file_part part;
+	int ret = ckf_chain_open_pages(&c->chain, &s->origin, &part, err);
 
-	if (fd < 0)
-		return fd;
-	ret = ckf_access_get(fd, &a);
-	close(fd);
-	if (!ret)
-		ret = ckf_access_get(c->chain.levels[s->origin.level].fd, &dir);
+	if (ret)
+		return ret;
+	ret = ckf_access_get_part(&part, &a);
+	close(part.fd);
+	if (!ret && s->origin.level)
+		ret = ckf_access_get(c->chain.levels[s->origin.level].dir.fd, &dir);
 	if (ret)
 		return ckf_error_set(err, ret, "cannot stat a pages file: %s", strerror(-ret));
 	ckf_access_narrow(&c->out.memory, &a);
@@ -236,7 +236,7 @@ static void stream_done(void *arg, const struct ckf_stream *s)
 static int check_unchanged(struct ckf_conversion *c, const struct ckf_file *f)
 {
 	struct stat st;
-	bool gone = fstatat(c->dump_fd, f->name, &st, 0) != 0;
+	bool gone = fstatat(c->dir.fd, f->name, &st, 0) != 0;
 
 	if (gone && errno != ENOENT)
 		return ckf_error_set(c->err, -errno, "cannot stat %s: %s", f->name,
@@ -265,7 +265,8 @@ static int read_sample(struct ckf_conversion *c, uint64_t page, uint8_t *data, u
 {
 	uint64_t i = 0, left = 0;
 	struct ckf_origin origin;
-	int fd, ret;
+	struct ckf_file_part part;
+	int ret;
 
 	*nr_pages = 0;
 	for (; i < c->dump->nr_pagemaps; i++) {
@@ -282,13 +283,15 @@ static int read_sample(struct ckf_conversion *c, uint64_t page, uint8_t *data, u
 	if (left > SAMPLE_PAGES)
 		left = SAMPLE_PAGES;
 	origin = ckf_origin_of(&c->dump->pagemaps[i]);
-	fd = ckf_chain_open_pages(&c->chain, &origin, c->err);
-	if (fd < 0)
-		return fd;
+	ret = ckf_chain_open_pages(&c->chain, &origin, &part, c->err);
+	if (ret)
+		return ret;
 	/* No more than that into the page cache: the file is read elsewhere next. */
-	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-	ret = ckf_pread_all(fd, data, (size_t)ckf_pages_to_bytes(left), ckf_pages_to_bytes(page));
-	close(fd);
+	if (!part.member)
+		(void)posix_fadvise(part.fd, 0, 0, POSIX_FADV_RANDOM);
+	ret = ckf_pread_all(part.fd, data, (size_t)ckf_pages_to_bytes(left),
+			    part.off + ckf_pages_to_bytes(page));
+	close(part.fd);
 	if (ret)
 		return ckf_error_set(c->err, ret, "cannot read a sample of the pages: %s",
 				     strerror(-ret));
@@ -493,9 +496,9 @@ static int open_output(struct ckf_conversion *c, const char *fast)
 	ret = ckf_output_open(&c->out, fast, CKF_IDX_NAME, c->opts.force, c->err);
 	if (ret)
 		return ret;
-	ret = ckf_output_check_outside(&c->out, c->dump_fd, c->err);
+	ret = ckf_output_check_outside(&c->out, c->dir.fd, c->err);
 	if (!ret)
-		ret = ckf_output_like_dir(&c->out, c->dump_fd, c->err);
+		ret = ckf_output_like_dir(&c->out, c->dir.fd, c->err);
 	return ret;
 }
 
@@ -592,8 +595,8 @@ static void convert_free(struct ckf_conversion *c)
 	free(c->pagemap_of);
 	free(c->open_streams);
 	free(c->left.runs);
-	if (c->dump_fd >= 0)
-		close(c->dump_fd);
+	if (c->dir.fd >= 0)
+		close(c->dir.fd);
 	free(c);
 }
 
@@ -608,7 +611,7 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 		return ckf_error_set(err, -ENOMEM, "no memory to convert");
 	c->err = err;
 	c->dump_path = dump;
-	c->dump_fd = -1;
+	c->dir.fd = -1;
 	c->pack_fd = -1;
 	ret = ckf_opts_get(opts, &c->opts, err);
 	if (!ret && stats)

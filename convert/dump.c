@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* What the small images of a dump say about its tasks: pstree, core-PID, mm-PID and pagemaps. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,7 +32,9 @@ static int has_file(const struct ckf_dump *d, const char *name, struct ckf_error
 {
 	struct stat st;
 
-	if (fstatat(d->dir_fd, name, &st, 0)) {
+	if (d->dir.members)
+		return ckf_members_find(d->dir.members, name) != NULL;
+	if (fstatat(d->dir.fd, name, &st, 0)) {
 		if (errno == ENOENT)
 			return 0;
 		return ckf_error_set(err, -errno, "cannot stat %s: %s", name, strerror(errno));
@@ -50,7 +51,7 @@ static bool has_memory(const struct ckf_task *t)
 
 static int read_core(struct ckf_dump *d, struct ckf_task *t, struct ckf_error *err)
 {
-	struct ckf_img im = { .fd = -1 };
+	struct ckf_img im = { 0 };
 	CoreEntry *core = NULL;
 	const uint8_t *rec;
 	char name[32];
@@ -58,7 +59,7 @@ static int read_core(struct ckf_dump *d, struct ckf_task *t, struct ckf_error *e
 	int ret;
 
 	snprintf(name, sizeof(name), "core-%u.img", t->pid);
-	ret = ckf_img_open(&im, d->dir_fd, name, CKF_CORE_MAGIC, err);
+	ret = ckf_img_open(&im, &d->dir, name, CKF_CORE_MAGIC, err);
 	if (ret == -ENOENT) {
 		note_missing(d, name);
 		return 0;
@@ -118,7 +119,7 @@ static int copy_vmas(const struct ckf_img *im, struct ckf_task *t, const MmEntry
 
 static int read_mm(struct ckf_dump *d, struct ckf_task *t, struct ckf_error *err)
 {
-	struct ckf_img im = { .fd = -1 };
+	struct ckf_img im = { 0 };
 	MmEntry *mm = NULL;
 	const uint8_t *rec;
 	char name[32];
@@ -126,7 +127,7 @@ static int read_mm(struct ckf_dump *d, struct ckf_task *t, struct ckf_error *err
 	int ret;
 
 	snprintf(name, sizeof(name), "mm-%u.img", t->pid);
-	ret = ckf_img_open(&im, d->dir_fd, name, CKF_MM_MAGIC, err);
+	ret = ckf_img_open(&im, &d->dir, name, CKF_MM_MAGIC, err);
 	if (ret == -ENOENT) {
 		if (has_memory(t))
 			note_missing(d, name);
@@ -211,14 +212,14 @@ static int add_task(struct ckf_dump *d, uint64_t *cap, const PstreeEntry *e, str
 
 static int read_pstree(struct ckf_dump *d, struct ckf_error *err)
 {
-	struct ckf_img im = { .fd = -1 };
+	struct ckf_img im = { 0 };
 	const uint8_t *rec;
 	uint64_t cap = 0;
 	PstreeEntry *e;
 	size_t bytes;
 	int ret;
 
-	ret = ckf_img_open(&im, d->dir_fd, "pstree.img", CKF_PSTREE_MAGIC, err);
+	ret = ckf_img_open(&im, &d->dir, "pstree.img", CKF_PSTREE_MAGIC, err);
 	if (ret)
 		return ret == -ENOENT ? 0 : ret;
 	while ((ret = ckf_img_next(&im, &rec, &bytes, err)) > 0) {
@@ -280,7 +281,7 @@ static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_p
 			struct ckf_error *err)
 {
 	struct ckf_error read_err = { 0 };
-	int ret = ckf_pagemap_read(d->dir_fd, name, out, &read_err);
+	int ret = ckf_pagemap_read(&d->dir, name, out, &read_err);
 
 	if (!ret)
 		return 0;
@@ -293,26 +294,38 @@ static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_p
 	return out->name ? 0 : ckf_error_set(err, -ENOMEM, "no memory for the pagemaps");
 }
 
-static int read_pagemaps(struct ckf_dump *d, DIR *dir, struct ckf_error *err)
+struct pagemap_walk {
+	struct ckf_dump *d;
+	uint64_t cap;
+	struct ckf_error *err;
+};
+
+static int visit_name(void *arg, const char *name)
 {
-	struct dirent *de;
-	uint64_t cap = 0, id;
+	struct pagemap_walk *w = arg;
+	struct ckf_dump *d = w->d;
 	uint32_t kind;
+	uint64_t id;
 	int ret;
 
-	while (errno = 0, (de = readdir(dir))) {
-		d->has_cores |= !strncmp(de->d_name, "core-", 5) && ckf_is_img_name(de->d_name);
-		if (!ckf_pagemap_name_parse(de->d_name, &kind, &id))
-			continue;
-		if (ckf_array_grow(&d->pagemaps, d->nr_pagemaps, &cap, sizeof(*d->pagemaps)))
-			return ckf_error_set(err, -ENOMEM, "no memory for the pagemaps");
-		ret = read_pagemap(d, de->d_name, &d->pagemaps[d->nr_pagemaps], err);
-		if (ret)
-			return ret;
+	d->has_cores |= !strncmp(name, "core-", 5) && ckf_is_img_name(name);
+	if (!ckf_pagemap_name_parse(name, &kind, &id))
+		return 0;
+	if (ckf_array_grow(&d->pagemaps, d->nr_pagemaps, &w->cap, sizeof(*d->pagemaps)))
+		return ckf_error_set(w->err, -ENOMEM, "no memory for the pagemaps");
+	ret = read_pagemap(d, name, &d->pagemaps[d->nr_pagemaps], w->err);
+	if (!ret)
 		d->nr_pagemaps++;
-	}
-	if (errno)
-		return ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
+	return ret;
+}
+
+static int read_pagemaps(struct ckf_dump *d, struct ckf_error *err)
+{
+	struct pagemap_walk w = { .d = d, .err = err };
+	int ret = ckf_dir_each(&d->dir, visit_name, &w);
+
+	if (ret)
+		return ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
 	if (d->nr_pagemaps)
 		qsort(d->pagemaps, (size_t)d->nr_pagemaps, sizeof(*d->pagemaps), compare_pagemap);
 	return 0;
@@ -359,10 +372,9 @@ static void check_pagemaps(struct ckf_dump *d)
 static int read_all(struct ckf_dump *d, struct ckf_error *err)
 {
 	struct stat st;
-	DIR *dir;
-	int fd, ret;
+	int ret;
 
-	d->has_parent = !fstatat(d->dir_fd, "parent", &st, AT_SYMLINK_NOFOLLOW);
+	d->has_parent = !d->dir.members && !fstatat(d->dir.fd, "parent", &st, AT_SYMLINK_NOFOLLOW);
 	ret = has_file(d, "inventory.img", err);
 	if (ret < 0)
 		return ret;
@@ -373,19 +385,8 @@ static int read_all(struct ckf_dump *d, struct ckf_error *err)
 		if (!ret)
 			ret = read_mm(d, &d->tasks[i], err);
 	}
-	if (ret)
-		return ret;
-	/* An own open file: readdir moves the position of a shared one. */
-	fd = openat(d->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	dir = fd >= 0 ? fdopendir(fd) : NULL;
-	if (!dir) {
-		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return ret;
-	}
-	ret = read_pagemaps(d, dir, err);
-	closedir(dir);
+	if (!ret)
+		ret = read_pagemaps(d, err);
 	if (!ret)
 		ret = check_tables(d, err);
 	if (!ret)
@@ -418,26 +419,45 @@ int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err)
 	return 0;
 }
 
-int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err)
+/* Takes dir.fd, which it closes when it fails. */
+static int open_owned(struct ckf_dir dir, struct ckf_dump **out, struct ckf_error *err)
 {
 	struct ckf_dump *d = calloc(1, sizeof(*d));
 	int ret;
 
-	if (!d)
+	if (!d) {
+		close(dir.fd);
 		return ckf_error_set(err, -ENOMEM, "no memory for a dump");
-	d->dir_fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (d->dir_fd < 0) {
-		ret = ckf_error_set(err, -errno, "cannot open directory %s: %s", path,
-				    strerror(errno));
-		goto out;
 	}
+	d->dir = dir;
 	ret = read_all(d, err);
-	if (!ret)
-		*out = d;
-out:
 	if (ret)
 		ckf_dump_close(d);
+	else
+		*out = d;
 	return ret;
+}
+
+int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err)
+{
+	struct ckf_dir dir = { .fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
+
+	if (dir.fd < 0)
+		return ckf_error_set(err, -errno, "cannot open directory %s: %s", path,
+				     strerror(errno));
+	return open_owned(dir, out, err);
+}
+
+int ckf_dump_open_dir(const struct ckf_dir *dir, struct ckf_dump **out, struct ckf_error *err)
+{
+	struct ckf_dir own = {
+		.fd = fcntl(dir->fd, F_DUPFD_CLOEXEC, 0),
+		.members = dir->members,
+	};
+
+	if (own.fd < 0)
+		return ckf_error_set(err, -errno, "cannot open the dump: %s", strerror(errno));
+	return open_owned(own, out, err);
 }
 
 int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err)
@@ -455,7 +475,6 @@ void ckf_dump_close(struct ckf_dump *d)
 		ckf_pagemap_fini(&d->pagemaps[i]);
 	free(d->tasks);
 	free(d->pagemaps);
-	if (d->dir_fd >= 0)
-		close(d->dir_fd);
+	close(d->dir.fd);
 	free(d);
 }

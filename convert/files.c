@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Lists a dump directory and copies files, with a checksum of what was copied. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -123,8 +122,29 @@ static bool is_own_name(const char *name)
 	return !ckf_name_ok(name, strlen(name)) || !strcmp(name, CKF_IDX_PARTIAL_NAME);
 }
 
-static int add_entry(int dir_fd, struct ckf_file_list *l, const char *name, struct ckf_error *err)
+/* All that archives have here are regular files. */
+static int describe_member(const struct ckf_member *m, struct ckf_file *f)
 {
+	f->kind = CKF_FILE_VERBATIM;
+	f->size_bytes = m->bytes;
+	f->mtime_sec = m->mtime_sec;
+	f->mtime_nsec = m->mtime_nsec;
+	f->mode = m->mode;
+	f->uid = m->uid;
+	f->gid = m->gid;
+	return 1;
+}
+
+struct list_walk {
+	const struct ckf_dir *dir;
+	struct ckf_file_list *list;
+	struct ckf_error *err;
+};
+
+static int add_entry(void *arg, const char *name)
+{
+	const struct list_walk *w = arg;
+	struct ckf_file_list *l = w->list;
 	struct ckf_file *f;
 	int ret;
 
@@ -140,7 +160,10 @@ static int add_entry(int dir_fd, struct ckf_file_list *l, const char *name, stru
 	f->name = strdup(name);
 	if (!f->name)
 		return -ENOMEM;
-	ret = describe(dir_fd, l, f, err);
+	if (w->dir->members)
+		ret = describe_member(ckf_members_find(w->dir->members, name), f);
+	else
+		ret = describe(w->dir->fd, l, f, w->err);
 	if (ret > 0) {
 		l->nr_files++;
 		return 0;
@@ -164,28 +187,13 @@ static int compare_odd(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *err)
+int ckf_file_list_read(const struct ckf_dir *dir, struct ckf_file_list *out, struct ckf_error *err)
 {
-	struct dirent *de;
-	int fd, ret = 0;
-	DIR *dir;
+	struct list_walk w = { dir, out, err };
+	int ret;
 
 	memset(out, 0, sizeof(*out));
-	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	dir = fd >= 0 ? fdopendir(fd) : NULL;
-	if (!dir) {
-		ret = -errno;
-		if (fd >= 0)
-			close(fd);
-		return ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
-	}
-	while (!ret && (errno = 0, de = readdir(dir))) {
-		if (strcmp(de->d_name, ".") != 0 && strcmp(de->d_name, "..") != 0)
-			ret = add_entry(dir_fd, out, de->d_name, err);
-	}
-	if (!ret && errno)
-		ret = -errno;
-	closedir(dir);
+	ret = ckf_dir_each(dir, add_entry, &w);
 	if (ret) {
 		ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
 		ckf_file_list_free(out);
@@ -285,6 +293,7 @@ static int copy_data(const struct ckf_copy *c, const struct ckf_convert_opts *op
 		     struct ckf_sum *sum, struct ckf_error *err)
 {
 	uint64_t off = 0;
+	size_t want = COPY_BYTES;
 	ssize_t n;
 	int ret;
 
@@ -292,7 +301,10 @@ static int copy_data(const struct ckf_copy *c, const struct ckf_convert_opts *op
 		ret = ckf_user_stop(opts, err);
 		if (ret)
 			return ret;
-		n = pread(c->src_fd, buf, COPY_BYTES, (off_t)off);
+		/* What follows it in an archive is another file. */
+		if (c->src.member && c->src.bytes - off < want)
+			want = (size_t)(c->src.bytes - off);
+		n = pread(c->src.fd, buf, want, (off_t)(c->src.off + off));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -301,7 +313,7 @@ static int copy_data(const struct ckf_copy *c, const struct ckf_convert_opts *op
 		if (!n || off + (uint64_t)n > c->want_bytes)
 			break;
 		ckf_sum_update(sum, buf, (size_t)n);
-		ret = ckf_pwrite_all(c->dst_fd, buf, (size_t)n, off);
+		ret = c->dst_fd < 0 ? 0 : ckf_pwrite_all(c->dst_fd, buf, (size_t)n, off);
 		if (ret)
 			return ckf_error_set(err, ret, "cannot write %s: %s", c->name,
 					     strerror(-ret));
@@ -417,23 +429,25 @@ int ckf_check_sum(const struct ckf_image *img, const struct ckf_file *f, uint64_
 			      ckf_image_stale_hint(img));
 }
 
-/* *bytes: what the file has now, which is another size than the index says only if it is unread. */
-static int open_verbatim(const struct ckf_image *img, const struct ckf_file *f, uint64_t *bytes,
-			 const struct ckf_convert_opts *opts, struct ckf_error *err)
+/* The length is what the file has now: another than the index says only if it is unread. */
+static int open_verbatim(const struct ckf_image *img, const struct ckf_file *f,
+			 struct ckf_file_part *out, const struct ckf_convert_opts *opts,
+			 struct ckf_error *err)
 {
 	struct ckf_error why = { 0 };
 	int fd;
 
-	*bytes = f->size_bytes;
 	if (!ckf_file_is_unread(f))
-		return ckf_image_open_file(img, img->dir_fd, f, err);
-	fd = ckf_image_open_regular(img->dir_fd, f->name, 0, bytes, &why);
+		return ckf_image_open_file(img, f, out, err);
+	*out = (struct ckf_file_part){ 0 };
+	fd = ckf_image_open_regular(img->dir_fd, f->name, 0, &out->bytes, &why);
+	out->fd = fd;
 	if (fd == -ENOENT || fd == -EBADMSG) {
 		ckf_warn(opts, "%s is %s, which CRIU does not read: left out", f->name,
 			 fd == -ENOENT ? "gone" : "no regular file any more");
 		return CKF_LEFT_OUT;
 	}
-	return fd < 0 ? ckf_error_set(err, fd, "%s", why.msg) : fd;
+	return fd < 0 ? ckf_error_set(err, fd, "%s", why.msg) : 0;
 }
 
 int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
@@ -444,9 +458,10 @@ int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
 	uint64_t sum;
 	int ret;
 
-	copy.src_fd = open_verbatim(img, f, &copy.want_bytes, opts, err);
-	if (copy.src_fd < 0)
-		return copy.src_fd;
+	ret = open_verbatim(img, f, &copy.src, opts, err);
+	if (ret)
+		return ret;
+	copy.want_bytes = copy.src.bytes;
 	copy.dst_fd = ckf_output_create(o, f->name, err);
 	ret = copy.dst_fd;
 	if (ret >= 0)
@@ -456,7 +471,7 @@ int ckf_copy_verbatim(const struct ckf_image *img, const struct ckf_output *o,
 	else if (!ret && (sum != f->checksum || copy.want_bytes != f->size_bytes))
 		ckf_warn(opts, "%s, which CRIU does not read, has changed since: copied as it is",
 			 f->name);
-	close(copy.src_fd);
+	close(copy.src.fd);
 	if (ret && copy.dst_fd >= 0)
 		close(copy.dst_fd);
 	return ret ? ret : copy.dst_fd;

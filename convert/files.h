@@ -35,7 +35,7 @@ struct ckf_file_list {
  * Lists the directory as CRIU sees it: an image that is a symbolic link is what the link leads to.
  * What no image can hold is left out: directories, sockets, FIFOs, devices, names of our own.
  */
-int ckf_file_list_read(int dir_fd, struct ckf_file_list *out, struct ckf_error *err);
+int ckf_file_list_read(const struct ckf_dir *dir, struct ckf_file_list *out, struct ckf_error *err);
 void ckf_file_list_free(struct ckf_file_list *l);
 /*
  * Tells of each odd entry. Apart from the reading: a dump that is refused for one of them says so
@@ -69,12 +69,12 @@ void ckf_warn(const struct ckf_convert_opts *opts, const char *fmt, ...)
 bool ckf_file_unchanged(const struct ckf_file *f, const struct stat *st);
 
 /*
- * Copies all of src_fd to dst_fd and says the checksum. -EBADMSG when it has not exactly want_bytes
+ * Copies all of src to dst_fd and says the checksum. -EBADMSG when it has not exactly want_bytes
  * bytes, -EINTR on opts->stop. name is for messages.
  */
 struct ckf_copy {
-	int src_fd;
-	int dst_fd;
+	struct ckf_file_part src;
+	int dst_fd; /* -1: only the checksum is wanted */
 	const char *name;
 	uint64_t want_bytes;
 };

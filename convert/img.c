@@ -33,22 +33,30 @@ int ckf_array_grow(void *array, uint64_t nr, uint64_t *cap, size_t entry_bytes)
 	return 0;
 }
 
-int ckf_open_of_dump(int dir_fd, const char *name, uint64_t *size)
+int ckf_open_of_dump(const struct ckf_dir *dir, const char *name, struct ckf_file_part *out)
 {
-	int fd = ckf_open_regular(dir_fd, name, ckf_is_img_name(name) ? 0 : O_NOFOLLOW, size);
+	uint64_t bytes;
+	int fd;
 
-	return fd == -ELOOP ? -EOPNOTSUPP : fd;
+	if (dir->members)
+		return ckf_dir_open_member(dir, name, out);
+	fd = ckf_open_regular(dir->fd, name, ckf_is_img_name(name) ? 0 : O_NOFOLLOW, &bytes);
+	if (fd < 0)
+		return fd == -ELOOP ? -EOPNOTSUPP : fd;
+	*out = (struct ckf_file_part){ .fd = fd, .bytes = bytes };
+	return 0;
 }
 
-int ckf_open_img(int dir_fd, const char *name, uint64_t *size, struct ckf_error *err)
+int ckf_open_img(const struct ckf_dir *dir, const char *name, struct ckf_file_part *out,
+		 struct ckf_error *err)
 {
-	int fd = ckf_open_of_dump(dir_fd, name, size);
+	int ret = ckf_open_of_dump(dir, name, out);
 
-	if (fd >= 0 || fd == -ENOENT)
-		return fd;
-	if (fd == -EOPNOTSUPP)
-		return ckf_error_set(err, fd, "%s is not a regular file", name);
-	return ckf_error_set(err, fd, "cannot open %s: %s", name, strerror(-fd));
+	if (!ret || ret == -ENOENT)
+		return ret;
+	if (ret == -EOPNOTSUPP)
+		return ckf_error_set(err, ret, "%s is not a regular file", name);
+	return ckf_error_set(err, ret, "cannot open %s: %s", name, strerror(-ret));
 }
 
 static void *record_alloc(void *im, size_t bytes)
@@ -79,6 +87,16 @@ int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const
 	return ckf_error_rule(err, code, im->name, im->rec, im->rec_off, "%s", msg);
 }
 
+/* What fits into the buffer, and not what lies behind the file in an archive. */
+static ssize_t read_more(const struct ckf_img *im)
+{
+	size_t room = im->buf_bytes - im->last;
+	uint64_t left = im->part.bytes - im->read_off;
+
+	return pread(im->part.fd, im->buf + im->last, left < room ? (size_t)left : room,
+		     (off_t)(im->part.off + im->read_off));
+}
+
 /* Makes want bytes available at buf + first. 0, -EBADMSG when the file is too short, -errno. */
 static int fill_buf(struct ckf_img *im, size_t want, struct ckf_error *err)
 {
@@ -87,7 +105,7 @@ static int fill_buf(struct ckf_img *im, size_t want, struct ckf_error *err)
 
 	if (im->last - im->first >= want)
 		return 0;
-	if (want > im->size_bytes - im->off)
+	if (want > im->part.bytes - im->off)
 		return ckf_img_bad(im, -EBADMSG, err, "the file ends within it");
 	memmove(im->buf, im->buf + im->first, im->last - im->first);
 	im->last -= im->first;
@@ -101,7 +119,7 @@ static int fill_buf(struct ckf_img *im, size_t want, struct ckf_error *err)
 		im->buf_bytes = want;
 	}
 	while (im->last < want) {
-		n = read(im->fd, im->buf + im->last, im->buf_bytes - im->last);
+		n = read_more(im);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -110,6 +128,7 @@ static int fill_buf(struct ckf_img *im, size_t want, struct ckf_error *err)
 		if (n == 0)
 			return ckf_img_bad(im, -EBADMSG, err, "the file ends within it");
 		im->last += (size_t)n;
+		im->read_off += (uint64_t)n;
 	}
 	return 0;
 }
@@ -140,7 +159,7 @@ static int check_magic(struct ckf_img *im, uint32_t magic, struct ckf_error *err
 	return ret;
 }
 
-int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magic,
+int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name, uint32_t magic,
 		 struct ckf_error *err)
 {
 	int ret;
@@ -148,9 +167,10 @@ int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magi
 	memset(im, 0, sizeof(*im));
 	im->rec = -1;
 	im->alloc = (ProtobufCAllocator){ record_alloc, record_free, im };
-	im->fd = ckf_open_img(dir_fd, name, &im->size_bytes, err);
-	if (im->fd < 0)
-		return im->fd;
+	im->part.fd = -1;
+	ret = ckf_open_img(dir, name, &im->part, err);
+	if (ret)
+		return ret;
 	im->name = strdup(name);
 	im->buf = malloc(IMG_BUF_BYTES);
 	im->buf_bytes = IMG_BUF_BYTES;
@@ -168,8 +188,8 @@ out:
 void ckf_img_close(struct ckf_img *im)
 {
 	/* A zeroed struct has fd 0, but never with a name. */
-	if (im->fd >= 0 && (im->fd > 0 || im->name))
-		close(im->fd);
+	if (im->part.fd > 0 || (!im->part.fd && im->name))
+		close(im->part.fd);
 	free(im->name);
 	free(im->buf);
 	memset(im, 0, sizeof(*im));
@@ -180,14 +200,14 @@ int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, stru
 	uint32_t len;
 	int ret;
 
-	if (im->off == im->size_bytes)
+	if (im->off == im->part.bytes)
 		return 0;
 	im->rec++;
 	im->rec_off = im->off;
 	ret = take32(im, &len, err);
 	if (ret)
 		return ret;
-	if (len > im->size_bytes - im->off)
+	if (len > im->part.bytes - im->off)
 		return ckf_img_bad(im, -EBADMSG, err, "its length of %u reaches beyond the file",
 				   len);
 	if (len > CKF_IMG_MAX_RECORD_BYTES)

@@ -28,12 +28,12 @@
 #define CKF_IMG_MAX_RECORD_BYTES (64u << 20)
 
 struct ckf_img {
-	int fd;
+	struct ckf_file_part part;
 	char *name;
-	uint64_t size_bytes;
-	uint64_t off;	  /* of the next byte to take out of buf */
-	uint64_t rec_off; /* of the record that was taken last */
-	int64_t rec;	  /* its number, from 0; -1 before the first */
+	uint64_t read_off; /* of the next byte to read into buf */
+	uint64_t off;	   /* of the next byte to take out of buf */
+	uint64_t rec_off;  /* of the record that was taken last */
+	int64_t rec;	   /* its number, from 0; -1 before the first */
 	uint8_t *buf;
 	size_t buf_bytes;
 	size_t first; /* part of buf that was read and not taken */
@@ -50,7 +50,7 @@ struct ckf_img {
  * Opens a regular file and checks its magic. -ENOENT leaves err alone, so that the caller may go
  * on without the file. ckf_img_close() takes a zeroed or failed struct.
  */
-int ckf_img_open(struct ckf_img *im, int dir_fd, const char *name, uint32_t magic,
+int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name, uint32_t magic,
 		 struct ckf_error *err);
 void ckf_img_close(struct ckf_img *im);
 
@@ -65,13 +65,13 @@ int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const
 	__attribute__((format(printf, 4, 5)));
 
 /*
- * Opens a regular file of a dump for reading: an fd, -EOPNOTSUPP if it is none, or another -errno.
- * *size, unless it is NULL: its length. Links are followed where CRIU follows them: from the names
- * of images.
+ * Opens a regular file of a dump for reading: 0 or -errno. Links are followed
+ * where CRIU follows them: from the names of images.
  */
-int ckf_open_of_dump(int dir_fd, const char *name, uint64_t *size);
+int ckf_open_of_dump(const struct ckf_dir *dir, const char *name, struct ckf_file_part *out);
 /* The same with err set; -ENOENT leaves it alone. */
-int ckf_open_img(int dir_fd, const char *name, uint64_t *size, struct ckf_error *err);
+int ckf_open_img(const struct ckf_dir *dir, const char *name, struct ckf_file_part *out,
+		 struct ckf_error *err);
 
 /* The entries of one pagemap file, one after the other. */
 struct ckf_pagemap_reader {
@@ -81,8 +81,8 @@ struct ckf_pagemap_reader {
 };
 
 /* -ENOENT leaves err alone. */
-int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, int dir_fd, const char *name,
-			    struct ckf_error *err);
+int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, const struct ckf_dir *dir,
+			    const char *name, struct ckf_error *err);
 void ckf_pagemap_reader_close(struct ckf_pagemap_reader *r);
 /* 1 with the next run (never empty, in ascending order), 0 at the end, -errno. */
 int ckf_pagemap_reader_next(struct ckf_pagemap_reader *r, struct ckf_run *run,

@@ -18,10 +18,10 @@ int needs_each_record(struct ckf_needs *n, int dir_fd, const char *name, uint32_
 				  size_t bytes, struct ckf_error *err),
 		      struct ckf_error *err)
 {
-	struct ckf_img im = { .fd = -1 };
+	struct ckf_img im = { .part.fd = -1 };
 	const uint8_t *rec;
 	size_t bytes;
-	int ret = ckf_img_open(&im, dir_fd, name, magic, err);
+	int ret = ckf_img_open(&im, CKF_DIR(dir_fd), name, magic, err);
 
 	if (ret)
 		return ret == -ENOENT ? 0 : ret;
@@ -243,7 +243,7 @@ int ckf_needs_read(int dir_fd, struct ckf_needs **out, struct ckf_error *err)
 	n->info.size = sizeof(n->info);
 	ret = ckf_dump_openat(dir_fd, ".", &dump, err);
 	if (!ret)
-		ret = read_all(n, dump->dir_fd, dump, err);
+		ret = read_all(n, dump->dir.fd, dump, err);
 	ckf_dump_close(dump);
 	if (ret) {
 		ckf_needs_free(n);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Directories that are there completely or not at all. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,41 +9,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/ckf_dir.h"
 #include "output.h"
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
 #define TEMP_SUFFIX_BYTES 14 /* ".ckfast-XXXXXX" */
 #define TEMP_TRIES 100
 
-/* Goes through the names of a directory, "." and ".." left out, until visit returns non-zero. */
-static int for_each_name(int dir_fd, int (*visit)(int dir_fd, const char *name, void *arg),
-			 void *arg)
+static int remove_name(void *arg, const char *name)
 {
-	int fd = openat(dir_fd, ".", DIR_FLAGS), ret = 0;
-	struct dirent *de;
-	DIR *dir;
+	const int *dir_fd = arg;
 
-	dir = fd >= 0 ? fdopendir(fd) : NULL;
-	if (!dir) {
-		ret = -errno;
-		if (fd >= 0)
-			close(fd);
-		return ret;
-	}
-	while (!ret && (errno = 0, de = readdir(dir))) {
-		if (strcmp(de->d_name, ".") != 0 && strcmp(de->d_name, "..") != 0)
-			ret = visit(dir_fd, de->d_name, arg);
-	}
-	if (!ret && errno)
-		ret = -errno;
-	closedir(dir);
-	return ret;
-}
-
-static int remove_name(int dir_fd, const char *name, void *arg)
-{
-	(void)arg;
-	return unlinkat(dir_fd, name, 0) ? -errno : 0;
+	return unlinkat(*dir_fd, name, 0) ? -errno : 0;
 }
 
 /* Removes a flat directory, the file that makes it what it is first. */
@@ -57,7 +33,7 @@ static int remove_dir(int parent_fd, const char *name, const char *mark)
 	if (unlinkat(fd, mark, 0) && errno != ENOENT)
 		ret = -errno;
 	if (!ret)
-		ret = for_each_name(fd, remove_name, NULL);
+		ret = ckf_dir_each(CKF_DIR(fd), remove_name, &fd);
 	close(fd);
 	if (!ret && unlinkat(parent_fd, name, AT_REMOVEDIR))
 		ret = -errno;
@@ -65,18 +41,19 @@ static int remove_dir(int parent_fd, const char *name, const char *mark)
 }
 
 struct look {
+	int dir_fd;
 	const char *mark;
 	bool has_mark;
 	bool has_dir;
 	bool has_any;
 };
 
-static int look_at_name(int dir_fd, const char *name, void *arg)
+static int look_at_name(void *arg, const char *name)
 {
 	struct look *l = arg;
 	struct stat st;
 
-	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
+	if (fstatat(l->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
 		return -errno;
 	l->has_any = true;
 	l->has_dir |= S_ISDIR(st.st_mode);
@@ -101,7 +78,8 @@ static int check_existing(struct ckf_output *o, const char *path, bool force, st
 	if (!S_ISDIR(st.st_mode))
 		return ckf_error_set(err, -EEXIST, "%s is not a directory", path);
 	fd = openat(o->parent_fd, o->name, DIR_FLAGS | O_NOFOLLOW);
-	ret = fd < 0 ? -errno : for_each_name(fd, look_at_name, &l);
+	l.dir_fd = fd;
+	ret = fd < 0 ? -errno : ckf_dir_each(CKF_DIR(fd), look_at_name, &l);
 	if (fd >= 0)
 		close(fd);
 	if (ret)
@@ -266,9 +244,10 @@ struct keep {
 	struct ckf_error *err;
 };
 
-static int keep_name(int dir_fd, const char *name, void *arg)
+static int keep_name(void *arg, const char *name)
 {
 	const struct keep *k = arg;
+	const int dir_fd = k->o->in_place->dir_fd;
 	struct stat st;
 	int ret = 0;
 
@@ -288,7 +267,7 @@ int ckf_output_keep_others(struct ckf_output *o, bool (*is_replaced)(void *arg, 
 			   void *arg, struct ckf_error *err)
 {
 	struct keep k = { o, is_replaced, arg, err };
-	int ret = for_each_name(o->in_place->dir_fd, keep_name, &k);
+	int ret = ckf_dir_each(CKF_DIR(o->in_place->dir_fd), keep_name, &k);
 
 	if (ret)
 		ckf_error_set(err, ret, "cannot read %s: %s", o->path, strerror(-ret));

@@ -59,8 +59,8 @@ bool ckf_pagemap_name_parse(const char *name, uint32_t *kind, uint64_t *id)
 	return false;
 }
 
-int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, int dir_fd, const char *name,
-			    struct ckf_error *err)
+int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, const struct ckf_dir *dir,
+			    const char *name, struct ckf_error *err)
 {
 	PagemapHead *head = NULL;
 	const uint8_t *rec = NULL;
@@ -68,7 +68,7 @@ int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, int dir_fd, const char
 	int ret;
 
 	memset(r, 0, sizeof(*r));
-	ret = ckf_img_open(&r->img, dir_fd, name, CKF_PAGEMAP_MAGIC, err);
+	ret = ckf_img_open(&r->img, dir, name, CKF_PAGEMAP_MAGIC, err);
 	if (ret)
 		return ret;
 	ret = ckf_img_next(&r->img, &rec, &bytes, err);
@@ -193,14 +193,14 @@ static int add_run(struct ckf_pagemap *pm, uint64_t *cap, const struct ckf_run *
 	return 0;
 }
 
-static int read_runs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
+static int read_runs(const struct ckf_dir *dir, struct ckf_pagemap *pm, struct ckf_error *err)
 {
 	struct ckf_pagemap_reader r;
 	struct ckf_run run;
 	uint64_t cap = 0;
 	int ret;
 
-	ret = ckf_pagemap_reader_open(&r, dir_fd, pm->name, err);
+	ret = ckf_pagemap_reader_open(&r, dir, pm->name, err);
 	if (ret)
 		return ret;
 	pm->pages_id = r.pages_id;
@@ -213,26 +213,25 @@ static int read_runs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
 	return ret;
 }
 
-static int read_table(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
+static int read_table(const struct ckf_dir *dir, struct ckf_pagemap *pm, struct ckf_error *err)
 {
-	uint64_t size;
-	int fd, ret;
+	struct ckf_file_part part;
+	int ret = ckf_open_img(dir, pm->name, &part, err);
 
-	fd = ckf_open_img(dir_fd, pm->name, &size, err);
-	if (fd < 0)
-		return fd;
-	ret = ckf_gpu_dump_read_fd(fd, size, pm->pages_id, &pm->gpu, err);
-	close(fd);
+	if (ret)
+		return ret;
+	ret = ckf_gpu_dump_read_part(&part, pm->pages_id, &pm->gpu, err);
+	close(part.fd);
 	return ret;
 }
 
-static int read_allocs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err)
+static int read_allocs(const struct ckf_dir *dir, struct ckf_pagemap *pm, struct ckf_error *err)
 {
 	uint64_t cap = 0;
 	int ret;
 
 	pm->pages_id = (uint32_t)pm->id;
-	ret = read_table(dir_fd, pm, err);
+	ret = read_table(dir, pm, err);
 	for (uint32_t i = 0; !ret && i < pm->gpu->nr_allocs; i++) {
 		const struct ckf_gpu_alloc *a = &pm->gpu->allocs[i];
 
@@ -243,7 +242,8 @@ static int read_allocs(int dir_fd, struct ckf_pagemap *pm, struct ckf_error *err
 	return ret;
 }
 
-int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, struct ckf_error *err)
+int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, struct ckf_pagemap *out,
+		     struct ckf_error *err)
 {
 	int ret;
 
@@ -254,9 +254,9 @@ int ckf_pagemap_read(int dir_fd, const char *name, struct ckf_pagemap *out, stru
 	if (!out->name)
 		ret = -ENOMEM;
 	else if (out->kind == CKF_TARGET_DEVICE)
-		ret = read_allocs(dir_fd, out, err);
+		ret = read_allocs(dir, out, err);
 	else
-		ret = read_runs(dir_fd, out, err);
+		ret = read_runs(dir, out, err);
 	if (ret == -ENOENT)
 		ckf_error_set(err, ret, "there is no %s", name);
 	if (ret == -ENOMEM)

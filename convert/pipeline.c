@@ -106,17 +106,20 @@ static bool is_worth_keeping(const struct pipeline *p)
 static int choose_read(struct pipeline *p, struct ckf_error *err)
 {
 	const struct ckf_stream *s = p->read_stream;
-	int fd;
+	struct ckf_file_part part;
+	int ret;
 
 	p->direct_read = false;
 	if (p->no_io_thread || s->origin.level || s->origin.device || !s->nr_pages)
 		return 0;
-	fd = ckf_chain_open_pages(p->s.opts->chain, &s->origin, err);
-	if (fd < 0)
-		return fd;
-	p->direct_read = !ckf_fd_is_cached(fd, ckf_pages_to_bytes(s->nr_pages)) &&
-			 !fcntl(fd, F_SETFL, O_DIRECT);
-	close(fd);
+	ret = ckf_chain_open_pages(p->s.opts->chain, &s->origin, &part, err);
+	if (ret)
+		return ret;
+	/* In an archive, pages begin at any 512 bytes, and its one open file is there for all. */
+	p->direct_read = !part.member &&
+			 !ckf_fd_is_cached(part.fd, ckf_pages_to_bytes(s->nr_pages)) &&
+			 !fcntl(part.fd, F_SETFL, O_DIRECT);
+	close(part.fd);
 	p->keep = p->direct_read && is_worth_keeping(p);
 	if (!p->direct_read || p->reader)
 		return 0;
@@ -127,23 +130,24 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 
 static int start_read(struct pipeline *p, struct ckf_block *b, struct ckf_error *err)
 {
-	int fd;
+	struct ckf_file_part part;
+	int ret;
 
 	if (!p->direct_read) {
 		submit(p, b, ckf_block_read);
 		return 0;
 	}
-	fd = ckf_chain_open_pages(p->s.opts->chain, &b->stream->origin, err);
-	if (fd < 0)
-		return fd;
+	ret = ckf_chain_open_pages(p->s.opts->chain, &b->stream->origin, &part, err);
+	if (ret)
+		return ret;
 	if (p->keep && !p->found)
 		p->kept_pages += b->nr_pages;
 	else /* It could be done before; if not, the read is an indirect one. */
-		(void)fcntl(fd, F_SETFL, O_DIRECT);
+		(void)fcntl(part.fd, F_SETFL, O_DIRECT);
 	b->job.run = ckf_block_hash;
 	ckf_pool_announce(p->s.pool, &b->job);
 	b->read = (struct ckf_transfer){
-		.fd = fd,
+		.fd = part.fd,
 		.iov = { ckf_block_page(b, CKF_CARRY_PAGES),
 			 (size_t)ckf_pages_to_bytes(b->nr_pages) },
 		.off = ckf_pages_to_bytes(b->from.page),

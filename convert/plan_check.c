@@ -232,12 +232,13 @@ int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
 		    struct ckf_error *err)
 {
 	struct ckf_plan_stats own = { .size = sizeof(own) };
+	const struct ckf_dir dir = { .fd = img->dir_fd, .members = img->members };
 	struct ckf_dump *dump = NULL;
 	int ret = stats ? CKF_OPTS_CHECK(ckf_plan_stats, stats, err) : 0;
 
 	if (ret)
 		return ret;
-	ret = ckf_dump_openat(img->dir_fd, ".", &dump, err);
+	ret = ckf_dump_open_dir(&dir, &dump, err);
 	if (!ret)
 		ret = plan_check_pagemaps(img->idx, dump, err);
 	if (!ret) {

@@ -18,18 +18,22 @@ int ckf_origin_read_error(const struct ckf_origin *o, int ret, uint64_t off, str
 	return ckf_error_set(err, ret, "cannot read %s: %s", name, strerror(-ret));
 }
 
-static int read_extent(const struct ckf_origin *o, int fd, uint8_t *dst, const struct ckf_extent *x,
-		       struct ckf_error *err)
+static int read_extent(const struct ckf_origin *o, const struct ckf_file_part *part, uint8_t *dst,
+		       const struct ckf_extent *x, struct ckf_error *err)
 {
 	uint64_t off = ckf_pages_to_bytes(x->page), bytes = ckf_pages_to_bytes(x->nr_pages);
-	int ret;
+	int ret = 0;
 
 	/* Large parts of device memory were never written. */
-	if (o->device && ckf_is_hole(fd, off, bytes)) {
+	if (o->device && ckf_is_hole(part->fd, part->off + off, bytes)) {
 		memset(dst, 0, (size_t)bytes);
 		return 0;
 	}
-	ret = ckf_pread_all(fd, dst, (size_t)bytes, off);
+	/* Behind it, there may be another file of an archive. */
+	if (off + bytes > part->bytes)
+		ret = -EBADMSG;
+	if (!ret)
+		ret = ckf_pread_all(part->fd, dst, (size_t)bytes, part->off + off);
 	return ret ? ckf_origin_read_error(o, ret, off, err) : 0;
 }
 
@@ -59,17 +63,18 @@ uint32_t ckf_cursor_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ck
 int ckf_place_read(const struct ckf_chain *chain, const struct ckf_place *at, uint8_t *dst,
 		   struct ckf_error *err)
 {
-	int fd, ret = 0;
+	struct ckf_file_part part;
+	int ret;
 
 	if (!at->nr)
 		return 0;
-	fd = ckf_chain_open_pages(chain, &at->origin, err);
-	if (fd < 0)
-		return fd;
+	ret = ckf_chain_open_pages(chain, &at->origin, &part, err);
+	if (ret)
+		return ret;
 	for (uint32_t i = 0; i < at->nr && !ret; i++) {
-		ret = read_extent(&at->origin, fd, dst, &at->extents[i], err);
+		ret = read_extent(&at->origin, &part, dst, &at->extents[i], err);
 		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);
 	}
-	close(fd);
+	close(part.fd);
 	return ret;
 }

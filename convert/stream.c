@@ -14,13 +14,14 @@
 #include "stream.h"
 #include "vma.h"
 
-static int add_level(struct ckf_chain *c, int fd, struct ckf_error *err)
+/* Takes dir.fd. */
+static int add_level(struct ckf_chain *c, struct ckf_dir dir, struct ckf_error *err)
 {
 	struct ckf_chain_level *l = &c->levels[c->nr_levels];
 	struct stat st;
 	int ret;
 
-	if (fstat(fd, &st)) {
+	if (fstat(dir.fd, &st)) {
 		ret = ckf_error_set(err, -errno, "cannot stat a dump: %s", strerror(errno));
 		goto out;
 	}
@@ -30,45 +31,49 @@ static int add_level(struct ckf_chain *c, int fd, struct ckf_error *err)
 			goto out;
 		}
 	}
-	*l = (struct ckf_chain_level){ .fd = fd, .dev = st.st_dev, .ino = st.st_ino };
+	*l = (struct ckf_chain_level){ .dir = dir, .dev = st.st_dev, .ino = st.st_ino };
 	c->nr_levels++;
 	return 0;
 out:
-	close(fd);
+	close(dir.fd);
 	return ret;
 }
 
-int ckf_chain_init(struct ckf_chain *c, int dir_fd, struct ckf_error *err)
+int ckf_chain_init(struct ckf_chain *c, const struct ckf_dir *dir, struct ckf_error *err)
 {
-	int fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+	struct ckf_dir own = {
+		.fd = fcntl(dir->fd, F_DUPFD_CLOEXEC, 0),
+		.members = dir->members,
+	};
 
 	c->nr_levels = 0;
-	if (fd < 0)
+	if (own.fd < 0)
 		return ckf_error_set(err, -errno, "cannot open the dump: %s", strerror(errno));
-	return add_level(c, fd, err);
+	return add_level(c, own, err);
 }
 
 void ckf_chain_fini(struct ckf_chain *c)
 {
 	while (c->nr_levels)
-		close(c->levels[--c->nr_levels].fd);
+		close(c->levels[--c->nr_levels].dir.fd);
 }
 
 static int open_level(struct ckf_chain *c, uint32_t level, struct ckf_error *err)
 {
-	int fd, ret = 0;
+	struct ckf_dir dir = { 0 };
+	int ret = 0;
 
 	while (!ret && c->nr_levels <= level) {
 		if (c->nr_levels == CKF_CHAIN_MAX)
 			return ckf_error_set(err, -E2BIG, "more than %u parent dumps",
 					     CKF_CHAIN_MAX - 1);
-		fd = openat(c->levels[c->nr_levels - 1].fd, "parent",
-			    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0)
+		dir.fd = openat(c->levels[c->nr_levels - 1].dir.fd, "parent",
+				O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (dir.fd < 0)
 			return ckf_error_set(err, errno == ENOENT ? -EBADMSG : -errno,
 					     "cannot open parent dump %u: %s", c->nr_levels,
 					     strerror(errno));
-		ret = add_level(c, fd, err);
+		ret = add_level(c, dir, err);
 	}
 	return ret;
 }
@@ -90,26 +95,27 @@ struct ckf_origin ckf_origin_of(const struct ckf_pagemap *pm)
 }
 
 int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
-			 struct ckf_error *err)
+			 struct ckf_file_part *out, struct ckf_error *err)
 {
-	int dir_fd = c->levels[o->level].fd;
+	const struct ckf_dir *dir = &c->levels[o->level].dir;
 	char name[CKF_ORIGIN_NAME_BYTES], where[32] = "";
-	int fd;
+	int ret;
 
 	ckf_origin_name(o, name);
 	if (o->level)
 		snprintf(where, sizeof(where), " of parent dump %u", o->level);
-	fd = ckf_open_of_dump(dir_fd, name, NULL);
-	if (fd >= 0)
-		return fd;
-	if (fd == -ENOENT && !faccessat(dir_fd, CKF_IDX_NAME, F_OK, AT_SYMLINK_NOFOLLOW))
+	ret = ckf_open_of_dump(dir, name, out);
+	if (!ret)
+		return 0;
+	if (ret == -ENOENT && !dir->members &&
+	    !faccessat(dir->fd, CKF_IDX_NAME, F_OK, AT_SYMLINK_NOFOLLOW))
 		return ckf_error_set(err, -EOPNOTSUPP,
 				     "parent dump %u is a fast image: extract it first", o->level);
-	if (fd == -ENOENT)
+	if (ret == -ENOENT)
 		return ckf_error_set(err, -EBADMSG, "corrupt dump: there is no %s%s", name, where);
-	if (fd == -EOPNOTSUPP)
-		return ckf_error_set(err, fd, "%s%s is not a regular file", name, where);
-	return ckf_error_set(err, fd, "cannot open %s%s: %s", name, where, strerror(-fd));
+	if (ret == -EOPNOTSUPP)
+		return ckf_error_set(err, ret, "%s%s is not a regular file", name, where);
+	return ckf_error_set(err, ret, "cannot open %s%s: %s", name, where, strerror(-ret));
 }
 
 static int compare_range(const void *a, const void *b)
@@ -294,7 +300,7 @@ int ckf_stream_parent(const struct ckf_parent_query *q, struct ckf_stream **out,
 
 	if (ret)
 		return ret;
-	ret = ckf_pagemap_reader_open(&l.reader, q->chain->levels[q->level].fd, q->pm->name, err);
+	ret = ckf_pagemap_reader_open(&l.reader, &q->chain->levels[q->level].dir, q->pm->name, err);
 	if (ret == -ENOENT)
 		return ckf_error_rule(err, -EBADMSG, q->pm->name, -1, 0,
 				      "parent dump %u has no such file", q->level);

@@ -19,19 +19,19 @@
 /* The dump directory, its parent, the parent of that… opened as they are needed. */
 struct ckf_chain {
 	struct ckf_chain_level {
-		int fd;
+		struct ckf_dir dir;
 		uint64_t dev;
 		uint64_t ino;
 	} levels[CKF_CHAIN_MAX];
 	uint32_t nr_levels;
 };
 
-/* dir_fd stays the caller's. */
-int ckf_chain_init(struct ckf_chain *c, int dir_fd, struct ckf_error *err);
+/* dir stays the caller's. */
+int ckf_chain_init(struct ckf_chain *c, const struct ckf_dir *dir, struct ckf_error *err);
 void ckf_chain_fini(struct ckf_chain *c);
-/* Opens the pages file of an origin whose level is open. An fd, or -errno with a message. */
+/* Opens the pages file of an origin whose level is open. 0, or -errno with a message. */
 int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
-			 struct ckf_error *err);
+			 struct ckf_file_part *out, struct ckf_error *err);
 
 #define CKF_ORIGIN_NAME_BYTES 32
 /* The name of the pages file. Returns buf. */

@@ -9,18 +9,27 @@
 #ifndef CKF_IMAGE_H
 #define CKF_IMAGE_H
 
+#include "base/ckf_dir.h"
 #include "format/ckf_index.h"
 
 struct ckf_image {
 	struct ckf_index *idx;
-	int dir_fd;    /* owned: a duplicate of the one given */
-	int *base_fds; /* per base: the directory that the caller has named, or -1; owned */
+	int dir_fd; /* owned: a duplicate of the one given */
+	/* The image lies in an archive, which is dir_fd, and is read but not filled from. Or NULL.
+	 */
+	const struct ckf_members *members;
+	uint64_t pack_start; /* of the own pack, in what ckf_image_open_pack() opens */
+	int *base_fds;	     /* per base: the directory that the caller has named, or -1; owned */
 	/* A bit for each chunk that several lanes need, or NULL; see
 	 * ckf_image_find_shared_chunks().
 	 */
 	uint8_t *shared_chunks;
 	bool *cached; /* per pack, the own one first, or NULL; see ckf_image_find_cached() */
 };
+
+/* As ckf_image_open_opts(), of an image that may lie in an archive, whose members live longer. */
+int ckf_image_open_dir(const struct ckf_dir *dir, const struct ckf_image_opts *opts,
+		       struct ckf_image **out, struct ckf_error *err);
 
 /* True for the names of what CRIU restores from: *.img. */
 bool ckf_is_img_name(const char *name);
@@ -64,8 +73,9 @@ bool ckf_image_is_stale(const struct ckf_image *img);
 /* The end of a message about a file that is not the one of the index: why and what to do, or "". */
 const char *ckf_image_stale_hint(const struct ckf_image *img);
 
-int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,
-			struct ckf_error *err);
+/* Opens a verbatim file of the length that the index says. */
+int ckf_image_open_file(const struct ckf_image *img, const struct ckf_file *f,
+			struct ckf_file_part *out, struct ckf_error *err);
 
 /*
  * True for a verbatim file that is no image: CRIU does not read it, but writes files with such

@@ -26,9 +26,10 @@ const char *ckf_gpu_pages_name(uint32_t pid, char buf[CKF_GPU_NAME_BYTES])
 	return buf;
 }
 
-static int read_table(int fd, const char *name, uint64_t size, struct ckf_gpu_dump **out,
+static int read_table(const struct ckf_file_part *part, const char *name, struct ckf_gpu_dump **out,
 		      struct ckf_error *err)
 {
+	const uint64_t size = part->bytes;
 	struct ckf_error inner = { 0 };
 	void *buf;
 	int ret;
@@ -41,7 +42,7 @@ static int read_table(int fd, const char *name, uint64_t size, struct ckf_gpu_du
 	if (!buf)
 		return ckf_error_set(err, -ENOMEM, "no memory for %s of %" PRIu64 " bytes", name,
 				     size);
-	ret = ckf_pread_all(fd, buf, size, 0);
+	ret = ckf_pread_all(part->fd, buf, size, part->off);
 	if (ret)
 		ckf_error_set(&inner, ret, "cannot read it: %s", strerror(-ret));
 	else
@@ -52,14 +53,14 @@ static int read_table(int fd, const char *name, uint64_t size, struct ckf_gpu_du
 	return ret;
 }
 
-int ckf_gpu_dump_read_fd(int fd, uint64_t size, uint32_t pid, struct ckf_gpu_dump **out,
-			 struct ckf_error *err)
+int ckf_gpu_dump_read_part(const struct ckf_file_part *part, uint32_t pid,
+			   struct ckf_gpu_dump **out, struct ckf_error *err)
 {
 	char name[CKF_GPU_NAME_BYTES];
 	int ret;
 
 	*out = NULL;
-	ret = read_table(fd, ckf_gpu_name(pid, name), size, out, err);
+	ret = read_table(part, ckf_gpu_name(pid, name), out, err);
 	if (!ret && (*out)->pid != pid) {
 		ret = ckf_error_rule(err, -EBADMSG, name, -1, 16,
 				     "R-gpu: pid, got %u, want that of the name", (*out)->pid);
@@ -72,14 +73,14 @@ int ckf_gpu_dump_read_fd(int fd, uint64_t size, uint32_t pid, struct ckf_gpu_dum
 int ckf_gpu_dump_read(int dir_fd, uint32_t pid, struct ckf_gpu_dump **out, struct ckf_error *err)
 {
 	char name[CKF_GPU_NAME_BYTES];
-	uint64_t size;
-	int fd, ret;
+	struct ckf_file_part part = { 0 };
+	int ret;
 
 	*out = NULL;
-	fd = ckf_image_open_regular(dir_fd, ckf_gpu_name(pid, name), 0, &size, err);
-	if (fd < 0)
-		return fd;
-	ret = ckf_gpu_dump_read_fd(fd, size, pid, out, err);
-	close(fd);
+	part.fd = ckf_image_open_regular(dir_fd, ckf_gpu_name(pid, name), 0, &part.bytes, err);
+	if (part.fd < 0)
+		return part.fd;
+	ret = ckf_gpu_dump_read_part(&part, pid, out, err);
+	close(part.fd);
 	return ret;
 }

@@ -53,17 +53,35 @@ bool ckf_image_probe(int dir_fd)
 	return faccessat(dir_fd, CKF_IDX_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static int read_index(int dir_fd, struct ckf_index **out, struct ckf_error *err)
+/* Opens a file of the image; -ENOENT, and -EINVAL for refused O_DIRECT, leave err alone. */
+static int open_part(const struct ckf_dir *dir, const char *name, int flags,
+		     struct ckf_file_part *out, struct ckf_error *err)
 {
-	uint64_t size;
-	void *buf = NULL;
-	int fd, ret;
+	int ret;
 
-	fd = ckf_image_open_regular(dir_fd, CKF_IDX_NAME, 0, &size, err);
-	if (fd == -ENOENT)
-		return ckf_error_set(err, fd, "not a fast image: there is no " CKF_IDX_NAME);
-	if (fd < 0)
-		return fd;
+	if (dir->members) {
+		ret = ckf_dir_open_member(dir, name, out);
+		return ret && ret != -ENOENT
+			       ? ckf_error_set(err, ret, "cannot open %s: %s", name, strerror(-ret))
+			       : ret;
+	}
+	*out = (struct ckf_file_part){ 0 };
+	out->fd = ckf_image_open_regular(dir->fd, name, flags, &out->bytes, err);
+	return out->fd < 0 ? out->fd : 0;
+}
+
+static int read_index(const struct ckf_dir *dir, struct ckf_index **out, struct ckf_error *err)
+{
+	struct ckf_file_part part;
+	void *buf = NULL;
+	uint64_t size;
+	int ret = open_part(dir, CKF_IDX_NAME, 0, &part, err);
+
+	if (ret == -ENOENT)
+		return ckf_error_set(err, ret, "not a fast image: there is no " CKF_IDX_NAME);
+	if (ret)
+		return ret;
+	size = part.bytes;
 	if (size < sizeof(struct ckf_disk_header)) {
 		ret = ckf_error_rule(err, -EBADMSG, "header", -1, 0,
 				     "file too short, got %llu bytes, want at least %zu",
@@ -76,7 +94,7 @@ static int read_index(int dir_fd, struct ckf_index **out, struct ckf_error *err)
 				    (unsigned long long)size);
 		goto out;
 	}
-	ret = ckf_pread_all(fd, buf, size, 0);
+	ret = ckf_pread_all(part.fd, buf, size, part.off);
 	if (ret) {
 		ckf_error_set(err, ret, "cannot read %s: %s", CKF_IDX_NAME, strerror(-ret));
 		goto out;
@@ -84,7 +102,7 @@ static int read_index(int dir_fd, struct ckf_index **out, struct ckf_error *err)
 	ret = ckf_index_decode(buf, size, out, err);
 out:
 	free(buf);
-	close(fd);
+	close(part.fd);
 	return ret;
 }
 
@@ -254,7 +272,7 @@ static int check_pack(const struct ckf_image *img, struct ckf_error *err)
 	fd = ckf_image_open_pack(img, img->dir_fd, 0, err);
 	if (fd < 0)
 		return fd;
-	ret = ckf_pread_all(fd, &h, sizeof(h), 0);
+	ret = ckf_pread_all(fd, &h, sizeof(h), img->pack_start);
 	if (ret)
 		ckf_error_set(err, ret, "cannot read %s: %s", CKF_PACK_NAME, strerror(-ret));
 	else
@@ -271,6 +289,23 @@ int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err)
 int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ckf_image **out,
 			struct ckf_error *err)
 {
+	return ckf_image_open_dir(CKF_DIR(dir_fd), opts, out, err);
+}
+
+/* The place of the pack is known; the way to a base begins at a directory. */
+static int enter_archive(struct ckf_image *img, struct ckf_error *err)
+{
+	const struct ckf_member *m = ckf_members_find(img->members, CKF_PACK_NAME);
+
+	if (img->idx->nr_bases)
+		return ckf_error_set(err, -EOPNOTSUPP, "an image with bases in an archive");
+	img->pack_start = m ? m->off : 0;
+	return 0;
+}
+
+int ckf_image_open_dir(const struct ckf_dir *dir, const struct ckf_image_opts *opts,
+		       struct ckf_image **out, struct ckf_error *err)
+{
 	struct ckf_image_opts o = { .size = sizeof(o) };
 	struct ckf_image *img;
 	int ret;
@@ -281,12 +316,15 @@ int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ck
 	img = calloc(1, sizeof(*img));
 	if (!img)
 		return ckf_error_set(err, -ENOMEM, "no memory");
-	img->dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+	img->members = dir->members;
+	img->dir_fd = fcntl(dir->fd, F_DUPFD_CLOEXEC, 0);
 	if (img->dir_fd < 0) {
 		ret = ckf_error_set(err, -errno, "cannot duplicate fd: %s", strerror(errno));
 		goto fail;
 	}
-	ret = read_index(dir_fd, &img->idx, err);
+	ret = read_index(dir, &img->idx, err);
+	if (!ret && img->members)
+		ret = enter_archive(img, err);
 	if (!ret)
 		ret = check_pack(img, err);
 	if (!ret)
@@ -351,22 +389,22 @@ int ckf_image_find_shared_chunks(struct ckf_image *img, struct ckf_error *err)
 
 int ckf_image_open_pack(const struct ckf_image *img, int dir_fd, int flags, struct ckf_error *err)
 {
-	uint64_t size;
-	int fd;
+	const struct ckf_dir dir = { .fd = dir_fd, .members = img->members };
+	struct ckf_file_part part;
+	int ret = open_part(&dir, CKF_PACK_NAME, flags, &part, err);
 
-	fd = ckf_image_open_regular(dir_fd, CKF_PACK_NAME, flags, &size, err);
-	if (fd == -ENOENT)
+	if (ret == -ENOENT)
 		return ckf_error_rule(err, -EBADMSG, "pack", -1, 0, CKF_PACK_NAME " is missing");
-	if (fd < 0)
-		return fd;
-	if (size != img->idx->pack_bytes) {
-		close(fd);
+	if (ret)
+		return ret;
+	if (part.bytes != img->idx->pack_bytes) {
+		close(part.fd);
 		return ckf_error_rule(err, -EBADMSG, "pack", -1, 0,
 				      "wrong length of " CKF_PACK_NAME ", got %llu, want %llu",
-				      (unsigned long long)size,
+				      (unsigned long long)part.bytes,
 				      (unsigned long long)img->idx->pack_bytes);
 	}
-	return fd;
+	return part.fd;
 }
 
 int ckf_image_open_pack_of(const struct ckf_image *img, int dir_fd, unsigned int n, int flags,
@@ -465,7 +503,10 @@ bool ckf_image_is_stale(const struct ckf_image *img)
 	for (uint64_t i = 0; i < img->idx->nr_files; i++) {
 		const struct ckf_file *f = &img->idx->files[i];
 
-		if (f->kind == CKF_FILE_PAGES && !faccessat(img->dir_fd, f->name, F_OK, 0))
+		if (f->kind != CKF_FILE_PAGES)
+			continue;
+		if (img->members ? ckf_members_find(img->members, f->name) != NULL
+				 : !faccessat(img->dir_fd, f->name, F_OK, 0))
 			return true;
 	}
 	return false;
@@ -480,30 +521,30 @@ const char *ckf_image_stale_hint(const struct ckf_image *img)
 	       " to restore that as it is, or convert it to another directory";
 }
 
-int ckf_image_open_file(const struct ckf_image *img, int dir_fd, const struct ckf_file *f,
-			struct ckf_error *err)
+int ckf_image_open_file(const struct ckf_image *img, const struct ckf_file *f,
+			struct ckf_file_part *out, struct ckf_error *err)
 {
-	uint64_t size;
-	int fd;
+	const struct ckf_dir dir = { .fd = img->dir_fd, .members = img->members };
+	int ret = open_part(&dir, f->name, 0, out, err);
 
-	fd = ckf_image_open_regular(dir_fd, f->name, 0, &size, err);
-	if (fd == -ENOENT)
+	if (ret == -ENOENT)
 		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
 				      "%s is missing%s", f->name, ckf_image_stale_hint(img));
-	if (fd < 0)
-		return fd;
-	if (size != f->size_bytes) {
-		close(fd);
-		return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
-				      "wrong length of %s, got %llu, want %llu%s", f->name,
-				      (unsigned long long)size, (unsigned long long)f->size_bytes,
-				      ckf_image_stale_hint(img));
-	}
-	return fd;
+	if (ret)
+		return ret;
+	if (out->bytes == f->size_bytes)
+		return 0;
+	close(out->fd);
+	return ckf_error_rule(err, -EBADMSG, "files", f - img->idx->files, 0,
+			      "wrong length of %s, got %llu, want %llu%s", f->name,
+			      (unsigned long long)out->bytes, (unsigned long long)f->size_bytes,
+			      ckf_image_stale_hint(img));
 }
 
-static int hash_file(int fd, uint64_t size, void *buf, struct ckf_sum *state, uint64_t *hash)
+static int hash_file(const struct ckf_file_part *part, void *buf, struct ckf_sum *state,
+		     uint64_t *hash)
 {
+	const uint64_t size = part->bytes;
 	uint64_t off;
 	size_t len;
 	int ret;
@@ -511,7 +552,7 @@ static int hash_file(int fd, uint64_t size, void *buf, struct ckf_sum *state, ui
 	ckf_sum_reset(state);
 	for (off = 0; off < size; off += len) {
 		len = size - off < COPY_BYTES ? (size_t)(size - off) : COPY_BYTES;
-		ret = ckf_pread_all(fd, buf, len, off);
+		ret = ckf_pread_all(part->fd, buf, len, part->off + off);
 		if (ret)
 			return ret;
 		ckf_sum_update(state, buf, len);
@@ -523,13 +564,13 @@ static int hash_file(int fd, uint64_t size, void *buf, struct ckf_sum *state, ui
 static int check_file(const struct ckf_image *img, const struct ckf_file *f, void *buf,
 		      struct ckf_sum *state, struct ckf_error *err)
 {
+	struct ckf_file_part part;
 	uint64_t hash;
-	int fd, ret;
+	int ret = ckf_image_open_file(img, f, &part, err);
 
-	fd = ckf_image_open_file(img, img->dir_fd, f, err);
-	if (fd < 0)
-		return fd;
-	ret = hash_file(fd, f->size_bytes, buf, state, &hash);
+	if (ret)
+		return ret;
+	ret = hash_file(&part, buf, state, &hash);
 	if (ret)
 		ckf_error_set(err, ret, "cannot read %s: %s", f->name, strerror(-ret));
 	else if (hash != f->checksum)
@@ -537,7 +578,7 @@ static int check_file(const struct ckf_image *img, const struct ckf_file *f, voi
 				     "wrong checksum of %s, got %016llx, want %016llx%s", f->name,
 				     (unsigned long long)hash, (unsigned long long)f->checksum,
 				     ckf_image_stale_hint(img));
-	close(fd);
+	close(part.fd);
 	return ret;
 }
 
@@ -633,7 +674,8 @@ int ckf_image_read_chunk(const struct ckf_image *img, int pack_fd, uint64_t chun
 	int ret;
 
 	if (c->codec != CKF_CODEC_ZERO) {
-		ret = ckf_pread_all(pack_fd, src, c->stored_bytes, c->pack_off);
+		ret = ckf_pread_all(pack_fd, src, c->stored_bytes,
+				    c->pack_off + (c->base ? 0 : img->pack_start));
 		if (ret)
 			return ckf_error_set(err, ret, "cannot read " CKF_PACK_NAME " at %llu: %s",
 					     (unsigned long long)c->pack_off, strerror(-ret));

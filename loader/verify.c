@@ -327,7 +327,7 @@ static int check_padding(struct worker *w, uint64_t off, uint64_t end, struct ck
 {
 	while (off < end) {
 		size_t n = end - off < PAD_BYTES ? end - off : PAD_BYTES;
-		int rc = ckf_pread_all(w->pack_fd, w->pad, n, off);
+		int rc = ckf_pread_all(w->pack_fd, w->pad, n, w->v->img->pack_start + off);
 		const char *bad;
 
 		if (rc)
