@@ -60,7 +60,7 @@ SAN_cov := --coverage
 SAN := $(foreach s,$(subst $(comma), ,$(D)),$(or $(SAN_$(s)),$(error D=$(s): not asan, ubsan, tsan or cov)))
 
 # Recursive on purpose: pkg-config may be installed only after this file was read.
-LIB_PACKAGES := liburing libzstd liblz4 libxxhash
+LIB_PACKAGES := liburing libzstd liblz4 libxxhash zlib
 CLI_PACKAGES := $(LIB_PACKAGES) libprotobuf-c jansson
 SHARED_LIBS = $(shell $(PKG_CONFIG) --libs $(LIB_PACKAGES) libprotobuf-c) -pthread
 LIB_LIBS = $(shell $(PKG_CONFIG) --libs $(LIB_PACKAGES)) -pthread

@@ -176,8 +176,4 @@ void cli_stop_catch(void);
 /* For the stop callback of convert and extract. */
 int cli_stop_asked(void *arg);
 
-/* open.c */
-
-/* An fd of the directory, or -errno. */
-int cli_open_dir(const char *path, struct ckf_error *err);
 #endif

@@ -3,6 +3,7 @@
 #ifndef CKF_INSPECT_H
 #define CKF_INSPECT_H
 
+#include "convert/ckf_archive.h"
 #include "convert/ckf_dump.h"
 #include "convert/ckf_model.h"
 #include "loader/ckf_image.h"
@@ -56,6 +57,8 @@ struct insp_target {
 
 struct insp {
 	const char *path;
+	struct ckf_archive *archive; /* that path is, or NULL */
+	struct ckf_dir dir;	     /* path, or the checkpoint/ of it; fd -1: not open */
 	struct ckf_dump *dump;
 	struct ckf_image *img;	     /* NULL: path is a plain dump */
 	struct ckf_error incomplete; /* of a plain dump: what is missing; code 0: nothing */

@@ -55,13 +55,8 @@ static int check_index(struct verify_run *run, struct ckf_error *err)
 		.nr_base_dirs = run->args.bases.nr,
 	};
 	struct ckf_image_info *i = &run->info;
-	int dir_fd, rc;
+	int rc = ckf_image_open_path(run->args.fast, &opts, &run->img, err);
 
-	dir_fd = cli_open_dir(run->args.fast, err);
-	if (dir_fd < 0)
-		return dir_fd;
-	rc = ckf_image_open_opts(dir_fd, &opts, &run->img, err);
-	close(dir_fd);
 	if (rc)
 		return rc;
 	ckf_image_get_info(run->img, i);

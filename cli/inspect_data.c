@@ -256,14 +256,15 @@ static uint64_t gather_chunk(struct insp *insp, const struct ckf_chunk *c)
  * Adds the time that a chunk takes to decode. One that cannot be read or decoded is left out:
  * whether the pack is whole is for ckfast verify to say.
  */
-static void time_chunk(const struct ckf_chunk *c, int pack_fd, struct ckf_codec_ctx *codecs,
-		       uint64_t *sum_bytes, uint64_t *sum_ns)
+static void time_chunk(const struct ckf_chunk *c, int pack_fd, uint64_t pack_start,
+		       struct ckf_codec_ctx *codecs, uint64_t *sum_bytes, uint64_t *sum_ns)
 {
 	size_t bytes = (size_t)ckf_pages_to_bytes(c->nr_pages);
 	uint8_t *stored = malloc(c->stored_bytes), *decoded = malloc(bytes);
 	uint64_t ns;
 
-	if (stored && decoded && !ckf_pread_all(pack_fd, stored, c->stored_bytes, c->pack_off) &&
+	if (stored && decoded &&
+	    !ckf_pread_all(pack_fd, stored, c->stored_bytes, pack_start + c->pack_off) &&
 	    !ckf_decode_time(codecs, &ckf_clock_real, c->codec, stored, c->stored_bytes, decoded,
 			     bytes, &ns)) {
 		*sum_bytes += bytes;
@@ -288,13 +289,15 @@ static void time_chunks(struct insp *insp)
 
 	insp->speeds = ckf_model_speeds;
 	if (fd >= 0 && !ckf_codec_ctx_new(&codecs)) {
-		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+		if (!insp->archive)
+			(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 		for (uint64_t i = 0; i < idx->nr_chunks; i++) {
 			const struct ckf_chunk *c = &idx->chunks[i];
 			uint64_t step = insp->codecs[c->codec].nr_chunks / CHUNKS_TIMED + 1;
 
 			if (c->codec > CKF_CODEC_RAW && !c->base && seen[c->codec]++ % step == 0)
-				time_chunk(c, fd, codecs, &bytes[c->codec], &ns[c->codec]);
+				time_chunk(c, fd, insp->img->pack_start, codecs, &bytes[c->codec],
+					   &ns[c->codec]);
 		}
 	}
 	for (uint32_t k = 0; k < CKF_CODEC_END; k++) {
@@ -318,7 +321,9 @@ static int gather_image(struct insp *insp)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < idx->nr_bases; i++)
 		ckf_image_check_base(insp->img, i + 1, &insp->bases[i].err);
-	if (!fstatat(insp->img->dir_fd, CKF_IDX_NAME, &st, AT_SYMLINK_NOFOLLOW))
+	if (insp->archive)
+		insp->idx_bytes = ckf_members_find(insp->dir.members, CKF_IDX_NAME)->bytes;
+	else if (!fstatat(insp->img->dir_fd, CKF_IDX_NAME, &st, AT_SYMLINK_NOFOLLOW))
 		insp->idx_bytes = (uint64_t)st.st_size;
 	for (uint64_t i = 0; i < idx->nr_chunks; i++)
 		unique_bytes += gather_chunk(insp, &idx->chunks[i]);
@@ -378,6 +383,23 @@ uint64_t insp_restored_bytes(const struct insp *insp)
 	return insp->sum.fill_bytes - insp->sum.inherit_bytes;
 }
 
+static int open_dir(struct insp *insp, struct ckf_error *err)
+{
+	int ret;
+
+	insp->dir.fd = -1;
+	if (ckf_archive_probe(insp->path)) {
+		ret = ckf_archive_open(insp->path, NULL, &insp->archive, err);
+		if (!ret)
+			insp->dir = *ckf_archive_dir(insp->archive);
+		return ret;
+	}
+	insp->dir.fd = open(insp->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (insp->dir.fd < 0)
+		return ckf_error_set(err, -errno, "cannot open: %s", strerror(errno));
+	return 0;
+}
+
 int insp_open(const char *path, const struct cli_bases *bases, struct insp *insp,
 	      struct ckf_error *err)
 {
@@ -387,18 +409,16 @@ int insp_open(const char *path, const struct cli_bases *bases, struct insp *insp
 		.nr_base_dirs = bases->nr,
 		.no_bases = true,
 	};
-	int dir_fd, rc = 0;
+	int rc;
 
 	memset(insp, 0, sizeof(*insp));
 	insp->path = path;
-	dir_fd = cli_open_dir(path, err);
-	if (dir_fd < 0)
-		return dir_fd;
-	if (ckf_image_probe(dir_fd))
-		rc = ckf_image_open_opts(dir_fd, &opts, &insp->img, err);
+	rc = open_dir(insp, err);
+	if (!rc &&
+	    (insp->archive ? ckf_archive_is_fast(insp->archive) : ckf_image_probe(insp->dir.fd)))
+		rc = ckf_image_open_dir(&insp->dir, &opts, &insp->img, err);
 	if (!rc)
-		rc = ckf_dump_openat(dir_fd, ".", &insp->dump, err);
-	close(dir_fd);
+		rc = ckf_dump_open_dir(&insp->dir, &insp->dump, err);
 	if (!rc && !insp->img && ckf_dump_check(insp->dump, &insp->incomplete) == -ENOENT)
 		rc = ckf_error_set(err, -ENOENT,
 				   "neither a fast image nor a CRIU dump: there is no ckfast.idx, "
@@ -417,6 +437,9 @@ void insp_close(struct insp *insp)
 {
 	ckf_dump_close(insp->dump);
 	ckf_image_close(insp->img);
+	ckf_archive_close(insp->archive);
+	if (!insp->archive && insp->dir.fd >= 0)
+		close(insp->dir.fd);
 	free(insp->tasks);
 	free(insp->targets);
 	free(insp->bases);

@@ -28,7 +28,7 @@ static bool has_pages_file(const struct ckf_conversion *c)
  */
 static int check_own_files(struct ckf_conversion *c)
 {
-	if (ckf_image_probe(c->dir.fd) && !has_pages_file(c))
+	if (c->archive || (ckf_image_probe(c->dir.fd) && !has_pages_file(c)))
 		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
 	ckf_file_list_remove(&c->list, CKF_README_NAME);
 	c->list.nr_left_out++;
@@ -47,8 +47,13 @@ int ckf_conversion_open(struct ckf_conversion *c)
 		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
 				     strerror(errno));
 	ret = ckf_in_place_init(&c->in_place, c->dump_path, c->dir.fd, "inventory.img", c->err);
-	if (!ret)
-		ret = ckf_file_list_read(&c->dir, &c->list, c->err);
+	return ret ? ret : ckf_conversion_read(c);
+}
+
+int ckf_conversion_read(struct ckf_conversion *c)
+{
+	int ret = ckf_file_list_read(&c->dir, &c->list, c->err);
+
 	if (!ret)
 		ret = ckf_dump_open_dir(&c->dir, &c->dump, c->err);
 	if (!ret && c->list.has_own)
@@ -105,9 +110,9 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 				      "longer than %s says, got %llu pages, want %llu", pm->name,
 				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
 				      (unsigned long long)pm->nr_local_pages);
-	/* CRIU never reads so far. */
+	/* CRIU never reads so far. An archive keeps them with the headers. */
 	c->has_tails |= tail != 0;
-	if (tail)
+	if (tail && !c->archive)
 		ckf_warn(&c->opts, "%s ends in %llu bytes that are no page: left out", name,
 			 (unsigned long long)tail);
 	f->size_bytes -= tail;

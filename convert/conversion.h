@@ -3,6 +3,7 @@
 #ifndef CKF_CONVERT_CONVERSION_H
 #define CKF_CONVERT_CONVERSION_H
 
+#include "archive.h"
 #include "files.h"
 #include "pipeline.h"
 
@@ -13,7 +14,8 @@ struct ckf_conversion {
 	struct ckf_convert_stats stats;
 	const char *dump_path;
 	struct ckf_error *err;
-	struct ckf_dir dir; /* of the dump */
+	struct ckf_dir dir;	     /* of the dump */
+	struct ckf_archive *archive; /* that it lies in, or NULL */
 	struct ckf_dump *dump;
 	struct ckf_file_list list;
 	bool has_tails;	      /* bytes behind the last whole page of a pages file, left out */
@@ -24,6 +26,7 @@ struct ckf_conversion {
 	struct ckf_in_place in_place;
 	struct ckf_output out;
 	int pack_fd;
+	uint64_t pack_start; /* in it */
 	struct ckf_build build;
 	struct ckf_index idx;
 	struct ckf_encode_opts encode;
@@ -36,9 +39,19 @@ struct ckf_conversion {
 	uint32_t *open_streams;	  /* per pagemap: made and not done */
 };
 
-/* claim.c: opens the dump at c->dump_path, and reads and checks what its small images say. */
+/* claim.c: opens the dump at c->dump_path. */
 int ckf_conversion_open(struct ckf_conversion *c);
+/* Reads and checks what the small images of c->dir say. */
+int ckf_conversion_read(struct ckf_conversion *c);
 /* Finds and checks the pages file of each pagemap: these do not go into the image as they are. */
 int ckf_conversion_claim(struct ckf_conversion *c);
+
+/* convert.c: writes the pack, but for its header, and makes the index. */
+int ckf_conversion_make(struct ckf_conversion *c);
+
+/* convert_archive.c: the dump is in the archive at c->dump_path; what is made will be at fast. */
+int ckf_conversion_open_archive(struct ckf_conversion *c, const char *fast);
+/* Writes the archive with the image; fast NULL: in place. */
+int ckf_conversion_into_archive(struct ckf_conversion *c, const char *fast);
 
 #endif

@@ -332,15 +332,16 @@ static int measure_costs(struct ckf_conversion *c, struct ckf_decode_costs *cost
 static void choose_storage(struct ckf_conversion *c)
 {
 	struct ckf_storage *s = &c->opts.storage;
+	const int dir_fd = c->archive ? c->out.parent_fd : c->out.dir_fd;
 
 	if (s->bytes_per_s)
 		return;
-	if (ckf_storage_is_ram(c->out.dir_fd))
+	if (ckf_storage_is_ram(dir_fd))
 		ckf_profile_get(CKF_PROFILE_RAM, s);
 	else if (c->stats.page_bytes < MEASURE_FROM_BYTES)
 		ckf_profile_get(CKF_PROFILE_NVME, s);
 	else
-		ckf_storage_measure(c->out.dir_fd, s);
+		ckf_storage_measure(dir_fd, s);
 }
 
 /* A storage that the user has named and that is slower than memory is meant. */
@@ -379,6 +380,7 @@ static int convert_pages(struct ckf_conversion *c)
 		.chain = &c->chain,
 		.bases = c->bases,
 		.pack_fd = c->pack_fd,
+		.pack_start = c->pack_start,
 		.encode = c->encode,
 		.keep_cached = !c->opts.no_cache && fits_cache(c),
 		.total_bytes = c->stats.page_bytes,
@@ -391,7 +393,7 @@ static int convert_pages(struct ckf_conversion *c)
 	ret = ckf_build_init(&c->build, c->opts.extent_bytes, c->dump->nr_pagemaps, c->err);
 	if (!ret)
 		ret = ckf_pipeline_run(&p, &c->build, c->err);
-	for (uint64_t i = 0; i < c->list.nr_files && !ret; i++) {
+	for (uint64_t i = 0; i < c->list.nr_files && !ret && !c->archive; i++) {
 		if (c->list.files[i].kind == CKF_FILE_PAGES)
 			ret = check_unchanged(c, &c->list.files[i]);
 	}
@@ -466,6 +468,17 @@ static int make_index(struct ckf_conversion *c)
 	return ckf_plan_build(&c->idx, c->dump, c->err);
 }
 
+int ckf_conversion_make(struct ckf_conversion *c)
+{
+	int ret = choose_encoding(c);
+
+	if (!ret)
+		ret = convert_pages(c);
+	if (!ret)
+		ret = make_index(c);
+	return ret;
+}
+
 static void fill_stats(struct ckf_conversion *c)
 {
 	struct ckf_convert_stats *s = &c->stats;
@@ -482,15 +495,21 @@ static void fill_stats(struct ckf_conversion *c)
 	s->storage = c->opts.storage;
 }
 
-/* fast NULL: in place, where what is left out would be lost. */
+/* In place, what is left out would be lost. */
+static int check_complete(const struct ckf_conversion *c)
+{
+	if (!c->list.nr_left_out && !c->has_tails)
+		return 0;
+	return ckf_error_set(c->err, -EINVAL,
+			     "some of it cannot be in a fast image: convert it to another "
+			     "directory, or remove what the warnings name");
+}
+
+/* fast NULL: in place. */
 static int open_output(struct ckf_conversion *c, const char *fast)
 {
 	int ret;
 
-	if (!fast && (c->list.nr_left_out || c->has_tails))
-		return ckf_error_set(c->err, -EINVAL,
-				     "some of it cannot be in a fast image: convert it to another "
-				     "directory, or remove what the warnings name");
 	if (!fast)
 		return ckf_output_open_in_place(&c->out, &c->in_place, CKF_IDX_NAME, c->err);
 	ret = ckf_output_open(&c->out, fast, CKF_IDX_NAME, c->opts.force, c->err);
@@ -553,11 +572,7 @@ static int convert_into(struct ckf_conversion *c, const char *fast)
 			ret = c->pack_fd;
 	}
 	if (!ret)
-		ret = choose_encoding(c);
-	if (!ret)
-		ret = convert_pages(c);
-	if (!ret)
-		ret = make_index(c);
+		ret = ckf_conversion_make(c);
 	if (!ret && !c->out.memory.known)
 		ckf_access_narrow_by_dir(&c->out.memory, &c->out.dir);
 	if (!ret)
@@ -570,10 +585,8 @@ static int convert_into(struct ckf_conversion *c, const char *fast)
 		ret = ckf_write_readme(&c->out, &c->idx, c->err);
 	if (!ret)
 		ret = put_into_place(c);
-	if (!ret) {
+	if (!ret)
 		ckf_warn_own(&c->out, &c->opts);
-		fill_stats(c);
-	}
 	if (c->pack_fd >= 0)
 		close(c->pack_fd);
 	ckf_output_close(&c->out, c->opts.warn, c->opts.arg);
@@ -597,6 +610,7 @@ static void convert_free(struct ckf_conversion *c)
 	free(c->left.runs);
 	if (c->dir.fd >= 0)
 		close(c->dir.fd);
+	ckf_archive_close(c->archive);
 	free(c);
 }
 
@@ -604,6 +618,7 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 		struct ckf_convert_stats *stats, struct ckf_error *err)
 {
 	struct ckf_conversion *c = calloc(1, sizeof(*c));
+	const bool archive = ckf_archive_probe(dump);
 	uint64_t start = ckf_now_ns();
 	int ret;
 
@@ -621,17 +636,21 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	if (!ret)
 		ret = check_opts(c);
 	if (!ret)
-		ret = ckf_conversion_open(c);
+		ret = archive ? ckf_conversion_open_archive(c, fast) : ckf_conversion_open(c);
 	if (!ret)
 		ret = ckf_conversion_claim(c);
 	if (!ret)
 		ret = ckf_file_list_check(&c->list, c->err);
 	if (!ret)
 		ckf_file_list_warn(&c->list, &c->opts);
+	if (!ret && !fast && !archive)
+		ret = check_complete(c);
 	if (!ret && c->opts.nr_bases)
 		ret = ckf_bases_open(c->opts.bases, c->opts.nr_bases, &c->bases, c->err);
 	if (!ret)
-		ret = convert_into(c, fast);
+		ret = archive ? ckf_conversion_into_archive(c, fast) : convert_into(c, fast);
+	if (!ret)
+		fill_stats(c);
 	c->stats.ns = ckf_now_ns() - start;
 	if (!ret && stats)
 		ckf_opts_give(stats, &c->stats, sizeof(c->stats));

@@ -117,9 +117,10 @@ static int describe(int dir_fd, struct ckf_file_list *l, struct ckf_file *f, str
 
 /* Names that files of an image have: those are of an older image, or of a conversion that was
  * killed. */
-static bool is_own_name(const char *name)
+bool ckf_is_own_name(const char *name)
 {
-	return !ckf_name_ok(name, strlen(name)) || !strcmp(name, CKF_IDX_PARTIAL_NAME);
+	return !ckf_name_ok(name, strlen(name)) || !strcmp(name, CKF_IDX_PARTIAL_NAME) ||
+	       !strcmp(name, CKF_REMOVED_NAME);
 }
 
 /* All that archives have here are regular files. */
@@ -148,7 +149,7 @@ static int add_entry(void *arg, const char *name)
 	struct ckf_file *f;
 	int ret;
 
-	if (is_own_name(name)) {
+	if (ckf_is_own_name(name)) {
 		l->has_own = true;
 		return 0;
 	}
@@ -359,10 +360,23 @@ static int write_idx_file(struct ckf_output *o, const void *buf, size_t bytes,
 	return ckf_finish_memory_file(o, fd, CKF_IDX_NAME, err);
 }
 
+int ckf_finish_pack(int pack_fd, uint64_t start, const struct ckf_index *idx, struct ckf_error *err)
+{
+	struct ckf_disk_pack_header h;
+	int ret;
+
+	ckf_pack_header_encode(idx, &h);
+	ret = ckf_pwrite_all(pack_fd, &h, sizeof(h), start);
+	if (!ret && ftruncate(pack_fd, (off_t)(start + idx->pack_bytes)))
+		ret = -errno;
+	if (ret)
+		ckf_error_set(err, ret, "cannot write %s: %s", CKF_PACK_NAME, strerror(-ret));
+	return ret;
+}
+
 int ckf_write_index(struct ckf_output *o, struct ckf_index *idx, int pack_fd, uint64_t *idx_bytes,
 		    struct ckf_error *err)
 {
-	struct ckf_disk_pack_header h;
 	void *buf = NULL;
 	size_t bytes;
 	int ret;
@@ -374,13 +388,7 @@ int ckf_write_index(struct ckf_output *o, struct ckf_index *idx, int pack_fd, ui
 	if (ret)
 		return ret;
 	*idx_bytes = bytes;
-	ckf_pack_header_encode(idx, &h);
-	ret = ckf_pwrite_all(pack_fd, &h, sizeof(h), 0);
-	if (!ret && ftruncate(pack_fd, (off_t)idx->pack_bytes))
-		ret = -errno;
-	if (ret)
-		ckf_error_set(err, ret, "cannot write %s: %s", CKF_PACK_NAME, strerror(-ret));
-	return ret;
+	return ckf_finish_pack(pack_fd, 0, idx, err);
 }
 
 int ckf_open_source(const char *fast, const struct ckf_convert_opts *opts, struct ckf_image **img,

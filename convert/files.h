@@ -115,7 +115,20 @@ void ckf_warn_own(const struct ckf_output *o, const struct ckf_convert_opts *opt
 int ckf_write_index(struct ckf_output *o, struct ckf_index *idx, int pack_fd, uint64_t *idx_bytes,
 		    struct ckf_error *err);
 
-/* readme.c: writes CKF_README_NAME, but for a dump that has a file of that name itself. */
+/* files.c: the second part of ckf_write_index(): the header of a pack that begins at start. */
+int ckf_finish_pack(int pack_fd, uint64_t start, const struct ckf_index *idx,
+		    struct ckf_error *err);
+
+/* In the directory of an archive's image: what ckfast extract needs to make the archive again. */
+#define CKF_REMOVED_NAME "ckfast.removed"
+/* True for names of files that an image has, and a dump not. */
+bool ckf_is_own_name(const char *name);
+
+/* readme.c: what is in CKF_README_NAME. */
+extern const char ckf_readme_text[];
+/* True unless the dump has a file of that name itself. */
+bool ckf_wants_readme(const struct ckf_index *idx);
+/* Writes CKF_README_NAME, but for a dump that has a file of that name itself. */
 int ckf_write_readme(struct ckf_output *o, const struct ckf_index *idx, struct ckf_error *err);
 
 /* Checks the size of an options struct and fills in the defaults of one that is NULL. */

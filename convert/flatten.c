@@ -224,7 +224,7 @@ static int write_pack(struct flatten *f)
 	if (!ret)
 		ret = gather_access(f);
 	if (!ret)
-		ret = ckf_pack_writer_open(&f->pack, f->pack_fd, f->idx.pack_bytes, is_dense(f),
+		ret = ckf_pack_writer_open(&f->pack, f->pack_fd, 0, f->idx.pack_bytes, is_dense(f),
 					   f->err);
 	if (!ret)
 		ret = ckf_pool_start(&f->pool, ckf_pool_threads(f->opts.threads),

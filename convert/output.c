@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Directories that are there completely or not at all. */
+/* Directories and files that are there completely or not at all. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -75,6 +75,11 @@ static int check_existing(struct ckf_output *o, const char *path, bool force, st
 	}
 	if (!force)
 		return ckf_error_set(err, -EEXIST, "%s exists already", path);
+	o->replaces = true;
+	if (o->is_file && S_ISREG(st.st_mode))
+		return 0;
+	if (o->is_file)
+		return ckf_error_set(err, -EEXIST, "%s is not a regular file", path);
 	if (!S_ISDIR(st.st_mode))
 		return ckf_error_set(err, -EEXIST, "%s is not a directory", path);
 	fd = openat(o->parent_fd, o->name, DIR_FLAGS | O_NOFOLLOW);
@@ -88,7 +93,6 @@ static int check_existing(struct ckf_output *o, const char *path, bool force, st
 		return ckf_error_set(err, -EEXIST,
 				     "%s is neither empty nor a directory of the kind to replace",
 				     path);
-	o->replaces = true;
 	return 0;
 }
 
@@ -122,6 +126,15 @@ static int split_path(struct ckf_output *o, const char *path, struct ckf_error *
 	return ret;
 }
 
+static int create_temp(struct ckf_output *o)
+{
+	if (!o->is_file)
+		return mkdirat(o->parent_fd, o->temp, 0700);
+	o->file_fd = openat(o->parent_fd, o->temp,
+			    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return o->file_fd < 0 ? -1 : 0;
+}
+
 static int make_temp(struct ckf_output *o, const char *path, struct ckf_error *err)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyz012345";
@@ -134,7 +147,7 @@ static int make_temp(struct ckf_output *o, const char *path, struct ckf_error *e
 			r[i] = (uint8_t)letters[r[i] % 32];
 		snprintf(o->temp, sizeof(o->temp), ".%.*s.ckfast-%.6s",
 			 (int)sizeof(o->temp) - 2 - TEMP_SUFFIX_BYTES, o->name, (char *)r);
-		if (!mkdirat(o->parent_fd, o->temp, 0700)) {
+		if (!create_temp(o)) {
 			o->created = true;
 			break;
 		}
@@ -142,8 +155,12 @@ static int make_temp(struct ckf_output *o, const char *path, struct ckf_error *e
 			break;
 	}
 	if (!o->created)
-		return ckf_error_set(err, -errno, "cannot make a directory beside %s: %s", path,
-				     strerror(errno));
+		return ckf_error_set(err, -errno, "cannot make a %s beside %s: %s",
+				     o->is_file ? "file" : "directory", path, strerror(errno));
+	if (o->is_file) {
+		ckf_access_drop_acls(o->file_fd);
+		return 0;
+	}
 	o->dir_fd = openat(o->parent_fd, o->temp, DIR_FLAGS | O_NOFOLLOW);
 	if (o->dir_fd < 0)
 		return ckf_error_set(err, -errno, "cannot open %s: %s", o->temp, strerror(errno));
@@ -156,6 +173,7 @@ static void output_init(struct ckf_output *o, const char *mark, const char *old_
 	memset(o, 0, sizeof(*o));
 	o->parent_fd = -1;
 	o->dir_fd = -1;
+	o->file_fd = -1;
 	o->mark = mark;
 	o->old_mark = old_mark;
 }
@@ -174,6 +192,28 @@ int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bo
 	if (ret)
 		ckf_output_close(o, NULL, NULL);
 	return ret;
+}
+
+int ckf_output_open_file(struct ckf_output *o, const char *path, bool force, struct ckf_error *err)
+{
+	int ret;
+
+	output_init(o, NULL, NULL);
+	o->is_file = true;
+	ret = split_path(o, path, err);
+	if (!ret)
+		ret = check_existing(o, path, force, err);
+	if (!ret)
+		ret = make_temp(o, path, err);
+	if (ret)
+		ckf_output_close(o, NULL, NULL);
+	return ret;
+}
+
+/* What is written: the directory, or the file. */
+static int own_fd(const struct ckf_output *o)
+{
+	return o->is_file ? o->file_fd : o->dir_fd;
 }
 
 static bool same_file(const struct stat *a, const struct stat *b)
@@ -209,13 +249,11 @@ static int check_replaceable(const struct ckf_output *o, struct ckf_error *err)
 	return 0;
 }
 
-int ckf_output_open_in_place(struct ckf_output *o, const struct ckf_in_place *in, const char *mark,
-			     struct ckf_error *err)
+static int open_in_place(struct ckf_output *o, const struct ckf_in_place *in, struct ckf_error *err)
 {
 	char *real = realpath(in->path, NULL);
 	int ret = 0;
 
-	output_init(o, mark, in->mark);
 	o->in_place = in;
 	o->replaces = true;
 	if (!real)
@@ -230,11 +268,26 @@ int ckf_output_open_in_place(struct ckf_output *o, const struct ckf_in_place *in
 	if (!ret)
 		ret = ckf_output_like_dir(o, in->dir_fd, err);
 	if (!ret)
-		ret = ckf_access_copy_labels(in->dir_fd, o->dir_fd, err);
+		ret = ckf_access_copy_labels(in->dir_fd, own_fd(o), err);
 	free(real);
 	if (ret)
 		ckf_output_close(o, NULL, NULL);
 	return ret;
+}
+
+int ckf_output_open_in_place(struct ckf_output *o, const struct ckf_in_place *in, const char *mark,
+			     struct ckf_error *err)
+{
+	output_init(o, mark, in->mark);
+	return open_in_place(o, in, err);
+}
+
+int ckf_output_open_file_in_place(struct ckf_output *o, const struct ckf_in_place *in,
+				  struct ckf_error *err)
+{
+	output_init(o, NULL, NULL);
+	o->is_file = true;
+	return open_in_place(o, in, err);
 }
 
 struct keep {
@@ -374,7 +427,7 @@ static int set_dir_access(struct ckf_output *o, uint32_t more)
 	struct ckf_access a = o->dir;
 
 	a.mode |= more;
-	return a.known ? ckf_access_set(o->dir_fd, &a, &o->own) : 0;
+	return a.known ? ckf_access_set(own_fd(o), &a, &o->own) : 0;
 }
 
 /* Gives the directory its name, which nothing may have. What fails later takes it away again. */
@@ -413,10 +466,10 @@ static int place_error(const struct ckf_output *o, int ret, struct ckf_error *er
 int ckf_output_seal(struct ckf_output *o, const char *last_from, const char *last_to,
 		    struct ckf_error *err)
 {
-	int ret = set_dir_access(o, S_IRWXU);
+	int ret = set_dir_access(o, o->is_file ? 0 : S_IRWXU);
 
 	if (!ret)
-		ret = sync_dir(o->dir_fd);
+		ret = sync_dir(own_fd(o));
 	if (!ret)
 		ret = rename_last(o, last_from, last_to);
 	return ret ? place_error(o, ret, err) : 0;
@@ -438,8 +491,8 @@ static int look_the_same(struct ckf_output *o, struct ckf_error *err)
 	if (!ret && o->own)
 		return ckf_error_set(err, -EPERM, "the owners of %s cannot be kept", o->name);
 	if (!ret)
-		ret = ckf_access_copy_acls(in->dir_fd, o->dir_fd, err);
-	if (!ret && (futimens(o->dir_fd, times) || fsync(o->dir_fd)))
+		ret = ckf_access_copy_acls(in->dir_fd, own_fd(o), err);
+	if (!ret && (futimens(own_fd(o), times) || fsync(own_fd(o))))
 		ret = -errno;
 	return ret ? place_error(o, ret, err) : 0;
 }
@@ -480,7 +533,7 @@ int ckf_output_commit(struct ckf_output *o, struct ckf_error *err)
 	ret = o->replaces ? exchange(o) : move_in(o);
 	if (!ret)
 		ret = sync_dir(o->parent_fd);
-	if (!ret && (o->dir.mode & S_IRWXU) != S_IRWXU)
+	if (!ret && !o->is_file && (o->dir.mode & S_IRWXU) != S_IRWXU)
 		ret = set_dir_access(o, 0);
 	if (!ret && !o->replaces)
 		o->created = false;
@@ -492,7 +545,9 @@ void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *
 	char msg[sizeof(o->temp) + 128];
 	int ret = 0;
 
-	if (o->created)
+	if (o->created && o->is_file)
+		ret = unlinkat(o->parent_fd, o->temp, 0) ? -errno : 0;
+	else if (o->created)
 		ret = remove_dir(o->parent_fd, o->temp, o->exchanged ? o->old_mark : o->mark);
 	if (ret && o->exchanged && warn) {
 		snprintf(msg, sizeof(msg), "cannot remove what was there before, now called %s: %s",
@@ -502,6 +557,8 @@ void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *
 	o->created = false;
 	if (o->dir_fd >= 0)
 		close(o->dir_fd);
+	if (o->file_fd >= 0)
+		close(o->file_fd);
 	if (o->parent_fd >= 0)
 		close(o->parent_fd);
 	free(o->path);
@@ -509,5 +566,6 @@ void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *
 	o->path = NULL;
 	o->name = NULL;
 	o->dir_fd = -1;
+	o->file_fd = -1;
 	o->parent_fd = -1;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A directory that comes into being all at once: written under another name beside its place, and
- * renamed when it is complete and on stable storage. Flat: no directories in it. Until then nobody
- * but its maker can enter it, and nobody else can open its files.
+ * A directory, or a file, that comes into being all at once: written under another name beside its
+ * place, and renamed when it is complete and on stable storage. A directory is flat: no directories
+ * in it. Until then nobody but its maker can enter it, and nobody else can open its files.
  */
 #ifndef CKF_CONVERT_OUTPUT_H
 #define CKF_CONVERT_OUTPUT_H
@@ -12,27 +12,29 @@
 #include "base/ckf_error.h"
 #include "access.h"
 
-/* A directory that is replaced by what is made from it. */
+/* A directory, or a file, that is replaced by what is made from it. */
 struct ckf_in_place {
-	const char *path; /* the directory, or a link to it */
-	const char *mark; /* the file without which it is nothing */
-	int dir_fd;	  /* the caller's */
+	const char *path; /* of it, or of a link to it */
+	const char *mark; /* the file without which the directory is nothing */
+	int dir_fd;	  /* of it; the caller's */
 	struct stat st;	  /* as it was when ckf_in_place_init() was called */
 };
 
 struct ckf_output {
 	int parent_fd;
-	int dir_fd;	/* the directory being written */
+	int dir_fd;	/* the directory being written, or -1 */
+	int file_fd;	/* the file being written, or -1 */
 	char *path;	/* where it will be */
 	char *name;	/* the last part of path, in parent_fd */
 	char temp[256]; /* what it is called until then */
 	bool created;
+	bool is_file;
 	bool replaces;	/* something is there already */
 	bool exchanged; /* temp names what was there before */
 	const char *mark;
 	const char *old_mark;		     /* the same in what was there before */
 	const struct ckf_in_place *in_place; /* NULL: it is not made from what it replaces */
-	struct ckf_access dir;		     /* set by the caller: what the directory gets */
+	struct ckf_access dir;	  /* set by the caller: what the directory, or the file, gets */
 	struct ckf_access memory; /* set by the caller: of those who may read pages of memory */
 	bool own;		  /* an owner or a group could not be set */
 };
@@ -44,6 +46,9 @@ struct ckf_output {
 int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
 		    struct ckf_error *err);
 
+/* The same for a file, o->file_fd; with force, another file may be there already. */
+int ckf_output_open_file(struct ckf_output *o, const char *path, bool force, struct ckf_error *err);
+
 /*
  * The same for a result that takes the place of the directory that it is made from. It gets the
  * owner, mode, extended attributes and time of that one, or is refused. The caller calls
@@ -54,6 +59,9 @@ int ckf_in_place_init(struct ckf_in_place *in, const char *path, int dir_fd, con
 		      struct ckf_error *err);
 int ckf_output_open_in_place(struct ckf_output *o, const struct ckf_in_place *in, const char *mark,
 			     struct ckf_error *err);
+/* And for a file that is made from the one that it replaces, in->dir_fd. */
+int ckf_output_open_file_in_place(struct ckf_output *o, const struct ckf_in_place *in,
+				  struct ckf_error *err);
 
 /*
  * In place: what is in the directory gets into the result as it is, as a link to the same file, but

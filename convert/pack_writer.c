@@ -40,6 +40,7 @@ struct window {
 
 struct ckf_pack_writer {
 	struct ckf_out_file file;
+	uint64_t start;			 /* of the pack, in the file */
 	struct ckf_io_thread *io_thread; /* NULL: all is written plainly */
 	uint8_t *data;
 	struct window windows[NR_WINDOWS];
@@ -72,7 +73,7 @@ static int takes_direct(const struct ckf_pack_writer *w, int fd)
 
 	if (fcntl(fd, F_SETFL, O_DIRECT))
 		return 0;
-	ret = ckf_pwrite_all(fd, w->data, CKF_PAGE_BYTES, 0);
+	ret = ckf_pwrite_all(fd, w->data, CKF_PAGE_BYTES, w->start);
 	if (!ret)
 		return 1;
 	(void)fcntl(fd, F_SETFL, 0);
@@ -108,8 +109,8 @@ int ckf_pack_writer_error(int ret, struct ckf_error *err)
 	return ckf_error_set(err, ret, "cannot write %s: %s", CKF_PACK_NAME, strerror(-ret));
 }
 
-int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, uint64_t max_bytes, bool direct,
-			 struct ckf_error *err)
+int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, uint64_t start, uint64_t max_bytes,
+			 bool direct, struct ckf_error *err)
 {
 	struct ckf_pack_writer *w = calloc(1, sizeof(*w));
 	int ret = 0;
@@ -118,7 +119,8 @@ int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, uint64_t max_byte
 		return ckf_error_set(err, -ENOMEM, "no memory for buffers");
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->change, NULL);
-	ckf_out_file_init(&w->file, fd, true, max_bytes);
+	w->start = start;
+	ckf_out_file_init(&w->file, fd, true, start + max_bytes);
 	if (direct && !w->file.tmpfs)
 		ret = try_direct(w, fd);
 	if (ret) {
@@ -150,7 +152,7 @@ static void submit(struct window *win, size_t bytes)
 		.fd = win->w->file.fd,
 		.write = true,
 		.iov = { win->data, bytes },
-		.off = win->off,
+		.off = win->w->start + win->off,
 		.done = written,
 	};
 	ckf_io_thread_submit(win->w->io_thread, &win->transfer);
@@ -234,7 +236,8 @@ static void sync_full(struct ckf_pack_writer *w, uint64_t put_bytes)
 		w->synced_bytes += SYNC_BYTES;
 	pthread_mutex_unlock(&w->lock);
 	if (full)
-		sync_file_range(w->file.fd, (off_t)off, SYNC_BYTES, SYNC_FILE_RANGE_WRITE);
+		sync_file_range(w->file.fd, (off_t)(w->start + off), SYNC_BYTES,
+				SYNC_FILE_RANGE_WRITE);
 }
 
 int ckf_pack_writer_put(struct ckf_pack_writer *w, uint64_t from, struct iovec *iov,
@@ -247,7 +250,7 @@ int ckf_pack_writer_put(struct ckf_pack_writer *w, uint64_t from, struct iovec *
 		p.end += iov[i].iov_len;
 	if (w->io_thread)
 		return gather(w, &p);
-	ret = ckf_out_file_writev(&w->file, iov, nr, off);
+	ret = ckf_out_file_writev(&w->file, iov, nr, w->start + off);
 	if (!ret && !w->file.tmpfs)
 		sync_full(w, p.end - from);
 	return ret;

@@ -18,12 +18,12 @@
 struct ckf_pack_writer;
 
 /*
- * fd, open for reading and writing and empty, stays the caller's; but nobody else writes to it
- * before ckf_pack_writer_finish(). max_bytes: as for ckf_out_file_init(). direct: try to write
- * directly.
+ * fd, open for reading and writing and empty from start on, which is a multiple of the page size
+ * and where the pack begins, stays the caller's; but nobody else writes to it before
+ * ckf_pack_writer_finish(). max_bytes: as for ckf_out_file_init(). direct: try to write directly.
  */
-int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, uint64_t max_bytes, bool direct,
-			 struct ckf_error *err);
+int ckf_pack_writer_open(struct ckf_pack_writer **out, int fd, uint64_t start, uint64_t max_bytes,
+			 bool direct, struct ckf_error *err);
 
 /*
  * The pack has iov, which is used up, at off, and zeros from the given place up to off. Each byte

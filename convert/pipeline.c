@@ -595,7 +595,8 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	p->build = b;
 	p->no_io_thread = opts->user->no_uring || opts->user->no_direct;
 	/* No pack is as long: padding is a small part of it. */
-	ret = ckf_pack_writer_open(&p->s.pack, opts->pack_fd, 2 * opts->total_bytes + ROOM_BYTES,
+	ret = ckf_pack_writer_open(&p->s.pack, opts->pack_fd, opts->pack_start,
+				   2 * opts->total_bytes + ROOM_BYTES,
 				   !p->no_io_thread && !opts->keep_cached, err);
 	if (!ret)
 		ret = alloc_all(p, threads, err);

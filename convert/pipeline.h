@@ -19,6 +19,7 @@ struct ckf_pipeline_opts {
 	struct ckf_chain *chain;
 	struct ckf_bases *bases; /* may be NULL */
 	int pack_fd;
+	uint64_t pack_start; /* where the pack begins in it */
 	struct ckf_encode_opts encode;
 	bool keep_cached;     /* the pack stays in the page cache */
 	uint64_t total_bytes; /* of all streams */

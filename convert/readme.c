@@ -13,7 +13,7 @@
 #define STR_(x) #x
 #define STR(x) STR_(x)
 
-static const char text[] =
+const char ckf_readme_text[] =
 	"This directory is a fast image: a dump of CRIU whose memory pages are in ckfast.pack.\n"
 	"It was made by ckfast " CKF_VERSION ", in version " STR(CKF_VERSION_MAJOR) "." STR(
 		CKF_VERSION_MINOR) " of the format.\n"
@@ -34,18 +34,25 @@ static const char text[] =
 				   "ckfast.pack belong together, and to the *.img files beside "
 				   "them. Nothing reads this file.\n";
 
+bool ckf_wants_readme(const struct ckf_index *idx)
+{
+	for (uint64_t i = 0; i < idx->nr_files; i++) {
+		if (!strcmp(idx->files[i].name, CKF_README_NAME))
+			return false;
+	}
+	return true;
+}
+
 int ckf_write_readme(struct ckf_output *o, const struct ckf_index *idx, struct ckf_error *err)
 {
 	int fd, ret;
 
-	for (uint64_t i = 0; i < idx->nr_files; i++) {
-		if (!strcmp(idx->files[i].name, CKF_README_NAME))
-			return 0;
-	}
+	if (!ckf_wants_readme(idx))
+		return 0;
 	fd = ckf_output_create(o, CKF_README_NAME, err);
 	if (fd < 0)
 		return fd;
-	ret = ckf_pwrite_all(fd, text, sizeof(text) - 1, 0);
+	ret = ckf_pwrite_all(fd, ckf_readme_text, sizeof(ckf_readme_text) - 1, 0);
 	if (!ret)
 		return ckf_finish_memory_file(o, fd, CKF_README_NAME, err);
 	close(fd);

@@ -155,6 +155,13 @@ bool ckf_image_probe(int dir_fd);
 int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err);
 int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ckf_image **out,
 			struct ckf_error *err);
+/*
+ * The same of the image at a path: in a directory, or in the directory checkpoint/ of a checkpoint
+ * archive, which may be compressed. Such an image can be looked at and checked; a fill from it is
+ * refused (-EOPNOTSUPP).
+ */
+int ckf_image_open_path(const char *path, const struct ckf_image_opts *opts, struct ckf_image **out,
+			struct ckf_error *err);
 void ckf_image_close(struct ckf_image *img);
 
 /*

@@ -18,8 +18,10 @@ struct ckf_image {
 	/* The image lies in an archive, which is dir_fd, and is read but not filled from. Or NULL.
 	 */
 	const struct ckf_members *members;
-	uint64_t pack_start; /* of the own pack, in what ckf_image_open_pack() opens */
-	int *base_fds;	     /* per base: the directory that the caller has named, or -1; owned */
+	uint64_t pack_start;	      /* of the own pack, in what ckf_image_open_pack() opens */
+	void (*release)(void *owner); /* called with owner when the image is closed; or NULL */
+	void *owner;		      /* of members */
+	int *base_fds; /* per base: the directory that the caller has named, or -1; owned */
 	/* A bit for each chunk that several lanes need, or NULL; see
 	 * ckf_image_find_shared_chunks().
 	 */

@@ -344,6 +344,8 @@ void ckf_image_close(struct ckf_image *img)
 		return;
 	if (img->dir_fd >= 0)
 		close(img->dir_fd);
+	if (img->release)
+		img->release(img->owner);
 	for (unsigned int i = 0; img->base_fds && i < img->idx->nr_bases; i++)
 		if (img->base_fds[i] >= 0)
 			close(img->base_fds[i]);

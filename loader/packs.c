@@ -14,6 +14,9 @@ int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flag
 		     struct ckf_packs_io *io, struct ckf_error *err)
 {
 	*io = (struct ckf_packs_io){ .uring = false };
+	if (img->members)
+		return ckf_error_set(err, -EOPNOTSUPP,
+				     "the image lies in an archive: it has to be unpacked first");
 	for (unsigned int base = 0; base <= img->idx->nr_bases; base++) {
 		int cached = ckf_image_pack_is_cached(img, dir_fd, base, err);
 

@@ -7,7 +7,7 @@
 # cannot install it.
 set -euo pipefail
 
-build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev libjansson-dev
+build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev zlib1g-dev libjansson-dev
 	libprotobuf-c-dev libprotobuf-dev protobuf-c-compiler)
 criu=(patch xz-utils protobuf-compiler libnl-3-dev libnet1-dev libcap-dev libbsd-dev uuid-dev
 	libgnutls28-dev libnftables-dev)

@@ -249,7 +249,7 @@ int main(int argc, char **argv)
 	run("again", do_again, threads, strtoull(argv[6], NULL, 10));
 	run("encode", do_encode, threads, strtoull(argv[4], NULL, 10));
 	job.out_fd = open(argv[7], O_RDWR | O_CREAT | O_TRUNC, 0600);
-	if (job.out_fd < 0 || ckf_pack_writer_open(&job.out, job.out_fd, job.bytes, true, NULL))
+	if (job.out_fd < 0 || ckf_pack_writer_open(&job.out, job.out_fd, 0, job.bytes, true, NULL))
 		die(argv[7]);
 	run("write", do_write, threads, strtoull(argv[5], NULL, 10));
 	ckf_pack_writer_free(job.out);

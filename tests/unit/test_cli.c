@@ -14,7 +14,6 @@
 
 #include <cmocka.h>
 
-#include "cli/open.c"
 #include "cli/options.c"
 #include "convert/plan_check.h"
 #include "cli/print.c"

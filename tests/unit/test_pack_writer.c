@@ -112,7 +112,7 @@ static int write_pack(struct work *k, int fd, bool direct, struct ckf_error *err
 	int ret;
 
 	atomic_store(&k->next, 0);
-	assert_int_equal(ckf_pack_writer_open(&k->w, fd, PACK_BYTES, direct, NULL), 0);
+	assert_int_equal(ckf_pack_writer_open(&k->w, fd, 0, PACK_BYTES, direct, NULL), 0);
 	for (unsigned int i = 0; i < NR_THREADS; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, put_pieces, k), 0);
 	for (unsigned int i = 0; i < NR_THREADS; i++)
@@ -197,7 +197,7 @@ static void test_few_bytes(void **state)
 	struct ckf_pack_writer *w;
 
 	(void)state;
-	assert_int_equal(ckf_pack_writer_open(&w, fd, PACK_BYTES, true, NULL), 0);
+	assert_int_equal(ckf_pack_writer_open(&w, fd, 0, PACK_BYTES, true, NULL), 0);
 	assert_int_equal(ckf_pack_writer_put(w, 0, &iov, 1, CKF_PAGE_BYTES + 5), 0);
 	assert_int_equal(ckf_pack_writer_finish(w, NULL), 0);
 	ckf_pack_writer_free(w);
@@ -264,7 +264,7 @@ static void test_fail(void **state)
 		close(fd);
 		skip();
 	}
-	assert_int_equal(ckf_pack_writer_open(&a.w, fd, PACK_BYTES, true, NULL), 0);
+	assert_int_equal(ckf_pack_writer_open(&a.w, fd, 0, PACK_BYTES, true, NULL), 0);
 	assert_int_equal(pthread_create(&thread, NULL, put_after_gap, &a), 0);
 	while (!atomic_load(&a.began))
 		sched_yield();

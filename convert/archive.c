@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* Opens a checkpoint archive and finds the files of its checkpoint/. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/ckf_io_util.h"
+#include "archive.h"
+#include "files.h"
+#include "img.h"
+
+#define CHECKPOINT_PREFIX CKF_CHECKPOINT_DIR "/"
+
+/* While the headers are read. */
+struct scan {
+	struct ckf_archive *a;
+	uint64_t cap_members;
+	char **others; /* names in checkpoint/ itself of what is no file */
+	uint64_t nr_others;
+	uint64_t cap_others;
+	struct ckf_error *err;
+};
+
+bool ckf_archive_probe(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISREG(st.st_mode);
+}
+
+/* The name within checkpoint/ of what lies in it, or NULL. */
+static const char *inner_name(const char *name)
+{
+	const size_t n = strlen(CHECKPOINT_PREFIX);
+
+	return strncmp(name, CHECKPOINT_PREFIX, n) != 0 ? NULL : name + n;
+}
+
+static int unsupported(const struct ckf_tar_entry *e, const char *what, struct ckf_error *err)
+{
+	return ckf_error_rule(err, -EOPNOTSUPP, "archive", -1, e->start, "%s: %s", e->raw_name,
+			      what);
+}
+
+static int add_member(struct scan *s, const struct ckf_tar_entry *e, const char *name)
+{
+	struct ckf_members *all = &s->a->members;
+	struct ckf_member *m;
+
+	if (ckf_array_grow(&all->v, all->nr, &s->cap_members, sizeof(*all->v)))
+		return ckf_error_set(s->err, -ENOMEM, "no memory for the members");
+	m = &all->v[all->nr];
+	*m = (struct ckf_member){
+		.name = strdup(name),
+		.off = e->data_off,
+		.bytes = e->bytes,
+		.mtime_sec = e->mtime_sec,
+		.mtime_nsec = e->mtime_nsec,
+		.mode = e->mode,
+		.uid = e->uid,
+		.gid = e->gid,
+	};
+	if (!m->name)
+		return ckf_error_set(s->err, -ENOMEM, "no memory for the members");
+	all->nr++;
+	return 0;
+}
+
+/* What is no file stays in the archive, and nobody reads it: unless CRIU would. */
+static int add_other(struct scan *s, const struct ckf_tar_entry *e, const char *name)
+{
+	if (!strcmp(name, "parent"))
+		return unsupported(e, "an incremental checkpoint needs its parent: unpack both",
+				   s->err);
+	if (ckf_is_img_name(name) || ckf_is_own_name(name))
+		return unsupported(e, "an image that is not a regular file", s->err);
+	if (ckf_array_grow(&s->others, s->nr_others, &s->cap_others, sizeof(*s->others)))
+		return ckf_error_set(s->err, -ENOMEM, "no memory for the members");
+	s->others[s->nr_others] = strdup(name);
+	if (!s->others[s->nr_others])
+		return ckf_error_set(s->err, -ENOMEM, "no memory for the members");
+	s->nr_others++;
+	return 0;
+}
+
+/* name: in checkpoint/ itself. */
+static int add_inner(struct scan *s, const struct ckf_tar_entry *e, const char *name)
+{
+	struct ckf_archive *a = s->a;
+	int ret;
+
+	if (e->type != CKF_TAR_FILE || e->sparse) {
+		if (e->sparse)
+			return unsupported(e, "a sparse file in checkpoint/", s->err);
+		return add_other(s, e, name);
+	}
+	ret = add_member(s, e, name);
+	if (ret)
+		return ret;
+	a->entries[a->nr_entries].name = strdup(name);
+	if (!a->entries[a->nr_entries].name)
+		return ckf_error_set(s->err, -ENOMEM, "no memory for the members");
+	if (!a->prefix)
+		a->prefix = strndup(e->raw_name, strlen(e->raw_name) - strlen(name));
+	return a->prefix ? 0 : ckf_error_set(s->err, -ENOMEM, "no memory for the members");
+}
+
+static int add_entry(struct scan *s, const struct ckf_tar_entry *e)
+{
+	struct ckf_archive *a = s->a;
+	const char *name = inner_name(e->name);
+	int ret;
+
+	if (a->nr_entries == CKF_ARCHIVE_MAX_MEMBERS)
+		return ckf_error_set(s->err, -E2BIG, "more than %u members in the archive",
+				     CKF_ARCHIVE_MAX_MEMBERS);
+	if (ckf_array_grow(&a->entries, a->nr_entries, &a->cap_entries, sizeof(*a->entries)))
+		return ckf_error_set(s->err, -ENOMEM, "no memory for the members");
+	a->entries[a->nr_entries] = (struct ckf_archive_entry){
+		.start = e->start,
+		.data_off = e->data_off,
+		.end = e->end,
+	};
+	if (e->type != CKF_TAR_DIR && !strcmp(e->name, CKF_CHECKPOINT_DIR))
+		return unsupported(e, "is not a directory", s->err);
+	if (e->type == CKF_TAR_HARDLINK && inner_name(e->link))
+		return unsupported(e, "a hard link to a file of checkpoint/", s->err);
+	ret = name && *name && !strchr(name, '/') ? add_inner(s, e, name) : 0;
+	a->nr_entries++;
+	return ret;
+}
+
+static int compare_member(const void *a, const void *b)
+{
+	return strcmp(((const struct ckf_member *)a)->name, ((const struct ckf_member *)b)->name);
+}
+
+/* Which of two files with one name is meant, readers answer differently. */
+static int check_names(struct scan *s)
+{
+	const struct ckf_members *m = &s->a->members;
+	const char *twice = NULL;
+
+	if (m->nr)
+		qsort(m->v, (size_t)m->nr, sizeof(*m->v), compare_member);
+	for (uint64_t i = 1; i < m->nr && !twice; i++) {
+		if (!strcmp(m->v[i].name, m->v[i - 1].name))
+			twice = m->v[i].name;
+	}
+	for (uint64_t i = 0; i < s->nr_others && !twice; i++) {
+		if (ckf_members_find(m, s->others[i]))
+			twice = s->others[i];
+	}
+	if (twice)
+		return ckf_error_set(s->err, -EBADMSG,
+				     "corrupt archive: " CHECKPOINT_PREFIX "%s is there twice",
+				     twice);
+	return 0;
+}
+
+static int scan_members(struct ckf_archive *a, struct ckf_error *err)
+{
+	struct ckf_tar t = { .fd = a->dir.fd, .bytes = a->bytes };
+	struct scan s = { .a = a, .err = err };
+	struct ckf_tar_entry e;
+	int ret;
+
+	while ((ret = ckf_tar_next(&t, &e, err)) > 0) {
+		ret = add_entry(&s, &e);
+		ckf_tar_entry_fini(&e);
+		if (ret)
+			break;
+	}
+	a->end_off = t.off;
+	if (!ret)
+		ret = check_names(&s);
+	for (uint64_t i = 0; i < s.nr_others; i++)
+		free(s.others[i]);
+	free(s.others);
+	if (!ret && !a->members.nr)
+		ret = ckf_error_set(
+			err, -ENOENT,
+			"not a checkpoint archive: it has no files in " CHECKPOINT_PREFIX);
+	return ret;
+}
+
+static int open_plain(struct ckf_archive *a, const char *tmp_dir, struct ckf_error *err)
+{
+	char first[CKF_TAR_BLOCK];
+	struct stat st;
+	int plain_fd, ret;
+
+	if (fstat(a->file_fd, &a->st))
+		return ckf_error_set(err, -errno, "cannot stat the archive: %s", strerror(errno));
+	if (!S_ISREG(a->st.st_mode))
+		return ckf_error_set(err, -EINVAL, "neither a directory nor a regular file");
+	plain_fd = -1;
+	ret = tmp_dir ? ckf_decompress(a->file_fd, tmp_dir, &a->compression, &plain_fd, err) : 0;
+	if (ret)
+		return ret;
+	a->dir.fd = plain_fd >= 0 ? plain_fd : a->file_fd;
+	if (fstat(a->dir.fd, &st))
+		return ckf_error_set(err, -errno, "cannot stat the archive: %s", strerror(errno));
+	a->bytes = (uint64_t)st.st_size;
+	if (a->bytes < sizeof(first) || ckf_pread_all(a->dir.fd, first, sizeof(first), 0) ||
+	    !ckf_tar_is_header(first))
+		return ckf_error_set(err, -EBADMSG, "neither a directory nor a tar archive");
+	return 0;
+}
+
+/* Takes fd. */
+static int open_owned(int fd, const char *tmp_dir, struct ckf_archive **out, struct ckf_error *err)
+{
+	struct ckf_archive *a = calloc(1, sizeof(*a));
+	int ret;
+
+	if (!a) {
+		close(fd);
+		return ckf_error_set(err, -ENOMEM, "no memory for an archive");
+	}
+	a->file_fd = fd;
+	a->dir = (struct ckf_dir){ .fd = -1, .members = &a->members };
+	ret = open_plain(a, tmp_dir, err);
+	if (!ret)
+		ret = scan_members(a, err);
+	if (ret)
+		ckf_archive_close(a);
+	else
+		*out = a;
+	return ret;
+}
+
+int ckf_archive_open_fd(int fd, struct ckf_archive **out, struct ckf_error *err)
+{
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (own < 0)
+		return ckf_error_set(err, -errno, "cannot open the archive: %s", strerror(errno));
+	return open_owned(own, NULL, out, err);
+}
+
+static char *dir_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!slash)
+		return strdup(".");
+	return strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+int ckf_archive_open(const char *path, const char *beside, struct ckf_archive **out,
+		     struct ckf_error *err)
+{
+	char *tmp_dir = dir_of(beside ? beside : path);
+	int fd, ret;
+
+	if (!tmp_dir)
+		return ckf_error_set(err, -ENOMEM, "no memory for a path");
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		ret = ckf_error_set(err, -errno, "cannot open %s: %s", path, strerror(errno));
+	else
+		ret = open_owned(fd, tmp_dir, out, err);
+	free(tmp_dir);
+	return ret;
+}
+
+void ckf_archive_close(struct ckf_archive *a)
+{
+	if (!a)
+		return;
+	for (uint64_t i = 0; i < a->members.nr; i++)
+		free(a->members.v[i].name);
+	for (uint64_t i = 0; i < a->nr_entries; i++)
+		free(a->entries[i].name);
+	free(a->members.v);
+	free(a->entries);
+	free(a->prefix);
+	if (a->dir.fd >= 0 && a->dir.fd != a->file_fd)
+		close(a->dir.fd);
+	if (a->file_fd >= 0)
+		close(a->file_fd);
+	free(a);
+}
+
+const struct ckf_dir *ckf_archive_dir(const struct ckf_archive *a)
+{
+	return &a->dir;
+}
+
+bool ckf_archive_is_fast(const struct ckf_archive *a)
+{
+	return ckf_members_find(&a->members, CKF_IDX_NAME) != NULL;
+}

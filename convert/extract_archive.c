@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/* Makes the checkpoint archive again that a fast one was made from. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "loader/ckf_image.h"
+#include "archive_copy.h"
+#include "extraction.h"
+#include "removed.h"
+
+struct remaking {
+	struct ckf_extraction *x;
+	struct ckf_archive *a;
+	struct ckf_archive_copy w;
+	struct ckf_removed_list removed;
+	uint64_t next;	  /* of removed */
+	uint64_t nr_kept; /* members copied */
+};
+
+static int compare_file(const void *name, const void *file)
+{
+	return strcmp(name, ((const struct ckf_file *)file)->name);
+}
+
+static const struct ckf_file *find_pages(const struct ckf_index *idx, const char *name)
+{
+	const struct ckf_file *f = NULL;
+
+	if (idx->nr_files)
+		f = bsearch(name, idx->files, (size_t)idx->nr_files, sizeof(*f), compare_file);
+	return f && f->kind == CKF_FILE_PAGES ? f : NULL;
+}
+
+static int read_removed(struct remaking *r)
+{
+	struct ckf_file_part part;
+	int ret = ckf_dir_open_member(ckf_archive_dir(r->a), CKF_REMOVED_NAME, &part);
+
+	if (ret == -ENOENT)
+		return ckf_error_set(r->x->err, -EOPNOTSUPP,
+				     "there is no " CKF_REMOVED_NAME " in the archive: unpack it, "
+				     "and extract its directory " CKF_CHECKPOINT_DIR);
+	if (ret)
+		return ckf_error_set(r->x->err, ret, "cannot open " CKF_REMOVED_NAME ": %s",
+				     strerror(-ret));
+	ret = ckf_removed_read(&part, &r->removed, r->x->err);
+	close(part.fd);
+	return ret;
+}
+
+/* Each pages file of the image is a member that was removed, and the other way round. */
+static int check_removed(const struct remaking *r)
+{
+	const struct ckf_index *idx = r->x->img->idx;
+	bool *missing = calloc((size_t)idx->nr_files + 1, sizeof(*missing));
+	bool right = true;
+
+	if (!missing)
+		return ckf_error_set(r->x->err, -ENOMEM, "no memory for the members");
+	for (uint64_t i = 0; i < idx->nr_files; i++)
+		missing[i] = idx->files[i].kind == CKF_FILE_PAGES;
+	for (uint64_t i = 0; i < r->removed.nr && right; i++) {
+		const struct ckf_file *f = find_pages(idx, r->removed.v[i].name);
+
+		right = f && missing[f - idx->files];
+		if (right)
+			missing[f - idx->files] = false;
+	}
+	for (uint64_t i = 0; i < idx->nr_files; i++)
+		right &= !missing[i];
+	free(missing);
+	if (right)
+		return 0;
+	return ckf_error_set(r->x->err, -EBADMSG,
+			     "corrupt " CKF_REMOVED_NAME
+			     ": its members are not the pages files of the image");
+}
+
+/* A member that convert has added. */
+static bool is_added(const struct remaking *r, const struct ckf_archive_entry *e)
+{
+	if (!e->name)
+		return false;
+	return ckf_is_own_name(e->name) ||
+	       (!strcmp(e->name, CKF_README_NAME) && ckf_wants_readme(r->x->img->idx));
+}
+
+/* The members that came right here. */
+static int put_removed(struct remaking *r, uint64_t nr_kept)
+{
+	int ret = 0;
+
+	for (; r->next < r->removed.nr && r->removed.v[r->next].before <= nr_kept && !ret;
+	     r->next++) {
+		const struct ckf_removed *m = &r->removed.v[r->next];
+		const struct ckf_file *f = find_pages(r->x->img->idx, m->name);
+
+		ret = ckf_archive_copy_write(&r->w, m->head, m->head_bytes);
+		if (!ret)
+			ret = ckf_extraction_pages(r->x, f, r->w.fd, r->w.off);
+		r->w.off += f->size_bytes;
+		if (!ret)
+			ret = ckf_archive_copy_write(&r->w, m->tail, m->tail_bytes);
+	}
+	return ret;
+}
+
+static int put_members(struct remaking *r)
+{
+	const struct ckf_archive *a = r->a;
+	int ret = put_removed(r, 0);
+
+	for (uint64_t i = 0; i < a->nr_entries && !ret; i++) {
+		if (is_added(r, &a->entries[i]))
+			continue;
+		ret = ckf_archive_copy_range(&r->w, a->entries[i].start, a->entries[i].end);
+		if (!ret)
+			ret = put_removed(r, ++r->nr_kept);
+	}
+	if (!ret)
+		ret = put_removed(r, UINT64_MAX);
+	return ret ? ret : ckf_archive_copy_range(&r->w, a->end_off, a->bytes);
+}
+
+/* The headers of the removed members are as hostile as all else: what was made has to make sense.
+ */
+static int check_made(const struct remaking *r)
+{
+	const struct ckf_index *idx = r->x->img->idx;
+	struct ckf_archive *made = NULL;
+	int ret = ckf_archive_open_fd(r->w.fd, &made, r->x->err);
+
+	for (uint64_t i = 0; i < idx->nr_files && !ret; i++) {
+		const struct ckf_file *f = &idx->files[i];
+		const struct ckf_member *m = ckf_members_find(&made->members, f->name);
+
+		if (!m || m->bytes < f->size_bytes ||
+		    m->bytes - f->size_bytes >= (f->kind == CKF_FILE_PAGES ? CKF_PAGE_BYTES : 1))
+			ret = ckf_error_set(r->x->err, -EBADMSG,
+					    "corrupt archive: it does not give %s", f->name);
+	}
+	ckf_archive_close(made);
+	return ret;
+}
+
+static int remake(struct remaking *r)
+{
+	int ret = ckf_extraction_start(r->x);
+
+	if (!ret)
+		ret = ckf_image_check_files(r->x->img, CKF_FILES_ALL, r->x->err);
+	if (!ret)
+		ret = ckf_archive_copy_init(&r->w, r->a, r->x->out.file_fd, &r->x->opts, r->x->err);
+	if (!ret)
+		ret = put_members(r);
+	if (!ret)
+		ret = check_made(r);
+	if (!ret)
+		ret = ckf_archive_check_unchanged(r->a, r->x->err);
+	if (!ret)
+		ret = ckf_output_seal(&r->x->out, NULL, NULL, r->x->err);
+	if (!ret)
+		ret = ckf_output_commit(&r->x->out, r->x->err);
+	ckf_archive_copy_fini(&r->w);
+	return ret;
+}
+
+static int open_fast(struct remaking *r, const char *fast)
+{
+	int ret = ckf_archive_open(fast, NULL, &r->a, r->x->err);
+
+	if (!ret)
+		ret = ckf_image_open_dir(ckf_archive_dir(r->a), NULL, &r->x->img, r->x->err);
+	if (!ret)
+		ret = read_removed(r);
+	if (!ret)
+		ret = check_removed(r);
+	if (!ret)
+		ret = ckf_in_place_init(&r->x->in_place, fast, r->a->file_fd, NULL, r->x->err);
+	return ret;
+}
+
+int ckf_extraction_archive(struct ckf_extraction *x, const char *fast, const char *out)
+{
+	struct remaking r = { .x = x };
+	int ret = open_fast(&r, fast);
+
+	if (!ret)
+		ret = ckf_archive_open_output(&x->out, r.a, &x->in_place, out, x->opts.force,
+					      x->err);
+	if (!ret) {
+		ret = remake(&r);
+		if (!ret)
+			ckf_warn_own(&x->out, &x->opts);
+		ckf_output_close(&x->out, x->opts.warn, x->opts.arg);
+	}
+	if (!ret && r.removed.compression)
+		ckf_warn(&x->opts,
+			 "the archive was compressed with %s: this one is not, and equal "
+			 "but for that",
+			 ckf_compression_name(r.removed.compression));
+	/* What reads the archive ends before it is closed. */
+	ckf_extraction_fini(x);
+	ckf_removed_fini(&r.removed);
+	ckf_image_close(x->img);
+	x->img = NULL;
+	ckf_archive_close(r.a);
+	return ret;
+}
