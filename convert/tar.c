@@ -275,10 +275,11 @@ static int skip_sparse_map(struct ckf_tar *t, const char *block, struct ckf_erro
 	int ret;
 
 	while (follows) {
+		if (t->off == t->bytes)
+			return bad(t, err, "it is truncated: a map of holes ends early");
 		ret = read_block(t, more, err);
-		if (ret <= 0)
-			return ret ? ret
-				   : bad(t, err, "it is truncated: a map of holes ends early");
+		if (ret < 0)
+			return ret;
 		t->off += CKF_TAR_BLOCK;
 		follows = more[GNU_MORE_OFF] != 0;
 	}

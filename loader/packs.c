@@ -14,9 +14,6 @@ int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flag
 		     struct ckf_packs_io *io, struct ckf_error *err)
 {
 	*io = (struct ckf_packs_io){ .uring = false };
-	if (img->members)
-		return ckf_error_set(err, -EOPNOTSUPP,
-				     "the image lies in an archive: it has to be unpacked first");
 	for (unsigned int base = 0; base <= img->idx->nr_bases; base++) {
 		int cached = ckf_image_pack_is_cached(img, dir_fd, base, err);
 
@@ -58,6 +55,15 @@ void ckf_packs_fini(struct ckf_packs *p)
 	free(p->fds);
 }
 
+/* In an archive, the pack begins at no place that a plan knows. */
+static int open_pack(const struct ckf_packs *p, unsigned int base, int flags, struct ckf_error *err)
+{
+	if (p->img->members)
+		return ckf_error_set(err, -EOPNOTSUPP,
+				     "the image lies in an archive: it has to be unpacked first");
+	return ckf_image_open_pack_of(p->img, p->dir_fd, base, flags, err);
+}
+
 int ckf_packs_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err)
 {
 	int *fd = &p->fds[base].fd;
@@ -66,11 +72,11 @@ int ckf_packs_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err)
 	if (*fd >= 0)
 		return *fd;
 	if (p->io->direct[base])
-		got = ckf_image_open_pack_of(p->img, p->dir_fd, base, O_DIRECT, err);
+		got = open_pack(p, base, O_DIRECT, err);
 	if (got >= 0)
 		p->direct = true;
 	else if (got == -EINVAL)
-		got = ckf_image_open_pack_of(p->img, p->dir_fd, base, 0, err);
+		got = open_pack(p, base, 0, err);
 	if (got >= 0)
 		*fd = got;
 	if (got >= 0 && !p->io->direct[base])
@@ -84,7 +90,7 @@ int ckf_packs_buffered_fd(struct ckf_packs *p, unsigned int base, struct ckf_err
 
 	if (*fd >= 0)
 		return *fd;
-	*fd = ckf_image_open_pack_of(p->img, p->dir_fd, base, 0, err);
+	*fd = open_pack(p, base, 0, err);
 	/* Nothing ahead of what is asked for: the rest is read directly. */
 	if (*fd >= 0)
 		(void)posix_fadvise(*fd, 0, 0, POSIX_FADV_RANDOM);
