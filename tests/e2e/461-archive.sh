@@ -1,0 +1,137 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# A checkpoint archive as engines export it becomes a fast one, which any tar unpacks and CRIU restores
+# from, and is made again, byte for byte; killed at any moment, or without room, nothing is half done.
+. "$(dirname "$0")/lib.sh"
+
+quiet() {
+	"$@" >"$D/out" 2>&1 || fail "$*: $(cat "$D/out")"
+}
+
+# refused ARGS…: fails; what was there before is there, and nothing else.
+refused() {
+	find "$D" | sort >"$W/names"
+	if "$CKFAST" "$@" >"$W/out" 2>&1; then
+		fail "ckfast $*: not refused"
+	fi
+	diff "$W/names" <(find "$D" | sort) || fail "ckfast $*: something is left"
+}
+
+make_archive() {
+	start_ready "$PROGS/bigproc" . 16 mixed
+	dump "$PID" "$D/stage/checkpoint"
+	mkdir -p "$D/stage/artifacts"
+	echo '{}' >"$D/stage/config.dump"
+	echo '{}' >"$D/stage/spec.dump"
+	ln "$D/stage/spec.dump" "$D/stage/hard"
+	tar -C "$D/stage" -cf "$D/stage/rootfs-diff.tar" config.dump
+	# By name, as the order of a directory is another each time.
+	tar -C "$D/stage" --sort=name --format=pax -cf "$D/x.tar" artifacts checkpoint config.dump hard \
+		rootfs-diff.tar spec.dump
+}
+
+there_and_back() {
+	local form
+	make_archive
+	quiet "$CKFAST" inspect "$D/x.tar"
+	grep -q "mixed\|bigproc" "$D/out" || fail "inspect of an archive: $(cat "$D/out")"
+	quiet "$CKFAST" convert "$D/x.tar" "$D/y.tar"
+	quiet "$CKFAST" verify "$D/y.tar"
+	quiet "$CKFAST" inspect "$D/y.tar"
+	grep -q "fast image" "$D/out" || fail "inspect of a fast archive: $(cat "$D/out")"
+	refused convert "$D/y.tar" "$D/z.tar"
+	quiet "$CKFAST" extract "$D/y.tar" "$D/z.tar"
+	cmp "$D/x.tar" "$D/z.tar" || fail "not the archive that it was"
+	rm "$D/z.tar"
+	for form in gzip zstd; do
+		! command -v $form >/dev/null || compressed $form
+	done
+
+	mkdir "$D/unpacked"
+	tar -C "$D/unpacked" -xpf "$D/y.tar" 2>"$D/out" || fail "tar: $(cat "$D/out")"
+	[ ! -s "$D/out" ] || fail "tar has to say: $(cat "$D/out")"
+	"$PYTHON" -c 'import sys, tarfile
+for m in tarfile.open(sys.argv[1]):
+    if m.name == "checkpoint/ckfast.pack":
+        sys.exit(m.offset_data % 4096)
+sys.exit("no pack")' "$D/y.tar" || fail "the pack is not at a page"
+	restore_fast "$D/unpacked/checkpoint"
+	check "$PID"
+	stop "$PID"
+	quiet "$CKFAST" extract "$D/unpacked/checkpoint" "$D/back"
+	diff -r "$D/stage/checkpoint" "$D/back" || fail "unpacked and extracted: not the dump"
+}
+
+# compressed PROGRAM: the same as it was, but for that, and the user is told.
+compressed() {
+	$1 -q <"$D/x.tar" >"$D/x.$1"
+	quiet "$CKFAST" convert --codec raw "$D/x.$1" "$D/c.tar"
+	quiet "$CKFAST" extract "$D/c.tar" "$D/z.tar"
+	grep -q "was compressed with $1" "$D/out" || fail "does not say: $(cat "$D/out")"
+	cmp "$D/x.tar" "$D/z.tar" || fail "$1: not the archive that it was"
+	head -c 100000 "$D/x.$1" >"$D/short"
+	refused convert "$D/short" "$D/short.tar"
+	rm "$D/c.tar" "$D/z.tar" "$D/short"
+}
+
+# No room for a second copy of the pages: what is written is the result and nothing else.
+room() {
+	local need
+	need=$(($(stat -c %s "$D/y.tar") / 1048576 + 5))
+	mkdir "$D/small"
+	mount -t tmpfs -o size=${need}M none "$D/small"
+	quiet "$CKFAST" convert "$D/x.tar" "$D/small/y.tar"
+	rm "$D/small/y.tar"
+	mount -o remount,size=4M none "$D/small"
+	refused convert "$D/x.tar" "$D/small/y.tar"
+	grep -q "No space left" "$W/out" || fail "does not say why: $(cat "$W/out")"
+	umount "$D/small"
+}
+
+# killed_at_each_call FROM TO ARGS…: "ckfast ARGS…", killed before each call that changes a directory: at
+# TO is nothing, or what is equal to $D/before or whole; FROM is as before, unless it is TO.
+killed_at_each_call() {
+	local from=$1 to=$2 call rc=1 whole=0
+	shift 2
+	for ((call = 1; rc != 0; call++)); do
+		[ $call -lt 50 ] || fail "$*: never ends"
+		rm -rf "$D/place"
+		mkdir "$D/place"
+		cp -p "$D/before" "$D/place/$from"
+		rc=0
+		(
+			cd "$D/place"
+			LD_PRELOAD="$PROGS/killer.so" CKF_TEST_KILL_AT=$call "$CKFAST" "$@"
+			exit $?
+		) >"$D/out" 2>&1 || rc=$?
+		[ $rc = 0 ] || [ $rc = 137 ] || fail "$*: call $call: $(cat "$D/out")"
+		[ "$from" = "$to" ] || cmp "$D/before" "$D/place/$from" || fail "$*: call $call: $from changed"
+		if [ -e "$D/place/$to" ] && ! cmp -s "$D/before" "$D/place/$to"; then
+			if [ "$1" = convert ]; then
+				"$CKFAST" verify -q "$D/place/$to" || fail "$*: call $call: half of it"
+			else
+				cmp "$D/x.tar" "$D/place/$to" || fail "$*: call $call: half of it"
+			fi
+			whole=1
+		elif [ "$from" = "$to" ]; then
+			[ -e "$D/place/$to" ] || fail "$*: call $call: $to is gone"
+		fi
+		! ls "$D/place" | grep -vxF -e "$from" -e "$to" || fail "$*: call $call: left to see"
+	done
+	[ $call -gt 4 ] || fail "$*: only $call calls were counted"
+	[ $whole = 1 ] || fail "$*: never whole"
+	[ -z "$(find "$D/place" -name '.*ckfast*')" ] || fail "$*: something is left"
+}
+
+killed() {
+	cp -p "$D/x.tar" "$D/before"
+	killed_at_each_call in out convert in out
+	killed_at_each_call in in convert --in-place in
+	cp -p "$D/y.tar" "$D/before"
+	killed_at_each_call in out extract in out
+	killed_at_each_call in in extract --in-place in
+}
+
+each_version there_and_back
+room
+killed
