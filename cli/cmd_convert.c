@@ -179,7 +179,9 @@ const struct cli_verb cli_verb_convert = {
 	.name = "convert",
 	.args = "DUMP FAST",
 	.summary = "Makes the fast image FAST of the CRIU dump DUMP, which stays as it is.",
-	.help = "  --base DIR[,DIR...]  fast images: what they hold is not stored again\n"
+	.help = "  DUMP may be a checkpoint archive, plain or of gzip or zstd: FAST is one, then.\n"
+		"\n"
+		"  --base DIR[,DIR...]  fast images: what they hold is not stored again\n"
 		"  --codec NAME         auto (default), raw, lz4, zstd or bf16\n"
 		"  --level N            level of lz4 or zstd\n"
 		"  --smallest           the fewest bytes, however long it takes\n"
