@@ -91,11 +91,12 @@ static int add_inner(struct scan *s, const struct ckf_tar_entry *e, const char *
 	struct ckf_archive *a = s->a;
 	int ret;
 
-	if (e->type != CKF_TAR_FILE || e->sparse) {
-		if (e->sparse)
-			return unsupported(e, "a sparse file in checkpoint/", s->err);
+	if (e->sparse)
+		return unsupported(e, "a sparse file in checkpoint/", s->err);
+	if (strlen(name) > CKF_MAX_NAME_BYTES)
+		return unsupported(e, "a name that no directory could hold", s->err);
+	if (e->type != CKF_TAR_FILE)
 		return add_other(s, e, name);
-	}
 	ret = add_member(s, e, name);
 	if (ret)
 		return ret;
@@ -204,8 +205,10 @@ static int open_plain(struct ckf_archive *a, const char *tmp_dir, struct ckf_err
 	if (fstat(a->dir.fd, &st))
 		return ckf_error_set(err, -errno, "cannot stat the archive: %s", strerror(errno));
 	a->bytes = (uint64_t)st.st_size;
-	if (a->bytes < sizeof(first) || ckf_pread_all(a->dir.fd, first, sizeof(first), 0) ||
-	    !ckf_tar_is_header(first))
+	ret = ckf_pread_all(a->dir.fd, first, sizeof(first), 0);
+	if (ret && ret != -EBADMSG)
+		return ckf_error_set(err, ret, "cannot read the archive: %s", strerror(-ret));
+	if (ret || !ckf_tar_is_header(first))
 		return ckf_error_set(err, -EBADMSG, "neither a directory nor a tar archive");
 	return 0;
 }

@@ -179,12 +179,15 @@ int ckf_decompress(int fd, const char *tmp_dir, uint32_t *compression, int *plai
 {
 	struct stream s = { .in_fd = fd, .out_fd = -1 };
 	uint8_t magic[6] = { 0 };
-	int ret = 0;
+	int ret;
 
 	*plain_fd = -1;
 	*compression = CKF_COMPRESSION_NONE;
-	if (pread(fd, magic, sizeof(magic), 0) < 0)
-		return ckf_error_set(err, -errno, "cannot read the archive: %s", strerror(errno));
+	ret = ckf_pread_all(fd, magic, sizeof(magic), 0);
+	if (ret == -EBADMSG) /* too short for all */
+		return 0;
+	if (ret)
+		return ckf_error_set(err, ret, "cannot read the archive: %s", strerror(-ret));
 	if (magic[0] == 0x1f && magic[1] == 0x8b)
 		*compression = CKF_COMPRESSION_GZIP;
 	else if (!memcmp(magic, "\x28\xb5\x2f\xfd", 4))

@@ -255,7 +255,7 @@ static void small_stacks(void)
 
 int main(int argc, char **argv)
 {
-	static const struct op *const lists[] = { load_ops, sink_ops, convert_ops };
+	static const struct op *const lists[] = { load_ops, sink_ops, convert_ops, archive_ops };
 	const char *only_op = argc > 1 ? argv[1] : NULL;
 	const char *only_fault = argc > 2 ? argv[2] : NULL;
 	struct world *w;

@@ -126,7 +126,7 @@ struct op {
 };
 
 /* A NULL name ends them. */
-extern const struct op load_ops[], sink_ops[], convert_ops[];
+extern const struct op load_ops[], sink_ops[], convert_ops[], archive_ops[];
 
 /* Makes images and dumps in a directory of their own; without success the program ends. */
 struct world *world_new(void);

@@ -33,6 +33,7 @@ struct world *world_new(void)
 	load_init(w);
 	sink_init(w);
 	convert_init(w);
+	archive_init(w);
 	return w;
 }
 

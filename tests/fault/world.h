@@ -45,13 +45,20 @@ struct world {
 	struct ckf_dump *read_ref;
 	struct ckf_needs *needs;
 	struct ckf_needs_info needs_ref;
+
+	/* archive.c: a compressed archive and a fast one, and what out has with their results */
+	char archives[128];
+	uint64_t archives_sum;
+	uint64_t archive_fast_sum;
+	uint64_t archive_back_sum;
 };
 
 void load_init(struct world *w);
 void load_fini(struct world *w);
 void convert_init(struct world *w);
 void convert_fini(struct world *w);
-void sink_init(struct world *w); /* after load_init() */
+void archive_init(struct world *w); /* after convert_init() */
+void sink_init(struct world *w);    /* after load_init() */
 void sink_fini(void);
 
 /* Ends the program: the world cannot be made. */

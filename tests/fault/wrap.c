@@ -150,6 +150,13 @@ char *__wrap_strdup(const char *s)
 	return fault_hit(FAULT_ALLOC) ? NULL : counted(__real_strdup(s));
 }
 
+char *__real_strndup(const char *s, size_t bytes);
+char *__wrap_strndup(const char *s, size_t bytes);
+char *__wrap_strndup(const char *s, size_t bytes)
+{
+	return fault_hit(FAULT_ALLOC) ? NULL : counted(__real_strndup(s, bytes));
+}
+
 void __real_free(void *p);
 void __wrap_free(void *p);
 void __wrap_free(void *p)

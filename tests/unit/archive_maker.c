@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <cmocka.h>
 
@@ -269,4 +270,16 @@ void am_make_fast(struct am_env *e, struct am_tar *fast)
 	am_save(e);
 	assert_int_equal(am_convert(e, NULL), 0);
 	am_read_file(e->fast, fast);
+}
+
+size_t am_gzip(const struct am_tar *t, uint8_t *to, size_t room)
+{
+	z_stream z = { .next_in = t->p, .avail_in = (uInt)t->bytes, .next_out = to };
+
+	z.avail_out = (uInt)room;
+	assert_int_equal(deflateInit2(&z, 1, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY),
+			 Z_OK);
+	assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+	deflateEnd(&z);
+	return room - z.avail_out;
 }

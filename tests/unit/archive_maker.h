@@ -52,6 +52,8 @@ void am_add_pax(struct am_tar *t, char type, const char *key, const char *value)
 void am_add_file(const struct am_env *e, struct am_tar *t, const char *prefix, const char *name);
 void am_add_dump(const struct am_env *e, struct am_tar *t, const char *prefix);
 void am_add_end(struct am_tar *t);
+/* Compresses it; how long it is then. */
+size_t am_gzip(const struct am_tar *t, uint8_t *to, size_t room);
 void am_write_file(const char *path, const void *p, size_t bytes);
 void am_read_file(const char *path, struct am_tar *t);
 /* Writes the archive to in. */

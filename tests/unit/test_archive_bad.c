@@ -118,6 +118,17 @@ static void bad_pax_sparse(struct am_env *e, struct am_tar *t)
 	am_add_text(t, "checkpoint/fs-1.img", '0', "x");
 }
 
+static void bad_long_name(struct am_env *e, struct am_tar *t)
+{
+	char name[300] = "checkpoint/";
+
+	(void)e;
+	memset(name + 11, 'n', sizeof(name) - 12);
+	name[sizeof(name) - 1] = '\0';
+	am_add_pax(t, 'x', "path", name);
+	am_add_text(t, "x", '0', "x");
+}
+
 static void bad_huge(struct am_env *e, struct am_tar *t)
 {
 	(void)e;
@@ -241,6 +252,7 @@ static void test_bad(void **state)
 		{ bad_fast, -EINVAL },
 		{ bad_sparse, -EOPNOTSUPP },
 		{ bad_pax_sparse, -EOPNOTSUPP },
+		{ bad_long_name, -EOPNOTSUPP },
 		{ bad_huge, -EBADMSG },
 		{ bad_base256, -EBADMSG },
 		{ bad_largest, -EBADMSG },

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* Checkpoint archives, there and back. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ckfast.h"
+#include "tests/unit/archive_maker.h"
+#include "tests/unit/dump_maker.h"
+#include "world.h"
+
+static const struct ckf_convert_opts options = {
+	.size = sizeof(options),
+	.codec = CKF_CODEC_LZ4,
+	.threads = 2,
+	/* What asks for memory takes failures for none; unit/memory tests that. */
+	.no_cache = true,
+};
+
+/* The archives are in w->archives, a directory of their own. */
+static void path_of(const char *dir, const char *name, char path[192])
+{
+	snprintf(path, 192, "%.127s/%s", dir, name);
+}
+
+static int run_convert(struct world *w, struct ckf_error *err)
+{
+	char in[192], out[192];
+
+	path_of(w->archives, "in.tar.gz", in);
+	path_of(w->out, "result", out);
+	return ckf_convert(in, out, &options, NULL, err);
+}
+
+static int run_extract(struct world *w, struct ckf_error *err)
+{
+	char in[192], out[192];
+
+	path_of(w->archives, "fast.tar", in);
+	path_of(w->out, "result", out);
+	return ckf_extract(in, out, &options, err);
+}
+
+/* The archives are as they were; a result is whole and alone, or nothing. */
+static const char *check(struct world *w, int ret, bool may_leave, uint64_t want)
+{
+	const long entries = dir_entries(w->out);
+	const char *bad = NULL;
+
+	if (dir_sum(w->archives, SUM_TIMES) != w->archives_sum)
+		return "an archive has changed";
+	if (!ret && dir_sum(w->out, 0) != want)
+		bad = "the result is not what it should be, or not alone";
+	else if (ret && entries && !may_leave)
+		bad = "something is left of what failed";
+	if (entries) {
+		dm_remove(w->out);
+		need(!mkdir(w->out, 0755), "cannot make a directory");
+	}
+	return bad;
+}
+
+static const char *check_convert(struct world *w, int ret, bool may_leave)
+{
+	return check(w, ret, may_leave, w->archive_fast_sum);
+}
+
+static const char *check_extract(struct world *w, int ret, bool may_leave)
+{
+	return check(w, ret, may_leave, w->archive_back_sum);
+}
+
+const struct op archive_ops[] = {
+	{ "archive", 0, 0, NULL, run_convert, check_convert },
+	{ "archive-back", 0, 0, NULL, run_extract, check_extract },
+	{ 0 },
+};
+
+/* An archive of a small dump, the same compressed, and what is made of that. */
+static void make_archives(struct world *w)
+{
+	struct ckf_error err = { 0 };
+	void *state = NULL;
+	struct am_env *e;
+	struct am_tar fast;
+	char path[192];
+	uint8_t *buf;
+
+	need(!am_setup(&state), "cannot make a dump");
+	e = state;
+	am_add_text(&e->tar, "config.dump", '0', "{}");
+	am_add_dump(e, &e->tar, "checkpoint/");
+	am_add_end(&e->tar);
+	buf = malloc(2 * e->tar.bytes);
+	need(buf, "no memory");
+	path_of(w->archives, "in.tar.gz", path);
+	am_write_file(path, buf, am_gzip(&e->tar, buf, 2 * e->tar.bytes));
+	free(buf);
+	need(!ckf_convert(path, e->fast, &options, NULL, &err), err.msg);
+	am_read_file(e->fast, &fast);
+	path_of(w->archives, "fast.tar", path);
+	am_write_file(path, fast.p, fast.bytes);
+	free(fast.p);
+	am_teardown(&state);
+}
+
+void archive_init(struct world *w)
+{
+	struct ckf_error err = { 0 };
+
+	close(dm_mkdir(w->base, "archives", w->archives, sizeof(w->archives)));
+	make_archives(w);
+	w->archives_sum = dir_sum(w->archives, SUM_TIMES);
+	need(!run_convert(w, &err), err.msg);
+	w->archive_fast_sum = dir_sum(w->out, 0);
+	check_convert(w, 0, false);
+	need(!run_extract(w, &err), err.msg);
+	w->archive_back_sum = dir_sum(w->out, 0);
+	check_extract(w, 0, false);
+	need(w->archives_sum && w->archive_fast_sum && w->archive_back_sum, "cannot read archives");
+}
