@@ -245,7 +245,7 @@ static int check_replaceable(const struct ckf_output *o, struct ckf_error *err)
 				     "%s is a mount point: it cannot be replaced in place",
 				     in->path);
 	if (!same_file(&st, &in->st))
-		return ckf_error_set(err, -EAGAIN, "%s has become another directory", in->path);
+		return ckf_error_set(err, -EAGAIN, "%s has become another one", in->path);
 	return 0;
 }
 
@@ -508,12 +508,15 @@ static int exchange_in_place(struct ckf_output *o, struct ckf_error *err)
 	ret = exchange(o);
 	if (ret)
 		return place_error(o, ret, err);
-	if (fstatat(o->parent_fd, o->temp, &st, AT_SYMLINK_NOFOLLOW) ||
-	    !same_file(&st, &o->in_place->st)) {
+	if (fstatat(o->parent_fd, o->temp, &st, AT_SYMLINK_NOFOLLOW))
+		ret = place_error(o, -errno, err);
+	else if (!same_file(&st, &o->in_place->st))
+		ret = ckf_error_set(err, -EAGAIN, "%s has become another one", o->path);
+	if (ret) {
 		/* Where that cannot be undone, nothing is removed. */
 		o->created = !exchange(o);
 		o->exchanged = false;
-		return ckf_error_set(err, -EAGAIN, "%s has become another directory", o->name);
+		return ret;
 	}
 	ret = sync_dir(o->parent_fd);
 	if (!ret)

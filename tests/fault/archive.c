@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Checkpoint archives, there and back. */
+/* Checkpoint archives, there and back; and a dump that is converted in its own place. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,7 +72,53 @@ static const char *check_extract(struct world *w, int ret, bool may_leave)
 	return check(w, ret, may_leave, w->archive_back_sum);
 }
 
+/* In out there is a dump again, whatever an earlier run has left. */
+static void prepare_in_place(struct world *w)
+{
+	struct ckf_error err = { 0 };
+	char place[192];
+
+	path_of(w->out, "result", place);
+	if (dir_entries(w->out) == 1 && dir_sum(place, 0) == w->place_dump_sum)
+		return;
+	dm_remove(w->out);
+	need(!mkdir(w->out, 0755), "cannot make a directory");
+	need(!ckf_extract(w->place_fast, place, &options, &err), err.msg);
+}
+
+static int run_in_place(struct world *w, struct ckf_error *err)
+{
+	char place[192];
+
+	path_of(w->out, "result", place);
+	return ckf_convert(place, NULL, &options, NULL, err);
+}
+
+/* The dump or the image, whole; beside the image may be what could not be removed. */
+static const char *check_in_place(struct world *w, int ret, bool may_leave)
+{
+	const char *bad = NULL;
+	char place[192];
+	uint64_t sum;
+
+	path_of(w->out, "result", place);
+	sum = dir_sum(place, 0);
+	if (sum != w->place_fast_sum && (!ret || sum != w->place_dump_sum))
+		bad = "what is there is neither dump nor image";
+	else if (ret && sum == w->place_dump_sum && dir_entries(w->out) != 1 && !may_leave)
+		bad = "something is left beside the dump";
+	if (!ret || bad) {
+		dm_remove(w->out);
+		need(!mkdir(w->out, 0755), "cannot make a directory");
+	}
+	return bad;
+}
+
+/* What is left to do after the exchange: all is well without. */
+#define REMOVE_POINTS (1ull << FAULT_OPEN | 1ull << FAULT_OPENDIR | 1ull << FAULT_READDIR)
+
 const struct op archive_ops[] = {
+	{ "in-place", 0, REMOVE_POINTS, prepare_in_place, run_in_place, check_in_place },
 	{ "archive", 0, 0, NULL, run_convert, check_convert },
 	{ "archive-back", 0, 0, NULL, run_extract, check_extract },
 	{ 0 },
@@ -103,6 +149,10 @@ static void make_archives(struct world *w)
 	path_of(w->archives, "fast.tar", path);
 	am_write_file(path, fast.p, fast.bytes);
 	free(fast.p);
+	snprintf(w->place_fast, sizeof(w->place_fast), "%.100s/place", w->base);
+	need(!ckf_convert(e->dump, w->place_fast, &options, NULL, &err), err.msg);
+	w->place_dump_sum = dir_sum(e->dump, 0);
+	w->place_fast_sum = dir_sum(w->place_fast, 0);
 	am_teardown(&state);
 }
 

@@ -51,6 +51,9 @@ struct world {
 	uint64_t archives_sum;
 	uint64_t archive_fast_sum;
 	uint64_t archive_back_sum;
+	char place_fast[128]; /* the image of a dump that is converted in place */
+	uint64_t place_fast_sum;
+	uint64_t place_dump_sum;
 };
 
 void load_init(struct world *w);

@@ -157,6 +157,15 @@ char *__wrap_strndup(const char *s, size_t bytes)
 	return fault_hit(FAULT_ALLOC) ? NULL : counted(__real_strndup(s, bytes));
 }
 
+char *__real_realpath(const char *path, char *resolved);
+char *__wrap_realpath(const char *path, char *resolved);
+char *__wrap_realpath(const char *path, char *resolved)
+{
+	if (fault_hit(FAULT_ALLOC))
+		return NULL;
+	return resolved ? __real_realpath(path, resolved) : counted(__real_realpath(path, NULL));
+}
+
 void __real_free(void *p);
 void __wrap_free(void *p);
 void __wrap_free(void *p)
