@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Checkpoint archives, as container engines export them: a tar archive with the directory
- * checkpoint/ of CRIU's images among other members. SPEC.md 14 says what a fast one is like.
+ * checkpoint/ of CRIU's images among other members. SPEC.md 13 says what a fast one is like.
  *
  * Every byte is hostile. Nothing is unpacked: the files of checkpoint/ are read where they lie, and
  * all other members are copied as they are. Private to convert/, but for ckf_archive.h.

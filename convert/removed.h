@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * CKF_REMOVED_NAME, in the checkpoint/ of a fast archive: the members that the archive has lost to
- * the pack, without their pages. With it, ckfast extract makes the archive again. SPEC.md 14.
+ * the pack, without their pages. With it, ckfast extract makes the archive again. SPEC.md 13.
  * Private to convert/.
  */
 #ifndef CKF_CONVERT_REMOVED_H
@@ -27,8 +27,8 @@ struct ckf_disk_removed_header {
 	ckf_le32 reserved;    /* 0 */
 	ckf_le64 checksum;    /* XXH3-64 of all that follows */
 };
-static_assert(sizeof(struct ckf_disk_removed_header) == 32, "SPEC.md 14");
-static_assert(offsetof(struct ckf_disk_removed_header, checksum) == 24, "SPEC.md 14");
+static_assert(sizeof(struct ckf_disk_removed_header) == 32, "SPEC.md 13");
+static_assert(offsetof(struct ckf_disk_removed_header, checksum) == 24, "SPEC.md 13");
 
 /* Its name, head and tail follow each member. */
 struct ckf_disk_removed {
@@ -38,8 +38,8 @@ struct ckf_disk_removed {
 	ckf_le32 tail_bytes; /* what follows its pages: a part of a page, padding */
 	ckf_le32 reserved;   /* 0 */
 };
-static_assert(sizeof(struct ckf_disk_removed) == 24, "SPEC.md 14");
-static_assert(offsetof(struct ckf_disk_removed, head_bytes) == 12, "SPEC.md 14");
+static_assert(sizeof(struct ckf_disk_removed) == 24, "SPEC.md 13");
+static_assert(offsetof(struct ckf_disk_removed, head_bytes) == 12, "SPEC.md 13");
 
 struct ckf_removed {
 	uint64_t before;

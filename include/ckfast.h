@@ -589,7 +589,7 @@ int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
  * when they fail, or are killed, the source is as it was and nothing that looks like a finished
  * result is left. dump, fast and out are paths of directories; the last one must not exist unless
  * force. Where the source of convert or extract is a regular file, it is a checkpoint archive,
- * plain or compressed, and the destination is a plain one: SPEC.md 14.
+ * plain or compressed, and the destination is a plain one: SPEC.md 13.
  */
 
 #define CKF_CODEC_AUTO (-1)
