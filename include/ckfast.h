@@ -686,7 +686,7 @@ int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts
 #define CKF_AGENT_LIBRARY "libckfast-cuda.so"	 /* what ckfast run preloads */
 /* Of a device, free beside the memory that gpud fills: the driver needs some itself. */
 #define CKF_GPUD_SPARE_BYTES (64ull << 20)
-#define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock"	 /* by default for root alone */
+#define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock" /* by default for root alone */
 
 /*
  * Connects to `ckfast gpud` at path (NULL: $CKFAST_GPUD_SOCKET, or CKF_GPUD_SOCKET); where none
