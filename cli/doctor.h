@@ -124,8 +124,15 @@ void doctor_check_options(struct doctor *d, const struct ckf_needs_info *info);
 /* Whether NVIDIA's driver is there; what it says of its devices: a new reference, or NULL. */
 bool doctor_has_gpu(const struct doctor *d);
 json_t *doctor_ask_devices(struct doctor *d, struct doctor_output *out);
-/* What may be charged before memory runs out, by cgroups and the machine; *l of cgroups alone. */
-uint64_t doctor_headroom(const struct doctor *d, struct ckf_memcg_limits *l);
+/* What may be charged, by cgroups and the machine. CKF_UNLIMITED where nothing is known. */
+struct doctor_memory {
+	struct ckf_memcg_limits limits; /* of cgroups alone */
+	uint64_t headroom_bytes;	/* more loses time */
+	uint64_t resident_bytes;	/* of more, some is swapped out */
+	uint64_t hard_bytes;		/* more fails: memory, and the swap space that is free */
+	bool hard_by_group;		/* by a cgroup, not by the machine */
+};
+void doctor_get_memory(const struct doctor *d, struct doctor_memory *m);
 /* The threads that pids cgroups leave. */
 uint64_t doctor_threads(const struct doctor *d);
 void doctor_check_rights(struct doctor *d); /* doctor_rights.c */

@@ -61,21 +61,30 @@ static void check_memory(struct doctor *d, const struct ckf_image *img, uint64_t
 	struct ckf_budget_opts opts = { .size = sizeof(opts) };
 	struct ckf_budget budget = { .size = sizeof(budget) };
 	uint64_t need = memory_bytes(img, nr_targets);
-	struct ckf_memcg_limits l;
+	struct doctor_memory m;
 	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN];
 	json_t *facts;
 
-	opts.headroom_bytes = doctor_headroom(d, &l);
+	doctor_get_memory(d, &m);
+	opts.headroom_bytes = m.headroom_bytes;
 	opts.caller_bytes = BYTES_OF_CRIU;
 	cli_bytes(need, a);
 	cli_bytes(opts.headroom_bytes, b);
-	if (need > opts.headroom_bytes)
+	if (need > m.hard_bytes)
 		facts = doctor_add(d, "memory", DOCTOR_BROKEN,
-				   l.headroom_bytes == opts.headroom_bytes
+				   m.hard_by_group
 					   ? "raise the limit of the memory cgroup, or restore in "
 					     "another one"
 					   : "end other programs first",
-				   "needs %s, but %s are left", a, b);
+				   "needs %s, but %s are left", a, cli_bytes(m.hard_bytes, b));
+	else if (need > m.resident_bytes)
+		facts = doctor_add(d, "memory", DOCTOR_DEGRADED, "some of it is swapped out",
+				   "needs %s, but %s are left without swap", a,
+				   cli_bytes(m.resident_bytes, b));
+	else if (need > opts.headroom_bytes)
+		facts = doctor_add(d, "memory", DOCTOR_DEGRADED,
+				   "above memory.high processes are slowed down",
+				   "needs %s, but %s are left below memory.high", a, b);
 	else if (!ckf_budget_check(img, &opts, &budget, NULL) && budget.frugal)
 		facts = doctor_add(d, "memory", DOCTOR_DEGRADED,
 				   "so little is left beside it that one thread fills it, without "

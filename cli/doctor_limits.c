@@ -19,13 +19,14 @@
 #define FEW_FILES 1024
 #define NO_LIMIT_BYTES (1ull << 62) /* version 1 of cgroups writes a number near 2^63 */
 
-static uint64_t available_bytes(const struct doctor *d)
+/* A line of /proc/meminfo; none where it has no such line. */
+static uint64_t meminfo_bytes(const struct doctor *d, const char *key, uint64_t none)
 {
 	char text[4096], field[32];
 
 	if (!doctor_read(d, "/proc/meminfo", text, sizeof(text)) ||
-	    !doctor_field(text, "MemAvailable:", field, sizeof(field)))
-		return CKF_UNLIMITED;
+	    !doctor_field(text, key, field, sizeof(field)))
+		return none;
 	return strtoull(field, NULL, 10) << 10;
 }
 
@@ -50,37 +51,61 @@ static void describe_limits(const struct ckf_memcg_limits *l, char *buf, size_t 
 		 "the page cache included");
 }
 
-uint64_t doctor_headroom(const struct doctor *d, struct ckf_memcg_limits *l)
+static uint64_t lesser(uint64_t a, uint64_t b)
 {
-	uint64_t available = available_bytes(d);
+	return a < b ? a : b;
+}
+
+static uint64_t sum(uint64_t a, uint64_t b)
+{
+	return __builtin_add_overflow(a, b, &a) ? CKF_UNLIMITED : a;
+}
+
+void doctor_get_memory(const struct doctor *d, struct doctor_memory *m)
+{
+	uint64_t available = meminfo_bytes(d, "MemAvailable:", CKF_UNLIMITED);
+	uint64_t swap = meminfo_bytes(d, "SwapFree:", 0), by_group;
+	struct ckf_memcg_limits *l = &m->limits;
 	int fd = open_proc(d);
 
-	*l = (struct ckf_memcg_limits){ .size = sizeof(*l), .headroom_bytes = CKF_UNLIMITED };
+	*l = (struct ckf_memcg_limits){ .size = sizeof(*l),
+					.headroom_bytes = CKF_UNLIMITED,
+					.hard_headroom_bytes = CKF_UNLIMITED,
+					.swap_headroom_bytes = CKF_UNLIMITED };
 	if (fd >= 0) {
 		ckf_memcg_limits_self(fd, l);
 		close(fd);
 	}
-	return l->headroom_bytes < available ? l->headroom_bytes : available;
+	m->headroom_bytes = lesser(l->headroom_bytes, available);
+	m->resident_bytes = lesser(l->hard_headroom_bytes, available);
+	by_group = sum(l->hard_headroom_bytes, lesser(swap, l->swap_headroom_bytes));
+	m->hard_bytes = lesser(by_group, sum(available, swap));
+	m->hard_by_group = m->hard_bytes == by_group;
 }
 
 static void check_memory(struct doctor *d)
 {
-	struct ckf_memcg_limits l;
-	uint64_t headroom = doctor_headroom(d, &l);
-	bool by_group = l.headroom_bytes < NO_LIMIT_BYTES && l.headroom_bytes == headroom;
 	char text[256], a[CLI_BYTES_LEN];
+	struct ckf_memcg_limits l;
+	struct doctor_memory m;
+	uint64_t headroom;
 	json_t *facts;
+	bool by_group;
 
+	doctor_get_memory(d, &m);
+	l = m.limits;
+	headroom = m.headroom_bytes;
+	by_group = l.headroom_bytes < NO_LIMIT_BYTES && l.headroom_bytes == headroom;
 	if (by_group)
 		describe_limits(&l, text, sizeof(text));
 	else if (headroom >= NO_LIMIT_BYTES)
 		snprintf(text, sizeof(text), "no limit is known");
 	else
 		snprintf(text, sizeof(text), "%s available to the machine", cli_bytes(headroom, a));
-	if (headroom < NO_MEMORY_BYTES)
+	if (m.hard_bytes < NO_MEMORY_BYTES)
 		facts = doctor_add(d, "memory", DOCTOR_BROKEN,
-				   by_group ? "raise the limit, or restore in another cgroup"
-					    : "end other programs first",
+				   m.hard_by_group ? "raise the limit, or restore in another cgroup"
+						   : "end other programs first",
 				   "%s", text);
 	else if (headroom < LITTLE_MEMORY_BYTES)
 		facts = doctor_add(d, "memory", DOCTOR_DEGRADED,

@@ -476,8 +476,7 @@ unsigned int ckf_fill_default_threads(uint64_t fill_bytes);
  * headroom, since the kernel gives it up first.
  */
 uint64_t ckf_memcg_of_dir(int dir_fd);
-/* The same of a process, by the mounts that it sees. proc_fd is a directory such as /proc/self.
- * CKF_UNLIMITED, too, where it cannot be found out. */
+/* The same of a process, by its mounts. proc_fd: such as /proc/self. Not known: CKF_UNLIMITED. */
 uint64_t ckf_memcg_self(int proc_fd);
 /* The cgroup that decides this: the one that leaves least. */
 struct ckf_memcg_limits {
@@ -487,6 +486,8 @@ struct ckf_memcg_limits {
 	uint64_t high_bytes;	 /* above it processes are slowed down; CKF_UNLIMITED: none */
 	uint64_t used_bytes;	 /* the page cache included */
 	uint64_t cache_bytes;	 /* of these, the page cache */
+	uint64_t hard_headroom_bytes; /* below the limit; the least of all cgroups on the way up */
+	uint64_t swap_headroom_bytes; /* that may be swapped out; likewise */
 };
 /* Where it cannot be found out, all is unlimited. -EINVAL when *out has no size. */
 int ckf_memcg_limits_self(int proc_fd, struct ckf_memcg_limits *out);
@@ -684,8 +685,7 @@ int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts
 #define CKF_GPU_PREFIX "ckfast-gpu-" /* PID.img: the table of a process's device memory */
 #define CKF_GPU_PAGES_PREFIX "ckfast-gpu-pages-" /* PID.img: its contents */
 #define CKF_AGENT_LIBRARY "libckfast-cuda.so"	 /* what ckfast run preloads */
-/* Of a device, free beside the memory that gpud fills: the driver needs some itself. */
-#define CKF_GPUD_SPARE_BYTES (64ull << 20)
+#define CKF_GPUD_SPARE_BYTES (64ull << 20)	/* of a device, which gpud leaves to the driver */
 #define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock" /* by default for root alone */
 
 /*

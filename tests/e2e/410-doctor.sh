@@ -98,6 +98,9 @@ small_cgroup() {
 		echo "no memory cgroup"
 		return 0
 	}
+	# Without swap, which would make up for the memory that is missing.
+	echo 0 2>/dev/null >"$G/memory.swap.max" ||
+		echo $((32 << 20)) 2>/dev/null >"$G/memory.memsw.limit_in_bytes" || true
 	(
 		echo "$BASHPID" >"$G/cgroup.procs"
 		doctor

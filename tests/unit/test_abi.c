@@ -45,7 +45,7 @@ GROWS(ckf_fill_opts, 64, arg, 56);
 GROWS(ckf_fill_stats, 72, direct, 69);
 GROWS(ckf_budget_opts, 32, cpus, 28);
 GROWS(ckf_budget, 32, frugal, 28);
-GROWS(ckf_memcg_limits, 48, cache_bytes, 40);
+GROWS(ckf_memcg_limits, 64, swap_headroom_bytes, 56);
 GROWS(ckf_verify_opts, 32, arg, 24);
 GROWS(ckf_verify_stats, 56, ns, 48);
 GROWS(ckf_plan_stats, 24, unknown_tasks, 16);

@@ -153,6 +153,8 @@ static void test_memory(void **state)
 	dw_put("/cg/a/memory.current", "2000000000\n");
 	limits("memory", DOCTOR_DEGRADED, "slowed down");
 	limits("memory", DOCTOR_DEGRADED, "memory.high is 2.0 GiB");
+	dw_put("/cg/a/memory.high", "2000000000\n");
+	limits("memory", DOCTOR_DEGRADED, "slowed down");
 	dw_put("/cg/a/memory.current", "2147483648\n");
 	limits("memory", DOCTOR_BROKEN, "raise the limit");
 	in_cgroup("cgroup", "rw,memory", "4:memory:/b\n");

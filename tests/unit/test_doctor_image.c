@@ -401,7 +401,20 @@ static void test_memory(void **state)
 	image("memory", DOCTOR_DEGRADED, "one thread");
 	leave_pages(NR_PAGES - 1);
 	image("memory", DOCTOR_BROKEN, "raise the limit of the memory cgroup");
+	/* Swap makes up for it, where the cgroup may have as much. */
+	dw_put("/proc/meminfo", "MemAvailable: 4194304 kB\nSwapFree: 4 kB\n");
+	image("memory", DOCTOR_DEGRADED, "252.0 KiB are left without swap");
+	dw_put("/cg/memory.swap.max", "8192\n");
+	dw_put("/cg/memory.swap.current", "8191\n");
+	image("memory", DOCTOR_BROKEN, "raise the limit of the memory cgroup");
 	leave_pages(1 << 18);
+	dw_put("/cg/memory.high", "4096\n");
+	image("memory", DOCTOR_DEGRADED, "4.0 KiB are left below memory.high");
+	dw_put("/cg/memory.high", "max\n");
+	dw_put("/proc/meminfo", "MemAvailable: 100 kB\nSwapFree: 156 kB\n");
+	image("memory", DOCTOR_DEGRADED, "100.0 KiB are left without swap");
+	dw_put("/proc/meminfo", "MemAvailable: 100 kB\nSwapFree: 155 kB\n");
+	image("memory", DOCTOR_BROKEN, "end other programs");
 	dw_put("/proc/meminfo", "MemAvailable: 100 kB\n");
 	image("memory", DOCTOR_BROKEN, "end other programs");
 }

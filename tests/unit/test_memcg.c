@@ -208,6 +208,24 @@ static void test_limits(void **state)
 	assert_int_equal(l.high_bytes, 7000);
 	assert_int_equal(l.used_bytes, 6500);
 	assert_int_equal(l.cache_bytes, 300);
+	assert_int_equal(l.hard_headroom_bytes, 2800);
+	assert_true(l.swap_headroom_bytes == CKF_UNLIMITED);
+	put_file(top, "host/lim/in/memory.swap.max", "500\n");
+	put_file(top, "host/lim/in/memory.swap.current", "100\n");
+	assert_int_equal(ckf_memcg_limits_self(fd, &l), 0);
+	assert_int_equal(l.headroom_bytes, 800);
+	assert_int_equal(l.swap_headroom_bytes, 400);
+	/* The second limit of version 1 is of memory and swap together. */
+	make_dir(top, "host/v1");
+	put_file(top, "host/v1/memory.limit_in_bytes", "9000\n");
+	put_file(top, "host/v1/memory.usage_in_bytes", "4000\n");
+	put_file(top, "host/v1/memory.memsw.limit_in_bytes", "10000\n");
+	put_file(top, "host/v1/memory.memsw.usage_in_bytes", "4500\n");
+	put_file(top, "cgroup", "4:memory:/v1\n");
+	assert_true(headroom_self("/", "cgroup", "rw,memory") == 5000);
+	assert_int_equal(ckf_memcg_limits_self(fd, &l), 0);
+	assert_int_equal(l.hard_headroom_bytes, 5000);
+	assert_int_equal(l.swap_headroom_bytes, 500);
 	put_file(top, "cgroup", "nonsense\n");
 	assert_int_equal(ckf_memcg_limits_self(fd, &l), 0);
 	assert_true(l.headroom_bytes == CKF_UNLIMITED && l.limit_bytes == CKF_UNLIMITED);
