@@ -544,6 +544,16 @@ STUB_EXPORT CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocati
 	return STUB_LOCKED(cuMemGetAccess, get_access(flags, location, addr));
 }
 
+/* Another open file of the memory: the driver's own descriptors are not those that it gives out or
+ * is given. */
+static int reopen(int fd)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDWR | O_CLOEXEC);
+}
+
 /* As driver 580 does it: what was imported cannot be exported again. */
 static CUresult export_fd(int *out, uint64_t handle, int type)
 {
@@ -553,7 +563,7 @@ static CUresult export_fd(int *out, uint64_t handle, int type)
 	if (!out || !m || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || m->imported ||
 	    !m->exportable)
 		return CUDA_ERROR_INVALID_VALUE;
-	fd = fcntl(m->fd, F_DUPFD_CLOEXEC, 0);
+	fd = reopen(m->fd);
 	if (fd < 0)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	*out = fd;
@@ -598,7 +608,7 @@ CUresult stub_mem_import(int fd, struct stub_mem **out)
 	m = stub_pool_get(&mem_pool);
 	if (!m)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	m->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	m->fd = reopen(fd);
 	if (m->fd < 0) {
 		stub_pool_put(&mem_pool, m);
 		return CUDA_ERROR_OUT_OF_MEMORY;

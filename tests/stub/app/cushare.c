@@ -6,8 +6,8 @@
  * process, to the one after the last the first. Each process owns a part of the memory and writes
  * it anew in each round; each has memory of its own, too.
  *
- * again: in each round the memory is imported anew, and given up again. hold: R keeps its
- * descriptor open. event: R gives a handle of an event. small: R gives a handle of memory below
+ * again: in each round the memory is imported anew (with how=fd only from the first process).
+ * hold: R keeps its descriptor open. event, small: R gives a handle of an event, or of memory below
  * 2 MiB.
  *
  * Writes DIR/pidI and DIR/readyI for process I. SIGUSR1: a round, in the order of the processes: it
@@ -193,6 +193,7 @@ static const char *check_ipc(void)
 		return "a handle of what was opened";
 	wrong = ipc;
 	wrong.reserved[20] ^= 1;
+	wrong.reserved[40] ^= 1;
 	if (!cu.ipc_open(&addr, wrong, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS))
 		return "a wrong handle";
 	MUST(get_range(&base, &bytes, shared + PAGE));
