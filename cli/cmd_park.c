@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ckfast park and unpark: the GPU memory of a live process goes to files, by default in memory, and
- * comes back, so that several programs take turns on one GPU. In between the process runs on, and
- * waits at its next call of CUDA.
+ * ckfast park and unpark: the GPU memory of live processes goes to files, by default in memory, and
+ * comes back, so that several programs take turns on one GPU. In between the processes run on, and
+ * wait at their next calls of CUDA. Processes that share memory go and come together.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,12 +26,15 @@ struct park {
 	char helper[PATH_MAX];
 	char dir[PATH_MAX];
 	int timeout_s;
-	int pid;
+	int *pids;
+	unsigned int nr;
 	bool json;
 	bool help;
 	int dir_fd;
 	int gpud;
-	struct ckf_gpu_process *gpu;
+	struct ckf_gpu_process **gpus; /* of each pid, as far as they are open */
+	uint32_t *image_pids;
+	unsigned int nr_woken;
 	uint64_t bytes; /* that were moved */
 	struct ckf_error err;
 	uint64_t start_ns;
@@ -59,24 +63,52 @@ static int parse_args(struct park *p, int argc, char **argv)
 	rc = cli_take_options(p->verb, argc, argv, opts, &p->help);
 	if (rc || p->help)
 		return rc;
-	if (argc - optind != 1 || cli_parse_int(argv[optind], 1, INT_MAX, &p->pid))
-		return cli_usage(p->verb, "want the id of a process: %s", p->verb->args);
+	p->nr = (unsigned int)(argc - optind);
+	p->pids = calloc(p->nr + 1, sizeof(*p->pids));
+	p->gpus = calloc(p->nr + 1, sizeof(*p->gpus));
+	p->image_pids = calloc(p->nr + 1, sizeof(*p->image_pids));
+	if (!p->pids || !p->gpus || !p->image_pids)
+		return cli_usage(p->verb, "no memory for so many processes");
+	for (unsigned int i = 0; i < p->nr; i++)
+		if (cli_parse_int(argv[optind + (int)i], 1, INT_MAX, &p->pids[i]))
+			p->nr = 0;
+	if (!p->nr)
+		return cli_usage(p->verb, "want the ids of processes: %s", p->verb->args);
 	if (dir)
 		snprintf(p->dir, sizeof(p->dir), "%s", dir);
 	else
-		snprintf(p->dir, sizeof(p->dir), DEFAULT_DIR, p->pid);
+		snprintf(p->dir, sizeof(p->dir), DEFAULT_DIR, p->pids[0]);
 	return CKF_EXIT_OK;
 }
 
-static int open_process(struct park *p)
+/* Images are named by the inner pids, so these have to differ, too. */
+static int check_image_pid(struct park *p, unsigned int i)
+{
+	for (unsigned int k = 0; k < i; k++) {
+		if (p->image_pids[k] == p->image_pids[i])
+			return ckf_error_set(
+				&p->err, -EINVAL,
+				"processes %d and %d have the same id, each in its pid "
+				"namespace: they cannot be in one directory",
+				p->pids[k], p->pids[i]);
+	}
+	return 0;
+}
+
+static int open_processes(struct park *p)
 {
 	int ret;
 
 	p->gpud = ret = ckf_gpud_connect(
 		p->socket, ckf_gpu_find_helper(p->helper, sizeof(p->helper)), &p->err);
-	if (ret >= 0)
-		ret = ckf_gpu_process_open(p->pid, p->gpud, &p->gpu, &p->err);
-	return ret;
+	for (unsigned int i = 0; i < p->nr && ret >= 0; i++) {
+		ret = ckf_gpu_process_open(p->pids[i], p->gpud, &p->gpus[i], &p->err);
+		if (!ret)
+			ret = ckf_gpu_image_pid(p->pids[i], &p->image_pids[i], &p->err);
+		if (!ret)
+			ret = check_image_pid(p, i);
+	}
+	return ret < 0 ? ret : 0;
 }
 
 /* The directory is in a place that all may write to: it has to be one of ours. */
@@ -107,56 +139,93 @@ static int make_dir(struct park *p)
 static void remove_dir(struct park *p)
 {
 	static const char *const prefixes[] = { CKF_GPU_PREFIX, CKF_GPU_PAGES_PREFIX };
-	uint32_t image_pid;
 	char name[64];
 
-	if (ckf_gpu_image_pid(p->pid, &image_pid, NULL))
-		image_pid = (uint32_t)p->pid;
-	for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++) {
-		snprintf(name, sizeof(name), "%s%u.img", prefixes[i], image_pid);
-		unlinkat(p->dir_fd, name, 0);
+	for (unsigned int i = 0; i < p->nr; i++) {
+		for (size_t k = 0; k < sizeof(prefixes) / sizeof(*prefixes); k++) {
+			snprintf(name, sizeof(name), "%s%u.img", prefixes[k], p->image_pids[i]);
+			unlinkat(p->dir_fd, name, 0);
+		}
 	}
 	rmdir(p->dir);
 }
 
+/* First all memory is taken, then all of it is saved, of all processes at once. */
+static int take_memory(struct park *p, unsigned int *locked)
+{
+	int ret = 0;
+
+	for (; *locked < p->nr && !ret; *locked += !ret)
+		ret = ckf_gpu_process_lock(p->gpus[*locked], p->gpud,
+					   (unsigned int)p->timeout_s * 1000, &p->err);
+	if (!ret)
+		ret = ckf_gpu_processes_share(p->gpus, p->nr, &p->err);
+	for (unsigned int i = 0; i < p->nr && !ret; i++)
+		ret = ckf_gpu_process_save(p->gpus[i], p->gpud, p->dir_fd, &p->err);
+	for (unsigned int i = 0; i < p->nr && !ret; i++) {
+		ret = ckf_gpu_process_suspend(p->gpus[i], p->gpud, p->dir_fd, &p->err);
+		p->bytes += ckf_gpu_process_bytes(p->gpus[i]);
+	}
+	return ret;
+}
+
 static int park(struct park *p)
 {
+	unsigned int locked = 0;
 	int ret;
 
-	ret = open_process(p);
+	ret = open_processes(p);
+	if (!ret)
+		ret = ckf_gpu_check_shared(p->pids, p->nr, &p->err);
 	if (!ret)
 		ret = make_dir(p);
 	if (!ret)
-		ret = ckf_gpu_process_lock(p->gpu, p->gpud, (unsigned int)p->timeout_s * 1000,
-					   &p->err);
-	if (!ret) {
-		ret = ckf_gpu_process_suspend(p->gpu, p->gpud, p->dir_fd, &p->err);
-		p->bytes = ckf_gpu_process_bytes(p->gpu);
-		if (ret)
-			ckf_gpu_process_resume(p->gpu, p->gpud, NULL);
-	}
+		ret = take_memory(p, &locked);
+	for (unsigned int i = 0; i < locked && ret; i++)
+		ckf_gpu_process_resume(p->gpus[i], p->gpud, NULL);
 	if (ret && p->dir_fd >= 0)
 		remove_dir(p);
 	return ret;
 }
 
-/* Wakes the driver while memory is filled. A process that cannot have its memory stays parked. */
-static int wake(struct park *p, struct ckf_gpu_fill *fill, uint32_t image_pid)
+static int give_memory(struct park *p, struct ckf_gpu_fill *fill)
 {
-	int ret = ckf_gpu_process_wake(p->gpu, p->gpud, &p->err);
+	int ret = ckf_gpu_fill_check_shared(fill, p->image_pids, p->nr, &p->err);
 
-	if (ret)
-		return ret;
-	if (fill)
-		ret = ckf_gpu_fill_memory(fill, image_pid, p->gpu, &p->err);
-	if (!ret && fill)
-		ret = ckf_gpu_fill_wait(fill, image_pid, NULL, &p->err);
-	if (!ret) {
-		p->bytes = ckf_gpu_process_bytes(p->gpu);
-		return ckf_gpu_process_resume(p->gpu, p->gpud, &p->err);
-	}
-	ckf_gpu_process_sleep(p->gpu, p->gpud, NULL);
+	for (unsigned int i = 0; i < p->nr && !ret; i++)
+		ret = ckf_gpu_fill_memory(fill, p->image_pids[i], p->gpus[i], &p->err);
+	for (unsigned int i = 0; i < p->nr && !ret; i++)
+		ret = ckf_gpu_fill_wait(fill, p->image_pids[i], NULL, &p->err);
 	return ret;
+}
+
+/* Wakes the driver while memory is filled. A process that cannot have its memory stays parked. */
+static int wake(struct park *p, struct ckf_gpu_fill *fill)
+{
+	unsigned int resumed = 0;
+	int ret = 0;
+
+	for (; p->nr_woken < p->nr && !ret; p->nr_woken += !ret)
+		ret = ckf_gpu_process_wake(p->gpus[p->nr_woken], p->gpud, &p->err);
+	if (!ret && fill)
+		ret = give_memory(p, fill);
+	for (; resumed < p->nr && !ret; resumed += !ret) {
+		p->bytes += ckf_gpu_process_bytes(p->gpus[resumed]);
+		ret = ckf_gpu_process_resume(p->gpus[resumed], p->gpud, &p->err);
+		if (ret)
+			return ret;
+	}
+	for (unsigned int i = 0; i < p->nr_woken && ret; i++)
+		ckf_gpu_process_sleep(p->gpus[i], p->gpud, NULL);
+	return ret;
+}
+
+static bool needs_memory(const struct park *p)
+{
+	for (unsigned int i = 0; i < p->nr; i++)
+		if (ckf_gpu_process_needs_memory(p->gpus[i]))
+			return true;
+	return false;
 }
 
 /* A process whose CUDA is locked, but whose memory is in place, needs no directory. */
@@ -171,10 +240,10 @@ static int adopt(struct park *p)
 		ret = 0;
 	}
 	if (!ret)
-		ret = open_process(p);
-	if (!ret)
-		ret = ckf_gpu_process_adopt(p->gpu, p->gpud, &p->err);
-	if (!dir_ret || (!ret && !ckf_gpu_process_needs_memory(p->gpu)))
+		ret = open_processes(p);
+	for (unsigned int i = 0; i < p->nr && !ret; i++)
+		ret = ckf_gpu_process_adopt(p->gpus[i], p->gpud, &p->err);
+	if (!dir_ret || (!ret && !needs_memory(p)))
 		return ret;
 	p->err = dir_err;
 	return dir_ret;
@@ -183,19 +252,15 @@ static int adopt(struct park *p)
 static int unpark(struct park *p)
 {
 	struct ckf_gpu_fill *fill = NULL;
-	uint32_t image_pid;
 	int ret;
 
 	ret = adopt(p);
-	if (!ret)
-		ret = ckf_gpu_image_pid(p->pid, &image_pid, &p->err);
-	if (!ret && p->dir_fd >= 0 && ckf_gpu_process_needs_memory(p->gpu) &&
-	    ckf_gpu_images_probe(p->dir_fd))
+	if (!ret && p->dir_fd >= 0 && needs_memory(p) && ckf_gpu_images_probe(p->dir_fd))
 		ret = ckf_gpu_fill_start(p->gpud, p->dir_fd, &fill, &p->err);
-	if (!ret && fill)
-		ret = ckf_gpu_fill_accepted(fill, p->gpu, &p->err);
+	for (unsigned int i = 0; i < p->nr && fill && !ret; i++)
+		ret = ckf_gpu_fill_accepted(fill, p->gpus[i], &p->err);
 	if (!ret)
-		ret = wake(p, fill, image_pid);
+		ret = wake(p, fill);
 	ckf_gpu_fill_close(fill);
 	if (!ret && p->dir_fd >= 0)
 		remove_dir(p);
@@ -206,15 +271,35 @@ static int report(const struct park *p)
 {
 	double ms = (double)(cli_now_ns() - p->start_ns) / 1e6;
 	char buf[CLI_BYTES_LEN];
+	json_t *pids;
 
-	if (p->json)
-		return cli_json_print(p->verb,
-				      json_pack("{s:i, s:i, s:s, s:I, s:f}", "version",
-						CLI_JSON_VERSION, "pid", p->pid, "dir", p->dir,
-						"bytes", (json_int_t)p->bytes, "ms", ms));
-	printf("process %d: %s of GPU memory in %.0f ms, %s\n", p->pid, cli_bytes(p->bytes, buf),
-	       ms, p->dir);
+	if (p->json) {
+		pids = json_array();
+		for (unsigned int i = 0; i < p->nr; i++)
+			json_array_append_new(pids, json_integer(p->pids[i]));
+		return cli_json_print(p->verb, json_pack("{s:i, s:i, s:o, s:s, s:I, s:f}",
+							 "version", CLI_JSON_VERSION, "pid",
+							 p->pids[0], "pids", pids, "dir", p->dir,
+							 "bytes", (json_int_t)p->bytes, "ms", ms));
+	}
+	printf("process%s", p->nr > 1 ? "es" : "");
+	for (unsigned int i = 0; i < p->nr; i++)
+		printf(" %d", p->pids[i]);
+	printf(": %s of GPU memory in %.0f ms, %s\n", cli_bytes(p->bytes, buf), ms, p->dir);
 	return CKF_EXIT_OK;
+}
+
+static void close_all(struct park *p)
+{
+	for (unsigned int i = 0; i < p->nr; i++)
+		ckf_gpu_process_close(p->gpus[i]);
+	if (p->gpud >= 0)
+		close(p->gpud);
+	if (p->dir_fd >= 0)
+		close(p->dir_fd);
+	free(p->pids);
+	free(p->gpus);
+	free(p->image_pids);
 }
 
 static int run(const struct cli_verb *verb, int argc, char **argv, int (*what)(struct park *p))
@@ -223,17 +308,13 @@ static int run(const struct cli_verb *verb, int argc, char **argv, int (*what)(s
 	int ret, rc;
 
 	rc = parse_args(&p, argc, argv);
-	if (rc)
-		return rc;
-	if (p.help)
-		return cli_help(verb);
-	ret = what(&p);
-	rc = ret ? cli_fail(verb, argv[optind], ret, &p.err) : report(&p);
-	ckf_gpu_process_close(p.gpu);
-	if (p.gpud >= 0)
-		close(p.gpud);
-	if (p.dir_fd >= 0)
-		close(p.dir_fd);
+	if (!rc && p.help) {
+		rc = cli_help(verb);
+	} else if (!rc) {
+		ret = what(&p);
+		rc = ret ? cli_fail(verb, argv[optind], ret, &p.err) : report(&p);
+	}
+	close_all(&p);
 	return rc;
 }
 
@@ -248,22 +329,22 @@ static int run_unpark(const struct cli_verb *verb, int argc, char **argv)
 }
 
 #define PARK_HELP                                                                                \
-	"  --dir DIR            default: /dev/shm/ckfast-park-PID\n"                             \
+	"  --dir DIR            default: /dev/shm/ckfast-park-PID, of the first\n"               \
 	"  --socket PATH        of gpud; default: $CKFAST_GPUD_SOCKET, or " CKF_GPUD_SOCKET "\n" \
 	"  --json               print what was done as JSON\n"
 
 const struct cli_verb cli_verb_park = {
 	.name = "park",
-	.args = "PID",
-	.summary = "Frees the GPU memory of a process, which waits at its next call of CUDA.",
+	.args = "PID…",
+	.summary = "Frees the GPU memory of processes, which wait at their next calls of CUDA.",
 	.help = PARK_HELP "  --timeout SECONDS    for calls of CUDA to end; default: 10\n",
 	.run = run_park,
 };
 
 const struct cli_verb cli_verb_unpark = {
 	.name = "unpark",
-	.args = "PID",
-	.summary = "Gives a parked process its GPU memory back.",
+	.args = "PID…",
+	.summary = "Gives parked processes their GPU memory back.",
 	.help = PARK_HELP,
 	.run = run_unpark,
 };

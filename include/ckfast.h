@@ -715,9 +715,14 @@ pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p);
 /* Bytes that were taken or given, for messages. */
 uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p);
 
-/* Whether it has memory of another process, as far as its agent knows: the driver cannot restore
- * it. It may run, and have no agent, and then nobody knows. */
-bool ckf_gpu_process_has_imports(pid_t pid);
+/* -EBUSY unless all that these processes share of device memory can be saved and given back, and no
+ * other process has it: the error names one. They may run. Without an agent nobody knows. */
+int ckf_gpu_check_shared(const pid_t *pids, size_t nr, struct ckf_error *err);
+/* For processes that are locked, all that share memory, before any of it is saved: which one saves
+ * it. -EBUSY when one of them imports memory that none of them has made. */
+int ckf_gpu_processes_share(struct ckf_gpu_process *const *list, size_t nr, struct ckf_error *err);
+/* Lets gpud begin to save the memory of a locked process; suspend waits for it. */
+int ckf_gpu_process_save(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err);
 
 /* The pid in the innermost pid namespace, which images are named by. 0, or -errno. */
 int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err);
@@ -785,6 +790,10 @@ int ckf_gpu_fill_accepted(struct ckf_gpu_fill *f, struct ckf_gpu_process *p, str
  * it; but it must not run before ckf_gpu_fill_wait(). 0 also when there is none. */
 int ckf_gpu_fill_memory(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
 			struct ckf_error *err);
+
+/* Waits for the same. -EBUSY when these processes share memory with another one of the images. */
+int ckf_gpu_fill_check_shared(struct ckf_gpu_fill *f, const uint32_t *image_pids, size_t nr,
+			      struct ckf_error *err);
 
 struct ckf_gpu_fill_stats {
 	size_t size;

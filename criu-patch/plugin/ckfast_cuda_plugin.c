@@ -39,6 +39,7 @@
 
 #define PLUGIN_NAME "ckfast_cuda_plugin"
 #define DRIVER_NAME "libcuda.so"
+#define MAX_SAVES 16 /* at once */
 
 struct task {
 	struct list_head list;
@@ -49,7 +50,7 @@ static LIST_HEAD(tasks);
 static bool disabled;
 static bool in_inventory;
 static bool looked_at; /* by preflight_tree() */
-static bool asked;     /* by preflight_imports() */
+static bool asked;     /* by preflight_shared() */
 static int gpud = -1;
 static char helper[PATH_MAX];
 static struct ckf_gpu_fill *fill;
@@ -259,7 +260,7 @@ static int cuda_pause(int pid)
 	if (disabled || !uses_cuda(pid))
 		return -ENOTSUP;
 	hold_signals();
-	if (must_end() || (!asked && preflight_imports(root_item->pid->real)))
+	if (must_end() || (!asked && preflight_shared(root_item->pid->real)))
 		return -1;
 	asked = true;
 	left_s = alarm(0);
@@ -270,6 +271,47 @@ static int cuda_pause(int pid)
 	return ret;
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__PAUSE_DEVICES, cuda_pause)
+
+/* Of all tasks, which are stopped now: who saves what they share. */
+static int share_memory(void)
+{
+	struct ckf_gpu_process **list;
+	struct ckf_error err = {};
+	struct task *t;
+	size_t nr = 0;
+	int ret;
+
+	list_for_each_entry(t, &tasks, list)
+		nr++;
+	list = calloc(nr, sizeof(*list));
+	if (!list)
+		return -1;
+	nr = 0;
+	list_for_each_entry(t, &tasks, list)
+		list[nr++] = t->gpu;
+	ret = ckf_gpu_processes_share(list, nr, &err);
+	if (ret)
+		pr_err("Not to be dumped: %s\n", err.msg);
+	free(list);
+	return ret;
+}
+
+/*
+ * The memory of several tasks is saved at once: those that come next in CRIU's order, which is the
+ * order of the list. What cannot begin here begins when it is the task's turn.
+ */
+static void begin_saves(struct task *first)
+{
+	unsigned int nr = 0;
+	struct task *t = first;
+
+	list_for_each_entry_from(t, &tasks, list)
+	{
+		if (nr++ == MAX_SAVES ||
+		    ckf_gpu_process_save(t->gpu, gpud, criu_get_image_dir(), NULL))
+			return;
+	}
+}
 
 static int cuda_checkpoint(int pid)
 {
@@ -283,9 +325,10 @@ static int cuda_checkpoint(int pid)
 	if (!t)
 		return uses_cuda(pid) ? 0 : -ENOTSUP;
 	/* From here on nothing changes any more, and nothing was taken yet. */
-	if (must_end() || (!looked_at && preflight_tree()))
+	if (must_end() || (!looked_at && (preflight_tree() || share_memory())))
 		return -1;
 	looked_at = true;
+	begin_saves(t);
 	ret = ckf_gpu_process_suspend(t->gpu, gpud, criu_get_image_dir(), &err);
 	if (ret == -EDEADLK)
 		drop_gpud();

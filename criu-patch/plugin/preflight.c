@@ -461,31 +461,47 @@ static void check_task(struct task *t, struct task *first_rank)
 	close(t->dir);
 }
 
-/* A tree that is deeper is still asked, one process after the other. */
-static void check_imports(int pid, unsigned int depth)
+/* Of the tree below pid. One that is deeper is still asked when it is stopped. */
+static int add_pids(int pid, unsigned int depth, pid_t **pids, size_t *nr)
 {
-	struct task t = { .pid = pid };
 	char path[64], name[96];
 	struct dirent *de;
-	int child;
+	int child, ret = 0;
+	pid_t *more;
 	DIR *dir;
 	FILE *f;
 
-	if (ckf_gpu_process_has_imports(pid))
-		refuse(&t, "has memory of another one (cuMemImportFromShareableHandle), which the "
-			   "driver cannot restore: have it give that up first");
+	more = realloc(*pids, (*nr + 1) * sizeof(*more));
+	if (!more)
+		return -1;
+	*pids = more;
+	more[(*nr)++] = pid;
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	dir = depth ? opendir(path) : NULL;
-	while (dir && (de = readdir(dir))) {
+	while (dir && !ret && (de = readdir(dir))) {
 		snprintf(name, sizeof(name), "%s/%d/children", path, atoi(de->d_name));
 		f = fopen(name, "re");
-		while (f && fscanf(f, "%d", &child) == 1)
-			check_imports(child, depth - 1);
+		while (f && !ret && fscanf(f, "%d", &child) == 1)
+			ret = add_pids(child, depth - 1, pids, nr);
 		if (f)
 			fclose(f);
 	}
 	if (dir)
 		closedir(dir);
+	return ret;
+}
+
+static void check_shared(const pid_t *pids, size_t nr)
+{
+	struct ckf_error err = {};
+
+	if (!ckf_gpu_check_shared(pids, nr, &err))
+		return;
+	refused = true;
+	if (getenv("CKFAST_NO_PREFLIGHT"))
+		pr_warn("Not to be dumped: %s\n", err.msg);
+	else
+		pr_err("Not to be dumped: %s\n", err.msg);
 }
 
 /* For the log. */
@@ -498,11 +514,40 @@ static int outcome(void)
 	return refused ? -1 : 0;
 }
 
-int preflight_imports(int pid)
+int preflight_shared(int pid)
 {
+	pid_t *pids = NULL;
+	size_t nr = 0;
+	int ret;
+
 	refused = false;
-	check_imports(pid, MAX_DEPTH);
-	return outcome();
+	ret = add_pids(pid, MAX_DEPTH, &pids, &nr);
+	if (ret)
+		pr_err("No memory for a list of processes\n");
+	else
+		check_shared(pids, nr);
+	free(pids);
+	return ret ? ret : outcome();
+}
+
+/* They may have begun to share something since they were asked. */
+static int check_shared_again(void)
+{
+	struct pstree_item *item;
+	pid_t *pids;
+	size_t nr = 0;
+
+	for_each_pstree_item(item)
+		nr++;
+	pids = calloc(nr, sizeof(*pids));
+	if (!pids)
+		return -1;
+	nr = 0;
+	for_each_pstree_item(item)
+		pids[nr++] = item->pid->real;
+	check_shared(pids, nr);
+	free(pids);
+	return 0;
 }
 
 int preflight_tree(void)
@@ -517,5 +562,5 @@ int preflight_tree(void)
 		if (task_alive(item))
 			check_task(&t, &first_rank);
 	}
-	return outcome();
+	return check_shared_again() ? -1 : outcome();
 }

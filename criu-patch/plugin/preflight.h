@@ -9,10 +9,10 @@
 bool preflight_maps(int pid, const char *name);
 
 /*
- * Whether the agent of a process has seen that it imported memory, for all of the tree below pid,
- * which may run: asked before memory is taken from the first of them. As preflight_tree().
+ * Whether the tree below pid, which may run, shares device memory with nobody else: asked before
+ * memory is taken from the first of its processes. As preflight_tree().
  */
-int preflight_imports(int pid);
+int preflight_shared(int pid);
 
 /*
  * Looks at each task of the tree, all of them stopped, and says in the log what CRIU or the

@@ -13,6 +13,7 @@
 /* Device memory is mapped in units of this: x86-64 hosts, all devices since Pascal. */
 #define AGENT_GRAIN (2u << 20)
 #define AGENT_MAX_DEVICES 64
+#define AGENT_KEEP_FD 512 /* descriptors that are kept go above those that applications use */
 
 /*
  * Handles that the application gets for memory that it makes itself are the agent's: the driver's
@@ -28,8 +29,6 @@ struct agent_own {
 	unsigned int views;
 	unsigned int calls; /* under way, which have the driver's handle */
 	bool shared;	    /* the driver's handle is known to others, for good */
-	bool imported;	    /* from outside, by the application: as long as it is there, the
-			     * driver cannot restore the process */
 };
 
 /* Memory that the agent can take away: an allocation that it made, or the application's own. */
@@ -46,6 +45,11 @@ struct agent_alloc {
 	bool kept;   /* fd is here only until the memory is saved */
 	bool held;   /* the handle is ours to release */
 	bool mapped; /* of the application's own: is there, to be mapped */
+	bool exported;	    /* others may have it: fd stays, since all must have one open file */
+	bool imported;	    /* it is another process's: fd is what that has exported */
+	uint32_t share;	    /* position in the list of shared memory, plus 1 */
+	uint32_t opens;	    /* imported by CUDA IPC: how often */
+	uint8_t secret[16]; /* of the handle of CUDA IPC; zero: none */
 	struct agent_own own;
 };
 
@@ -124,9 +128,13 @@ static inline bool agent_is_handle(CUmemGenericAllocationHandle handle)
 bool agent_may_own(const CUmemAllocationProp *prop, size_t bytes, unsigned long long flags);
 CUresult agent_own_create(const struct ckf_cuda *cu, size_t bytes, const CUmemAllocationProp *prop,
 			  CUmemGenericAllocationHandle *out);
-/* For a handle that the application has imported. It is the driver's to keep, but known. */
+/* For a handle that the application has imported; fd: what from, or -1 if that is not known: then
+ * the memory cannot be taken away. */
 CUresult agent_own_imported(const struct ckf_cuda *cu, CUmemGenericAllocationHandle real,
-			    const CUmemAllocationProp *prop, CUmemGenericAllocationHandle *out);
+			    const CUmemAllocationProp *prop, int fd,
+			    CUmemGenericAllocationHandle *out);
+/* After a call that was counted with it. */
+CUresult agent_own_put(const struct ckf_cuda *cu, CUdeviceptr handle);
 CUresult agent_own_release(const struct ckf_cuda *cu, CUmemGenericAllocationHandle handle);
 CUresult agent_own_map(const struct ckf_cuda *cu, CUdeviceptr addr, size_t bytes,
 		       CUmemGenericAllocationHandle handle);
@@ -149,6 +157,39 @@ static inline bool agent_stays(const struct agent_alloc *a)
 /* Unmaps, and maps again, all views of memory that does not stay. Both may be tried again. */
 CUresult agent_unmap_views(const struct ckf_cuda *cu);
 CUresult agent_map_views(const struct ckf_cuda *cu);
+
+/*
+ * share.c: memory that processes share, as others see it (ckf_agent.h). The first three with the
+ * table's lock held.
+ */
+/* False: there is no room for it. */
+bool agent_share_add(struct agent_alloc *a);
+void agent_share_update(const struct agent_alloc *a); /* its fd is another one */
+void agent_share_remove(struct agent_alloc *a);
+/* A copy of the memory's descriptor for the secret, or -EAGAIN: it is away; -ENOENT: none. Takes no
+ * lock. */
+int agent_share_find(const uint8_t secret[16]);
+/* A descriptor, the caller's, of the memory that begins there; secret: unless NULL, that of its
+ * handle of CUDA IPC. With the lock held by none. */
+CUresult agent_export(const struct ckf_cuda *cu, CUdeviceptr addr, int *fd, uint8_t secret[16]);
+/* In a child. */
+void agent_share_after_fork(void);
+
+/* ipc.c: CUDA IPC of the agent's allocations. false: the handle or address is not of them. */
+bool agent_ipc_get(const struct ckf_cuda *cu, CUipcMemHandle *out, CUdeviceptr ptr, CUresult *res);
+bool agent_ipc_open(const struct ckf_cuda *cu, CUdeviceptr *out, const CUipcMemHandle *handle,
+		    unsigned int flags, CUresult *res);
+bool agent_ipc_close(const struct ckf_cuda *cu, CUdeviceptr ptr, CUresult *res);
+void agent_ipc_after_fork(void);
+/* ipc_hooks.c */
+void agent_driver_ipc_after_fork(void);
+
+/* memory.c: a descriptor above those that applications use, if there is room; takes fd. */
+int agent_keep_fd(int fd);
+/* memory.c: frees it like agent_free(), without waiting for the device. */
+CUresult agent_forget(const struct ckf_cuda *cu, CUdeviceptr addr);
+/* memory.c: memory from outside, at an address of its own, in the table. */
+CUresult agent_map_import(const struct ckf_cuda *cu, struct agent_alloc *a);
 
 /* thread.c: starts the agent's thread unless it runs. */
 void agent_thread_start(void);

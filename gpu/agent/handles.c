@@ -26,6 +26,12 @@ bool agent_may_own(const CUmemAllocationProp *prop, size_t bytes, unsigned long 
 	       !prop->allocFlags.compressionType && !prop->allocFlags.usage;
 }
 
+/* As long as it is there, the driver cannot restore the process. */
+static bool stays_imported(const struct agent_alloc *a)
+{
+	return a->imported && a->own.shared;
+}
+
 /* Gives it a handle. Memory that cannot be noted is released. */
 static CUresult note(const struct ckf_cuda *cu, struct agent_alloc *a,
 		     CUmemGenericAllocationHandle *out)
@@ -38,10 +44,10 @@ static CUresult note(const struct ckf_cuda *cu, struct agent_alloc *a,
 	agent_table.next_handle += a->bytes;
 	pthread_mutex_unlock(&agent_table.lock);
 	if (!agent_insert(a)) {
-		cu->mem_release(a->handle);
+		agent_discard(cu, a);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	if (a->own.imported)
+	if (stays_imported(a))
 		__atomic_add_fetch(&agent_block.imports, 1, __ATOMIC_RELAXED);
 	agent_thread_start();
 	*out = a->addr;
@@ -70,18 +76,21 @@ CUresult agent_own_create(const struct ckf_cuda *cu, size_t bytes, const CUmemAl
 }
 
 CUresult agent_own_imported(const struct ckf_cuda *cu, CUmemGenericAllocationHandle real,
-			    const CUmemAllocationProp *prop, CUmemGenericAllocationHandle *out)
+			    const CUmemAllocationProp *prop, int fd,
+			    CUmemGenericAllocationHandle *out)
 {
 	struct agent_alloc a = {
-		.bytes = AGENT_GRAIN, /* only the driver knows how many */
+		.bytes = AGENT_GRAIN, /* only the driver and the exporter know how many */
 		.device = prop->location.id,
 		.handle = real,
-		.fd = -1,
+		.fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, AGENT_KEEP_FD),
 		.held = true,
 		.mapped = true,
-		.own = { .prop = *prop, .refs = 1, .shared = true, .imported = true },
+		.imported = true,
+		.own = { .prop = *prop, .refs = 1 },
 	};
 
+	a.own.shared = a.fd < 0 || prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE;
 	return note(cu, &a, out);
 }
 
@@ -94,7 +103,7 @@ static struct agent_alloc *own_of(CUmemGenericAllocationHandle handle)
 }
 
 /* Frees it when nothing needs it any more, as the driver would. */
-static CUresult put(const struct ckf_cuda *cu, CUdeviceptr handle)
+CUresult agent_own_put(const struct ckf_cuda *cu, CUdeviceptr handle)
 {
 	struct agent_alloc *a, old;
 	bool gone;
@@ -107,7 +116,7 @@ static CUresult put(const struct ckf_cuda *cu, CUdeviceptr handle)
 		agent_remove(a);
 	}
 	pthread_mutex_unlock(&agent_table.lock);
-	if (gone && old.own.imported)
+	if (gone && stays_imported(&old))
 		__atomic_sub_fetch(&agent_block.imports, 1, __ATOMIC_RELAXED);
 	return gone ? agent_discard(cu, &old) : CUDA_SUCCESS;
 }
@@ -121,7 +130,7 @@ CUresult agent_own_release(const struct ckf_cuda *cu, CUmemGenericAllocationHand
 	if (a)
 		a->own.refs--;
 	pthread_mutex_unlock(&agent_table.lock);
-	return a ? put(cu, handle) : CUDA_ERROR_INVALID_VALUE;
+	return a ? agent_own_put(cu, handle) : CUDA_ERROR_INVALID_VALUE;
 }
 
 static CUdeviceptr view_end(size_t i)
@@ -180,7 +189,7 @@ CUresult agent_own_map(const struct ckf_cuda *cu, CUdeviceptr addr, size_t bytes
 		cu->mem_unmap(addr, bytes);
 		res = CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	put(cu, handle);
+	agent_own_put(cu, handle);
 	return res;
 }
 
@@ -236,7 +245,7 @@ CUresult agent_own_unmap(const struct ckf_cuda *cu, CUdeviceptr addr, size_t byt
 	pthread_mutex_unlock(&agent_table.lock);
 	res = cu->mem_unmap(addr, bytes);
 	while (end_unmap_one(addr, bytes, !res, &handle))
-		put(cu, handle);
+		agent_own_put(cu, handle);
 	return res;
 }
 
@@ -247,6 +256,8 @@ CUresult agent_own_lend(CUmemGenericAllocationHandle handle, CUmemGenericAllocat
 	pthread_mutex_lock(&agent_table.lock);
 	a = own_of(handle);
 	if (a) {
+		if (a->imported && !a->own.shared)
+			__atomic_add_fetch(&agent_block.imports, 1, __ATOMIC_RELAXED);
 		a->own.shared = true;
 		*out = a->handle;
 	}
@@ -254,26 +265,17 @@ CUresult agent_own_lend(CUmemGenericAllocationHandle handle, CUmemGenericAllocat
 	return a ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
+/* What was imported is not exported again, as the driver has it. */
 CUresult agent_own_export(const struct ckf_cuda *cu, CUmemGenericAllocationHandle handle, int type,
 			  int *fd)
 {
-	CUmemGenericAllocationHandle real;
-	CUmemAllocationProp prop;
 	struct agent_alloc a;
-	CUresult res;
 
-	res = agent_own_properties(handle, &prop);
-	if (res)
-		return res;
-	if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || prop.requestedHandleTypes != type)
+	if (!agent_find(handle, &a) || a.addr != handle || !a.own.refs || a.imported ||
+	    type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR ||
+	    a.own.prop.requestedHandleTypes != type)
 		return CUDA_ERROR_INVALID_VALUE;
-	res = agent_own_lend(handle, &real);
-	if (res || !agent_find(handle, &a))
-		return res;
-	if (a.fd < 0)
-		return cu->mem_export(fd, real, type, 0);
-	*fd = fcntl(a.fd, F_DUPFD_CLOEXEC, 0);
-	return *fd < 0 ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+	return agent_export(cu, handle, fd, NULL);
 }
 
 CUresult agent_own_properties(CUmemGenericAllocationHandle handle, CUmemAllocationProp *out)

@@ -44,6 +44,12 @@ static const struct hook {
 	{ "cuPointerGetAttribute", 4000, 0, HOOK(cuPointerGetAttribute) },
 	{ "cuPointerGetAttributes", 7000, 0, HOOK(cuPointerGetAttributes) },
 	{ "cuIpcGetMemHandle", 4010, 0, HOOK(cuIpcGetMemHandle) },
+	{ "cuIpcOpenMemHandle", 4010, 11000, HOOK(cuIpcOpenMemHandle) },
+	{ "cuIpcOpenMemHandle", 11000, 0, HOOK(cuIpcOpenMemHandle_v2) },
+	{ "cuIpcCloseMemHandle", 4010, 0, HOOK(cuIpcCloseMemHandle) },
+	{ "cuIpcGetEventHandle", 4010, 0, HOOK(cuIpcGetEventHandle) },
+	{ "cuIpcOpenEventHandle", 4010, 0, HOOK(cuIpcOpenEventHandle) },
+	{ "cuEventDestroy", 4000, 0, HOOK(cuEventDestroy_v2) },
 	{ "cuCtxEnablePeerAccess", 4000, 0, HOOK(cuCtxEnablePeerAccess) },
 	{ "cuCtxDisablePeerAccess", 4000, 0, HOOK(cuCtxDisablePeerAccess) },
 	{ "cuCtxDestroy", 4000, 0, HOOK(cuCtxDestroy_v2) },
@@ -155,7 +161,12 @@ CUresult agent_cuMemFree_v2(CUdeviceptr ptr)
 
 	if (ptr)
 		res = agent_free(cuda, ptr, &ours);
-	return ours ? res : fn(ptr);
+	if (ours)
+		return res;
+	res = fn(ptr);
+	if (!res)
+		agent_driver_ipc_end(ptr);
+	return res;
 }
 
 CUresult agent_cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr ptr)
@@ -184,6 +195,8 @@ static void patch_attribute(const struct agent_alloc *a, int attribute, void *da
 		memcpy(data, &asked, sizeof(asked));
 	else if (attribute == CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES)
 		memset(data, 0, sizeof(uint32_t));
+	else if (attribute == CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE)
+		memset(data, 1, sizeof(uint8_t));
 }
 
 /* What the application's own memory answers, had the agent not made it shareable. */
@@ -230,18 +243,6 @@ CUresult agent_cuPointerGetAttributes(unsigned int nr, int *attributes, void **d
 	for (unsigned int i = 0; i < nr && !res; i++)
 		patch(ptr, attributes[i], data[i]);
 	return res;
-}
-
-/*
- * The driver can share memory of the virtual memory API by descriptor only, and cannot checkpoint
- * a process whose memory others have open. The attribute IS_LEGACY_CUDA_IPC_CAPABLE says so too.
- */
-CUresult agent_cuIpcGetMemHandle(CUipcMemHandle *handle, CUdeviceptr ptr)
-{
-	CUresult (*fn)(CUipcMemHandle *, CUdeviceptr) = agent_gate_real(GATED_cuIpcGetMemHandle);
-	struct agent_alloc a;
-
-	return agent_find(ptr, &a) ? CUDA_ERROR_NOT_SUPPORTED : fn(handle, ptr);
 }
 
 static CUresult set_peer(CUcontext peer, bool on)

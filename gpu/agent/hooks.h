@@ -2,7 +2,7 @@
 /*
  * The functions that the agent has in place of the driver's. They are called by way of the gate
  * (gate.h), and only where the driver has the function. Those of the virtual memory API are in
- * vmm.c, all others in hooks.c.
+ * vmm.c, those of CUDA IPC in ipc_hooks.c, all others in hooks.c.
  */
 #ifndef CKF_AGENT_HOOKS_H
 #define CKF_AGENT_HOOKS_H
@@ -21,6 +21,12 @@ CUresult agent_cuPointerGetAttribute(void *data, int attribute, CUdeviceptr ptr)
 CUresult agent_cuPointerGetAttributes(unsigned int nr, int *attributes, void **data,
 				      CUdeviceptr ptr);
 CUresult agent_cuIpcGetMemHandle(CUipcMemHandle *handle, CUdeviceptr ptr);
+CUresult agent_cuIpcOpenMemHandle(CUdeviceptr *out, CUipcMemHandle handle, unsigned int flags);
+CUresult agent_cuIpcOpenMemHandle_v2(CUdeviceptr *out, CUipcMemHandle handle, unsigned int flags);
+CUresult agent_cuIpcCloseMemHandle(CUdeviceptr ptr);
+CUresult agent_cuIpcGetEventHandle(CUipcEventHandle *handle, CUevent event);
+CUresult agent_cuIpcOpenEventHandle(CUevent *out, CUipcEventHandle handle);
+CUresult agent_cuEventDestroy_v2(CUevent event);
 CUresult agent_cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags);
 CUresult agent_cuCtxDisablePeerAccess(CUcontext peer);
 CUresult agent_cuCtxDestroy_v2(CUcontext ctx);
@@ -49,5 +55,8 @@ CUresult agent_cuMulticastBindMem(CUmemGenericAllocationHandle multicast, size_t
 CUresult agent_cuMulticastBindMem_v2(CUmemGenericAllocationHandle multicast, CUdevice device,
 				     size_t multicast_offset, CUmemGenericAllocationHandle handle,
 				     size_t offset, size_t bytes, unsigned long long flags);
+
+/* ipc_hooks.c: small memory or an event that the driver may have shared is gone. */
+void agent_driver_ipc_end(uint64_t key);
 
 #endif

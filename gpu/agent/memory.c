@@ -6,6 +6,7 @@
  * The table's lock is not held while the driver is called: a process may be stopped, for a
  * checkpoint, with threads that wait inside of the driver.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -71,6 +72,7 @@ struct agent_alloc *agent_at(CUdeviceptr addr)
 bool agent_insert(const struct agent_alloc *a)
 {
 	struct agent_alloc *allocs;
+	bool noted = true;
 
 	pthread_mutex_lock(&agent_table.lock);
 	allocs = agent_grown(agent_table.allocs, agent_table.nr, &agent_table.cap, sizeof(*a));
@@ -81,15 +83,21 @@ bool agent_insert(const struct agent_alloc *a)
 		memmove(&allocs[i + 1], &allocs[i], (agent_table.nr - i) * sizeof(*a));
 		allocs[i] = *a;
 		agent_table.nr++;
+		allocs[i].share = 0;
+		if ((a->exported || a->imported) && a->fd >= 0)
+			noted = agent_share_add(&allocs[i]);
+		if (!noted)
+			agent_remove(&allocs[i]);
 	}
 	pthread_mutex_unlock(&agent_table.lock);
-	return allocs != NULL;
+	return allocs && noted;
 }
 
 void agent_remove(struct agent_alloc *a)
 {
 	size_t i = (size_t)(a - agent_table.allocs);
 
+	agent_share_remove(a);
 	memmove(a, a + 1, (agent_table.nr - i - 1) * sizeof(*a));
 	agent_table.nr--;
 }
@@ -142,10 +150,24 @@ CUresult agent_unmap(const struct ckf_cuda *cu, struct agent_alloc *a)
 
 void agent_close_fd(struct agent_alloc *a)
 {
-	if (a->fd >= 0)
-		close(a->fd);
+	const int fd = a->fd;
+
 	a->fd = -1;
 	a->kept = false;
+	/* Others must not take another descriptor of that number for it. */
+	agent_share_update(a);
+	if (fd >= 0)
+		close(fd);
+}
+
+int agent_keep_fd(int fd)
+{
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, AGENT_KEEP_FD);
+
+	if (high < 0)
+		return fd;
+	close(fd);
+	return high;
 }
 
 CUresult agent_discard(const struct ckf_cuda *cu, struct agent_alloc *a)
@@ -254,15 +276,42 @@ CUresult agent_free(const struct ckf_cuda *cu, CUdeviceptr addr, bool *ours)
 	*ours = agent_find(addr, &a) && a.addr == addr;
 	if (!*ours)
 		return CUDA_SUCCESS;
+	/* It has a call of its own for that. */
+	if (a.imported)
+		return CUDA_ERROR_INVALID_VALUE;
 	/* Like cuMemFree(): nothing on the device still uses the memory afterwards. */
 	res = cu->ctx_synchronize();
 	if (res)
 		return res;
+	return agent_forget(cu, addr);
+}
+
+CUresult agent_forget(const struct ckf_cuda *cu, CUdeviceptr addr)
+{
+	struct agent_alloc a;
+	CUresult res;
+
 	if (!take(addr, &a))
 		return CUDA_ERROR_INVALID_VALUE;
 	res = destroy(cu, &a);
 	if (res)
 		agent_insert(&a);
+	return res;
+}
+
+CUresult agent_map_import(const struct ckf_cuda *cu, struct agent_alloc *a)
+{
+	CUresult res = cu->mem_address_reserve(&a->addr, a->bytes, AGENT_GRAIN, 0, 0);
+
+	if (res) {
+		agent_discard(cu, a);
+		return res;
+	}
+	res = agent_map(cu, a);
+	if (!res && !agent_insert(a))
+		res = CUDA_ERROR_OUT_OF_MEMORY;
+	if (res)
+		destroy(cu, a);
 	return res;
 }
 

@@ -26,12 +26,12 @@
 
 #include "base/ckf_scm.h"
 #include "base/ckf_threads.h"
+#include "format/ckf_gpu_dump.h"
 #include "agent.h"
 #include "gate.h"
 
 #define CALL_TIMEOUT_MS 10000 /* from the wake-up to the first message */
 #define STACK_BYTES (1u << 20)
-#define KEEP_FD 512 /* descriptors that are kept go above those that applications use */
 
 struct ckf_agent_block agent_block __attribute__((aligned(CKF_AGENT_ALIGN))) = {
 	.magic = CKF_AGENT_MAGIC,
@@ -75,15 +75,22 @@ static int say_done(int sock)
  * no room for the descriptor that must do. */
 static void keep_copy(struct agent_alloc *a, int fd)
 {
-	a->fd = fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FD);
+	a->fd = fcntl(fd, F_DUPFD_CLOEXEC, AGENT_KEEP_FD);
 	a->kept = a->fd >= 0;
+}
+
+static uint32_t shared_flags(const struct agent_alloc *a)
+{
+	if (a->imported)
+		return CKF_GPU_ALLOC_SHARED | CKF_GPU_ALLOC_IMPORT;
+	return a->exported ? CKF_GPU_ALLOC_SHARED : 0;
 }
 
 static int export_one(int sock, const struct ckf_cuda *cu, struct agent_alloc *a)
 {
 	struct ckf_agent_msg m = {
 		.op = CKF_AGENT_ALLOC,
-		.flags = a->flags,
+		.flags = a->flags | shared_flags(a),
 		.addr = a->addr,
 		.bytes = a->bytes,
 		.device = (uint32_t)a->device,
@@ -112,7 +119,7 @@ static int export_one(int sock, const struct ckf_cuda *cu, struct agent_alloc *a
 static bool has_imports(void)
 {
 	for (size_t i = 0; i < agent_table.nr; i++)
-		if (agent_table.allocs[i].own.imported)
+		if (agent_table.allocs[i].imported && agent_stays(&agent_table.allocs[i]))
 			return true;
 	return false;
 }
@@ -174,16 +181,6 @@ static int saved(int sock, const struct ckf_cuda *cu)
 	return say_done(sock);
 }
 
-static int keep_fd(int fd)
-{
-	int high = fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FD);
-
-	if (high < 0)
-		return fd;
-	close(fd);
-	return high;
-}
-
 /* *fd becomes -1 when it is kept; the agent's own goes first. What is mapped, or was not quite
  * taken away, stays what it is. */
 static CUresult map_one(const struct ckf_cuda *cu, struct agent_alloc *a, int *fd,
@@ -208,8 +205,9 @@ static CUresult map_one(const struct ckf_cuda *cu, struct agent_alloc *a, int *f
 		a->held = true;
 		a->kept = false;
 		if (a->fd < 0) {
-			a->fd = keep_fd(*fd);
+			a->fd = agent_keep_fd(*fd);
 			*fd = -1;
+			agent_share_update(a);
 		}
 	}
 	*what = "mapping memory";
@@ -456,6 +454,9 @@ void agent_after_fork(void)
 	agent_block.kept = 0;
 	agent_block.imports = 0;
 	agent_gate_after_fork();
+	agent_share_after_fork();
+	agent_ipc_after_fork();
+	agent_driver_ipc_after_fork();
 	agent_table.nr = 0;
 	agent_table.nr_views = 0;
 	pthread_mutex_init(&agent_table.lock, NULL);

@@ -79,7 +79,10 @@ CUresult agent_cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *hand
 
 	if (res || !properties || properties(&prop, *handle))
 		return res;
-	return agent_own_imported(agent_cuda(), *handle, &prop, handle);
+	return agent_own_imported(
+		agent_cuda(), *handle, &prop,
+		type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR ? (int)(intptr_t)os_handle : -1,
+		handle);
 }
 
 CUresult agent_cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *prop,

@@ -174,12 +174,50 @@ int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err)
 	c->version = block.version;
 	c->parked = block.parked != 0;
 	c->imports = c->version >= 3 ? block.imports : 0;
+	if (c->version >= 4) {
+		c->ipc = block.ipc;
+		c->shares = block.shares;
+		c->nr_shares = block.nr_shares;
+	}
 	c->kept = c->parked && c->version >= 3 && block.kept;
 	c->tid = ckf_find_thread(pid, block.tid);
 	if (!c->tid)
 		return ckf_error_set(err, -EBADMSG,
 				     "process %d has no thread %u, which its agent names", (int)pid,
 				     block.tid);
+	return 0;
+}
+
+int ckf_agent_read_shares(const struct ckf_agent_call *c, struct ckf_agent_share **out,
+			  uint32_t *nr, struct ckf_error *err)
+{
+	struct ckf_agent_share *list;
+	size_t bytes;
+	ssize_t got;
+	int mem;
+
+	*out = NULL;
+	*nr = c->nr_shares;
+	if (!*nr)
+		return 0;
+	if (*nr > CKF_AGENT_MAX_SHARES)
+		return ckf_error_set(err, -EBADMSG,
+				     "process %d shares %u pieces of memory, more than %u",
+				     (int)c->pid, *nr, CKF_AGENT_MAX_SHARES);
+	bytes = *nr * sizeof(*list);
+	list = malloc(bytes);
+	if (!list)
+		return ckf_error_set(err, -ENOMEM, "no memory for a list of shared memory");
+	mem = open_mem(c->pid, O_RDONLY, err);
+	got = mem < 0 ? -1 : pread(mem, list, bytes, (off_t)c->shares);
+	if (mem >= 0)
+		close(mem);
+	if (got != (ssize_t)bytes) {
+		free(list);
+		return ckf_error_set(err, mem < 0 ? mem : -EBADMSG,
+				     "cannot read what memory process %d shares", (int)c->pid);
+	}
+	*out = list;
 	return 0;
 }
 

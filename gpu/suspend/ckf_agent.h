@@ -28,8 +28,8 @@
 
 #define CKF_AGENT_MAGIC "ckfast agent\n\x1a\0" /* 16 bytes with the final zero */
 /* 1 had no gate: what was dumped with it is restored, but cannot be dumped again. 2 has no SAVED,
- * and nothing after parked in its block. */
-#define CKF_AGENT_VERSION 3
+ * and nothing after parked in its block. 3 has nothing after imports, which it cannot give back. */
+#define CKF_AGENT_VERSION 4
 /* The thread waits for it, and has it blocked: that of the C library for cancelling threads, which
  * no application can send or block. Never sent to version 1. */
 #define CKF_AGENT_SIGNAL 32
@@ -44,8 +44,29 @@ struct ckf_agent_block {
 	int32_t peer_fd;  /* the caller's end of the socketpair; -1: not there yet */
 	uint32_t parked;  /* 1: the memory is away */
 	uint32_t kept;	  /* 1: the agent can get back all that is away by itself */
-	uint32_t imports; /* pieces of memory that the application has imported and not given up */
+	uint32_t imports; /* pieces of imported memory that the agent cannot take away */
+	uint32_t ipc; /* things that the driver itself shares by CUDA IPC: events, small memory */
+	uint64_t shares;    /* where an array of struct ckf_agent_share is */
+	uint32_t nr_shares; /* of it that may be in use */
 	uint32_t reserved;
+};
+
+#define CKF_AGENT_MAX_SHARES 16384
+
+enum ckf_agent_share_kind {
+	CKF_AGENT_NO_SHARE = 0,
+	CKF_AGENT_EXPORT = 1, /* memory of the process, which others may have imported */
+	CKF_AGENT_IMPORT = 2,
+};
+
+/*
+ * Memory that processes share. All that have it hold a descriptor of one open file (kcmp(2)), the
+ * one that the exporter has made. Written before kind, and kind is cleared before it changes.
+ */
+struct ckf_agent_share {
+	uint32_t kind;
+	int32_t fd;	    /* -1 while the memory is away and saved */
+	uint8_t secret[16]; /* of the handle of CUDA IPC; zero: none */
 };
 
 /* One message of the socketpair (SOCK_SEQPACKET); a descriptor comes beside it where it says so. */
@@ -76,7 +97,7 @@ enum ckf_agent_op {
 
 struct ckf_agent_msg {
 	uint32_t op;
-	uint32_t flags;	 /* ALLOC: CKF_GPU_ALLOC_ of the image */
+	uint32_t flags;	 /* ALLOC: CKF_GPU_ALLOC_ of the image; shared: others may have it, too */
 	uint64_t addr;	 /* ALLOC, MAP: device address, or a name */
 	uint64_t bytes;	 /* ALLOC, MAP: length of the memory, a multiple of 2 MiB */
 	uint32_t device; /* ALLOC: ordinal in the process */

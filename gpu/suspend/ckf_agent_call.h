@@ -14,7 +14,10 @@ struct ckf_agent_call {
 	uint32_t version;
 	bool parked;		 /* its memory was away when it was found */
 	bool kept;		 /* and it can get all of that back by itself */
-	uint32_t imports;	 /* that it has seen, when it was found */
+	uint32_t imports;	 /* when it was found: memory of others that it cannot take away */
+	uint32_t ipc;		 /* and what the driver itself shares by CUDA IPC */
+	uint64_t shares;	 /* and where the list of memory is that is shared, */
+	uint32_t nr_shares;	 /* and how long */
 	int sock;		 /* -1: none */
 	unsigned int timeout_ms; /* of each wait; 0: those that a busy device may need */
 	uint64_t deadline_ns;	 /* of the request that is under way */
@@ -27,6 +30,13 @@ struct ckf_agent_call {
  * is there is not an agent of this version.
  */
 int ckf_agent_find(pid_t pid, struct ckf_agent_call *c, struct ckf_error *err);
+
+/*
+ * The memory that the process shares, as a list for free(), of *nr. The process may run, and change
+ * the list: an entry may be of memory that is no longer shared, and one be missing that is new.
+ */
+int ckf_agent_read_shares(const struct ckf_agent_call *c, struct ckf_agent_share **out,
+			  uint32_t *nr, struct ckf_error *err);
 
 /* The id of a thread in its own pid namespace; 0: there is no such thread. */
 uint32_t ckf_inner_id(pid_t pid, pid_t tid);

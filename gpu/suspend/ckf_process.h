@@ -12,8 +12,12 @@ struct ckf_gpu_memory {
 	uint32_t device; /* ordinal in the process */
 	uint32_t flags;	 /* CKF_GPU_ALLOC_ */
 	uint8_t uuid[16];
+	uint8_t shared_id[16]; /* as in the table of the image */
 	int fd;
 };
+
+/* What was taken or given. */
+struct ckf_gpu_memory *ckf_gpu_process_memory(struct ckf_gpu_process *p, size_t *nr);
 
 /*
  * Memory for an adopted process: m's, whose descriptor is then ours. It may be given after wake,

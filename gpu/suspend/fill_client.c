@@ -75,8 +75,10 @@ static int add_item(struct ckf_gpu_fill *f, const struct ckf_gpud_msg *m, int fd
 	f->items[f->nr++].mem = (struct ckf_gpu_memory){
 		.addr = m->addr,
 		.bytes = m->bytes,
+		.flags = m->flags,
 		.fd = fd,
 	};
+	memcpy(f->items[f->nr - 1].mem.shared_id, m->uuid2, sizeof(m->uuid2));
 	return 0;
 }
 
@@ -193,6 +195,53 @@ int ckf_gpu_fill_memory(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_g
 			f->items[i].mem.fd = -1;
 	}
 	return ret;
+}
+
+static bool in_list(uint32_t pid, const uint32_t *pids, size_t nr)
+{
+	for (size_t i = 0; i < nr; i++)
+		if (pids[i] == pid)
+			return true;
+	return false;
+}
+
+/* Memory of a process that is not in the list, which shares what mem is. */
+static const struct item *find_sharer(const struct ckf_gpu_fill *f,
+				      const struct ckf_gpu_memory *mem, const uint32_t *pids,
+				      size_t nr)
+{
+	for (size_t i = 0; i < f->nr; i++) {
+		const struct item *it = &f->items[i];
+
+		if (it->mem.flags & CKF_GPU_ALLOC_SHARED && !in_list(it->pid, pids, nr) &&
+		    !memcmp(it->mem.shared_id, mem->shared_id, sizeof(mem->shared_id)))
+			return it;
+	}
+	return NULL;
+}
+
+int ckf_gpu_fill_check_shared(struct ckf_gpu_fill *f, const uint32_t *image_pids, size_t nr,
+			      struct ckf_error *err)
+{
+	const struct item *other;
+
+	while (!f->made && !f->ret)
+		take_message(f);
+	if (f->ret)
+		return ckf_error_set(err, f->ret, "%s", f->err.msg);
+	for (size_t i = 0; i < f->nr; i++) {
+		const struct item *it = &f->items[i];
+
+		if (!(it->mem.flags & CKF_GPU_ALLOC_SHARED) || !in_list(it->pid, image_pids, nr))
+			continue;
+		other = find_sharer(f, &it->mem, image_pids, nr);
+		if (other)
+			return ckf_error_set(err, -EBUSY,
+					     "process %u of the image shares device memory with "
+					     "process %u of it: both have to get it together",
+					     it->pid, other->pid);
+	}
+	return 0;
 }
 
 int ckf_gpu_fill_wait(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_fill_stats *stats,

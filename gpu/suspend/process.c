@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,6 +37,7 @@
 #define RELOCK_TIMEOUT_MS 30000 /* nobody is inside: it takes microseconds */
 #define MIN_LOCK_MS 1000
 #define STUCK_TIMEOUT_S 300
+#define STOP_SAVE_S 60
 #define LATE_TRIES 10 /* once the process runs */
 #define LATE_PAUSE_NS 100000000
 #define NS_PER_MS 1000000u
@@ -56,6 +58,7 @@ struct ckf_gpu_process {
 	bool locked;
 	bool suspended; /* by the driver */
 	bool parked;	/* the agent's memory is away */
+	int save_sock;	/* to gpud, which saves the memory; -1: nothing was asked for yet */
 	struct ckf_gpu_memory *mem;
 	size_t nr_mem;
 	size_t cap_mem;
@@ -160,6 +163,7 @@ int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, stru
 		return ckf_error_set(err, -ENOMEM, "no memory for a process");
 	p->pid = pid;
 	p->stuck_gpud = -1;
+	p->save_sock = -1;
 	p->agent.sock = -1;
 	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (p->pidfd < 0)
@@ -177,6 +181,26 @@ int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, stru
 	return 0;
 }
 
+static void end_save(struct ckf_gpu_process *p)
+{
+	if (p->save_sock >= 0)
+		close(p->save_sock);
+	p->save_sock = -1;
+}
+
+/* Nothing is written any more when this returns. */
+static void stop_save(struct ckf_gpu_process *p)
+{
+	const uint64_t end = ckf_now_ns() + STOP_SAVE_S * NS_PER_S;
+	struct ckf_gpud_msg m;
+
+	if (p->save_sock >= 0)
+		shutdown(p->save_sock, SHUT_WR);
+	while (p->save_sock >= 0 && !gpud_recv_until(p->save_sock, &m, NULL, end, NULL))
+		;
+	end_save(p);
+}
+
 static void drop_memory(struct ckf_gpu_process *p)
 {
 	for (size_t i = 0; i < p->nr_mem; i++) {
@@ -190,6 +214,7 @@ void ckf_gpu_process_close(struct ckf_gpu_process *p)
 {
 	if (!p)
 		return;
+	stop_save(p);
 	drop_memory(p);
 	if (p->pidfd >= 0)
 		close(p->pidfd);
@@ -199,16 +224,15 @@ void ckf_gpu_process_close(struct ckf_gpu_process *p)
 	free(p);
 }
 
-bool ckf_gpu_process_has_imports(pid_t pid)
-{
-	struct ckf_agent_call agent;
-
-	return !ckf_agent_find(pid, &agent, NULL) && agent.imports;
-}
-
 pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p)
 {
 	return p->pid;
+}
+
+struct ckf_gpu_memory *ckf_gpu_process_memory(struct ckf_gpu_process *p, size_t *nr)
+{
+	*nr = p->nr_mem;
+	return p->mem;
 }
 
 uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p)
@@ -270,6 +294,7 @@ static int take_memory(struct ckf_gpu_process *p, struct ckf_error *err)
 		mem.device = m.device;
 		mem.flags = m.flags;
 		memcpy(mem.uuid, m.uuid, sizeof(mem.uuid));
+		memset(mem.shared_id, 0, sizeof(mem.shared_id));
 		ret = ckf_gpu_process_give(p, &mem, err);
 		if (ret)
 			close(mem.fd);
@@ -277,8 +302,8 @@ static int take_memory(struct ckf_gpu_process *p, struct ckf_error *err)
 	return ret;
 }
 
-/* gpud copies it to the images of the dump. */
-static int save_memory(const struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
+/* gpud copies it to the images of the dump. Sends all but reads no answer. */
+static int send_memory(const struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_SAVE, .pid = p->image_pid };
 	int ret;
@@ -294,10 +319,37 @@ static int save_memory(const struct ckf_gpu_process *p, int gpud, int dir_fd, st
 			.flags = p->mem[i].flags,
 		};
 		memcpy(m.uuid, p->mem[i].uuid, sizeof(m.uuid));
+		memcpy(m.uuid2, p->mem[i].shared_id, sizeof(m.uuid2));
 		ret = ckf_gpud_send(gpud, &m, p->mem[i].fd, err);
 	}
 	m = (struct ckf_gpud_msg){ .op = CKF_GPUD_COMMIT };
-	return ret ? ret : ckf_gpud_call(gpud, &m, -1, err);
+	return ret ? ret : ckf_gpud_send(gpud, &m, -1, err);
+}
+
+int ckf_gpu_process_save(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
+{
+	int ret;
+
+	/* A program may have freed all that it had. */
+	if (!p->nr_mem || p->save_sock >= 0)
+		return 0;
+	p->save_sock = ckf_gpud_join(gpud, err);
+	if (p->save_sock < 0)
+		return p->save_sock;
+	ret = send_memory(p, p->save_sock, dir_fd, err);
+	if (ret)
+		end_save(p);
+	return ret;
+}
+
+static int wait_save(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	const uint64_t end = ckf_now_ns() + CKF_GPUD_ANSWER_S * NS_PER_S;
+	struct ckf_gpud_msg m;
+	int ret = gpud_call_recv(p->save_sock, &m, end, err);
+
+	end_save(p);
+	return ret;
 }
 
 static int release_memory(struct ckf_gpu_process *p, struct ckf_error *err)
@@ -556,11 +608,10 @@ static int say_saved(struct ckf_gpu_process *p, struct ckf_error *err)
 
 int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
 {
-	int ret = 0;
+	int ret = ckf_gpu_process_save(p, gpud, dir_fd, err);
 
-	/* A program may have freed all that it had. */
-	if (p->nr_mem)
-		ret = save_memory(p, gpud, dir_fd, err);
+	if (!ret && p->nr_mem)
+		ret = wait_save(p, err);
 	if (!ret && p->nr_mem)
 		ret = say_saved(p, err);
 	return ret ? ret : with_restorer(p, gpud, sleep_running, err);
@@ -623,6 +674,8 @@ void ckf_gpu_process_kill(const struct ckf_gpu_process *p)
 int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	int ret = find_agent(p, err);
+
+	stop_save(p);
 
 	if (ret)
 		return ret;

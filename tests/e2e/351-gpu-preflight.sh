@@ -91,12 +91,13 @@ ranks() {
 	rm -rf "$D/failed"
 }
 
-# Two processes, the second with memory of another one: the first keeps all that it has, too.
+# Two processes, the second with imported memory that its agent has no room for a descriptor of, and
+# so cannot take away: the first keeps all that it has, too.
 imported() {
 	local name
 	mkdir -p "$D/one" "$D/two"
 	rm -f "$D"/{one,two}/{ready,report}
-	start "$BASH" -c '"$@" one & "$@" two vmm import & wait' pair "$CKFAST" run -- "$STUB/cuapp"
+	start "$BASH" -c '"$@" one & (ulimit -Sn 500; exec "$@" two vmm import) & wait' pair "$CKFAST" run -- "$STUB/cuapp"
 	for name in one two; do
 		wait_for 60 test -e "$D/$name/ready" || fail "$name does not get ready: $(cat "$D/stderr")"
 	done
