@@ -32,8 +32,8 @@ complete -c ckfast -n __ckfast_no_verb -a flatten -d 'Write a fast image that ne
 complete -c ckfast -n __ckfast_no_verb -a calibrate -d 'Measure how fast this CPU decodes'
 complete -c ckfast -n __ckfast_no_verb -a run -d 'Start a program with the CUDA agent'
 complete -c ckfast -n __ckfast_no_verb -a gpud -d 'Keep GPUs ready, as a daemon'
-complete -c ckfast -n __ckfast_no_verb -a park -d 'Free the GPU memory of a process'
-complete -c ckfast -n __ckfast_no_verb -a unpark -d 'Give a process its GPU memory back'
+complete -c ckfast -n __ckfast_no_verb -a park -d 'Free the GPU memory of processes'
+complete -c ckfast -n __ckfast_no_verb -a unpark -d 'Give processes their GPU memory back'
 
 set -l images convert inspect verify extract flatten doctor
 complete -c ckfast -n "__ckfast_verb $images" -a '(__fish_complete_directories)'
