@@ -102,9 +102,11 @@ static struct agent_alloc *own_of(CUmemGenericAllocationHandle handle)
 	return a && a->own.refs ? a : NULL;
 }
 
-/* Frees it when nothing needs it any more, as the driver would. */
+/* Frees it when nothing needs it any more, as the driver would. What the driver does not free stays
+ * known: it has to be taken away at a dump. */
 CUresult agent_own_put(const struct ckf_cuda *cu, CUdeviceptr handle)
 {
+	CUresult res = CUDA_SUCCESS;
 	struct agent_alloc *a, old;
 	bool gone;
 
@@ -116,21 +118,38 @@ CUresult agent_own_put(const struct ckf_cuda *cu, CUdeviceptr handle)
 		agent_remove(a);
 	}
 	pthread_mutex_unlock(&agent_table.lock);
-	if (gone && stays_imported(&old))
+	if (gone)
+		res = agent_discard(cu, &old);
+	if (res) {
+		old.mapped = old.held;
+		agent_insert(&old);
+	} else if (gone && stays_imported(&old)) {
 		__atomic_sub_fetch(&agent_block.imports, 1, __ATOMIC_RELAXED);
-	return gone ? agent_discard(cu, &old) : CUDA_SUCCESS;
+	}
+	return res;
 }
 
 CUresult agent_own_release(const struct ckf_cuda *cu, CUmemGenericAllocationHandle handle)
 {
 	struct agent_alloc *a;
+	CUresult res;
 
 	pthread_mutex_lock(&agent_table.lock);
 	a = own_of(handle);
 	if (a)
 		a->own.refs--;
 	pthread_mutex_unlock(&agent_table.lock);
-	return a ? agent_own_put(cu, handle) : CUDA_ERROR_INVALID_VALUE;
+	if (!a)
+		return CUDA_ERROR_INVALID_VALUE;
+	res = agent_own_put(cu, handle);
+	if (!res)
+		return CUDA_SUCCESS;
+	pthread_mutex_lock(&agent_table.lock);
+	a = agent_at(handle);
+	if (a)
+		a->own.refs++;
+	pthread_mutex_unlock(&agent_table.lock);
+	return res;
 }
 
 static CUdeviceptr view_end(size_t i)

@@ -74,11 +74,18 @@ CUresult agent_cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *hand
 		       int) = agent_gate_real(GATED_cuMemImportFromShareableHandle);
 	CUresult (*properties)(CUmemAllocationProp *, CUmemGenericAllocationHandle) =
 		agent_gate_real(GATED_cuMemGetAllocationPropertiesFromHandle);
+	CUresult (*release)(CUmemGenericAllocationHandle) = agent_gate_real(GATED_cuMemRelease);
 	CUresult res = fn(handle, os_handle, type);
 	CUmemAllocationProp prop;
 
-	if (res || !properties || properties(&prop, *handle))
+	if (res || !properties || !release)
 		return res;
+	/* What the agent does not know of would be lost with the process at a dump. */
+	res = properties(&prop, *handle);
+	if (res) {
+		release(*handle);
+		return res;
+	}
 	return agent_own_imported(
 		agent_cuda(), *handle, &prop,
 		type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR ? (int)(intptr_t)os_handle : -1,

@@ -10,6 +10,8 @@
  * hold: R keeps its descriptor open. event, small: R gives a handle of an event, or of memory below
  * 2 MiB.
  *
+ * Calls of process I fail as the file failI says (CKF_STUB_FAIL_FILE), in the working directory.
+ *
  * Writes DIR/pidI and DIR/readyI for process I. SIGUSR1: a round, in the order of the processes: it
  * checks all memory and writes DIR/reportI, then its part.
  */
@@ -23,6 +25,13 @@
 #define SHARED_BYTES ((uint64_t)MAX_PROCS * PART_BYTES)
 #define PRIVATE_BYTES (4u << 20)
 #define SMALL_BYTES 4096u
+
+/* A call that has failed has done nothing, and succeeds when it is made again. */
+#define RETRY(call)                 \
+	do {                        \
+		if (cu.call)        \
+			MUST(call); \
+	} while (0)
 
 static const char *dir;
 static bool is_ipc, is_again, is_hold, is_event, is_small;
@@ -89,8 +98,8 @@ static void map_shared(CUdeviceptr addr, CUmemGenericAllocationHandle h)
 	const CUmemAccessDesc access = { .location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 },
 					 .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE };
 
-	MUST(map(addr, SHARED_BYTES, 0, h, 0));
-	MUST(set_access(addr, SHARED_BYTES, &access, 1));
+	RETRY(map(addr, SHARED_BYTES, 0, h, 0));
+	RETRY(set_access(addr, SHARED_BYTES, &access, 1));
 }
 
 static void make_shared(void)
@@ -117,7 +126,7 @@ static int export_fd(void)
 {
 	int fd;
 
-	MUST(mem_export(&fd, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
+	RETRY(mem_export(&fd, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
 	return fd;
 }
 
@@ -143,7 +152,7 @@ static int receive(void)
 
 static void import_fd(int fd)
 {
-	MUST(mem_import(&handle, (void *)(intptr_t)fd, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR));
+	RETRY(mem_import(&handle, (void *)(intptr_t)fd, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR));
 	close(fd);
 }
 
@@ -205,10 +214,10 @@ static void reopen(void)
 {
 	if (is_exporter())
 		return;
-	MUST(ipc_close(shared));
+	RETRY(ipc_close(shared));
 	if (!cu.ipc_close(shared))
 		die("closed twice");
-	MUST(ipc_open(&shared, ipc, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
+	RETRY(ipc_open(&shared, ipc, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
 }
 
 /* A descriptor goes round once more. */
@@ -221,8 +230,8 @@ static void reimport(void)
 		close(fd);
 		return;
 	}
-	MUST(unmap(shared, SHARED_BYTES));
-	MUST(mem_release(handle));
+	RETRY(unmap(shared, SHARED_BYTES));
+	RETRY(mem_release(handle));
 	import_fd(fd);
 	map_shared(shared, handle);
 }
@@ -301,7 +310,7 @@ static void parse(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	char text[16];
+	char text[16], fail[32];
 	CUcontext ctx;
 
 	parse(argc, argv);
@@ -312,6 +321,9 @@ int main(int argc, char **argv)
 	rank = fork_procs(nr_procs);
 	snprintf(text, sizeof(text), "%d", (int)getpid());
 	say("pid", text);
+	name_of(fail, sizeof(fail), "fail");
+	if (setenv("CKF_STUB_FAIL_FILE", fail, 1))
+		die("setenv");
 	cuda_load();
 	MUST(init(0));
 	MUST(retain(&ctx, 0));
