@@ -64,12 +64,24 @@ static socklen_t address_of(const uint8_t name[16], struct sockaddr_un *addr)
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
 }
 
+/* Others could make those who have the right wait. */
+static bool is_user(int sock)
+{
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+
+	return !getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) &&
+	       (cred.uid == geteuid() || cred.uid == 0);
+}
+
 static void serve(int sock)
 {
 	uint8_t secret[16];
 	uint32_t answer = ANSWER_NONE;
 	int fd = -1, ret;
 
+	if (!is_user(sock))
+		return;
 	ret = ckf_scm_recv_until(sock, secret, sizeof(secret), NULL, ckf_now_ns() + REQUEST_NS);
 	if (ret != (int)sizeof(secret))
 		return;

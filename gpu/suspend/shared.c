@@ -39,6 +39,7 @@ static int compare_files(pid_t a_pid, int a_fd, pid_t b_pid, int b_fd)
 {
 	const long order = syscall(SYS_kcmp, a_pid, b_pid, KCMP_FILE, a_fd, b_fd);
 
+	/* errno says why it is below 0. */
 	return order == 0 ? 0 : order == 1 ? -1 : 1;
 }
 
@@ -119,9 +120,15 @@ static int add_process(struct holders *h, pid_t pid, bool inside, struct ckf_err
 			.inside = inside,
 		};
 
+		if (!shares[i].kind || one.fd < 0)
+			continue;
 		/* It is a descriptor if it is equal to itself. */
-		if (shares[i].kind && one.fd >= 0 && same_memory(&one, &one))
+		if (same_memory(&one, &one))
 			ret = add(h, &one, err);
+		else if (errno != EBADF && errno != ESRCH)
+			ret = ckf_error_set(err, -errno,
+					    "cannot compare descriptors of process %d (kcmp): %s",
+					    (int)pid, strerror(errno));
 	}
 	free(shares);
 	return ret;
