@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -249,6 +250,16 @@ static int check_replaceable(const struct ckf_output *o, struct ckf_error *err)
 	return 0;
 }
 
+/* Keeps a second one from the work. File systems without locks do without: the second one fails at
+ * its end. */
+static int lock_in_place(const struct ckf_in_place *in, struct ckf_error *err)
+{
+	if (flock(in->dir_fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+		return ckf_error_set(err, -EBUSY, "another process is replacing %s in place",
+				     in->path);
+	return 0;
+}
+
 static int open_in_place(struct ckf_output *o, const struct ckf_in_place *in, struct ckf_error *err)
 {
 	char *real = realpath(in->path, NULL);
@@ -263,6 +274,8 @@ static int open_in_place(struct ckf_output *o, const struct ckf_in_place *in, st
 		ret = split_path(o, real, err);
 	if (!ret)
 		ret = check_replaceable(o, err);
+	if (!ret)
+		ret = lock_in_place(in, err);
 	if (!ret)
 		ret = make_temp(o, in->path, err);
 	if (!ret)

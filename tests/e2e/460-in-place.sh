@@ -102,6 +102,10 @@ refusals() {
 	mount --bind "$D/copy" "$D/mount"
 	refused convert "$D/mount" "is a mount point"
 	umount "$D/mount"
+	exec 9<"$D/copy"
+	flock 9
+	refused convert "$D/copy" "another process is replacing"
+	exec 9<&-
 	cp "$D/copy/pages-1.img" "$D/real/"
 	refused extract "$D/real" "a newer dump was written into this directory"
 	rm "$D/real/pages-1.img"
