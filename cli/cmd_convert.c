@@ -3,9 +3,13 @@
 #include <getopt.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "ckf_cli.h"
 
@@ -15,6 +19,7 @@ struct convert_args {
 	const char *dump;
 	const char *fast; /* NULL: in place */
 	int nice;
+	int after; /* the process to wait for; 0: none */
 	bool level_set;
 	bool in_place;
 	bool json;
@@ -74,6 +79,7 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 		{ "threads", .take = cli_take_threads, .arg = &co->threads },
 		{ "jobs", .take = cli_take_threads, .arg = &co->threads },
 		{ "nice", .number = &args->nice, .max = CLI_MAX_NICE },
+		{ "after", .number = &args->after, .min = 1, .max = INT32_MAX },
 		{ "profile", .take = cli_take_profile, .arg = &co->storage },
 		{ "smallest", .flag = &co->smallest },
 		{ "no-cache", .flag = &co->no_cache },
@@ -89,6 +95,8 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 		return rc;
 	if (args->in_place && co->force)
 		return cli_usage(verb, "--in-place does not go with --force");
+	if (args->after && !args->in_place)
+		return cli_usage(verb, "--after goes only with --in-place");
 	if (co->smallest && (co->codec != CKF_CODEC_AUTO || co->storage.bytes_per_s))
 		return cli_usage(verb, "--smallest goes with neither --codec nor --profile");
 	rc = cli_take_operands(verb, argc, argv, args->in_place, &args->dump, &args->fast);
@@ -162,6 +170,50 @@ static int convert(const struct cli_verb *verb, struct convert_args *args)
 	return CKF_EXIT_OK;
 }
 
+static void wait_for_end(int pidfd)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+	while (poll(&p, 1, -1) < 0 && errno == EINTR)
+		;
+}
+
+/*
+ * Goes on in the background when the process has ended. It is known by a descriptor before the
+ * first process of ours ends, so that an id that is used again does no harm. The path is made one
+ * that outlives the process: it may lead through its descriptors.
+ */
+static int convert_after(const struct cli_verb *verb, struct convert_args *args)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, args->after, 0);
+	char *real = realpath(args->dump, NULL);
+	int rc = CKF_EXIT_FAILED;
+	pid_t pid = -1;
+
+	if (!real || (pidfd < 0 && errno != ESRCH)) {
+		cli_message(verb, args->dump, strerror(errno));
+		goto out;
+	}
+	pid = fork();
+	if (pid < 0)
+		cli_message(verb, args->dump, strerror(errno));
+	if (pid)
+		goto out;
+	args->dump = real;
+	setsid();
+	/* No file system is kept busy while it waits. */
+	if (chdir("/"))
+		cli_message(verb, args->dump, "cannot change to /");
+	if (pidfd >= 0)
+		wait_for_end(pidfd);
+	rc = convert(verb, args);
+out:
+	free(real);
+	if (pidfd >= 0)
+		close(pidfd);
+	return pid > 0 ? CKF_EXIT_OK : rc;
+}
+
 static int run_convert(const struct cli_verb *verb, int argc, char **argv)
 {
 	struct convert_args args = { .opts = { .size = sizeof(args.opts),
@@ -169,8 +221,10 @@ static int run_convert(const struct cli_verb *verb, int argc, char **argv)
 	int rc;
 
 	rc = parse_args(verb, argc, argv, &args);
-	if (!rc)
-		rc = args.help ? cli_help(verb) : convert(verb, &args);
+	if (!rc && args.help)
+		rc = cli_help(verb);
+	else if (!rc)
+		rc = args.after ? convert_after(verb, &args) : convert(verb, &args);
 	cli_free_bases(&args.bases);
 	return rc;
 }
@@ -194,6 +248,8 @@ const struct cli_verb cli_verb_convert = {
 		"  --no-cache           keep the pack out of the page cache\n"
 		"  --force              replace FAST if it is there\n"
 		"  --in-place           replace DUMP itself; no FAST is named\n"
+		"  --after PID          with --in-place: in the background, when the process PID\n"
+		"                       has ended\n"
 		"  --json               the summary as JSON\n"
 		"  -q, --quiet          errors only\n",
 	.run = run_convert,

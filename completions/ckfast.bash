@@ -24,7 +24,7 @@ _ckfast_options() {
 	case $1 in
 	convert)
 		echo "--base --codec --level --smallest --extent-size --profile --jobs --threads --nice" \
-			"--no-cache --force --in-place --json -q --quiet"
+			"--no-cache --force --in-place --after --json -q --quiet"
 		;;
 	inspect) echo "--base --plan --chunks --profile --json" ;;
 	verify) echo "--base --threads --json -q --quiet" ;;
@@ -56,8 +56,9 @@ _ckfast_value() {
 	--log) COMPREPLY=($(compgen -W "text json" -- "$2")) ;;
 	--extent-size) COMPREPLY=($(compgen -W "4M 8M 16M" -- "$2")) ;;
 	--profile) COMPREPLY=($(compgen -W "ram nvme ssd network" -- "$2")) ;;
-	--level | --jobs | --threads | --nice | --slots | --device | --fd | --timeout | --client-requests | --client-bytes) ;;
-	--pid) COMPREPLY=($(compgen -W "$(cd /proc && echo [0-9]*)" -- "$2")) ;;
+	--pid | --after) _ckfast_pids "$2" ;;
+	--level | --jobs | --threads | --nice | --slots | --device | --fd | --timeout) ;;
+	--client-requests | --client-bytes) ;;
 	*) return 1 ;;
 	esac
 }
