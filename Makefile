@@ -33,6 +33,7 @@ LIBDIR ?= $(PREFIX)/lib
 # Where ckfast run looks for the agent: lib or lib/ckfast.
 AGENT_DIR ?= $(PREFIX)/lib
 PLUGIN_DIR ?= $(PREFIX)/lib/ckfast/criu
+HOOK = $(PREFIX)/lib/ckfast/ckfast-convert-hook
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 ifeq ($(origin CC),default)
 CC := gcc
@@ -421,6 +422,9 @@ install: all install-service install-library install-completions
 	install -m 755 $(CKFAST) $(DESTDIR)$(PREFIX)/bin/ckfast
 	install -d $(DESTDIR)$(AGENT_DIR)
 	install -m 755 $(AGENT) $(DESTDIR)$(AGENT_DIR)/
+	install -d $(DESTDIR)$(PREFIX)/lib/ckfast
+	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/ckfast-convert-hook > $(DESTDIR)$(HOOK)
+	chmod 755 $(DESTDIR)$(HOOK)
 	install -m 644 docs/ckfast.1 $(DESTDIR)$(PREFIX)/share/man/man1/ckfast.1
 
 install-library: lib
@@ -445,10 +449,10 @@ INSTALLED = $(addprefix $(PREFIX)/,bin/ckfast share/man/man1/ckfast.1 $(HEADERS)
 	    lib/systemd/system/ckfast-gpud.service lib/systemd/system/ckfast-gpud.socket \
 	    share/bash-completion/completions/ckfast share/fish/vendor_completions.d/ckfast.fish) \
 	    $(addprefix $(LIBDIR)/,libckfast.a $(SONAME) libckfast.so pkgconfig/ckfast.pc) \
-	    $(ZSH_COMPLETIONS)/_ckfast $(AGENT_DIR)/$(notdir $(AGENT))
+	    $(ZSH_COMPLETIONS)/_ckfast $(AGENT_DIR)/$(notdir $(AGENT)) $(HOOK)
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
-	$(call remove_empty,$(AGENT_DIR))
+	$(call remove_empty,$(AGENT_DIR) $(PREFIX)/lib/ckfast)
 
 install-criu: criu
 	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) PLUGIN_DIR=$(PLUGIN_DIR) scripts/criu-install.sh

@@ -16,7 +16,7 @@ rooms=(base format loader convert gpu/cuda gpu/suspend gpu/daemon gpu/agent cli)
 mapfile -t sources < <(find include "${rooms[@]}" examples tests -name '*.[ch]' | sort)
 mapfile -t ours < <(find include "${rooms[@]}" -name '*.[ch]' | sort)
 mapfile -t plugins < <(find criu-patch/plugin -name '*.[ch]' | sort)
-mapfile -t scripts < <(find scripts tests .ci -name '*.sh' -o -path '.ci/run' | sort)
+mapfile -t scripts < <(find scripts tests .ci -name '*.sh' -o -path '.ci/run' -o -path '*/ckfast-convert-hook' | sort)
 mapfile -t pythons < <(find tests -name '*.py' | sort)
 mapfile -t prose < <(find . -name '*.md' -not -path './build/*' -not -path './.git/*' | sort)
 

@@ -26,9 +26,11 @@ mkdir -p dest/opt/bin dest/opt/lib
 touch dest/opt/bin/other dest/opt/lib/other
 installed install DESTDIR="$W/dest" PREFIX=/opt
 for f in bin/ckfast include/ckfast.h include/ckfast_needs.h include/ckfast_sink.h lib/libckfast.a lib/libckfast.so.0 \
-	lib/libckfast.so lib/libckfast-cuda.so lib/pkgconfig/ckfast.pc share/man/man1/ckfast.1; do
+	lib/libckfast.so lib/libckfast-cuda.so lib/pkgconfig/ckfast.pc share/man/man1/ckfast.1 \
+	lib/ckfast/ckfast-convert-hook; do
 	[ -e "dest/opt/$f" ] || fail "make install: no $f"
 done
+! grep -rq '@BINDIR@' dest/opt/lib || fail "make install: @BINDIR@ is left"
 grep -q '^prefix=/opt$' dest/opt/lib/pkgconfig/ckfast.pc || fail "ckfast.pc knows another prefix"
 
 # hardened FILE: relocations are done and read-only before main(), the stack holds no code and is

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""swrk.py CRIU PROTO_DIR IMAGES_DIR LOG [FIELD=VALUE...]: asks `criu swrk` to restore.
+"""swrk.py CRIU PROTO_DIR IMAGES_DIR LOG [FIELD=VALUE...]: asks `criu swrk` to restore, or with a
+FIELD pid, to dump that process.
 
 PROTO_DIR holds rpc_pb2.py, generated from the tree that CRIU was built from. Prints the pid of the
-restored process. FIELDs are those of criu_opts.
+restored process, or the one dumped. FIELDs are those of criu_opts.
 """
 
 import os
@@ -32,11 +33,13 @@ for field in fields:
         setattr(request.opts, name, int(value))
     else:
         setattr(request.opts, name, {"true": True, "false": False}.get(value, value))
+if request.opts.HasField("pid"):
+    request.type = rpc_pb2.DUMP
 ours.send(request.SerializeToString())
 answer = rpc_pb2.criu_resp()
 answer.ParseFromString(ours.recv(1 << 16))
 ours.close()
 server.wait()
 if not answer.success:
-    sys.exit(f"restore failed: {answer.cr_errmsg}")
-print(answer.restore.pid)
+    sys.exit(f"criu failed: {answer.cr_errmsg}")
+print(request.opts.pid or answer.restore.pid)
