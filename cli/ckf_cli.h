@@ -35,6 +35,7 @@ extern const struct cli_verb cli_verb_unpark;
 extern const struct cli_verb cli_verb_gpud;
 extern const struct cli_verb cli_verb_calibrate;
 extern const struct cli_verb cli_verb_doctor;
+extern const struct cli_verb cli_verb_watch;
 
 /* options.c: values of options. 0, or -EINVAL. */
 
@@ -176,4 +177,11 @@ void cli_stop_catch(void);
 /* For the stop callback of convert and extract. */
 int cli_stop_asked(void *arg);
 
+/* open.c */
+
+/* An fd of the directory, or -errno. */
+int cli_open_dir(const char *path, struct ckf_error *err);
+#define CLI_OWN_BYTES 4096
+/* The path to run this program once more by. Returns buf. */
+const char *cli_own_program(char buf[CLI_OWN_BYTES]);
 #endif

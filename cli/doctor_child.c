@@ -140,13 +140,9 @@ void doctor_run(char *const argv[], unsigned int timeout_ms, struct doctor_outpu
 void doctor_ask(const char *question, unsigned int timeout_ms, struct doctor_output *out)
 {
 	char *const argv[] = { "ckfast", "doctor", "--probe", (char *)question, NULL };
-	char own[DOCTOR_PATH_BYTES];
-	const char *path = "/proc/self/exe";
+	char own[CLI_OWN_BYTES];
 
-	/* Started by a dynamic loader that was named, /proc/self/exe is that. */
-	if (!ckf_gpu_find_own("bin/ckfast", own, sizeof(own), NULL))
-		path = own;
-	run(path, argv, environ, timeout_ms, out);
+	run(cli_own_program(own), argv, environ, timeout_ms, out);
 }
 
 json_t *doctor_answer(const struct doctor_output *out)

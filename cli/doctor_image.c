@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Whether one fast image can be restored here: the image itself, its bases, ids and memory. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
@@ -228,8 +227,8 @@ void doctor_check_image(struct doctor *d, const char *path, const struct cli_bas
 	int dir_fd, rc;
 
 	d->image = true;
-	dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	rc = dir_fd < 0 ? -errno : ckf_image_open_opts(dir_fd, &opts, &img, &err);
+	dir_fd = cli_open_dir(path, &err);
+	rc = dir_fd < 0 ? dir_fd : ckf_image_open_opts(dir_fd, &opts, &img, &err);
 	if (!rc) {
 		ckf_image_get_info(img, &info);
 		rc = ckf_image_check_files(img, CKF_FILES_FIRST, &err);

@@ -32,6 +32,7 @@ _ckfast_options() {
 	flatten) echo "--base --threads --force -q --quiet" ;;
 	doctor) echo "--base --pid --strict --json" ;;
 	calibrate) echo "--json" ;;
+	watch) echo "--once --recursive --jobs --threads --nice --settle --metrics --state --json" ;;
 	run) echo "--env" ;;
 	gpud) echo "--socket --slots --threads --device --fd --group --client-requests --client-bytes" \
 			"--metrics --log -q --quiet --status --json" ;;
@@ -50,14 +51,14 @@ _ckfast_value() {
 		_ckfast_dirs "$list" "${2##*,}"
 		;;
 	--dir) _ckfast_dirs "" "$2" ;;
-	--socket | --metrics) _ckfast_files "$2" ;;
+	--socket | --metrics | --state) _ckfast_files "$2" ;;
 	--codec) COMPREPLY=($(compgen -W "auto raw lz4 zstd bf16" -- "$2")) ;;
 	--group) COMPREPLY=($(compgen -g -- "$2")) ;;
 	--log) COMPREPLY=($(compgen -W "text json" -- "$2")) ;;
 	--extent-size) COMPREPLY=($(compgen -W "4M 8M 16M" -- "$2")) ;;
 	--profile) COMPREPLY=($(compgen -W "ram nvme ssd network" -- "$2")) ;;
 	--pid | --after) _ckfast_pids "$2" ;;
-	--level | --jobs | --threads | --nice | --slots | --device | --fd | --timeout) ;;
+	--level | --jobs | --threads | --nice | --slots | --device | --fd | --timeout | --settle) ;;
 	--client-requests | --client-bytes) ;;
 	*) return 1 ;;
 	esac
@@ -80,7 +81,7 @@ _ckfast() {
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
 		COMPREPLY=($(compgen -W "convert inspect verify doctor extract flatten calibrate run gpud park unpark
-			-h --help -V --version" -- "$cur"))
+			watch -h --help -V --version" -- "$cur"))
 		return
 	fi
 	# bash makes a word of its own of the = of --codec=raw.
@@ -101,7 +102,7 @@ _ckfast() {
 		return
 	fi
 	case $verb in
-	convert | inspect | verify | extract | flatten | doctor) _ckfast_dirs "" "$cur" ;;
+	convert | inspect | verify | extract | flatten | doctor | watch) _ckfast_dirs "" "$cur" ;;
 	run) COMPREPLY=($(compgen -c -- "$cur")) ;;
 	park | unpark) _ckfast_pids "$cur" ;;
 	esac

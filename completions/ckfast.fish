@@ -34,15 +34,16 @@ complete -c ckfast -n __ckfast_no_verb -a run -d 'Start a program with the CUDA 
 complete -c ckfast -n __ckfast_no_verb -a gpud -d 'Keep GPUs ready, as a daemon'
 complete -c ckfast -n __ckfast_no_verb -a park -d 'Free the GPU memory of processes'
 complete -c ckfast -n __ckfast_no_verb -a unpark -d 'Give processes their GPU memory back'
+complete -c ckfast -n __ckfast_no_verb -a watch -d 'Convert the dumps that turn up in directories'
 
 set -l images convert inspect verify extract flatten doctor
 complete -c ckfast -n "__ckfast_verb $images" -a '(__fish_complete_directories)'
 complete -c ckfast -n "__ckfast_verb $images" -x -l base -a '(__ckfast_bases)' -d 'Fast images that hold chunks'
 complete -c ckfast -n '__ckfast_verb convert inspect' -x -l profile -a 'ram nvme ssd network' -d Storage
-complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud' -x -l threads -d Threads
+complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud watch' -x -l threads -d Threads
 complete -c ckfast -n '__ckfast_verb convert extract flatten' -l force -d 'Replace the output'
 complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud' -s q -l quiet -d 'Errors only'
-complete -c ckfast -n '__ckfast_verb convert inspect verify doctor calibrate gpud park unpark' -l json -d 'Print JSON'
+complete -c ckfast -n '__ckfast_verb convert inspect verify doctor calibrate gpud park unpark watch' -l json -d 'Print JSON'
 complete -c ckfast -n 'not __ckfast_no_verb' -s h -l help -d 'Show the options'
 
 complete -c ckfast -n '__ckfast_verb convert' -x -l codec -a 'auto raw lz4 zstd bf16' -d Codec
@@ -50,7 +51,7 @@ complete -c ckfast -n '__ckfast_verb convert' -x -l level -d 'Level of lz4 or zs
 complete -c ckfast -n '__ckfast_verb convert' -l smallest -d 'Store the fewest bytes'
 complete -c ckfast -n '__ckfast_verb convert' -x -l extent-size -a '4M 8M 16M' -d 'Unit of reading'
 complete -c ckfast -n '__ckfast_verb convert' -x -l jobs -d Threads
-complete -c ckfast -n '__ckfast_verb convert' -x -l nice -d 'Lower the priority, 1 to 19'
+complete -c ckfast -n '__ckfast_verb convert watch' -x -l nice -d 'Lower the priority'
 complete -c ckfast -n '__ckfast_verb convert' -l no-cache -d 'Keep the pack out of the page cache'
 complete -c ckfast -n '__ckfast_verb convert' -x -l after -a '(__fish_complete_pids)' -d 'Wait for the end of this process'
 
@@ -79,3 +80,11 @@ complete -c ckfast -n '__ckfast_verb gpud park unpark' -r -F -l socket -d 'Socke
 complete -c ckfast -n '__ckfast_verb park unpark' -x -l dir -a '(__fish_complete_directories)' -d 'Directory of the memory'
 complete -c ckfast -n '__ckfast_verb park unpark' -a '(__fish_complete_pids)'
 complete -c ckfast -n '__ckfast_verb park' -x -l timeout -d 'Seconds for CUDA calls to end'
+
+complete -c ckfast -n '__ckfast_verb watch' -a '(__fish_complete_directories)'
+complete -c ckfast -n '__ckfast_verb watch' -l once -d 'Convert what is there, and end'
+complete -c ckfast -n '__ckfast_verb watch' -l recursive -d 'Look in directories below, too'
+complete -c ckfast -n '__ckfast_verb watch' -x -l jobs -d 'Conversions at a time'
+complete -c ckfast -n '__ckfast_verb watch' -x -l settle -d 'Seconds without changes before'
+complete -c ckfast -n '__ckfast_verb watch' -r -F -l metrics -d 'Counters for Prometheus'
+complete -c ckfast -n '__ckfast_verb watch' -r -F -l state -d 'Where failures are kept'
