@@ -411,11 +411,11 @@ lint:
 	@scripts/lint.sh
 
 # The unit names the program that is installed beside it.
+UNITS := ckfast-gpud.service ckfast-gpud.socket ckfast-watch.service
 install-service:
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/ckfast-gpud.service \
-		> $(DESTDIR)$(PREFIX)/lib/systemd/system/ckfast-gpud.service
-	install -m 644 scripts/ckfast-gpud.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/ckfast-gpud.socket
+	for unit in $(UNITS); do sed 's|@BINDIR@|$(PREFIX)/bin|' scripts/$$unit \
+		> $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; done
 
 install: all install-service install-library install-completions
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
@@ -446,7 +446,7 @@ remove_empty = for d in $(addprefix $(DESTDIR),$(1)); do \
 
 # With the settings of the install: PREFIX, DESTDIR and the others.
 INSTALLED = $(addprefix $(PREFIX)/,bin/ckfast share/man/man1/ckfast.1 $(HEADERS) \
-	    lib/systemd/system/ckfast-gpud.service lib/systemd/system/ckfast-gpud.socket \
+	    $(addprefix lib/systemd/system/,$(UNITS)) \
 	    share/bash-completion/completions/ckfast share/fish/vendor_completions.d/ckfast.fish) \
 	    $(addprefix $(LIBDIR)/,libckfast.a $(SONAME) libckfast.so pkgconfig/ckfast.pc) \
 	    $(ZSH_COMPLETIONS)/_ckfast $(AGENT_DIR)/$(notdir $(AGENT)) $(HOOK)

@@ -45,15 +45,20 @@ daemon() {
 }
 
 end_daemon() {
-	local status=0
+	local status=0 begin=$SECONDS
 	kill -TERM "$DAEMON"
 	wait "$DAEMON" || status=$?
 	[ $status = 0 ] || fail "the daemon ended with $status: $(cat err)"
+	[ $((SECONDS - begin)) -lt 15 ] || fail "the daemon did not end its converters"
 	[ -z "$(find in -name '.*.ckfast-*')" ] || fail "something is left: $(ls -A in)"
 }
 
 metric() {
 	sed -n "s/^ckfast_watch_$1 //p" metrics
+}
+
+is_ascii() {
+	! LC_ALL=C grep -qv '^[ -~]*$' "$1"
 }
 
 all_at_once() {
@@ -65,7 +70,10 @@ all_at_once() {
 	echo text >in/notes.txt
 	! once --metrics metrics || fail "a failure is no failure"
 	[ "$(count converted)" = 3 ] || fail "not converted: $(cat log)"
-	LC_ALL=C grep -qv '^[ -~]*$' log && fail "unprintable names in the log"
+	is_ascii log || fail "unprintable names in the log"
+	ln -s nowhere "$(printf 'in/\033\303\274.tar')"
+	"$CKFAST" watch --once --settle 0 in >text || true
+	grep -q 'x1b.xc3.xbc.tar: ignored' text && is_ascii text || fail "unprintable names: $(cat -v text)"
 	"$CKFAST" verify -q in/a || fail "in/a"
 	[ ! -e in/.hidden/ckfast.idx ] && [ ! -e in/deep/sub/ckfast.idx ] || fail "more than it should"
 	told failed in/checkpoint-1.tar || fail "what is no archive did not fail: $(cat log)"

@@ -149,6 +149,7 @@ use() {
 	inside ckfast run --env | grep -q '^LD_PRELOAD=/usr/lib/ckfast/' || fail "no agent"
 	[ -e "$root/usr/share/man/man8/criu.8.gz" ] || fail "no criu(8)"
 	[ ! -e "$root/etc/systemd/system/multi-user.target.wants/ckfast-gpud.service" ] || fail "gpud is enabled"
+	[ ! -e "$root/etc/systemd/system/multi-user.target.wants/ckfast-watch.service" ] || fail "watch is enabled"
 	if [ "${1:-}" = diverted ]; then
 		! inside criu.distrib --version | grep -q ckfast || fail "Debian's criu is ours"
 		missing=$(comm -23 <(needed_by /usr/sbin/criu.distrib) <(needed_by /usr/sbin/criu))
