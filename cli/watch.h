@@ -116,6 +116,8 @@ int watch_look_at(const char *root, const char *name, struct watch_look *l);
 bool watch_has_writer(const struct watch_entry *e);
 /* A reason why this entry must not be converted, or NULL. */
 const char *watch_refuse(const struct watch_entry *e);
+/* After a converter was killed: removes what it has left beside the entry. */
+void watch_remove_left(const struct watch_entry *e);
 
 /* watch_scan.c */
 

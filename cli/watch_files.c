@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,6 +19,9 @@
 #include "watch.h"
 
 #define MAX_PARENTS 64 /* of an incremental dump */
+/* Of the names in which conversions write: .NAME.ckfast-XXXXXX. */
+#define LEFT_MIDDLE ".ckfast-"
+#define LEFT_END_BYTES 6
 
 static int open_below(int root_fd, const char *name, int flags, uint64_t resolve)
 {
@@ -215,6 +219,51 @@ static bool has_link_out(const struct watch_entry *e)
 	if (l.root_fd >= 0)
 		close(l.root_fd);
 	return ret || l.out;
+}
+
+static int remove_file(int dir_fd, const char *name, const struct stat *st, void *arg)
+{
+	(void)arg;
+	return S_ISDIR(st->st_mode) || unlinkat(dir_fd, name, 0) ? -1 : 0;
+}
+
+/* Removes what a conversion of the entry has written, or was about to remove. */
+static int remove_left(int dir_fd, const char *name, const struct stat *st, void *arg)
+{
+	const char *own = arg;
+	const size_t len = strlen(own);
+	int fd;
+
+	if (*name != '.' || strncmp(name + 1, own, len) != 0 ||
+	    strncmp(name + 1 + len, LEFT_MIDDLE, strlen(LEFT_MIDDLE)) != 0 ||
+	    strlen(name) != 1 + len + strlen(LEFT_MIDDLE) + LEFT_END_BYTES)
+		return 0;
+	if (!S_ISDIR(st->st_mode))
+		return remove_file(dir_fd, name, st, NULL);
+	fd = openat(dir_fd, name, WATCH_DIR_FLAGS);
+	if (fd < 0)
+		return -1;
+	if (!watch_each(fd, remove_file, NULL))
+		unlinkat(dir_fd, name, AT_REMOVEDIR);
+	close(fd);
+	return 0;
+}
+
+void watch_remove_left(const struct watch_entry *e)
+{
+	char *own = strrchr(e->path, '/') + 1, parent[PATH_MAX];
+	int lock_fd = watch_open(e->root, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK), fd;
+
+	snprintf(parent, sizeof(parent), "%.*s", (int)(own - e->name), e->name);
+	fd = *parent ? watch_open(e->root, parent, WATCH_DIR_FLAGS)
+		     : open(e->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* Not while somebody else converts it. An exchange of the two is on the disk before. */
+	if (lock_fd >= 0 && fd >= 0 && !flock(lock_fd, LOCK_EX | LOCK_NB) && !fsync(fd))
+		watch_each(fd, remove_left, own);
+	if (lock_fd >= 0)
+		close(lock_fd);
+	if (fd >= 0)
+		close(fd);
 }
 
 const char *watch_refuse(const struct watch_entry *e)

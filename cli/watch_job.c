@@ -183,6 +183,8 @@ static void take_result(struct watch *w, struct watch_entry *e, int status, bool
 
 	e->state = WATCH_DONE;
 	w->running--;
+	if (WIFSIGNALED(status))
+		watch_remove_left(e);
 	if (WIFEXITED(status) && !WEXITSTATUS(status)) {
 		if (!watch_look_at(e->root, e->name, &l)) {
 			e->mark = l.mark;

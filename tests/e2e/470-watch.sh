@@ -199,11 +199,16 @@ converters() {
 	new_place
 	new_dumps 10 in/a in/b in/c
 
-	fake 'kill -9 $$'
+	fake 'name=$(basename "$(readlink "$5")")
+mkdir "in/.$name.ckfast-abcdef" "in/.$name.ckfast-abcdefg"
+touch "in/.$name.ckfast-abcdef/ckfast.pack"
+kill -9 $$'
 	daemon real/ckfast --metrics metrics
 	wait_for 20 told failed in/ 3 || fail "killed converters: $(cat log)"
 	grep -q 'killed by signal 9' log || fail "does not say how: $(cat log)"
 	"$CKFAST" inspect in/a >/dev/null || fail "in/a is no dump any more"
+	[ ! -e in/.a.ckfast-abcdef ] || fail "what the converter has left is still there"
+	rmdir in/.[abc].ckfast-abcdefg || fail "removed what is not a converter's"
 	rm bin/ckfast
 	ln -s "$CKFAST" bin/ckfast
 	touch in/b/core-1.img
