@@ -24,7 +24,7 @@ says() {
 run 0 --version
 says out 'image format 1.4'
 run 0 --help
-for verb in convert inspect verify extract flatten calibrate run gpud park unpark doctor; do
+for verb in convert inspect verify extract flatten calibrate run gpud park unpark doctor watch; do
 	says out "  $verb "
 done
 silent err
@@ -45,6 +45,16 @@ for verb in convert inspect verify extract; do
 	says err "ckfast $verb: "
 done
 
+run 2 convert --after 1 a b
+says err '--after goes only with --in-place'
+run 1 convert --in-place --after 1 nowhere
+says err nowhere
+run 2 watch
+says err 'want directories'
+run 2 watch --jobs 0 .
+says err '--jobs 0: want 1 to 64'
+run 1 watch --once nowhere
+says err nowhere
 run 2 convert --codec lzma a b
 says err '--codec lzma: want auto, raw, lz4, zstd or bf16'
 run 2 convert --codec lz4 --level 99 a b
