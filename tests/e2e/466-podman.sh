@@ -18,9 +18,12 @@ pod() {
 		--runtime runc --cgroup-manager cgroupfs "$@"
 }
 
+cgroups=ckfast-podman-$RANDOM
+
 end_podman() {
 	local status=$?
 	pod rm -a -f -t 0 >/dev/null 2>&1 || true
+	find /sys/fs/cgroup -depth -type d -path "*/$cgroups*" -exec rmdir {} + 2>/dev/null || true
 	at_exit $status
 }
 trap end_podman EXIT
@@ -71,7 +74,7 @@ export PATH=$W/bin:$PATH
 make_image
 # The limits: podman asks for more than some users may set.
 pod run -d --name first --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 \
-	--annotation "org.criu.config=$W/criu.conf" ckfast-test /bigproc /work 4 mixed >podman.log 2>&1 ||
+	--cgroup-parent "/$cgroups" --annotation "org.criu.config=$W/criu.conf" ckfast-test /bigproc /work 4 mixed >podman.log 2>&1 ||
 	skip "podman cannot run a container here: $(tail -n 1 podman.log)"
 wait_for 30 is_ready first || fail "the container does not start: $(cat podman.log)"
 
