@@ -200,7 +200,7 @@ const struct cli_verb cli_verb_watch = {
 		"  --nice N             priority of the conversions, 0 to 19 (default)\n"
 		"  --settle SECONDS     how long nothing may change before; default: 2\n"
 		"  --metrics FILE       counters, as text for Prometheus\n"
-		"  --state FILE         what failed is not tried again by the next one either\n"
+		"  --state FILE         keeps what is not to be tried again for the next one\n"
 		"  --json               a line of JSON for each event\n",
 	.run = run_watch,
 };

@@ -67,14 +67,14 @@ struct watch {
 	bool recursive;
 	bool json;
 	const char *metrics; /* NULL: none */
-	const char *state;   /* NULL: failures are forgotten at the end */
+	const char *state;   /* NULL: what is known is forgotten at the end */
 
 	struct watch_entry **entries; /* in the order in which they were found */
 	size_t nr_entries;
 	size_t max_entries;
-	void *by_path;	    /* tsearch() */
-	uint64_t *failures; /* marks, of this run and those before */
-	size_t nr_failures;
+	void *by_path;	 /* tsearch() */
+	uint64_t *known; /* marks of what is not tried again, of this run and those before */
+	size_t nr_known;
 	struct watch_counts counts;
 	int inotify_fd;
 	int running;
@@ -141,14 +141,15 @@ void watch_found(struct watch *w, const struct watch_entry *e);
 void watch_converting(struct watch *w, const struct watch_entry *e);
 void watch_converted(struct watch *w, const struct watch_entry *e, uint64_t bytes_before,
 		     uint64_t ns);
-/* It is not tried again until it changes. */
 void watch_failed(struct watch *w, const struct watch_entry *e, const char *reason);
 void watch_ignored(struct watch *w, const struct watch_entry *e, const char *reason);
 /* The daemon ends, and not for a fault of the entry. */
 void watch_stopped(struct watch *w, const struct watch_entry *e);
 /* Reads --state. enum ckf_exit. */
 int watch_load(struct watch *w);
-bool watch_has_failed(const struct watch *w, uint64_t mark);
+/* What looks like this was tried, and is not tried again. */
+bool watch_is_known(const struct watch *w, uint64_t mark);
+void watch_make_known(struct watch *w, const struct watch_entry *e);
 /* Writes --metrics. */
 void watch_write_metrics(struct watch *w);
 

@@ -191,15 +191,20 @@ static void take_result(struct watch *w, struct watch_entry *e, int status, bool
 			e->bytes = l.bytes;
 		}
 		e->is_fast = true;
+		/* An archive does not show what it is; a directory does. */
+		if (!e->is_dir)
+			watch_make_known(w, e);
 		watch_converted(w, e, bytes, ns);
 	} else if (stopping) {
 		watch_stopped(w, e);
 	} else {
 		get_reason(e, status, reason, sizeof(reason));
-		if (strstr(reason, "is a fast image already"))
+		if (strstr(reason, "is a fast image already")) {
+			watch_make_known(w, e);
 			watch_ignored(w, e, reason);
-		else
+		} else {
 			watch_failed(w, e, reason);
+		}
 	}
 	close(e->stderr_fd);
 	e->stderr_fd = -1;

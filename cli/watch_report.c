@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What ckfast watch tells: a line for each event, on stdout; counters for Prometheus; and the file
- * in which failures outlive the daemon. Names are of others: nothing of them is printed as it is.
+ * that tells the next daemon what not to try again. Names are of others: nothing of them is printed
+ * as it is.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 
 #include "watch.h"
 
-#define MAX_FAILURES 65536
+#define MAX_KNOWN 65536
 
 /* Text that is written to a file at once: its readers see the old one or the new one. */
 static int write_file(const char *path, void (*print)(const struct watch *w, FILE *f),
@@ -169,34 +170,33 @@ static int compare_marks(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-bool watch_has_failed(const struct watch *w, uint64_t mark)
+bool watch_is_known(const struct watch *w, uint64_t mark)
 {
-	return w->nr_failures &&
-	       bsearch(&mark, w->failures, w->nr_failures, sizeof(mark), compare_marks);
+	return w->nr_known && bsearch(&mark, w->known, w->nr_known, sizeof(mark), compare_marks);
 }
 
-/* One line for each failure: the mark of what failed. */
-static void print_failures(const struct watch *w, FILE *f)
+/* A line for each mark. */
+static void print_known(const struct watch *w, FILE *f)
 {
-	for (size_t i = 0; i < w->nr_failures; i++)
-		fprintf(f, "%016" PRIx64 "\n", w->failures[i]);
+	for (size_t i = 0; i < w->nr_known; i++)
+		fprintf(f, "%016" PRIx64 "\n", w->known[i]);
 }
 
-static int add_failure(struct watch *w, uint64_t mark)
+static int add_known(struct watch *w, uint64_t mark)
 {
 	void *p;
 
-	if (watch_has_failed(w, mark))
+	if (watch_is_known(w, mark))
 		return 0;
 	/* The table is never full of what is still there: entries have the same limit. */
-	if (w->nr_failures == MAX_FAILURES)
-		w->nr_failures = 0;
-	p = realloc(w->failures, (w->nr_failures + 1) * sizeof(*w->failures));
+	if (w->nr_known == MAX_KNOWN)
+		w->nr_known = 0;
+	p = realloc(w->known, (w->nr_known + 1) * sizeof(*w->known));
 	if (!p)
 		return -ENOMEM;
-	w->failures = p;
-	w->failures[w->nr_failures++] = mark;
-	qsort(w->failures, w->nr_failures, sizeof(mark), compare_marks);
+	w->known = p;
+	w->known[w->nr_known++] = mark;
+	qsort(w->known, w->nr_known, sizeof(mark), compare_marks);
 	return 0;
 }
 
@@ -211,17 +211,22 @@ int watch_load(struct watch *w)
 		return CKF_EXIT_FAILED;
 	}
 	while (f && !ret && fscanf(f, "%16" SCNx64, &mark) == 1)
-		ret = add_failure(w, mark);
+		ret = add_known(w, mark);
 	if (f)
 		fclose(f);
 	return ret ? CKF_EXIT_FAILED : CKF_EXIT_OK;
 }
 
+void watch_make_known(struct watch *w, const struct watch_entry *e)
+{
+	add_known(w, e->mark);
+	write_or_tell(w, w->state, print_known);
+}
+
 void watch_failed(struct watch *w, const struct watch_entry *e, const char *reason)
 {
 	w->counts.failed++;
-	add_failure(w, e->mark);
-	write_or_tell(w, w->state, print_failures);
+	watch_make_known(w, e);
 	tell_reason(w, e, "failed", reason);
 }
 

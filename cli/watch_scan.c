@@ -96,7 +96,7 @@ static void update(struct watch *w, const char *root, const char *name, const st
 	if (!S_ISREG(l->st.st_mode) && !e->is_dir) {
 		e->state = WATCH_DONE;
 		watch_ignored(w, e, S_ISLNK(l->st.st_mode) ? "a symbolic link" : "not a file");
-	} else if (watch_has_failed(w, l->mark)) {
+	} else if (watch_is_known(w, l->mark)) {
 		e->state = WATCH_DONE;
 	} else {
 		if (!e->mark || changed)
@@ -268,7 +268,7 @@ void watch_free(struct watch *w)
 	for (size_t i = 0; i < w->nr_entries; i++)
 		free_entry(w->entries[i]);
 	free(w->entries);
-	free(w->failures);
+	free(w->known);
 	if (w->inotify_fd >= 0)
 		close(w->inotify_fd);
 }

@@ -87,4 +87,4 @@ complete -c ckfast -n '__ckfast_verb watch' -l recursive -d 'Look in directories
 complete -c ckfast -n '__ckfast_verb watch' -x -l jobs -d 'Conversions at a time'
 complete -c ckfast -n '__ckfast_verb watch' -x -l settle -d 'Seconds without changes before'
 complete -c ckfast -n '__ckfast_verb watch' -r -F -l metrics -d 'Counters for Prometheus'
-complete -c ckfast -n '__ckfast_verb watch' -r -F -l state -d 'Where failures are kept'
+complete -c ckfast -n '__ckfast_verb watch' -r -F -l state -d 'What is not to be tried again'

@@ -130,6 +130,26 @@ failures_are_kept() {
 	told converted in/bad || fail "not tried again after a change: $(cat log)"
 }
 
+# What is in an archive does not show: one that is converted is not given to the next converter.
+archives() {
+	new_place
+	fake 'echo "$5" >>calls; echo converted >"$5"'
+	sed -i "s|>>calls|>>$W/calls|" bin/ckfast
+	rm -f calls
+	echo text | tee in/-a.tar in/b.tar.gz in/c.tar.zst in/d.zip >/dev/null
+	real/ckfast watch --once --settle 0 --json --state state in >log 2>err || fail "$(cat log)"
+	[ "$(sort calls | tr '\n' ' ')" = "-a.tar b.tar.gz c.tar.zst " ] || fail "archives: $(cat calls)"
+	real/ckfast watch --once --settle 0 --json --state state in >log 2>err || fail "$(cat log)"
+	[ "$(wc -l <calls)" = 3 ] || fail "tried again: $(cat calls)"
+	echo changed >in/b.tar.gz
+	real/ckfast watch --once --settle 0 --json --state state in >log 2>err || fail "$(cat log)"
+	[ "$(wc -l <calls)" = 4 ] || fail "not tried after a change: $(cat calls)"
+	printf '#!/bin/sh\necho "ckfast convert: $5: $5 is a fast image already" >&2\nexit 1\n' >bin/ckfast
+	echo text >in/e.tar
+	real/ckfast watch --once --settle 0 --json --state state in >log 2>err || fail "$(cat log)"
+	told ignored in/e.tar || fail "no fast image: $(cat log)"
+}
+
 # A dump is converted before the one that it leaves pages to, whatever their names.
 parents_last() {
 	local names
@@ -260,6 +280,7 @@ wrong_usage
 all_at_once
 hostile
 failures_are_kept
+archives
 parents_last
 written_slowly
 overflow
