@@ -10,6 +10,7 @@
 #ifndef CKF_WATCH_H
 #define CKF_WATCH_H
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 

@@ -261,6 +261,11 @@ wrong_usage() {
 	! "$CKFAST" watch 2>err || fail "no directory"
 	! "$CKFAST" watch nowhere 2>err || fail "a directory that is not there"
 	grep -q nowhere err || fail "$(cat err)"
+	new_place
+	if "$PROGS/deny" 38 437 "$CKFAST" watch --once in 2>err; then
+		fail "without openat2() nothing would be found"
+	fi
+	grep -q 'Function not implemented' err || fail "$(cat err)"
 }
 
 # Of a real process: dumped there, and restored.
