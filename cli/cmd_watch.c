@@ -57,8 +57,7 @@ static int check_roots(const struct watch *w)
 		if (fd < 0)
 			return cli_fail(w->verb, w->roots[i], fd, &err);
 		close(fd);
-		/* Without openat2(), as under some filters of system calls, nothing could be found.
-		 */
+		/* Without openat2(), as under some filters, nothing could be found. */
 		fd = watch_open(w->roots[i], ".", WATCH_DIR_FLAGS);
 		if (fd < 0)
 			return cli_fail(w->verb, w->roots[i], fd, &err);
