@@ -465,9 +465,8 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 unsigned int ckf_fill_default_threads(uint64_t fill_bytes);
 
 /*
- * Limits: how much memory, and how many threads, the cgroups leave, so that a fill can do with
- * little where there is little. Versions 1 and 2 of cgroups, also both at once. What is read may be
- * out of date a moment later: it is good for a decision, not a guarantee.
+ * Limits: how much memory, and how many threads, the cgroups of both versions leave, so that a fill
+ * can do with little. What is read is good for a decision, and may be out of date a moment later.
  */
 
 /*
@@ -478,19 +477,6 @@ unsigned int ckf_fill_default_threads(uint64_t fill_bytes);
 uint64_t ckf_memcg_of_dir(int dir_fd);
 /* The same of a process, by its mounts. proc_fd: such as /proc/self. Not known: CKF_UNLIMITED. */
 uint64_t ckf_memcg_self(int proc_fd);
-/* The cgroup that decides this: the one that leaves least. */
-struct ckf_memcg_limits {
-	size_t size;
-	uint64_t headroom_bytes; /* as ckf_memcg_self() says */
-	uint64_t limit_bytes;	 /* CKF_UNLIMITED: none; of version 1, the kernel has another one */
-	uint64_t high_bytes;	 /* above it processes are slowed down; CKF_UNLIMITED: none */
-	uint64_t used_bytes;	 /* the page cache included */
-	uint64_t cache_bytes;	 /* of these, the page cache */
-	uint64_t hard_headroom_bytes; /* below the limit; the least of all cgroups on the way up */
-	uint64_t swap_headroom_bytes; /* that may be swapped out; likewise */
-};
-/* Where it cannot be found out, all is unlimited. -EINVAL when *out has no size. */
-int ckf_memcg_limits_self(int proc_fd, struct ckf_memcg_limits *out);
 /* The path of its memory cgroup from the root of the hierarchy: 0, or -ENOENT, -ENAMETOOLONG.
  * *unified: of version 2. */
 int ckf_memcg_path(int proc_fd, char *path, size_t path_bytes, bool *unified);
@@ -685,8 +671,8 @@ int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts
 #define CKF_GPU_PREFIX "ckfast-gpu-" /* PID.img: the table of a process's device memory */
 #define CKF_GPU_PAGES_PREFIX "ckfast-gpu-pages-" /* PID.img: its contents */
 #define CKF_AGENT_LIBRARY "libckfast-cuda.so"	 /* what ckfast run preloads */
-#define CKF_GPUD_SPARE_BYTES (64ull << 20)	/* of a device, which gpud leaves to the driver */
-#define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock" /* by default for root alone */
+#define CKF_GPUD_SPARE_BYTES (64ull << 20)	 /* of a device, which gpud leaves to the driver */
+#define CKF_GPUD_SOCKET "/run/ckfast/gpud.sock"	 /* by default for root alone */
 
 /*
  * Connects to `ckfast gpud` at path (NULL: $CKFAST_GPUD_SOCKET, or CKF_GPUD_SOCKET); where none
@@ -696,7 +682,6 @@ int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts
 int ckf_gpud_connect(const char *path, const char *helper, struct ckf_error *err);
 /* What gpud says about itself, JSON, for free(). */
 int ckf_gpud_status(int gpud, char **json, struct ckf_error *err);
-
 /* A program or library of ckfast's own installation: name, relative to the folder above the one
  * that the running program is in, such as "bin/ckfast". -ENOENT when it is not there. */
 int ckf_gpu_find_own(const char *name, char *buf, size_t bytes, struct ckf_error *err);
@@ -704,11 +689,9 @@ int ckf_gpu_find_own(const char *name, char *buf, size_t bytes, struct ckf_error
 const char *ckf_gpu_find_helper(char *buf, size_t bytes);
 
 struct ckf_gpu_process;
-
 /* -ESRCH when the process does not use CUDA. The process may run. */
 int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, struct ckf_error *err);
-/* Closes the descriptors of memory that was taken and not given back, which frees it. Takes NULL.
- */
+/* Closes the descriptors of memory that was not given back, which frees it. Takes NULL. */
 void ckf_gpu_process_close(struct ckf_gpu_process *p);
 
 pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p);

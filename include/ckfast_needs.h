@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a dump needs of the machine that it is restored on, as its images tell: process ids, files,
- * CPU features, devices. Of a dump, or of a fast image. All rules of ckfast.h hold.
+ * CPU features, devices. Of a dump, or of a fast image. And what a cgroup of the machine leaves.
+ * All rules of ckfast.h hold.
  *
  * Names and numbers are what the dump says, and may be anything.
  */
@@ -85,6 +86,22 @@ struct ckf_cpu_need {
 	const char *name; /* "" where it is not known */
 };
 int ckf_needs_get_cpu(const struct ckf_needs *n, uint64_t nr, struct ckf_cpu_need *out);
+
+/*
+ * What a machine has: the memory cgroup that decides ckf_memcg_self(), the one that leaves least.
+ */
+struct ckf_memcg_limits {
+	size_t size;
+	uint64_t headroom_bytes; /* as ckf_memcg_self() says */
+	uint64_t limit_bytes;	 /* CKF_UNLIMITED: none; of version 1, the kernel has another one */
+	uint64_t high_bytes;	 /* above it processes are slowed down; CKF_UNLIMITED: none */
+	uint64_t used_bytes;	 /* the page cache included */
+	uint64_t cache_bytes;	 /* of these, the page cache */
+	uint64_t hard_headroom_bytes; /* below the limit; the least of all cgroups on the way up */
+	uint64_t swap_headroom_bytes; /* that may be swapped out; likewise */
+};
+/* Where it cannot be found out, all is unlimited. -EINVAL when *out has no size. */
+int ckf_memcg_limits_self(int proc_fd, struct ckf_memcg_limits *out);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ckfast_needs.h"
 #include "base/ckf_opts.h"
 #include "cgroup.h"
 

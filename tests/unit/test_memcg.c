@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "ckfast_needs.h"
 #include "ckfast.h"
 #include "around.h"
 
