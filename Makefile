@@ -330,7 +330,7 @@ build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJ) $(PROTO_OBJ)
 
 # A driver of its own; a process that is dumped without being stopped.
 build/fuzz/fuzz_gpud: FUZZ_WRAP := -Wl,--wrap=ckf_cuda_load
-build/fuzz/fuzz_agent_lib: build/fuzz/obj/gpu/agent/memory.o build/fuzz/obj/gpu/agent/handles.o
+build/fuzz/fuzz_agent_lib: $(addprefix build/fuzz/obj/gpu/agent/,memory.o handles.o share.o ipc.o ipc_hooks.o)
 build/fuzz/fuzz_agent_lib: FUZZ_WRAP := -Wl,--wrap=ckf_cuda_load
 build/fuzz/fuzz_agent: FUZZ_WRAP := -Wl,--wrap=ptrace -Wl,--wrap=waitpid
 

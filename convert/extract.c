@@ -139,12 +139,12 @@ static bool is_replaced(void *arg, const char *name)
 /* CRIU writes logs into the directory that it restores from: they stay. */
 static int open_in_place(struct ckf_extraction *x, const char *fast)
 {
-	int ret;
+	int ret = ckf_in_place_init(&x->in_place, fast, x->img->dir_fd, CKF_IDX_NAME, x->err);
 
-	if (ckf_image_is_stale(x->img))
-		return ckf_error_set(x->err, -EBADMSG, "%s is not as it was made%s", fast,
-				     ckf_image_stale_hint(x->img));
-	ret = ckf_in_place_init(&x->in_place, fast, x->img->dir_fd, CKF_IDX_NAME, x->err);
+	/* What changes after this is noticed at the end. */
+	if (!ret && ckf_image_is_stale(x->img))
+		ret = ckf_error_set(x->err, -EBADMSG, "%s is not as it was made%s", fast,
+				    ckf_image_stale_hint(x->img));
 	if (!ret)
 		ret = ckf_output_open_in_place(&x->out, &x->in_place, DUMP_MARK, x->err);
 	if (!ret)

@@ -488,6 +488,11 @@ int ckf_output_seal(struct ckf_output *o, const char *last_from, const char *las
 	return ret ? place_error(o, ret, err) : 0;
 }
 
+static bool same_time(const struct stat *a, const struct stat *b)
+{
+	return a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
 /* Gives the directory what the one has that it is made from. */
 static int look_the_same(struct ckf_output *o, struct ckf_error *err)
 {
@@ -498,7 +503,7 @@ static int look_the_same(struct ckf_output *o, struct ckf_error *err)
 
 	if (fstat(in->dir_fd, &st))
 		return place_error(o, -errno, err);
-	if (memcmp(&st.st_mtim, &in->st.st_mtim, sizeof(st.st_mtim)) != 0)
+	if (!same_time(&st, &in->st))
 		return ckf_error_set(err, -EAGAIN, "%s changed while it was read", o->name);
 	ret = set_dir_access(o, 0);
 	if (!ret && o->own)
@@ -525,6 +530,8 @@ static int exchange_in_place(struct ckf_output *o, struct ckf_error *err)
 		ret = place_error(o, -errno, err);
 	else if (!same_file(&st, &o->in_place->st))
 		ret = ckf_error_set(err, -EAGAIN, "%s has become another one", o->path);
+	else if (!same_time(&st, &o->in_place->st))
+		ret = ckf_error_set(err, -EAGAIN, "%s changed while it was replaced", o->name);
 	if (ret) {
 		/* Where that cannot be undone, nothing is removed. */
 		o->created = !exchange(o);

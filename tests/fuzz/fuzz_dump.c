@@ -384,7 +384,7 @@ static void read_dump(void)
 	if (ret)
 		check_refusal("open", ret, &err);
 	else
-		read_needs(d->dir_fd);
+		read_needs(d->dir.fd);
 	ckf_dump_close(d);
 }
 
