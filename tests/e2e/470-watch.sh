@@ -150,6 +150,21 @@ archives() {
 	told ignored in/e.tar || fail "no fast image: $(cat log)"
 }
 
+# An archive of a kubelet becomes a fast one, is one afterwards, and gives the old one back.
+real_archives() {
+	new_place
+	new_dumps 5 checkpoint
+	tar -cf in/checkpoint-pod.tar checkpoint
+	cp in/checkpoint-pod.tar before.tar
+	once || fail "$(cat err)"
+	told converted in/checkpoint-pod.tar || fail "an archive: $(cat log)"
+	"$CKFAST" verify -q in/checkpoint-pod.tar || fail "an archive that was converted"
+	once || fail "$(cat err)"
+	told ignored in/checkpoint-pod.tar || fail "an archive that was converted before: $(cat log)"
+	"$CKFAST" extract -q in/checkpoint-pod.tar after.tar
+	cmp before.tar after.tar || fail "another archive came back"
+}
+
 # A dump is converted before the one that it leaves pages to, whatever their names.
 parents_last() {
 	local names
@@ -286,6 +301,7 @@ all_at_once
 hostile
 failures_are_kept
 archives
+real_archives
 parents_last
 written_slowly
 overflow
