@@ -130,6 +130,7 @@ static json_t *json_files(const struct ckf_index *idx)
 		[CKF_FILE_VERBATIM] = "verbatim",
 		[CKF_FILE_PAGES] = "pages",
 		[CKF_FILE_SYMLINK] = "symlink",
+		[CKF_FILE_SIZED_PAGES] = "sized-pages",
 	};
 	json_t *list = json_array();
 

@@ -80,7 +80,7 @@ static const struct ckf_file *pages_of(const struct ckf_conversion *c,
 {
 	int64_t at = e->name ? ckf_file_list_find(&c->list, e->name) : -1;
 
-	return at >= 0 && c->list.files[at].kind == CKF_FILE_PAGES ? &c->list.files[at] : NULL;
+	return at >= 0 && ckf_file_has_pages(&c->list.files[at]) ? &c->list.files[at] : NULL;
 }
 
 static int read_bytes(struct making *m, uint64_t start, uint64_t end, void *to)

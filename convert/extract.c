@@ -98,7 +98,7 @@ static int extract_files(struct ckf_extraction *x)
 			break;
 		if (f->kind == CKF_FILE_VERBATIM)
 			ret = extract_verbatim(x, f);
-		else if (f->kind == CKF_FILE_PAGES)
+		else if (ckf_file_has_pages(f))
 			ret = extract_pages(x, f);
 		else
 			ret = extract_link(x, f);

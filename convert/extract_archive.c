@@ -30,7 +30,7 @@ static const struct ckf_file *find_pages(const struct ckf_index *idx, const char
 
 	if (idx->nr_files)
 		f = bsearch(name, idx->files, (size_t)idx->nr_files, sizeof(*f), compare_file);
-	return f && f->kind == CKF_FILE_PAGES ? f : NULL;
+	return f && ckf_file_has_pages(f) ? f : NULL;
 }
 
 static int read_removed(struct remaking *r)
@@ -60,7 +60,7 @@ static int check_removed(const struct remaking *r)
 	if (!missing)
 		return ckf_error_set(r->x->err, -ENOMEM, "no memory for the members");
 	for (uint64_t i = 0; i < idx->nr_files; i++)
-		missing[i] = idx->files[i].kind == CKF_FILE_PAGES;
+		missing[i] = ckf_file_has_pages(&idx->files[i]);
 	for (uint64_t i = 0; i < r->removed.nr && right; i++) {
 		const struct ckf_file *f = find_pages(idx, r->removed.v[i].name);
 

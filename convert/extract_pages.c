@@ -98,7 +98,7 @@ static void drain(struct ckf_extraction *x, uint64_t ended, uint64_t begun)
 static int write_batches(struct ckf_extraction *x, const struct ckf_file *f)
 {
 	uint64_t ref = f->first_ref, end = f->first_ref + f->nr_refs;
-	uint64_t off = 0, begun = 0, ended = 0;
+	uint64_t off = ckf_file_head_bytes(f), begun = 0, ended = 0;
 	int ret = 0;
 
 	ckf_sum_reset(x->sum);
@@ -124,7 +124,7 @@ static int write_batches(struct ckf_extraction *x, const struct ckf_file *f)
 static void leave_holes(struct ckf_extraction *x, const struct ckf_file *f)
 {
 	const struct ckf_index *idx = x->img->idx;
-	uint64_t off = 0;
+	uint64_t off = ckf_file_head_bytes(f);
 
 	for (uint64_t i = f->first_ref; i < f->first_ref + f->nr_refs; i++) {
 		const struct ckf_chunk *c = &idx->chunks[idx->refs[i]];
@@ -136,6 +136,19 @@ static void leave_holes(struct ckf_extraction *x, const struct ckf_file *f)
 	}
 }
 
+/* What is before the pages: how many bytes they are. */
+static int write_head(struct ckf_extraction *x, const struct ckf_file *f)
+{
+	const ckf_le64 bytes = ckf_put64(ckf_file_page_bytes(f));
+	int ret;
+
+	if (f->kind != CKF_FILE_SIZED_PAGES)
+		return 0;
+	static_assert(sizeof(bytes) == CKF_SIZED_HEAD_BYTES, "a head is one number");
+	ret = ckf_out_file_write(&x->file, &bytes, sizeof(bytes), x->start);
+	return ret ? ckf_error_set(x->err, ret, "cannot write %s: %s", f->name, strerror(-ret)) : 0;
+}
+
 int ckf_extraction_pages(struct ckf_extraction *x, const struct ckf_file *f, int fd, uint64_t start)
 {
 	int ret;
@@ -143,7 +156,9 @@ int ckf_extraction_pages(struct ckf_extraction *x, const struct ckf_file *f, int
 	x->start = start;
 	ckf_out_file_init(&x->file, fd, true, start + f->size_bytes);
 	leave_holes(x, f);
-	ret = write_batches(x, f);
+	ret = write_head(x, f);
+	if (!ret)
+		ret = write_batches(x, f);
 	if (!ret && ftruncate(fd, (off_t)(start + f->size_bytes)))
 		ret = ckf_error_set(x->err, -errno, "cannot write %s: %s", f->name,
 				    strerror(errno));
@@ -161,7 +176,7 @@ int ckf_extraction_start(struct ckf_extraction *x)
 	int ret;
 
 	for (uint64_t i = 0; i < idx->nr_files; i++) {
-		if (idx->files[i].kind != CKF_FILE_PAGES)
+		if (!ckf_file_has_pages(&idx->files[i]))
 			continue;
 		x->progress.total_bytes += idx->files[i].size_bytes;
 		if (batches < idx->files[i].nr_refs)

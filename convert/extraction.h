@@ -41,7 +41,7 @@ struct ckf_extraction {
 	struct ckf_sum *sum;
 	int *pack_fds;		  /* by base of the chunks */
 	struct ckf_out_file file; /* the one being written */
-	uint64_t start;		  /* where the pages begin in it */
+	uint64_t start;		  /* where the pages file begins in it */
 	struct ckf_extract_batch batches[CKF_EXTRACT_MAX_BATCHES];
 	unsigned int nr_batches;
 	uint8_t *data;

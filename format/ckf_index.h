@@ -113,6 +113,23 @@ struct ckf_index {
 	uint64_t shared_bytes;
 };
 
+/* True for the files whose contents are chunks. */
+static inline bool ckf_file_has_pages(const struct ckf_file *f)
+{
+	return f->kind == CKF_FILE_PAGES || f->kind == CKF_FILE_SIZED_PAGES;
+}
+
+/* Where the pages begin in such a file, and how many bytes they have. */
+static inline uint64_t ckf_file_head_bytes(const struct ckf_file *f)
+{
+	return f->kind == CKF_FILE_SIZED_PAGES ? CKF_SIZED_HEAD_BYTES : 0;
+}
+
+static inline uint64_t ckf_file_page_bytes(const struct ckf_file *f)
+{
+	return f->size_bytes - ckf_file_head_bytes(f);
+}
+
 static inline uint64_t ckf_op_addr(const struct ckf_op *op)
 {
 	return op->place & ~(uint64_t)(CKF_PAGE_BYTES - 1);

@@ -260,7 +260,7 @@ uint64_t ckf_header_hash(const struct ckf_disk_header *h, uint32_t nr_sections)
 bool ckf_has_pages_file(const struct ckf_index *idx)
 {
 	for (uint64_t i = 0; i < idx->nr_files; i++)
-		if (idx->files[i].kind == CKF_FILE_PAGES)
+		if (ckf_file_has_pages(&idx->files[i]))
 			return true;
 	return false;
 }

@@ -168,7 +168,8 @@ int ckf_decode_chunks(struct ckf_decoder *d)
 		return ckf_entry_bad(d, CKF_SECTION_BASES, w.base,
 				     "R-base: chunks, got none, want at least one");
 	/* Those of device targets and of files are checked with them. */
-	w.features |= idx->incompat & (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS);
+	w.features |= idx->incompat &
+		      (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS | CKF_INCOMPAT_SIZED_PAGES);
 	if ((idx->incompat & CKF_INCOMPAT_ALL) != w.features)
 		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
 				      "R-feature: incompat, got 0x%" PRIx64 ", want 0x%" PRIx64,
@@ -202,6 +203,7 @@ struct file_walk {
 	size_t prev_len;
 	uint64_t next_ref;
 	uint64_t names_bytes; /* all names and link targets, with terminators */
+	bool sized_pages;     /* there was a file of that kind */
 };
 
 bool ckf_in_strings(const struct ckf_decoder *d, uint64_t off, uint64_t len)
@@ -285,9 +287,9 @@ static int check_file_refs(const struct ckf_decoder *d, uint64_t i, struct file_
 {
 	const struct ckf_index *idx = d->idx;
 	const struct ckf_file *f = &idx->files[i];
-	uint64_t bytes = 0;
+	uint64_t bytes = ckf_file_head_bytes(f);
 
-	if (f->kind != CKF_FILE_PAGES) {
+	if (!ckf_file_has_pages(f)) {
 		if (f->first_ref || f->nr_refs)
 			return file_bad(d, i,
 					"R-file: refs of a file without pages, got %" PRIu64
@@ -321,9 +323,10 @@ static int check_file(const struct ckf_decoder *d, uint64_t i, const struct ckf_
 	const struct ckf_file *f = &d->idx->files[i];
 	int ret;
 
-	if (f->kind < CKF_FILE_VERBATIM || f->kind > CKF_FILE_SYMLINK)
+	if (f->kind < CKF_FILE_VERBATIM || f->kind > CKF_FILE_SIZED_PAGES)
 		return file_bad(d, i, "R-file: kind, got %u, want 1 to %u", f->kind,
-				CKF_FILE_SYMLINK);
+				CKF_FILE_SIZED_PAGES);
+	w->sized_pages |= f->kind == CKF_FILE_SIZED_PAGES;
 	if (!ckf_bytes_zero(disk->reserved, sizeof(disk->reserved)))
 		return file_bad(d, i, "R-reserved: reserved bytes, got others than 0, want 0");
 	if (f->mtime_nsec >= NSEC_PER_SEC)
@@ -373,8 +376,12 @@ static int copy_names(struct ckf_decoder *d, const struct ckf_disk_file *disk,
 	return 0;
 }
 
-static int check_page_sums(const struct ckf_decoder *d)
+static int check_file_features(const struct ckf_decoder *d, const struct file_walk *w)
 {
+	if (w->sized_pages != !!(d->idx->incompat & CKF_INCOMPAT_SIZED_PAGES))
+		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
+				      "R-feature: incompat, got 0x%" PRIx64 ", want bit 7 %s",
+				      d->idx->incompat, w->sized_pages ? "set" : "clear");
 	if (!d->idx->page_sums || ckf_has_pages_file(d->idx))
 		return 0;
 	return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
@@ -414,6 +421,6 @@ int ckf_decode_files(struct ckf_decoder *d)
 		return ckf_entry_bad(d, CKF_SECTION_REFS, w.next_ref,
 				     "R-file: end of the last file, got %" PRIu64 ", want %" PRIu64,
 				     w.next_ref, idx->nr_refs);
-	ret = check_page_sums(d);
+	ret = check_file_features(d, &w);
 	return ret ? ret : copy_names(d, disk, &w);
 }

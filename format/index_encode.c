@@ -296,6 +296,9 @@ static uint64_t used_features(const struct ckf_index *idx)
 	for (uint64_t i = 0; i < idx->nr_targets; i++)
 		if (idx->targets[i].kind == CKF_TARGET_DEVICE)
 			features |= CKF_INCOMPAT_DEVICES;
+	for (uint64_t i = 0; i < idx->nr_files; i++)
+		if (idx->files[i].kind == CKF_FILE_SIZED_PAGES)
+			features |= CKF_INCOMPAT_SIZED_PAGES;
 	if (idx->page_sums && ckf_has_pages_file(idx))
 		features |= CKF_INCOMPAT_PAGE_SUMS;
 	return features;

@@ -96,12 +96,13 @@ enum ckf_file_kind {
 	CKF_FILE_VERBATIM = 1, /* is in the image as it was in the dump */
 	CKF_FILE_PAGES = 2,    /* its contents are chunks; extract makes it again */
 	CKF_FILE_SYMLINK = 3,
+	CKF_FILE_SIZED_PAGES = 4, /* CKF_FILE_PAGES behind 8 bytes: its length */
 };
 
 enum ckf_target_kind {
 	CKF_TARGET_TASK = 1,   /* private memory of a process; id: its pid */
 	CKF_TARGET_SHMEM = 2,  /* shared memory; id: its shmid */
-	CKF_TARGET_DEVICE = 3, /* device memory of a process; id: its pid */
+	CKF_TARGET_DEVICE = 3, /* device memory; id: the pid, or from 2^32 on: SPEC.md 4.5 */
 	CKF_TARGET_END,
 };
 
@@ -597,10 +598,8 @@ struct ckf_convert_opts {
 	bool force;	/* replace an existing destination */
 	bool no_uring;	/* plain reads and writes, as where io_uring is forbidden */
 	bool no_direct; /* all through the page cache, as where O_DIRECT is refused */
-	/*
-	 * Directories of other fast images. convert: what they hold is not stored again. extract
-	 * and flatten: where bases are that are no longer where the image says.
-	 */
+	/* Directories of other fast images. convert: what they hold is not stored again. extract
+	 * and flatten: where bases are that are no longer where the image says. */
 	const char *const *bases;
 	size_t nr_bases;
 	/* Called in the calling thread, a few times a second at most. May be NULL. */
@@ -627,8 +626,7 @@ struct ckf_convert_stats {
 	uint64_t nr_chunks;
 	uint64_t nr_bases; /* that the image needs */
 	uint64_t nr_tasks;
-	uint64_t nr_left_out; /* entries of the dump that are not in the image: warn has told of
-				 them */
+	uint64_t nr_left_out; /* entries of the dump that the image lacks: warn tells of them */
 	uint64_t ns;
 	struct ckf_storage storage; /* what was chosen for */
 };

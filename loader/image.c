@@ -505,7 +505,7 @@ bool ckf_image_is_stale(const struct ckf_image *img)
 	for (uint64_t i = 0; i < img->idx->nr_files; i++) {
 		const struct ckf_file *f = &img->idx->files[i];
 
-		if (f->kind != CKF_FILE_PAGES)
+		if (!ckf_file_has_pages(f))
 			continue;
 		if (img->members ? ckf_members_find(img->members, f->name) != NULL
 				 : !faccessat(img->dir_fd, f->name, F_OK, 0))

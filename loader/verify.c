@@ -139,7 +139,7 @@ static int check_chunk(struct worker *w, uint64_t i, uint64_t at_bytes, struct c
 
 /* Pass 1: contents */
 
-/* The next files of kind 2 that have no refs are taken as batches of none. */
+/* The next files of pages that have no refs are taken as batches of none. */
 static void batch_take(struct verify *v, struct batch *b)
 {
 	const struct ckf_index *idx = v->img->idx;
@@ -147,7 +147,7 @@ static void batch_take(struct verify *v, struct batch *b)
 
 	memset(b, 0, sizeof(*b));
 	pthread_mutex_lock(&v->lock);
-	while (v->next_file < idx->nr_files && idx->files[v->next_file].kind != CKF_FILE_PAGES)
+	while (v->next_file < idx->nr_files && !ckf_file_has_pages(&idx->files[v->next_file]))
 		v->next_file++;
 	if (v->failed || v->next_file == idx->nr_files)
 		goto out;

@@ -28,6 +28,7 @@ import lz4.block
 import xxhash
 import zstandard
 
+import amdimg
 import criuimg
 import gpuimg
 
@@ -57,13 +58,15 @@ STRUCTS = {"chunks": CHUNK, "refs": REF, "files": FILE, "targets": TARGET, "ops"
 S_STORAGE = (1 << 31) + 1
 
 ZERO, RAW, LZ4, ZSTD, BF16 = 0, 1, 2, 3, 4
-F_REGULAR, F_PAGES, F_LINK = 1, 2, 3
+F_REGULAR, F_PAGES, F_LINK, F_SIZED = 1, 2, 3, 4
+HEAD = 8  # bytes before the chunks of a file of kind 4
 T_TASK, T_SHMEM, T_DEVICE = 1, 2, 3
 OP_INHERIT, OP_DIRECT = 1, 2
 INCOMPAT = {LZ4: 1, ZSTD: 2, BF16: 4}
 INCOMPAT_BASES, INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS = 8, 16, 32, 64
+INCOMPAT_SIZED_PAGES = 128
 KNOWN_INCOMPAT = (sum(INCOMPAT.values()) | INCOMPAT_BASES | INCOMPAT_DEVICES
-                  | INCOMPAT_PACKED | INCOMPAT_PAGE_SUMS)
+                  | INCOMPAT_PACKED | INCOMPAT_PAGE_SUMS | INCOMPAT_SIZED_PAGES)
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -561,10 +564,11 @@ class Image:
                 bad("mtime_nsec %d" % nsec)
             if mode > 0o7777:
                 bad("mode %#o" % mode)
-            if kind not in (F_REGULAR, F_PAGES, F_LINK):
+            if kind not in (F_REGULAR, F_PAGES, F_LINK, F_SIZED):
                 bad("kind %d" % kind)
                 continue
-            if kind == F_PAGES:
+            if kind in (F_PAGES, F_SIZED):
+                head = HEAD if kind == F_SIZED else 0
                 if first_ref != next_ref or nr_refs > len(self.refs) - next_ref:
                     bad("refs %d + %d, want from %d of %d"
                         % (first_ref, nr_refs, next_ref, len(self.refs)))
@@ -572,7 +576,7 @@ class Image:
                     refs = self.refs[first_ref:first_ref + nr_refs]
                     next_ref += nr_refs
                     pages = sum(self.chunks[r][2] for r in refs if r < len(self.chunks))
-                    if size != pages * PAGE:
+                    if size != head + pages * PAGE:
                         bad("size_bytes %d, its chunks hold %d" % (size, pages * PAGE))
             elif first_ref or nr_refs:
                 bad("refs of a file of kind %d" % kind)
@@ -589,8 +593,12 @@ class Image:
                     bad("size_bytes %d, target_len %d" % (size, target_len))
             elif target_off or target_len:
                 bad("target of a file of kind %d" % kind)
-        if self.incompat & INCOMPAT_PAGE_SUMS and all(f[13] != F_PAGES for f in self.files):
-            self.bad("header", 24, "R-feature", "bit 6 without a file of kind 2")
+        if (self.incompat & INCOMPAT_PAGE_SUMS
+                and all(f[13] not in (F_PAGES, F_SIZED) for f in self.files)):
+            self.bad("header", 24, "R-feature", "bit 6 without a file of kind 2 or 4")
+        if bool(self.incompat & INCOMPAT_SIZED_PAGES) != any(f[13] == F_SIZED for f in self.files):
+            self.bad("header", 24, "R-feature", "bit 7 does not say whether there is a file of "
+                     "kind 4")
         if next_ref != len(self.refs):
             self.bad_entry("refs", next_ref, "R-file", "refs %d to %d belong to no file"
                            % (next_ref, len(self.refs) - 1))
@@ -873,12 +881,19 @@ class Image:
 
     # -- section 6 --
 
+    def chunks_data(self, i):
+        """The chunks of file i, decoded."""
+        entry = self.files[i]
+        for ref in self.refs[entry[8]:entry[8] + entry[9]]:
+            yield self.chunk_data(ref)
+
     def file_data(self, i):
         """The contents of file i in parts."""
         entry = self.files[i]
-        if entry[13] == F_PAGES:
-            for ref in self.refs[entry[8]:entry[8] + entry[9]]:
-                yield self.chunk_data(ref)
+        if entry[13] in (F_PAGES, F_SIZED):
+            if entry[13] == F_SIZED:
+                yield (entry[0] - HEAD).to_bytes(HEAD, "little")
+            yield from self.chunks_data(i)
             return
         where, off = self.entry("files", i)
         fd = self.open_file(self.names[i], where, "R-file", off)
@@ -908,10 +923,12 @@ class Image:
         for i, entry in enumerate(self.files):
             if entry[13] == F_LINK or self.is_unread(i):
                 continue
-            by_page = entry[13] == F_PAGES and self.incompat & INCOMPAT_PAGE_SUMS
-            size, digest = 0, PageSum() if by_page else xxhash.xxh3_64()
+            pages = entry[13] in (F_PAGES, F_SIZED)
+            by_page = pages and self.incompat & INCOMPAT_PAGE_SUMS
+            size = HEAD if entry[13] == F_SIZED else 0
+            digest = PageSum() if by_page else xxhash.xxh3_64()
             try:
-                for data in self.file_data(i):
+                for data in self.chunks_data(i) if pages else self.file_data(i):
                     digest.update(data)
                     size += len(data)
             except Stop:
@@ -930,12 +947,16 @@ class Image:
             ident, kind, file = target[0], target[6], target[7]
             name = b"pagemap-%s%d.img" % (b"shmem-" if kind == T_SHMEM else b"", ident)
             if kind == T_DEVICE:
-                name = gpuimg.table_name(ident)
+                name = (gpuimg.table_name(ident) if ident < 1 << 32
+                        else amdimg.table_name(ident >> 32))
             if self.names[file] != name:
                 self.bad_entry("targets", t, "R-pagemap", "its pagemap is %r, want %r"
                                % (self.names[file], name))
                 continue
             try:
+                if kind == T_DEVICE and ident >= 1 << 32:
+                    self.check_amd(t, b"".join(self.file_data(file)))
+                    continue
                 if kind == T_DEVICE:
                     self.check_device(t, b"".join(self.file_data(file)))
                     continue
@@ -973,13 +994,43 @@ class Image:
             self.bad_entry("targets", t, "R-gpu", "%r has %d bytes, want %d"
                            % (name, pages[0], size))
 
+    def check_amd(self, t, data):
+        """R-gpu of section 10.3, and R-op 5 for objects with contents."""
+        ident, gpu = self.targets[t][0] >> 32, self.targets[t][0] & 0xffffffff
+        try:
+            sizes = amdimg.parse(data).get(gpu)
+        except amdimg.Bad as e:
+            self.bad_entry("targets", t, "R-gpu", "its table: %s" % e)
+            return
+        if not sizes:
+            self.bad_entry("targets", t, "R-gpu", "its table has nothing of GPU %04x" % gpu)
+            return
+        if merge(amdimg.places(sizes)) != self.target_runs(t):
+            self.bad_entry("targets", t, "R-pagemap", "its pages are not those of its table")
+        name = amdimg.pages_name(ident, gpu)
+        pages = self.files[self.names.index(name)] if name in self.names else None
+        if pages is None or pages[13] != F_SIZED:
+            self.bad_entry("targets", t, "R-gpu", "no %r of kind 4" % name)
+        elif pages[0] != HEAD + sum(sizes):
+            self.bad_entry("targets", t, "R-gpu", "%r has %d bytes, want %d"
+                           % (name, pages[0], HEAD + sum(sizes)))
+
+    def check_sized_files(self):
+        """R-gpu of section 10.3: each file of kind 4 is that of a target."""
+        have = {amdimg.pages_name(t[0] >> 32, t[0] & 0xffffffff)
+                for t in self.targets if t[6] == T_DEVICE and t[0] >= 1 << 32}
+        for i, name in enumerate(self.names):
+            if self.files[i][13] == F_SIZED and name not in have:
+                self.bad("targets", self.sections["targets"][0], "R-gpu", "none for %r" % name)
+
     def check_tables_of_devices(self):
         """Imports without an owner; a table without a target: R-op 5."""
         try:
             gpuimg.check_owners(self.tables)
         except gpuimg.Bad as e:
             self.bad("targets", self.sections["targets"][0], e.rule, str(e))
-        have = {gpuimg.table_name(t[0]) for t in self.targets if t[6] == T_DEVICE}
+        have = {gpuimg.table_name(t[0]) for t in self.targets
+                if t[6] == T_DEVICE and t[0] < 1 << 32}
         for i, name in enumerate(self.names):
             if (re.fullmatch(rb"ckfast-gpu-(0|[1-9][0-9]*)\.img", name) and name not in have
                     and self.files[i][13] == F_REGULAR):
@@ -1001,6 +1052,7 @@ class Image:
             self.check_contents()
             self.check_pagemaps()
             self.check_tables_of_devices()
+            self.check_sized_files()
         except Stop:
             pass
         return self.violations

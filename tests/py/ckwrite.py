@@ -23,13 +23,14 @@ sys.dont_write_bytecode = True
 import lz4.block
 import zstandard
 
+import amdimg
 import ckread
 import criuimg
 import gpuimg
 from ckread import (BASE, CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE,
                     REF, SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, BF16, INCOMPAT, INCOMPAT_BASES,
-                    INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS, page_sum, round64,
-                    xxh64, xxh128)
+                    INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS, INCOMPAT_SIZED_PAGES,
+                    page_sum, round64, xxh64, xxh128)
 
 
 class Row:
@@ -225,12 +226,14 @@ class Model:
         codecs = {c.codec for c in self.chunks}
         devices = any(t.kind == ckread.T_DEVICE for t in self.targets)
         packed = any(c.pack_off % PAGE for c in self.chunks)
-        files = any(f.kind == 2 for f in self.files)
+        files = any(f.kind in (2, 4) for f in self.files)
+        sized = any(f.kind == 4 for f in self.files)
         header = {"incompat": sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
                               | (INCOMPAT_BASES if self.bases else 0)
                               | (INCOMPAT_DEVICES if devices else 0)
                               | (INCOMPAT_PACKED if packed else 0)
-                              | (INCOMPAT_PAGE_SUMS if self.page_sums and files else 0),
+                              | (INCOMPAT_PAGE_SUMS if self.page_sums and files else 0)
+                              | (INCOMPAT_SIZED_PAGES if sized else 0),
                   "pack_bytes": len(self.pack)}
         header.update(self.header)
         sections = [Section(1, 1, bytes(self.strings))]
@@ -334,7 +337,8 @@ class Builder:
     zero() return, until finish() puts them in the order of the format.
     """
 
-    def __init__(self, extent_bytes=4 << 20, max_chunk_pages=1024, packed=False, page_sums=False):
+    def __init__(self, extent_bytes=4 << 20, max_chunk_pages=1024, packed=False, page_sums=False,
+                 minor=None):
         self.model = Model()
         self.model.page_sums = page_sums
         self.packed = packed  # chunks that are not raw follow without a gap
@@ -342,6 +346,8 @@ class Builder:
             self.model.header["minor"] = self.model.pack_header["minor"] = 2
         if page_sums:
             self.model.header["minor"] = self.model.pack_header["minor"] = 3
+        if minor is not None:
+            self.model.header["minor"] = self.model.pack_header["minor"] = minor
         self.model.header.update(extent_bytes=extent_bytes, max_chunk_pages=max_chunk_pages)
         self.rows, self.files, self.targets, self.huge = [], [], [], []
         self.zeros = {}
@@ -380,7 +386,7 @@ class Builder:
         return len(self.rows) - 1
 
     def file(self, name, data=None, handles=None, link=None, **meta):
-        """kind 1 with data, kind 2 with handles of chunks, kind 3 with a link target."""
+        """kind 1 with data, kind 2 (or meta) with handles of chunks, kind 3 with a link target."""
         self.files.append((name, data, handles, link, meta))
 
     def target(self, kind, ident, ops, parent=None, cuts=(), pages_id=1, in_parent=()):
@@ -416,6 +422,27 @@ class Builder:
         self.file(gpuimg.table_name(pid), table)
         self.file(gpuimg.pages_name(pid), handles=[op[1] for op in ops])
         self.targets.append((3, pid, ops, None, list(cuts), gpuimg.table_name(pid)))
+
+    def amd(self, ident, pid, gpus, objects, parts):
+        """
+        Memory of AMD GPUs: objects (gpu, bytes, flags); parts: {gpu: (handles, cuts)} for the GPUs
+        whose contents are in the pack. Chunks may not reach from one object into the next. Table
+        and pages files are made here.
+        """
+        table = amdimg.table(pid, [amdimg.device(0)] + [amdimg.device(g) for g in gpus],
+                             [amdimg.obj(g, n, f) for g, n, f in objects])
+        self.file(amdimg.table_name(ident), table)
+        for gpu, (handles, cuts) in parts.items():
+            places = amdimg.places([n for g, n, f in objects if g == gpu and f & 3])
+            ops, left = [], list(handles)
+            for addr, end in places:
+                while addr < end:
+                    nr = self.rows[left[0]].nr_pages
+                    ops.append((addr, left.pop(0), 0, nr, 0))
+                    addr += nr * PAGE
+            self.file(amdimg.pages_name(ident, gpu), handles=handles, kind=4)
+            self.targets.append((3, amdimg.target_id(ident, gpu), ops, None, list(cuts),
+                                 amdimg.table_name(ident)))
 
     def finish(self):
         m = self.model
@@ -464,6 +491,8 @@ class Builder:
             f.size_bytes, f.checksum = len(data), xxh64(data)
         for key, value in meta.items():
             setattr(f, key, value)
+        if f.kind == 4:
+            f.size_bytes += ckread.HEAD
         m.files.append(f)
 
 
@@ -583,6 +612,25 @@ def with_device():
               (base + 2 * mib2, packed, 0, 512, 0), (base + 8 * mib2, raw, 0, 512, 0)], cuts=(2,))
     b.file(b"mm-5.img", mm_file([(0x10000, 0x14000)]))
     b.file(b"pstree.img", pstree_file([(5, 0)]))
+    return b.finish()
+
+
+def with_amd():
+    """A task with AMD GPUs: objects of odd sizes, of none, of the same address; two GPUs."""
+    b = Builder(max_chunk_pages=512, packed=True, page_sums=True, minor=5)
+    zero = b.zero(512)
+    raw, packed = b.chunk(RAW, pattern(4, 5)), b.chunk(ZSTD, b"\x5b" * (512 * PAGE),
+                                                       zstd_run(0x5b, 512 * PAGE))
+    b.target(1, 5, [(0x10000, raw, 0, 4, 0)])
+    b.file(b"pages-1.img", handles=[raw])
+    mib2 = 2 << 20
+    b.amd(7, 5, [0x1a, 0xbeef],
+          [(0xbeef, mib2, amdimg.VRAM), (0x1a, 5 * PAGE, amdimg.GTT), (0x1a, 9, amdimg.DOORBELL),
+           (0x1a, mib2 + 5 * PAGE, amdimg.VRAM), (0xbeef, mib2, amdimg.USERPTR)],
+          {0x1a: ([raw, packed, raw], (1,)), 0xbeef: ([zero], ())})
+    b.file(b"mm-5.img", mm_file([(0x10000, 0x14000)]))
+    b.file(b"pstree.img", pstree_file([(5, 0)]))
+    b.file(b"inventory.img", criuimg.image("inventory", [criuimg.encode([(1, 2), (2, 1)])]))
     return b.finish()
 
 

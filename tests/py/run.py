@@ -341,7 +341,8 @@ def image_for(cases, fast, name):
 
 def run_reader(cases, fast):
     cases.case("reader golden", reader_accepts, ckwrite.golden())
-    for name in ("v1.0", "v1.1/fast", "v1.1/base", "v1.2/fast", "v1.2/base", "v1.3", "v1.4"):
+    for name in ("v1.0", "v1.1/fast", "v1.1/base", "v1.2/fast", "v1.2/base", "v1.3", "v1.4",
+                 "v1.5"):
         cases.case("reader of " + name, reader_accepts_golden, name)
     cases.case("example in SPEC.md", example_is_in_spec)
     cases.case("index of SPEC.md", rules_are_in_index)

@@ -256,8 +256,8 @@ static const struct corruption chunk_cases[] = {
 };
 
 static const struct corruption file_cases[] = {
-	{ { FILE_(0, kind, 0) }, BAD(FILES, 0, "R-file: kind, got 0, want 1 to 3") },
-	{ { FILE_(6, kind, 4) }, BAD(FILES, 6, "R-file: kind, got 4, want 1 to 3") },
+	{ { FILE_(0, kind, 0) }, BAD(FILES, 0, "R-file: kind, got 0, want 1 to 4") },
+	{ { FILE_(6, kind, 5) }, BAD(FILES, 6, "R-file: kind, got 5, want 1 to 4") },
 	{ { FILE_(0, reserved[0], 1) }, BAD(FILES, 0, "R-reserved") },
 	{ { FILE_(6, reserved[10], 1) }, BAD(FILES, 6, "R-reserved") },
 	{ { FILE_(1, mtime_nsec, 1000000000) },
@@ -309,6 +309,12 @@ static const struct corruption file_cases[] = {
 	{ { FILE_(5, nr_refs, 0), FILE_(5, size_bytes, 0) },
 	  BAD(REFS, 3, "R-file: end of the last file, got 3, want 4") },
 	{ { FILE_(4, size_bytes, 0) }, BAD(FILES, 4, "R-file: size_bytes, got 0, want 61440") },
+	{ { HEAD(incompat, 0x83), FILE_(4, kind, 4) },
+	  BAD(FILES, 4, "R-file: size_bytes, got 61440, want 61448") },
+	{ { FILE_(4, kind, 4), FILE_(4, size_bytes, 61448) },
+	  BAD(HEADER, -1, "R-feature: incompat, got 0x3, want bit 7 set") },
+	{ { HEAD(incompat, 0x83) },
+	  BAD(HEADER, -1, "R-feature: incompat, got 0x83, want bit 7 clear") },
 	{ { REF(0, 6) }, BAD(FILES, 4, "R-file: size_bytes, got 61440, want 2142208") },
 };
 

@@ -116,6 +116,12 @@ static const struct area areas_4[] = {
 	{ CKF_TARGET_DEVICE, 0, 6, 0x7f0000800000, 1024, 0x1afca988fd17070c },
 };
 
+static const struct area areas_5[] = {
+	{ CKF_TARGET_TASK, 0, 5, 0x10000, 8, 0x0a64fba34023a8cc },
+	{ CKF_TARGET_DEVICE, 0, 30064771098, 0, 13, 0x9ec1d0b77c1975ed },
+	{ CKF_TARGET_DEVICE, 0, 30064771098, 0x200000, 3, 0x815529b0fb852227 },
+};
+
 static const struct entry entries_2[] = {
 	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
 	{ "mm-5.img", 1, 82, 0x28d57ff9a8f39a70, 0644, 0, 0, 1700000000, 123456789, 0 },
@@ -124,7 +130,6 @@ static const struct entry entries_2[] = {
 	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
 };
 
-/* The hash of a pages file is here that of its contents, not its checksum. */
 static const struct entry entries_3[] = {
 	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
 	{ "mm-5.img", 1, 59, 0x067ae7cda6522278, 0644, 0, 0, 1700000000, 123456789, 0 },
@@ -151,6 +156,20 @@ static const struct entry entries_4[] = {
 	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
 };
 
+static const struct entry entries_5[] = {
+	{ "amdgpu-kfd-7.img", 1, 404, 0x9de8f7be9428db7e, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "amdgpu-pages-7-001a.img", 4, 65544, 0x910a5aeb95d9bcb8, 0644, 0, 0, 1700000000,
+	  123456789, 0x22885637ceebcdf8 },
+	{ "amdgpu-pages-7-beef.img", 1, 4104, 0x9c40471e34640806, 0644, 0, 0, 1700000000, 123456789,
+	  0 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-5.img", 1, 59, 0x3433fcd46dec2a4d, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-5.img", 1, 28, 0x0d1acec099ec11a6, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-1.img", 2, 32768, 0x0a64fba34023a8cc, 0644, 0, 0, 1700000000, 123456789,
+	  0x7d12ff2b8a1312b4 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
+};
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static struct version {
@@ -174,6 +193,8 @@ static struct version {
 	  COUNT(areas_3), entries_3, COUNT(entries_3) },
 	{ "tests/golden/v1.4", 4, 0xfba29906be4610c2, 0x1b74637e04f208ea, 11, areas_4,
 	  COUNT(areas_4), entries_4, COUNT(entries_4) },
+	{ "tests/golden/v1.5", 5, 0x49e7de94d5f1cbdc, 0xc9c233a1f6db47ed, 11, areas_5,
+	  COUNT(areas_5), entries_5, COUNT(entries_5) },
 };
 
 struct golden {
@@ -477,7 +498,7 @@ static void test_extract(void **state)
 }
 
 #define OF(test, i) cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, &versions[i])
-#define EACH(test) OF(test, 0), OF(test, 1), OF(test, 2), OF(test, 3), OF(test, 4)
+#define EACH(test) OF(test, 0), OF(test, 1), OF(test, 2), OF(test, 3), OF(test, 4), OF(test, 5)
 
 int main(void)
 {
