@@ -98,7 +98,8 @@ static int match_target(struct gpud_source *src, const struct ckf_target *t, str
 	struct gpud_part *p;
 
 	ckf_target_get_info(src->img, t, &info);
-	if (info.kind != CKF_TARGET_DEVICE)
+	/* Higher ids are those of AMD GPUs, which are not CUDA's. */
+	if (info.kind != CKF_TARGET_DEVICE || info.id > UINT32_MAX)
 		return 0;
 	p = find_part(src, info.id);
 	if (!p)
