@@ -123,5 +123,11 @@ json_t *insp_json(const struct insp *insp, bool plan, bool chunks);
 /* Nothing, or an empty list, where no task has device memory. */
 void insp_print_devices(const struct insp *insp);
 json_t *insp_json_devices(const struct insp *insp);
+/* The same for the memory of AMD GPUs. */
+void insp_print_amd(const struct insp *insp);
+json_t *insp_json_amd(const struct insp *insp);
+/* The name of a target that has the memory of an AMD GPU. Returns buf. */
+const char *insp_amd_target_name(const struct insp *insp, uint64_t target_id, char *buf,
+				 size_t buf_bytes);
 
 #endif

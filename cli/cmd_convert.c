@@ -83,6 +83,7 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 		{ "profile", .take = cli_take_profile, .arg = &co->storage },
 		{ "smallest", .flag = &co->smallest },
 		{ "no-cache", .flag = &co->no_cache },
+		{ "amd", .flag = &co->amd },
 		{ "force", .flag = &co->force },
 		{ "in-place", .flag = &args->in_place },
 		{ "json", .flag = &args->json },
@@ -246,6 +247,7 @@ const struct cli_verb cli_verb_convert = {
 		"                       default: the CPUs\n"
 		"  --nice N             a lower priority, 1 to 19\n"
 		"  --no-cache           keep the pack out of the page cache\n"
+		"  --amd                the memory of AMD GPUs, too: only extract gives it back\n"
 		"  --force              replace FAST if it is there\n"
 		"  --in-place           replace DUMP itself; no FAST is named\n"
 		"  --after PID          with --in-place: in the background, when the process PID\n"

@@ -279,6 +279,7 @@ json_t *insp_json(const struct insp *insp, bool plan, bool chunks)
 	if (obj) {
 		json_object_set_new(obj, "device_memory", insp_json_devices(insp));
 		json_object_set_new(obj, "device_bytes", cli_json_u64(insp->device_bytes));
+		json_object_set_new(obj, "amd_memory", insp_json_amd(insp));
 	}
 	if (obj && insp->incomplete.code)
 		json_object_set_new(obj, "incomplete", cli_json_string(insp->incomplete.msg));

@@ -29,6 +29,8 @@ static const char *target_name(const struct insp *insp, const struct ckf_target 
 {
 	if (t->kind == CKF_TARGET_SHMEM)
 		return "";
+	if (t->kind == CKF_TARGET_DEVICE && ckf_amd_is_target_id(t->id))
+		return insp_amd_target_name(insp, t->id, buf, NAME_BYTES);
 	return insp_task_name(insp, t->id, buf, NAME_BYTES);
 }
 
@@ -76,7 +78,9 @@ static void print_head(const struct insp *insp)
 	printf("  files      kept as they were: %" PRIu64 " (%s), in the pack: %" PRIu64
 	       " (%s), links: %" PRIu64 "\n",
 	       insp->nr_files[CKF_FILE_VERBATIM], cli_bytes(insp->file_bytes[CKF_FILE_VERBATIM], a),
-	       insp->nr_files[CKF_FILE_PAGES], cli_bytes(insp->file_bytes[CKF_FILE_PAGES], b),
+	       insp->nr_files[CKF_FILE_PAGES] + insp->nr_files[CKF_FILE_SIZED_PAGES],
+	       cli_bytes(insp->file_bytes[CKF_FILE_PAGES] + insp->file_bytes[CKF_FILE_SIZED_PAGES],
+			 b),
 	       insp->nr_files[CKF_FILE_SYMLINK]);
 }
 
@@ -237,6 +241,7 @@ void insp_print_text(const struct insp *insp)
 	print_tasks(insp);
 	print_memory(insp);
 	insp_print_devices(insp);
+	insp_print_amd(insp);
 	if (!insp->img) {
 		printf("\nZero and equal pages are not counted here: `ckfast convert` reads "
 		       "them.\n");

@@ -24,7 +24,7 @@ _ckfast_options() {
 	case $1 in
 	convert)
 		echo "--base --codec --level --smallest --extent-size --profile --jobs --threads --nice" \
-			"--no-cache --force --in-place --after --json -q --quiet"
+			"--no-cache --amd --force --in-place --after --json -q --quiet"
 		;;
 	inspect) echo "--base --plan --chunks --profile --json" ;;
 	verify) echo "--base --threads --json -q --quiet" ;;

@@ -53,6 +53,7 @@ complete -c ckfast -n '__ckfast_verb convert' -x -l extent-size -a '4M 8M 16M' -
 complete -c ckfast -n '__ckfast_verb convert' -x -l jobs -d Threads
 complete -c ckfast -n '__ckfast_verb convert watch' -x -l nice -d 'Lower the priority'
 complete -c ckfast -n '__ckfast_verb convert' -l no-cache -d 'Keep the pack out of the page cache'
+complete -c ckfast -n '__ckfast_verb convert' -l amd -d 'Take the memory of AMD GPUs, too'
 complete -c ckfast -n '__ckfast_verb convert' -x -l after -a '(__fish_complete_pids)' -d 'Wait for the end of this process'
 
 complete -c ckfast -n '__ckfast_verb convert extract' -l in-place -d 'Replace the directory itself'

@@ -46,7 +46,8 @@ void ckf_block_hash(struct ckf_job *job, struct ckf_worker *w)
 	(void)w;
 	b->ret = b->read.ret;
 	if (b->ret)
-		ckf_origin_read_error(&b->stream->origin, b->ret, b->read.off, &b->err);
+		ckf_origin_read_error(b->s->opts->chain, &b->stream->origin, b->ret, b->read.off,
+				      &b->err);
 	else
 		hash_pages(b);
 }

@@ -12,6 +12,7 @@
 #include "base/ckf_error.h"
 #include "format/ckf_disk.h"
 #include "format/ckf_gpu_dump.h"
+#include "ckf_amd.h"
 
 /* A run of pages of a pagemap. */
 struct ckf_run {
@@ -23,15 +24,16 @@ struct ckf_run {
 
 /* What a pagemap file says, or the table of a process's device memory. */
 struct ckf_pagemap {
-	uint32_t kind;	      /* enum ckf_target_kind */
-	uint64_t id;	      /* pid or shmid, from the file name */
-	char *name;	      /* file name */
-	uint32_t pages_id;    /* N of pages-N.img, or of ckfast-gpu-pages-N.img */
+	uint32_t kind; /* enum ckf_target_kind */
+	uint64_t id;   /* pid or shmid, from the file name */
+	char *name;    /* file name */
+	/* N of pages-N.img, or of ckfast-gpu-pages-N.img; for AMD GPUs see struct ckf_origin */
+	uint32_t pages_id;
 	struct ckf_run *runs; /* ascending, not overlapping */
 	uint64_t nr_runs;
 	uint64_t nr_pages;	  /* all */
 	uint64_t nr_local_pages;  /* in the pages file: these make up its length */
-	struct ckf_gpu_dump *gpu; /* of kind device */
+	struct ckf_gpu_dump *gpu; /* of kind device, but for AMD GPUs */
 	bool unreadable;	  /* of no task of pstree.img, so that nobody has to read it */
 };
 
@@ -65,6 +67,8 @@ struct ckf_dump {
 	uint64_t nr_tasks;
 	struct ckf_pagemap *pagemaps; /* ascending by (kind, id) */
 	uint64_t nr_pagemaps;
+	struct ckf_amd_table *amd; /* ascending by file_id; no pagemaps stand for them */
+	uint64_t nr_amd;
 	bool has_parent; /* there is a "parent" link */
 	bool has_inventory;
 	bool has_cores;			      /* there is some core-*.img */

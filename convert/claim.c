@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "loader/ckf_image.h"
+#include "amd.h"
 #include "conversion.h"
 #include "strays.h"
 
@@ -16,7 +17,7 @@ static bool has_pages_file(const struct ckf_conversion *c)
 	for (uint64_t i = 0; i < c->dump->nr_pagemaps; i++) {
 		const struct ckf_origin origin = ckf_origin_of(&c->dump->pagemaps[i]);
 
-		if (ckf_file_list_find(&c->list, ckf_origin_name(&origin, name)) >= 0)
+		if (ckf_file_list_find(&c->list, ckf_origin_name(c->dump->amd, &origin, name)) >= 0)
 			return true;
 	}
 	return false;
@@ -62,6 +63,7 @@ int ckf_conversion_read(struct ckf_conversion *c)
 		ret = ckf_dump_check(c->dump, c->err);
 	if (!ret)
 		ret = ckf_chain_init(&c->chain, &c->dir, c->err);
+	c->chain.amd = c->dump ? c->dump->amd : NULL;
 	if (!ret && !c->dump->nr_tasks)
 		ckf_warn(&c->opts, "no pstree.img: it may be a pre-dump, which cannot be restored");
 	return ret;
@@ -77,7 +79,7 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 	uint64_t tail;
 	int64_t at;
 
-	at = ckf_file_list_find(&c->list, ckf_origin_name(&origin, name));
+	at = ckf_file_list_find(&c->list, ckf_origin_name(c->dump->amd, &origin, name));
 	c->pages_file[i] = at;
 	if (ckf_file_list_has_odd(&c->list, name))
 		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
@@ -90,14 +92,20 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 				     pm->name);
 	}
 	f = &c->list.files[at];
-	if (f->kind == CKF_FILE_PAGES)
+	if (ckf_file_has_pages(f))
 		return ckf_error_set(c->err, -EBADMSG,
 				     "corrupt dump: %s is named by %s and another pagemap", name,
 				     pm->name);
 	if (f->kind != CKF_FILE_VERBATIM)
 		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
+	if (origin.kind == CKF_ORIGIN_AMD) {
+		f->kind = CKF_FILE_SIZED_PAGES; /* ckf_amd_take() has checked it */
+		c->pagemap_of[at] = i;
+		c->stats.page_bytes += ckf_file_page_bytes(f);
+		return 0;
+	}
 	tail = f->size_bytes % CKF_PAGE_BYTES;
-	if (origin.device && tail)
+	if (origin.kind == CKF_ORIGIN_GPU && tail)
 		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
 				      "the length is not one of pages");
 	if (f->size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages)
@@ -105,7 +113,7 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 				      "shorter than %s says, got %llu pages, want %llu", pm->name,
 				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
 				      (unsigned long long)pm->nr_local_pages);
-	if (origin.device && f->size_bytes / CKF_PAGE_BYTES > pm->nr_local_pages)
+	if (origin.kind == CKF_ORIGIN_GPU && f->size_bytes / CKF_PAGE_BYTES > pm->nr_local_pages)
 		return ckf_error_rule(c->err, -EBADMSG, name, -1, f->size_bytes,
 				      "longer than %s says, got %llu pages, want %llu", pm->name,
 				      (unsigned long long)(f->size_bytes / CKF_PAGE_BYTES),
@@ -145,6 +153,10 @@ int ckf_conversion_claim(struct ckf_conversion *c)
 	int ret = 0;
 
 	ckf_drop_strays(c->dump, &c->list, &c->opts);
+	if (c->opts.amd)
+		ret = ckf_amd_take(c->dump, &c->list, &c->opts, c->err);
+	if (ret)
+		return ret;
 	n = (size_t)c->dump->nr_pagemaps;
 	if (!n)
 		return check_orphans(c);

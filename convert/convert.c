@@ -156,8 +156,9 @@ static int make_stream(struct ckf_conversion *c, struct ckf_stream **s, struct c
 	if (!c->level) {
 		if (file == CKF_NO_FILE)
 			return 0;
-		return ckf_stream_local(pm, c->list.files[file].size_bytes / CKF_PAGE_BYTES, q.task,
-					s, err);
+		return ckf_stream_local(pm,
+					ckf_file_page_bytes(&c->list.files[file]) / CKF_PAGE_BYTES,
+					q.task, s, err);
 	}
 	ret = ckf_stream_parent(&q, s, &left, err);
 	free(c->left.runs);
@@ -272,7 +273,8 @@ static int read_sample(struct ckf_conversion *c, uint64_t page, uint8_t *data, u
 	for (; i < c->dump->nr_pagemaps; i++) {
 		left = c->pages_file[i] == CKF_NO_FILE
 			       ? 0
-			       : c->list.files[c->pages_file[i]].size_bytes / CKF_PAGE_BYTES;
+			       : ckf_file_page_bytes(&c->list.files[c->pages_file[i]]) /
+					 CKF_PAGE_BYTES;
 		if (page < left)
 			break;
 		page -= left;
@@ -290,7 +292,7 @@ static int read_sample(struct ckf_conversion *c, uint64_t page, uint8_t *data, u
 	if (!part.member)
 		(void)posix_fadvise(part.fd, 0, 0, POSIX_FADV_RANDOM);
 	ret = ckf_pread_all(part.fd, data, (size_t)ckf_pages_to_bytes(left),
-			    part.off + ckf_pages_to_bytes(page));
+			    part.off + ckf_origin_head_bytes(&origin) + ckf_pages_to_bytes(page));
 	close(part.fd);
 	if (ret)
 		return ckf_error_set(c->err, ret, "cannot read a sample of the pages: %s",
@@ -310,8 +312,8 @@ static int measure_costs(struct ckf_conversion *c, struct ckf_decode_costs *cost
 	int ret;
 
 	for (uint64_t i = 0; i < c->list.nr_files; i++) {
-		if (c->list.files[i].kind == CKF_FILE_PAGES)
-			pages += c->list.files[i].size_bytes / CKF_PAGE_BYTES;
+		if (ckf_file_has_pages(&c->list.files[i]))
+			pages += ckf_file_page_bytes(&c->list.files[i]) / CKF_PAGE_BYTES;
 	}
 	w.scratch = aligned_alloc(CKF_PAGE_BYTES, CKF_ENCODE_SCRATCH_BYTES);
 	ret = data && w.scratch ? ckf_codec_ctx_new(&w.codec) : -ENOMEM;
@@ -394,7 +396,7 @@ static int convert_pages(struct ckf_conversion *c)
 	if (!ret)
 		ret = ckf_pipeline_run(&p, &c->build, c->err);
 	for (uint64_t i = 0; i < c->list.nr_files && !ret && !c->archive; i++) {
-		if (c->list.files[i].kind == CKF_FILE_PAGES)
+		if (ckf_file_has_pages(&c->list.files[i]))
 			ret = check_unchanged(c, &c->list.files[i]);
 	}
 	return ret;
@@ -410,7 +412,7 @@ static int finish_files(struct ckf_conversion *c)
 	if (!order)
 		return ckf_error_set(c->err, -ENOMEM, "no memory for the index");
 	for (uint64_t i = 0; i < c->list.nr_files; i++) {
-		if (c->list.files[i].kind == CKF_FILE_PAGES)
+		if (ckf_file_has_pages(&c->list.files[i]))
 			order[nr++] = c->pagemap_of[i];
 	}
 	ret = ckf_build_order_refs(&c->build, order, nr, c->err);

@@ -16,8 +16,8 @@ struct rec {
 	uint32_t first_extent;
 	uint32_t pages_id;
 	uint32_t chunk;
-	uint16_t level : 15;
-	uint16_t device : 1;
+	uint16_t level : 14;
+	uint16_t kind : 2; /* enum ckf_origin_kind */
 	uint16_t nr_extents;
 };
 
@@ -123,8 +123,8 @@ int64_t ckf_dedup_add(struct ckf_dedup *d, uint64_t key, const struct ckf_origin
 		.first_extent = (uint32_t)d->nr_extents,
 		.pages_id = origin->pages_id,
 		.chunk = CKF_DEDUP_NONE,
-		.level = (uint16_t)(origin->level & 0x7fff), /* below CKF_CHAIN_MAX */
-		.device = origin->device,
+		.level = (uint16_t)(origin->level & 0x3fff), /* below CKF_CHAIN_MAX */
+		.kind = (uint16_t)(origin->kind & 3),
 		.nr_extents = (uint16_t)nr_extents,
 	};
 	int ret;
@@ -163,7 +163,7 @@ int ckf_dedup_origin(struct ckf_dedup *d, uint32_t rec, struct ckf_origin *origi
 	r = &d->recs[rec];
 	if (r->nr_extents <= max) {
 		origin->level = r->level;
-		origin->device = r->device;
+		origin->kind = (enum ckf_origin_kind)r->kind;
 		origin->pages_id = r->pages_id;
 		memcpy(extents, d->extents + r->first_extent, r->nr_extents * sizeof(*extents));
 		ret = r->nr_extents;

@@ -12,14 +12,20 @@
 
 #define CKF_DEDUP_NONE UINT32_MAX
 
+enum ckf_origin_kind {
+	CKF_ORIGIN_PAGES, /* pages-N.img */
+	CKF_ORIGIN_GPU,	  /* ckfast-gpu-pages-N.img */
+	CKF_ORIGIN_AMD,	  /* amdgpu-pages-ID-GPU.img */
+};
+
 /*
- * A pages file: that of pages_id in the dump directory (level 0) or in a parent of it, or one of
- * device memory.
+ * A pages file in the dump directory (level 0) or in a parent of it. pages_id is N or, for an AMD
+ * GPU, the position of its table in the dump times CKF_AMD_MAX_GPUS plus its own in the table.
  */
 struct ckf_origin {
 	uint32_t level;
 	uint32_t pages_id;
-	bool device;
+	enum ckf_origin_kind kind;
 };
 
 #define CKF_MAX_FILE_PAGES ((1ull << 48) - 1)

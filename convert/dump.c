@@ -294,23 +294,18 @@ static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_p
 	return out->name ? 0 : ckf_error_set(err, -ENOMEM, "no memory for the pagemaps");
 }
 
-struct pagemap_walk {
+struct name_walk {
 	struct ckf_dump *d;
 	uint64_t cap;
+	uint64_t cap_amd;
 	struct ckf_error *err;
 };
 
-static int visit_name(void *arg, const char *name)
+static int add_pagemap(struct name_walk *w, const char *name)
 {
-	struct pagemap_walk *w = arg;
 	struct ckf_dump *d = w->d;
-	uint32_t kind;
-	uint64_t id;
 	int ret;
 
-	d->has_cores |= !strncmp(name, "core-", 5) && ckf_is_img_name(name);
-	if (!ckf_pagemap_name_parse(name, &kind, &id))
-		return 0;
 	if (ckf_array_grow(&d->pagemaps, d->nr_pagemaps, &w->cap, sizeof(*d->pagemaps)))
 		return ckf_error_set(w->err, -ENOMEM, "no memory for the pagemaps");
 	ret = read_pagemap(d, name, &d->pagemaps[d->nr_pagemaps], w->err);
@@ -319,15 +314,45 @@ static int visit_name(void *arg, const char *name)
 	return ret;
 }
 
+static int add_amd_table(struct name_walk *w, const char *name)
+{
+	struct ckf_dump *d = w->d;
+
+	if (ckf_array_grow(&d->amd, d->nr_amd, &w->cap_amd, sizeof(*d->amd)))
+		return ckf_error_set(w->err, -ENOMEM, "no memory for the tables of GPU memory");
+	return ckf_amd_table_read(&d->dir, name, &d->amd[d->nr_amd++], w->err);
+}
+
+static int visit_name(void *arg, const char *name)
+{
+	struct name_walk *w = arg;
+	uint32_t kind, file_id;
+	uint64_t id;
+
+	w->d->has_cores |= !strncmp(name, "core-", 5) && ckf_is_img_name(name);
+	if (ckf_pagemap_name_parse(name, &kind, &id))
+		return add_pagemap(w, name);
+	return ckf_amd_name_parse(name, &file_id) ? add_amd_table(w, name) : 0;
+}
+
+static int compare_amd(const void *a, const void *b)
+{
+	const struct ckf_amd_table *x = a, *y = b;
+
+	return x->file_id < y->file_id ? -1 : x->file_id > y->file_id;
+}
+
 static int read_pagemaps(struct ckf_dump *d, struct ckf_error *err)
 {
-	struct pagemap_walk w = { .d = d, .err = err };
+	struct name_walk w = { .d = d, .err = err };
 	int ret = ckf_dir_each(&d->dir, visit_name, &w);
 
 	if (ret)
 		return ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
 	if (d->nr_pagemaps)
 		qsort(d->pagemaps, (size_t)d->nr_pagemaps, sizeof(*d->pagemaps), compare_pagemap);
+	if (d->nr_amd)
+		qsort(d->amd, (size_t)d->nr_amd, sizeof(*d->amd), compare_amd);
 	return 0;
 }
 
@@ -473,8 +498,11 @@ void ckf_dump_close(struct ckf_dump *d)
 		free(d->tasks[i].vmas);
 	for (uint64_t i = 0; i < d->nr_pagemaps; i++)
 		ckf_pagemap_fini(&d->pagemaps[i]);
+	for (uint64_t i = 0; i < d->nr_amd; i++)
+		ckf_amd_table_fini(&d->amd[i]);
 	free(d->tasks);
 	free(d->pagemaps);
+	free(d->amd);
 	close(d->dir.fd);
 	free(d);
 }

@@ -159,8 +159,8 @@ static int check_magic(struct ckf_img *im, uint32_t magic, struct ckf_error *err
 	return ret;
 }
 
-int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name, uint32_t magic,
-		 struct ckf_error *err)
+static int open_file(struct ckf_img *im, const struct ckf_dir *dir, const char *name,
+		     struct ckf_error *err)
 {
 	int ret;
 
@@ -174,12 +174,56 @@ int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name
 	im->name = strdup(name);
 	im->buf = malloc(IMG_BUF_BYTES);
 	im->buf_bytes = IMG_BUF_BYTES;
-	if (!im->name || !im->buf) {
-		ret = ckf_error_set(err, -ENOMEM, "no memory to read %s", name);
-		goto out;
-	}
-	ret = check_magic(im, magic, err);
-out:
+	if (!im->name || !im->buf)
+		return ckf_error_set(err, -ENOMEM, "no memory to read %s", name);
+	return 0;
+}
+
+int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name, uint32_t magic,
+		 struct ckf_error *err)
+{
+	int ret = open_file(im, dir, name, err);
+
+	if (!ret)
+		ret = check_magic(im, magic, err);
+	if (ret)
+		ckf_img_close(im);
+	return ret;
+}
+
+static int take_sized(struct ckf_img *im, const uint8_t **record, size_t *bytes,
+		      struct ckf_error *err)
+{
+	uint32_t low, high;
+	uint64_t len;
+	int ret = take32(im, &low, err);
+
+	if (!ret)
+		ret = take32(im, &high, err);
+	if (ret)
+		return ret;
+	len = (uint64_t)high << 32 | low;
+	if (len > im->part.bytes - im->off)
+		return ckf_img_bad(im, -EBADMSG, err, "its length of %llu reaches beyond the file",
+				   (unsigned long long)len);
+	if (len > CKF_IMG_MAX_RECORD_BYTES)
+		return ckf_img_bad(im, -EOPNOTSUPP, err, "a record of %llu bytes",
+				   (unsigned long long)len);
+	ret = fill_buf(im, (size_t)len, err);
+	if (ret)
+		return ret;
+	*record = im->buf + im->first;
+	*bytes = (size_t)len;
+	return 0;
+}
+
+int ckf_img_open_sized(struct ckf_img *im, const struct ckf_dir *dir, const char *name,
+		       const uint8_t **record, size_t *bytes, struct ckf_error *err)
+{
+	int ret = open_file(im, dir, name, err);
+
+	if (!ret)
+		ret = take_sized(im, record, bytes, err);
 	if (ret)
 		ckf_img_close(im);
 	return ret;

@@ -53,6 +53,12 @@ struct ckf_img {
 int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name, uint32_t magic,
 		 struct ckf_error *err);
 void ckf_img_close(struct ckf_img *im);
+/*
+ * Opens a file of another form: 8 bytes that say how long its one record is, and the record, which
+ * is valid until ckf_img_close(). What follows is not read. Errors as above.
+ */
+int ckf_img_open_sized(struct ckf_img *im, const struct ckf_dir *dir, const char *name,
+		       const uint8_t **record, size_t *bytes, struct ckf_error *err);
 
 /* 1 with the next record, valid until the next call; 0 at the end; -errno. */
 int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, struct ckf_error *err);
@@ -72,6 +78,9 @@ int ckf_open_of_dump(const struct ckf_dir *dir, const char *name, struct ckf_fil
 /* The same with err set; -ENOENT leaves it alone. */
 int ckf_open_img(const struct ckf_dir *dir, const char *name, struct ckf_file_part *out,
 		 struct ckf_error *err);
+
+/* Decimal digits without leading zeros, up to ".img" at the end of the name. */
+bool ckf_img_id_parse(const char *s, uint64_t max, uint64_t *id);
 
 /* The entries of one pagemap file, one after the other. */
 struct ckf_pagemap_reader {

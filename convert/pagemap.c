@@ -20,8 +20,7 @@
 #define PE_PRESENT (1u << 2)
 #define PE_ALL (PE_PARENT | PE_LAZY | PE_PRESENT)
 
-/* Decimal digits without leading zeros, up to ".img" at the end of the name. */
-static bool parse_id(const char *s, uint64_t max, uint64_t *id)
+bool ckf_img_id_parse(const char *s, uint64_t max, uint64_t *id)
 {
 	uint64_t v = 0;
 
@@ -46,15 +45,15 @@ bool ckf_pagemap_name_parse(const char *name, uint32_t *kind, uint64_t *id)
 
 	if (!strncmp(name, device, sizeof(device) - 1)) {
 		*kind = CKF_TARGET_DEVICE;
-		return parse_id(name + sizeof(device) - 1, UINT32_MAX, id);
+		return ckf_img_id_parse(name + sizeof(device) - 1, UINT32_MAX, id);
 	}
 	if (!strncmp(name, shmem, sizeof(shmem) - 1)) {
 		*kind = CKF_TARGET_SHMEM;
-		return parse_id(name + sizeof(shmem) - 1, UINT64_MAX, id);
+		return ckf_img_id_parse(name + sizeof(shmem) - 1, UINT64_MAX, id);
 	}
 	if (!strncmp(name, task, sizeof(task) - 1)) {
 		*kind = CKF_TARGET_TASK;
-		return parse_id(name + sizeof(task) - 1, UINT32_MAX, id);
+		return ckf_img_id_parse(name + sizeof(task) - 1, UINT32_MAX, id);
 	}
 	return false;
 }

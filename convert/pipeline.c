@@ -110,7 +110,8 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 	int ret;
 
 	p->direct_read = false;
-	if (p->no_io_thread || s->origin.level || s->origin.device || !s->nr_pages)
+	if (p->no_io_thread || s->origin.level || s->origin.kind != CKF_ORIGIN_PAGES ||
+	    !s->nr_pages)
 		return 0;
 	ret = ckf_chain_open_pages(p->s.opts->chain, &s->origin, &part, err);
 	if (ret)

@@ -83,24 +83,78 @@ static int compare_name(const void *name, const void *file)
 }
 
 /* The contents of device memory are there, and are as long as the table says. */
+static int check_contents(const struct ckf_index *idx, uint64_t target, const char *name,
+			  uint8_t kind, uint64_t bytes, struct ckf_error *err)
+{
+	const struct ckf_file *f = bsearch(name, idx->files, idx->nr_files, sizeof(*f),
+					   compare_name);
+
+	if (!f || f->kind != kind)
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
+				      "R-gpu: there is no %s of kind %u", name, kind);
+	if (ckf_file_page_bytes(f) != bytes)
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
+				      "R-gpu: length of %s, got %" PRIu64 ", want %" PRIu64, name,
+				      ckf_file_page_bytes(f), bytes);
+	return 0;
+}
+
 static int check_device(const struct ckf_index *idx, uint64_t target, const struct ckf_pagemap *pm,
 			struct ckf_error *err)
 {
 	char name[CKF_GPU_NAME_BYTES];
-	const struct ckf_file *f;
 
 	if (!pm->gpu || !pm->gpu->bytes)
 		return 0;
-	ckf_gpu_pages_name(pm->pages_id, name);
-	f = bsearch(name, idx->files, idx->nr_files, sizeof(*f), compare_name);
-	if (!f || f->kind != CKF_FILE_PAGES)
+	return check_contents(idx, target, ckf_gpu_pages_name(pm->pages_id, name), CKF_FILE_PAGES,
+			      pm->gpu->bytes, err);
+}
+
+/* The memory of an AMD GPU: an image need not have it, so the target says which table to read. */
+static int check_amd(const struct ckf_index *idx, uint64_t target, const struct ckf_dump *dump,
+		     struct ckf_error *err)
+{
+	const struct ckf_target *t = &idx->targets[target];
+	char name[CKF_AMD_NAME_BYTES];
+	const struct ckf_amd_table *table = NULL;
+	const struct ckf_amd_gpu *gpu = ckf_amd_find(dump->amd, dump->nr_amd, t->id, &table);
+	struct ckf_pagemap pm;
+	int ret;
+
+	if (table && table->err.code)
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0, "R-gpu: %s",
+				      table->err.msg);
+	if (!gpu || !gpu->nr_objects || strcmp(table->name, idx->files[t->file].name) != 0)
 		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
-				      "R-gpu: there is no %s of kind %u", name, CKF_FILE_PAGES);
-	if (f->size_bytes != pm->gpu->bytes)
-		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
-				      "R-gpu: length of %s, got %" PRIu64 ", want %" PRIu64, name,
-				      f->size_bytes, pm->gpu->bytes);
-	return 0;
+				      "R-pagemap: %s is not the table of %s %" PRIu64,
+				      idx->files[t->file].name, ckf_target_kind_name(t->kind),
+				      t->id);
+	pm = (struct ckf_pagemap){ .name = table->name,
+				   .runs = gpu->runs,
+				   .nr_runs = gpu->nr_objects };
+	ret = check_pagemap(idx, target, &pm, err);
+	if (ret)
+		return ret;
+	ckf_amd_pages_name(table->file_id, gpu->gpu_id, name);
+	return check_contents(idx, target, name, CKF_FILE_SIZED_PAGES, gpu->bytes, err);
+}
+
+/* Each file of that kind is that of a target: as many, since two targets have two names. */
+static int check_sized_files(const struct ckf_index *idx, struct ckf_error *err)
+{
+	uint64_t files = 0, targets = 0;
+
+	for (uint64_t i = 0; i < idx->nr_files; i++)
+		files += idx->files[i].kind == CKF_FILE_SIZED_PAGES;
+	for (uint64_t i = 0; i < idx->nr_targets; i++)
+		targets += idx->targets[i].kind == CKF_TARGET_DEVICE &&
+			   ckf_amd_is_target_id(idx->targets[i].id);
+	if (files == targets)
+		return 0;
+	return ckf_error_rule(err, -EBADMSG, "targets", -1, 0,
+			      "R-gpu: of AMD GPUs, got %" PRIu64 ", want one for each of %" PRIu64
+			      " files of kind %u",
+			      targets, files, CKF_FILE_SIZED_PAGES);
 }
 
 int plan_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
@@ -111,6 +165,12 @@ int plan_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump
 		const struct ckf_pagemap *pm = ckf_dump_find_pagemap(dump, t->kind, t->id);
 		int rc;
 
+		if (t->kind == CKF_TARGET_DEVICE && ckf_amd_is_target_id(t->id)) {
+			rc = check_amd(idx, i, dump, err);
+			if (rc)
+				return rc;
+			continue;
+		}
 		if (!pm || strcmp(pm->name, idx->files[t->file].name))
 			return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)i, 0,
 					      "R-pagemap: %s is not the pagemap of %s %" PRIu64,
@@ -129,7 +189,7 @@ int plan_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump
 			return ckf_error_rule(err, -EBADMSG, "targets", -1, 0,
 					      "R-pagemap: none for the pages of %s", pm->name);
 	}
-	return 0;
+	return check_sized_files(idx, err);
 }
 
 static int range_cmp(const void *a, const void *b)

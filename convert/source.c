@@ -7,25 +7,29 @@
 #include "base/ckf_io_util.h"
 #include "source.h"
 
-int ckf_origin_read_error(const struct ckf_origin *o, int ret, uint64_t off, struct ckf_error *err)
+int ckf_origin_read_error(const struct ckf_chain *chain, const struct ckf_origin *o, int ret,
+			  uint64_t off, struct ckf_error *err)
 {
 	char name[CKF_ORIGIN_NAME_BYTES];
 
-	ckf_origin_name(o, name);
+	ckf_origin_name(chain->amd, o, name);
 	if (ret == -EBADMSG)
 		return ckf_error_rule(err, -EBADMSG, name, -1, off,
 				      "the file ends before the pages of its pagemap do");
 	return ckf_error_set(err, ret, "cannot read %s: %s", name, strerror(-ret));
 }
 
-static int read_extent(const struct ckf_origin *o, const struct ckf_file_part *part, uint8_t *dst,
-		       const struct ckf_extent *x, struct ckf_error *err)
+static int read_extent(const struct ckf_chain *chain, const struct ckf_place *at,
+		       const struct ckf_file_part *part, const struct ckf_extent *x, uint8_t *dst,
+		       struct ckf_error *err)
 {
-	uint64_t off = ckf_pages_to_bytes(x->page), bytes = ckf_pages_to_bytes(x->nr_pages);
+	const struct ckf_origin *o = &at->origin;
+	uint64_t off = ckf_origin_head_bytes(o) + ckf_pages_to_bytes(x->page);
+	uint64_t bytes = ckf_pages_to_bytes(x->nr_pages);
 	int ret = 0;
 
 	/* Large parts of device memory were never written. */
-	if (o->device && ckf_is_hole(part->fd, part->off + off, bytes)) {
+	if (o->kind != CKF_ORIGIN_PAGES && ckf_is_hole(part->fd, part->off + off, bytes)) {
 		memset(dst, 0, (size_t)bytes);
 		return 0;
 	}
@@ -34,7 +38,7 @@ static int read_extent(const struct ckf_origin *o, const struct ckf_file_part *p
 		ret = -EBADMSG;
 	if (!ret)
 		ret = ckf_pread_all(part->fd, dst, (size_t)bytes, part->off + off);
-	return ret ? ckf_origin_read_error(o, ret, off, err) : 0;
+	return ret ? ckf_origin_read_error(chain, o, ret, off, err) : 0;
 }
 
 /* A file has at most CKF_MAX_FILE_PAGES, a place fewer than 2^16. */
@@ -72,7 +76,7 @@ int ckf_place_read(const struct ckf_chain *chain, const struct ckf_place *at, ui
 	if (ret)
 		return ret;
 	for (uint32_t i = 0; i < at->nr && !ret; i++) {
-		ret = read_extent(&at->origin, &part, dst, &at->extents[i], err);
+		ret = read_extent(chain, at, &part, &at->extents[i], dst, err);
 		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);
 	}
 	close(part.fd);

@@ -21,6 +21,7 @@ int ckf_place_read(const struct ckf_chain *chain, const struct ckf_place *at, ui
 		   struct ckf_error *err);
 
 /* The error of a read that failed. Returns ret. */
-int ckf_origin_read_error(const struct ckf_origin *o, int ret, uint64_t off, struct ckf_error *err);
+int ckf_origin_read_error(const struct ckf_chain *chain, const struct ckf_origin *o, int ret,
+			  uint64_t off, struct ckf_error *err);
 
 #endif

@@ -17,7 +17,7 @@ static bool lacks_pages(const struct ckf_dump *d, const struct ckf_file_list *l,
 	const struct ckf_pagemap *pm = &d->pagemaps[i];
 	const struct ckf_origin origin = ckf_origin_of(pm);
 	char name[CKF_ORIGIN_NAME_BYTES];
-	int64_t at = ckf_file_list_find(l, ckf_origin_name(&origin, name));
+	int64_t at = ckf_file_list_find(l, ckf_origin_name(d->amd, &origin, name));
 
 	if (at < 0)
 		return pm->nr_local_pages;

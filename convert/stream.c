@@ -47,6 +47,7 @@ int ckf_chain_init(struct ckf_chain *c, const struct ckf_dir *dir, struct ckf_er
 	};
 
 	c->nr_levels = 0;
+	c->amd = NULL;
 	if (own.fd < 0)
 		return ckf_error_set(err, -errno, "cannot open the dump: %s", strerror(errno));
 	return add_level(c, own, err);
@@ -78,20 +79,36 @@ static int open_level(struct ckf_chain *c, uint32_t level, struct ckf_error *err
 	return ret;
 }
 
-const char *ckf_origin_name(const struct ckf_origin *o, char buf[CKF_ORIGIN_NAME_BYTES])
+const char *ckf_origin_name(const struct ckf_amd_table *amd, const struct ckf_origin *o,
+			    char buf[CKF_ORIGIN_NAME_BYTES])
 {
-	if (o->device)
+	const struct ckf_amd_table *t;
+
+	switch (o->kind) {
+	case CKF_ORIGIN_GPU:
 		return ckf_gpu_pages_name(o->pages_id, buf);
-	snprintf(buf, CKF_ORIGIN_NAME_BYTES, "pages-%u.img", o->pages_id);
-	return buf;
+	case CKF_ORIGIN_AMD:
+		t = &amd[o->pages_id / CKF_AMD_MAX_GPUS];
+		return ckf_amd_pages_name(t->file_id,
+					  t->gpus[o->pages_id % CKF_AMD_MAX_GPUS].gpu_id, buf);
+	default:
+		snprintf(buf, CKF_ORIGIN_NAME_BYTES, "pages-%u.img", o->pages_id);
+		return buf;
+	}
+}
+
+uint64_t ckf_origin_head_bytes(const struct ckf_origin *o)
+{
+	return o->kind == CKF_ORIGIN_AMD ? CKF_SIZED_HEAD_BYTES : 0;
 }
 
 struct ckf_origin ckf_origin_of(const struct ckf_pagemap *pm)
 {
-	return (struct ckf_origin){
-		.pages_id = pm->pages_id,
-		.device = pm->kind == CKF_TARGET_DEVICE,
-	};
+	struct ckf_origin o = { .pages_id = pm->pages_id };
+
+	if (pm->kind == CKF_TARGET_DEVICE)
+		o.kind = ckf_amd_is_target_id(pm->id) ? CKF_ORIGIN_AMD : CKF_ORIGIN_GPU;
+	return o;
 }
 
 int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
@@ -101,7 +118,7 @@ int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
 	char name[CKF_ORIGIN_NAME_BYTES], where[32] = "";
 	int ret;
 
-	ckf_origin_name(o, name);
+	ckf_origin_name(c->amd, o, name);
 	if (o->level)
 		snprintf(where, sizeof(where), " of parent dump %u", o->level);
 	ret = ckf_open_of_dump(dir, name, out);
@@ -179,16 +196,14 @@ void ckf_stream_free(struct ckf_stream *s)
 int ckf_stream_local(const struct ckf_pagemap *pm, uint64_t file_pages, const struct ckf_task *task,
 		     struct ckf_stream **out, struct ckf_error *err)
 {
-	const struct ckf_origin origin = ckf_origin_of(pm);
-	char name[CKF_ORIGIN_NAME_BYTES];
 	int ret;
 
 	if (file_pages > CKF_MAX_FILE_PAGES)
-		return ckf_error_set(err, -E2BIG, "%s is too long", ckf_origin_name(&origin, name));
+		return ckf_error_set(err, -E2BIG, "the pages file of %s is too long", pm->name);
 	ret = stream_new(out, task, err);
 	if (ret)
 		return ret;
-	(*out)->origin = origin;
+	(*out)->origin = ckf_origin_of(pm);
 	(*out)->nr_pages = file_pages;
 	(*out)->runs = pm->runs;
 	(*out)->nr_runs = pm->nr_runs;

@@ -611,6 +611,7 @@ struct ckf_convert_opts {
 	void *arg;
 	bool smallest; /* convert, with CKF_CODEC_AUTO: the fewest bytes; storage does not matter */
 	bool no_cache; /* convert: leave nothing of the pack in the page cache */
+	bool amd; /* convert: pack the memory of AMD GPUs; it takes the patched amdgpu plugin */
 };
 
 struct ckf_convert_stats {

@@ -57,6 +57,19 @@ static void put_device(int dir)
 	close(fd);
 }
 
+/* Memory of two AMD GPUs, of which one has nothing to take. */
+static void put_amd(int dir)
+{
+	static const struct dm_amd_object objects[] = { { 0x1a, 1, 3 * CKF_PAGE_BYTES },
+							{ 0xbeef, 4, 5 },
+							{ 0x1a, 2, 2 * CKF_PAGE_BYTES } };
+	static const uint32_t gpus[] = { 0x1a, 0xbeef }, values[] = { 12, 0, 0, 70, 71 };
+
+	dm_amd_table(dir, 7, 100, gpus, 2, objects, 3);
+	dm_amd_pages(dir, 7, 0x1a, values, 5);
+	dm_amd_pages(dir, 7, 0xbeef, values, 0);
+}
+
 /*
  * A task, a child with the same pages but for some at the end, a shared object, device memory; the
  * first pages of the task are in the parent dump.
@@ -106,6 +119,7 @@ static void make_dumps(struct world *w)
 	nm_fs(dir, 100);
 	nm_namespaces(dir, 100, 1, 2);
 	nm_machine(dir);
+	put_amd(dir);
 	dm_write(dir, "other", "of no pagemap", 13);
 	need(!fchmodat(dir, "other", 0751, 0), "cannot set a mode");
 	close(dir);
@@ -131,14 +145,28 @@ static bool same_task(const struct ckf_task *a, const struct ckf_task *b)
 	       a->nr_vmas == b->nr_vmas && !memcmp(a->vmas, b->vmas, a->nr_vmas * sizeof(*a->vmas));
 }
 
+static bool same_table(const struct ckf_amd_table *a, const struct ckf_amd_table *b)
+{
+	bool same = a->err.code == b->err.code && a->nr_gpus == b->nr_gpus;
+
+	for (uint32_t i = 0; same && i < a->nr_gpus; i++)
+		same = a->gpus[i].bytes == b->gpus[i].bytes &&
+		       !memcmp(a->gpus[i].runs, b->gpus[i].runs,
+			       a->gpus[i].nr_objects * sizeof(struct ckf_run));
+	return same;
+}
+
 static bool same_dump(const struct ckf_dump *a, const struct ckf_dump *b)
 {
-	bool same = a->nr_tasks == b->nr_tasks && a->nr_pagemaps == b->nr_pagemaps;
+	bool same = a->nr_tasks == b->nr_tasks && a->nr_pagemaps == b->nr_pagemaps &&
+		    a->nr_amd == b->nr_amd;
 
 	for (uint64_t i = 0; same && i < a->nr_tasks; i++)
 		same = same_task(&a->tasks[i], &b->tasks[i]);
 	for (uint64_t i = 0; same && i < a->nr_pagemaps; i++)
 		same = same_pagemap(&a->pagemaps[i], &b->pagemaps[i]);
+	for (uint64_t i = 0; same && i < a->nr_amd; i++)
+		same = same_table(&a->amd[i], &b->amd[i]);
 	return same;
 }
 
@@ -190,6 +218,7 @@ static struct ckf_convert_opts options(unsigned int threads)
 		.threads = threads,
 		/* What asks for memory takes failures for none; unit/memory tests that. */
 		.no_cache = true,
+		.amd = true,
 	};
 
 	/* For which codecs are chosen at all. */

@@ -17,7 +17,7 @@ treated alike.
     gendump.py bad NAME OUT       OUT/dump is a dump that no converter may accept
 
 Features (default: by the seed): tasks (0…), pages (budget), levels (1…3), form (4.1, 4.2, old),
-shmem (number of objects), gpu (tasks with device memory), hugetlb, guard, fragmented, cow, huge,
+shmem (number of objects), gpu (tasks with device memory), amd (tasks with AMD GPUs), hugetlb, guard, fragmented, cow, huge,
 unknown, meta (0 | 1 each), content (mix | random | text | zero | repeat | near-zero | bf16 | fp32).
 """
 import json
@@ -28,6 +28,7 @@ import sys
 
 sys.dont_write_bytecode = True
 
+import amdimg
 import criuimg
 import gpuimg
 from criuimg import PAGE, PE_LAZY, PE_PARENT, PE_PRESENT, encode, image
@@ -140,6 +141,36 @@ class Gpu:
                            self.allocs)
 
 
+class Amd:
+    """
+    The memory of a task on AMD GPUs, as CRIU's plugin dumps it: objects of all kinds, some without
+    contents, at addresses that say nothing. memory: {gpu: [pages of each object with contents]}.
+    """
+
+    def __init__(self, ident, pid, rng, content):
+        self.ident, self.pid = ident, pid
+        self.gpus = rng.sample([1, 0x1a, 0xbeef, 0xffff, 0x10000], rng.choice([1, 2, 3]))
+        self.objects, self.memory = [], {gpu: [] for gpu in self.gpus}
+        for i in range(rng.randrange(0, 9)):
+            gpu, kind = rng.choice(self.gpus), rng.choice([1, 1, 2, 3, 4, 8, 16])
+            nr = rng.choice([1, 2, 511, 512, 513, 1030])
+            addr = rng.choice([0, 0x7f0000000000, 0x7f0000000000 + i * HUGE])
+            self.objects.append(amdimg.obj(gpu, nr * PAGE, kind | amdimg.WRITABLE, addr))
+            if kind & 3:
+                pages = content.pages(nr) if rng.random() < .7 else [bytes(PAGE)] * nr
+                self.memory[gpu].append(pages)
+
+    def table(self):
+        return amdimg.table(self.pid, [amdimg.device(0)] + [amdimg.device(g) for g in self.gpus],
+                            self.objects)
+
+    def places(self, gpu):
+        """{place: page}"""
+        places = amdimg.places([len(pages) * PAGE for pages in self.memory[gpu]])
+        return {start + i * PAGE: page for (start, _), pages in zip(places, self.memory[gpu])
+                for i, page in enumerate(pages)}
+
+
 class World:
     """The processes at one moment; the dumps are taken of it."""
 
@@ -156,6 +187,8 @@ class World:
         # With numbers of its own: the others are what they were before there was this feature.
         gpu_rng = random.Random("gpu %d" % seed)
         f["gpu"] = gpu_rng.choice([0, 0, 1, 2])
+        amd_rng = random.Random("amd %d" % seed)
+        f["amd"] = amd_rng.choice([0, 0, 1, 2])
         for key, value in options.items():
             if key not in f:
                 raise SystemExit("unknown feature %s" % key)
@@ -173,6 +206,8 @@ class World:
         self.gpus = [Gpu(t.pid, gpu_rng, content) for t in self.tasks[:f["gpu"]]]
         if len(self.gpus) > 1 and self.gpus[0].allocs:
             self.gpus[1].import_from(self.gpus[0])
+        self.amds = [Amd(7 + 90 * i, t.pid, amd_rng, content)
+                     for i, t in enumerate(self.tasks[:f["amd"]])]
 
     def add_vma(self, task, start, nr, flags=None, status=None, density=1.0, **more):
         """A mapping and its pages; returns the address after it and a gap."""
@@ -257,6 +292,9 @@ class World:
         for gpu in self.gpus:
             for addr in self.rng.sample(sorted(gpu.memory), min(len(gpu.memory), 5)):
                 gpu.memory[addr] = self.content.pages(1)[0]
+        for amd in self.amds:
+            for pages in [pages for objects in amd.memory.values() for pages in objects][:2]:
+                pages[-1] = self.content.pages(1)[0]
         for owner in self.tasks + self.shmems:
             holes = self.rng.choice([0, .05])
             for addr in sorted(owner.memory):
@@ -339,6 +377,8 @@ def dump(world, out, before, first_pages_id):
         put_sparse(os.path.join(out, gpuimg.pages_name(gpu.pid).decode()),
                    [gpu.memory[addr] for addr in sorted(gpu.memory)])
         memories[3, gpu.pid] = dict(gpu.memory)
+    for amd in world.amds:
+        put_amd(put, amd, memories)
     for t in world.tasks:
         mm = [(i, 0) for i in range(1, 13)] + [(13, 6), (13, PAGE)]
         mm += [(14, v.message()) for v in sorted(t.vmas, key=lambda v: v.start) + t.guards]
@@ -354,6 +394,17 @@ def dump(world, out, before, first_pages_id):
     if world.f["meta"]:
         put_meta(rng, out)
     return memories, pages_id
+
+
+def put_amd(put, amd, memories):
+    put(amdimg.table_name(amd.ident).decode(), amd.table())
+    for gpu, objects in amd.memory.items():
+        put(amdimg.pages_name(amd.ident, gpu).decode(),
+            amdimg.sized(b"".join(page for pages in objects for page in pages)))
+        put("amdgpu-renderD-%d.img" % (amd.ident + 1 + amd.gpus.index(gpu)),
+            amdimg.render_node(gpu))
+        if objects:
+            memories[3, amdimg.target_id(amd.ident, gpu)] = amd.places(gpu)
 
 
 def put_unknown(rng, out):
@@ -413,7 +464,7 @@ def base_dump(out, levels=1):
     """A small good dump with one task of 12 pages; returns (dump, pagemap, pages) paths."""
     make(7, out, {"tasks": 1, "pages": 12, "levels": levels, "form": "4.2", "shmem": 0,
                   "hugetlb": 0, "guard": 0, "fragmented": 0, "cow": 0, "huge": 0, "unknown": 0,
-                  "meta": 0, "content": "random", "gpu": 0})
+                  "meta": 0, "content": "random", "gpu": 0, "amd": 0})
     name = str(levels - 1)
     top = os.path.join(out, name)
     pagemap = next(n for n in sorted(os.listdir(top)) if n.startswith("pagemap-"))
@@ -498,7 +549,7 @@ def pages_directory(out):
 
 def no_pagemap(out):
     """a dump of no process"""
-    make(7, out, {"tasks": 0, "shmem": 0, "levels": 1, "gpu": 0})
+    make(7, out, {"tasks": 0, "shmem": 0, "levels": 1, "gpu": 0, "amd": 0})
     os.rename(os.path.join(out, "0"), os.path.join(out, "dump"))
 
 
@@ -613,6 +664,45 @@ def gpu_table(**fields):
         5, [gpuimg.device(0)], [(HUGE, HUGE, 0, 0, 0)], **fields)))
 
 
+AMD_GPU, AMD_OTHER = 0x1a, 0xbeef
+AMD_OBJECTS = [(AMD_GPU, HUGE), (AMD_OTHER, PAGE), (AMD_GPU, 3 * PAGE)]
+
+
+def amd_message(**changes):
+    """A good message, but for changes: devices, objects, counts."""
+    devices = changes.pop("devices", [amdimg.device(g) for g in (0, AMD_GPU, AMD_OTHER)])
+    objects = changes.pop("objects", [amdimg.obj(g, n) for g, n in AMD_OBJECTS])
+    return amdimg.message(1, devices, objects, **changes)
+
+
+def amd_base(out):
+    """A small good dump with two AMD GPUs; returns (dump, table, pages of the first GPU) paths."""
+    top = base_dump(out)[0]
+    table = os.path.join(top, amdimg.table_name(7).decode())
+    write(table, amdimg.sized(amd_message()))
+    for gpu in (AMD_OTHER, AMD_GPU):
+        pages = os.path.join(top, amdimg.pages_name(7, gpu).decode())
+        write(pages, amdimg.sized(b"".join(b"x" * PAGE + bytes(n - PAGE)
+                                           for g, n in AMD_OBJECTS if g == gpu)))
+    return top, table, pages
+
+
+def amd_case(change):
+    """A dump that change(dump, table, pages) makes of a good one with AMD GPUs."""
+    def make_case(out):
+        change(*amd_base(out))
+    return make_case
+
+
+def amd_table(**changes):
+    return amd_case(lambda top, table, pages: rewrite(table, amdimg.sized(amd_message(**changes))))
+
+
+def amd_objects(*objects):
+    """The objects of the good table, and these."""
+    return amd_table(objects=[amdimg.obj(g, n) for g, n in AMD_OBJECTS] + list(objects))
+
+
 def first(runs, **changes):
     """runs with the first one changed: vaddr, nr, flags."""
     vaddr, nr, flags = runs[0]
@@ -670,12 +760,49 @@ BAD = {
     "gpu-table-4g-allocs": gpu_table(nr_allocs=0xffffffff),
     "gpu-import-no-owner": gpu_case(lambda top, table, pages: rewrite(table, gpuimg.pack(
         5, [gpuimg.device(0)], [(HUGE, HUGE, 0, 0, 0), (2 * HUGE, HUGE, 0, 6, 0, b"x" * 16)]))),
+    "amd-table-empty": amd_case(lambda top, table, pages: rewrite(table, b"")),
+    "amd-table-cut-head": amd_case(lambda top, table, pages: os.truncate(table, 7)),
+    "amd-table-cut": amd_case(lambda top, table, pages: rewrite(table, contents(table)[:-1])),
+    "amd-table-cut-message": amd_case(lambda top, table, pages: rewrite(
+        table, amdimg.sized(amd_message()[:-1]))),
+    "amd-table-2-64": amd_case(lambda top, table, pages: rewrite(
+        table, b"\xff" * 8 + amd_message())),
+    "amd-table-garbage": amd_case(lambda top, table, pages: rewrite(
+        table, amdimg.sized(b"\xff" * 64))),
+    "amd-table-no-fields": amd_case(lambda top, table, pages: rewrite(table, amdimg.sized(b""))),
+    "amd-table-fifo": amd_case(lambda top, table, pages: (os.unlink(table), os.mkfifo(table))),
+    "amd-gpus-more": amd_table(nr_gpus=3),
+    "amd-gpus-4g": amd_table(nr_gpus=0xffffffff, nr_cpus=0xffffffff),
+    "amd-gpus-as-cpus": amd_table(nr_gpus=1, nr_cpus=2),
+    "amd-cpus-more": amd_table(nr_cpus=2),
+    "amd-gpu-twice": amd_table(devices=[amdimg.device(g) for g in (AMD_GPU, AMD_OTHER, AMD_GPU)]),
+    "amd-objects-more": amd_table(nr_objects=4),
+    "amd-object-of-no-gpu": amd_objects(amdimg.obj(0x1b, PAGE)),
+    "amd-object-of-a-cpu": amd_objects(amdimg.obj(0, PAGE)),
+    "amd-doorbell-of-no-gpu": amd_objects(amdimg.obj(0x1b, PAGE, amdimg.DOORBELL)),
+    "amd-object-empty": amd_objects(amdimg.obj(AMD_GPU, 0)),
+    "amd-object-2-63": amd_objects(amdimg.obj(AMD_GPU, 1 << 63)),
+    "amd-objects-wrap": amd_objects(*[amdimg.obj(AMD_GPU, 1 << 62)] * 4),
+    "amd-object-more": amd_objects(amdimg.obj(AMD_OTHER, PAGE)),
+    "amd-pages-missing": amd_case(lambda top, table, pages: os.unlink(pages)),
+    "amd-pages-short": amd_case(lambda top, table, pages: os.truncate(pages, HUGE)),
+    "amd-pages-no-head": amd_case(lambda top, table, pages: os.truncate(pages, 7)),
+    "amd-pages-head": amd_case(lambda top, table, pages: rewrite(
+        pages, bytes(8) + contents(pages)[8:])),
+    "amd-pages-fifo": amd_case(lambda top, table, pages: (os.unlink(pages), os.mkfifo(pages))),
     "lazy-no-data": bad_runs(lambda r: r[:-1] + [(r[-1][0], r[-1][1], PE_LAZY)]),
 }
 
 # Dumps with entries that no image can hold as they are, and the names of these, which convert tells
 # of. The task's pid is 1, that of the device memory 5.
+KEPT = "kept as it is"
 FOLLOWED, STALE = "is a symbolic link: the file that it leads to is taken", "is stale"
+
+
+def kept_table(why):
+    return [("the memory of GPUs", "is %s: unsupported amdgpu-kfd-7.img at 0: %s" % (KEPT, why))]
+
+
 ODD = {
     "unknown-fifo": (unknown_fifo, [("some", "is a FIFO: left out")]),
     "subdirectory": (subdirectory, [("subdir", "is a directory: left out")]),
@@ -687,6 +814,27 @@ ODD = {
     "gpu-table-symlink": (gpu_case(lambda top, table, pages: (
         os.rename(table, top + "/../elsewhere"), os.symlink("../elsewhere", table))),
         [("ckfast-gpu-5.img", FOLLOWED)]),
+    "amd-pages-symlink": (amd_case(lambda top, table, pages: (
+        os.rename(pages, top + "/../elsewhere"), os.symlink("../elsewhere", pages))),
+        [("amdgpu-pages-7-001a.img", FOLLOWED)]),
+    "amd-same-address": (amd_table(), []),
+    "amd-pages-long": (amd_case(lambda top, table, pages: os.truncate(pages, 2 * HUGE)),
+                       [("amdgpu-pages-7-001a.img", "is longer than its head says: " + KEPT)]),
+    "amd-table-long": (amd_case(lambda top, table, pages: rewrite(
+        table, contents(table) + b"behind")), []),
+    "amd-gpus-fewer": (amd_table(nr_cpus=0), kept_table("devices, got a count of 2, want 3")),
+    "amd-object-odd": (amd_case(lambda top, table, pages: (
+        rewrite(table, amdimg.sized(amd_message(objects=[amdimg.obj(AMD_GPU, 100)]))),
+        rewrite(pages, amdimg.sized(bytes(100))))),
+                       kept_table("object 0, got 100 bytes, want whole pages")),
+    "amd-65-gpus": (amd_case(lambda top, table, pages: rewrite(table, amdimg.sized(amd_message(
+        devices=[amdimg.device(g) for g in range(1, 66)], objects=[])))),
+                    kept_table("GPUs, got 65, want at most 64")),
+    "amd-table-huge": (amd_case(lambda top, table, pages: rewrite(table, amdimg.sized(
+        amd_message() + encode([(10, bytes(65 << 20))])))),
+                       kept_table("a record of 68157835 bytes")),
+    "amd-name": (amd_case(lambda top, table, pages: os.rename(
+        table, table.replace("-7", "-07"))), []),
     "holds-idx": (holds_idx, [("ckfast.idx", STALE)]),
     "holds-pack": (holds_pack, [("ckfast.pack", STALE)]),
 }

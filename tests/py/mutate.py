@@ -17,6 +17,7 @@ import sys
 
 sys.dont_write_bytecode = True
 
+import amdimg
 import ckread
 import ckwrite
 import criuimg
@@ -1597,6 +1598,140 @@ def _(m):
         t.file = number[t.file]
     m.page_sums = False
     incompat_bit(6)(m)
+
+
+# ---- memory of AMD GPUs ------------------------------------------------------------------------
+
+def amd(t):
+    return t.kind == 3 and t.id >> 32
+
+
+def amd_table(name, rule="R-gpu", cls=CORRUPT, devices=None, objects=None, data=None, **counts):
+    """
+    The table is that of ckwrite.with_amd(), of which devices(list) and objects(list) make others,
+    with other counts; or, in the end, what data(bytes) makes of it.
+    """
+    def change(m):
+        f = m.files[pick(m.targets, amd).file]
+        top = criuimg.decode(m.verbatim[m.name(f)][8:])
+        devs, objs = top[4], top[6]
+        table = amdimg.table(5, devices(devs) if devices else devs,
+                             objects(objs) if objects else objs, **counts)
+        m.verbatim[m.name(f)] = data(table) if data else table
+        m.fix_file(f)
+    add("amd-" + name, rule, cls, "targets" if cls != ACCEPT else None, change)
+
+
+def amd_obj(i, *args, **kwargs):
+    """A change of object i."""
+    return lambda objs: objs[:i] + [amdimg.obj(*args, **kwargs)] + objs[i + 1:]
+
+
+# The objects: 2 MiB on beef, 5 pages on 1a, a doorbell there, 2 MiB and 5 pages there, a userptr.
+amd_table("empty", data=lambda d: b"")
+amd_table("head-cut", data=lambda d: d[:7])
+amd_table("cut", data=lambda d: d[:-1])
+amd_table("message-cut", data=lambda d: amdimg.sized(d[8:-1]))
+amd_table("length-2-26", data=lambda d: amdimg.sized(d[8:] + criuimg.encode([(10, bytes(1 << 26))])))
+amd_table("behind", cls=ACCEPT, data=lambda d: d + b"behind")
+amd_table("gpus-more", nr_gpus=3)
+amd_table("gpus-less", nr_gpus=1, nr_cpus=2)
+amd_table("cpus-less", nr_cpus=0)
+amd_table("objects-more", nr_objects=6)
+amd_table("objects-less", nr_objects=4)
+amd_table("gpu-twice", devices=lambda d: d[:2] + [amdimg.device(0x1a), amdimg.device(0x1a)])
+amd_table("gpu-gone", devices=lambda d: d[:2])
+amd_table("gpu-new", cls=ACCEPT, devices=lambda d: d + [amdimg.device(3)])
+amd_table("gpus-65", devices=lambda d: d + [amdimg.device(i) for i in range(100, 163)])
+amd_table("gpus-64", cls=ACCEPT, devices=lambda d: d + [amdimg.device(i) for i in range(100, 162)])
+amd_table("gpu-no-vram", devices=lambda d: d[:2] + [criuimg.encode([(2, 0xbeef)])])
+amd_table("object-no-bytes", objects=lambda o: o[:2] + [criuimg.encode([(1, 0), (4, 8), (5, 0x1a)])
+                                                        ] + o[3:])
+amd_table("object-of-no-gpu", objects=amd_obj(2, 3, PAGE, amdimg.DOORBELL))
+amd_table("object-of-cpu", objects=amd_obj(2, 0, PAGE, amdimg.DOORBELL))
+amd_table("object-bytes-0", objects=amd_obj(1, 0x1a, 0))
+amd_table("object-bytes-odd", objects=amd_obj(1, 0x1a, 5 * PAGE - 1))
+amd_table("object-bytes-2-63", objects=amd_obj(1, 0x1a, 1 << 63))
+amd_table("object-bytes", rule="R-pagemap", objects=amd_obj(1, 0x1a, 4 * PAGE))
+amd_table("object-addr", cls=ACCEPT, objects=amd_obj(1, 0x1a, 5 * PAGE, amdimg.GTT, addr=M64))
+amd_table("object-flags", cls=ACCEPT, objects=amd_obj(1, 0x1a, 5 * PAGE, amdimg.GTT | 1 << 31))
+amd_table("object-order", rule="R-pagemap", objects=lambda o: o[::-1])
+amd_table("object-gone", rule="R-pagemap", objects=lambda o: o[:1] + o[2:])
+amd_table("object-new", rule="R-pagemap", objects=lambda o: o + [amdimg.obj(0x1a, PAGE)])
+amd_table("object-without", rule="R-pagemap", objects=amd_obj(1, 0x1a, 5 * PAGE, amdimg.USERPTR))
+amd_table("gpu-without", objects=amd_obj(0, 0xbeef, 2 << 20, amdimg.USERPTR))
+
+
+def last_amd(m):
+    """The last target, and its pages file."""
+    t = pick(m.targets[::-1], amd)
+    name = amdimg.pages_name(t.id >> 32, t.id & 0xffffffff)
+    return t, pick(m.files, lambda f: m.name(f) == name)
+
+
+def drop_last_amd(m):
+    t, _ = last_amd(m)
+    del m.ops[t.first_op:], m.lanes[t.first_lane:]
+    m.targets.remove(t)
+
+
+def keep_last_amd(m):
+    """The contents become a file of their own."""
+    _, f = last_amd(m)
+    data = b"".join(m.chunk_data(m.chunks[r.chunk])
+                    for r in m.refs[f.first_ref:f.first_ref + f.nr_refs])
+    del m.refs[f.first_ref:f.first_ref + f.nr_refs]
+    for g in m.files:
+        if g.kind in (2, 4) and g.first_ref > f.first_ref:
+            g.first_ref -= f.nr_refs
+    f.kind, f.first_ref, f.nr_refs = 1, 0, 0
+    m.verbatim[m.name(f)] = amdimg.sized(data)
+    m.fix_file(f)
+
+
+add("amd-kept", "R-gpu", ACCEPT, None, both(keep_last_amd, drop_last_amd))
+add("amd-kept-target", "R-gpu", CORRUPT, "targets", keep_last_amd)
+add("amd-target-missing", "R-gpu", CORRUPT, "targets", drop_last_amd)
+add("amd-target-gpu", "R-gpu", CORRUPT, "targets",
+    lambda m: setattr(last_amd(m)[0], "id", 7 << 32 | 0xbef0))
+add("amd-target-file", "R-pagemap", CORRUPT, "targets",
+    lambda m: setattr(last_amd(m)[0], "id", 8 << 32 | 0xbeef))
+add("amd-feature-missing", "R-feature", CORRUPT, "header", both(last_amd, incompat_flip(128)))
+add("feature-sized-extra", "R-feature", CORRUPT, "header", incompat_flip(128))
+add("amd-size-no-head", "R-file", CORRUPT, "files", lambda m: setattr(
+    last_amd(m)[1], "size_bytes", last_amd(m)[1].size_bytes - 8))
+add("amd-checksum", "R-file", CORRUPT, "files", lambda m: setattr(
+    last_amd(m)[1], "checksum", last_amd(m)[1].checksum ^ 1))
+add("amd-link-target", "R-file", CORRUPT, "files", lambda m: setattr(
+    last_amd(m)[1], "target_len", 1))
+
+
+@mutator("amd-target-empty", "R-gpu", CORRUPT, "targets")
+def _(m):
+    """a target of a GPU on which no object has contents"""
+    MUTATORS["amd-gpu-without"].change(m)
+    t, f = last_amd(m)
+    del m.ops[t.first_op:], m.lanes[t.first_lane:]
+    del m.refs[f.first_ref:f.first_ref + f.nr_refs]
+    for g in m.files:
+        if g.kind in (2, 4) and g.first_ref > f.first_ref:
+            g.first_ref -= f.nr_refs
+    t.nr_ops = t.nr_lanes = f.nr_refs = 0
+    f.size_bytes, f.checksum = 8, ckread.xxh64(b"")
+    m.fix_sums()
+
+
+@mutator("amd-pages-kind-2", "R-gpu", CORRUPT, "targets")
+def _(m):
+    f = last_amd(m)[1]
+    f.kind, f.size_bytes = 2, f.size_bytes - 8
+
+
+@mutator("amd-op-short", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    """the last page of an object has no op"""
+    m.ops[last_amd(m)[0].first_op].nr_pages -= 1
+    m.fix_sums()
 
 
 @mutator("packed-overlap-byte", "R-chunk", CORRUPT, "chunks")

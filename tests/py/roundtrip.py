@@ -37,6 +37,8 @@ SAYS = {
     "inventory-directory": (4, "inventory.img is not a regular file"),
     "gpu-pages-fifo": (4, "ckfast-gpu-pages-5.img is not a regular file"),
     "gpu-table-fifo": (4, "ckfast-gpu-5.img is not a regular file"),
+    "amd-pages-fifo": (4, "amdgpu-pages-7-001a.img is not a regular file"),
+    "amd-table-fifo": (4, "amdgpu-kfd-7.img is not a regular file"),
     "no-pagemap": (3, "incomplete dump: there is no pagemap-*.img; if criu dump failed, its log "
                       "says why, and the process has to be dumped again"),
 }
@@ -71,7 +73,7 @@ def check_truth(fast, out, truth):
 
 def convert(dump, fast, codec, extent, threads, bases=()):
     """Dumps here are small: 256 MiB and 48 bytes a page are 300 MiB at the very most."""
-    done = ckfast("convert", dump, fast, "--codec", codec, "--profile", "ssd",
+    done = ckfast("convert", dump, fast, "--amd", "--codec", codec, "--profile", "ssd",
                   "--extent-size", extent, "--threads", str(threads),
                   *(arg for base in bases for arg in ("--base", base)))
     expect(done.code == 0, "convert %s %s: exit %d: %s" % (codec, extent, done.code,
@@ -168,7 +170,7 @@ def odd(work, name):
     make(out)
     dump = os.path.join(out, "dump")
     before = tool.picture(out)
-    done = ckfast("convert", dump, fast)
+    done = ckfast("convert", dump, fast, "--amd")
     want = said(dump, *(STALE if what == gendump.STALE else "%s %s" % (entry, what)
                         for entry, what in entries))
     expect((done.code, done.err) == (0, want), "exit %d: %s" % (done.code, done.err))
@@ -192,7 +194,7 @@ def bad(work, name):
     dump, place = os.path.join(out, "dump"), os.path.join(work, "place")
     os.mkdir(place)
     before = tool.picture(out)
-    done = ckfast("convert", dump, os.path.join(place, "fast"))
+    done = ckfast("convert", dump, os.path.join(place, "fast"), "--amd")
     codes = (1, 3, 4) if name in SYSTEM else (3, 4)
     if done.code not in codes:
         raise Failure("exit %d: %s" % (done.code, done.err.strip()))
@@ -224,6 +226,9 @@ CORNERS = {
     "gpu-meta": {"gpu": 1, "tasks": 1, "levels": 2, "pages": 40, "meta": 1, "content": "repeat"},
     "gpu-weights": {"gpu": 2, "tasks": 2, "levels": 1, "pages": 200, "content": "bf16"},
     "gpu-zero": {"gpu": 2, "tasks": 2, "levels": 1, "pages": 40, "content": "zero"},
+    "amd": {"amd": 2, "tasks": 3, "levels": 1, "pages": 400, "content": "mix"},
+    "amd-gpu": {"amd": 2, "gpu": 2, "tasks": 2, "levels": 2, "pages": 40, "content": "repeat"},
+    "amd-weights": {"amd": 2, "tasks": 2, "levels": 1, "pages": 40, "content": "bf16", "meta": 1},
     "unknown-meta": {"unknown": 1, "meta": 1, "tasks": 1, "pages": 40},
 }
 
@@ -292,7 +297,8 @@ def hostile_names(work):
 def overwrite(work):
     """An existing FAST is kept without --force and replaced with it."""
     out, fast = os.path.join(work, "dumps"), os.path.join(work, "fast")
-    truth = gendump.make(5, out, {"tasks": 1, "pages": 40, "levels": 1, "shmem": 0, "huge": 0})
+    truth = gendump.make(5, out, {"tasks": 1, "pages": 40, "levels": 1, "shmem": 0, "huge": 0,
+                                  "amd": 0})
     dump = os.path.join(out, truth["dump"])
     convert(dump, fast, "raw", "4M", 1)
     before = tool.picture(fast)
@@ -306,13 +312,32 @@ def overwrite(work):
     expect(sorted(os.listdir(work)) == ["dumps", "fast"], "left: %s" % os.listdir(work))
 
 
+def amd_not_asked(work):
+    """Without --amd the memory of AMD GPUs stays as it is, good or bad."""
+    for make in (gendump.amd_base, gendump.BAD["amd-gpu-twice"]):
+        out, fast, back = (os.path.join(work, name) for name in ("dumps", "fast", "back"))
+        make(out)
+        dump = os.path.join(out, "dump")
+        done = ckfast("convert", dump, fast)
+        expect((done.code, done.err) == (0, ""), "exit %d: %s" % (done.code, done.err))
+        image = ckread.opened(fast)
+        expect(image is not None and all(t[6] == ckread.T_TASK for t in image.targets), "targets")
+        image.close()
+        for args in (("verify", fast), ("inspect", fast), ("extract", fast, back)):
+            done = ckfast(*args)
+            expect(done.code == 0, "%s: exit %d: %s" % (args[0], done.code, done.err))
+        same_dump(dump, back, "extract")
+        for path in (out, fast, back):
+            shutil.rmtree(path)
+
+
 def run(cases, seeds, full=True):
     for seed in seeds:
         matrix = MATRIX if full else MATRIX[seed % len(MATRIX):][:2] or MATRIX[:2]
         cases.case("roundtrip seed %d" % seed, good, seed, None, matrix)
     for i, (name, options) in enumerate(CORNERS.items()):
         cases.case("roundtrip " + name, good, 100 + i, options, MATRIX if full else MATRIX[:1])
-    for function in (empty_pages, big_extra_pages, hostile_names, overwrite):
+    for function in (empty_pages, big_extra_pages, hostile_names, overwrite, amd_not_asked):
         cases.case("roundtrip " + function.__name__.replace("_", "-"), function)
     for name in gendump.ODD:
         cases.case("odd dump " + name, odd, name)

@@ -325,7 +325,7 @@ UNBASED = [name for name in mutate.MUTATORS if not name.startswith("base-")]
 BASED = [name for name in mutate.MUTATORS if name.startswith("base-")]
 
 
-MADE_FOR = {"gpu": ckwrite.with_device, "packed": ckwrite.packed}
+MADE_FOR = {"gpu": ckwrite.with_device, "packed": ckwrite.packed, "amd": ckwrite.with_amd}
 
 
 def image_for(cases, fast, name):
@@ -349,6 +349,7 @@ def run_reader(cases, fast):
     cases.case("reader example", reader_accepts, example.model())
     cases.case("reader device", reader_accepts, ckwrite.with_device())
     cases.case("reader packed", reader_accepts, ckwrite.packed())
+    cases.case("reader amd", reader_accepts, ckwrite.with_amd())
     for seed in range(20):
         cases.case("reader random %d" % seed, reader_accepts, ckwrite.random_image(seed))
     for name in UNBASED:
@@ -360,6 +361,7 @@ def run_broken(cases, fast, long):
     cases.case("both example", both_accept, example.model())
     cases.case("both device", both_accept, ckwrite.with_device())
     cases.case("both packed", both_accept, ckwrite.packed())
+    cases.case("both amd", both_accept, ckwrite.with_amd())
     for seed in range(60 if long else 12):
         cases.case("both random %d" % seed, both_accept, ckwrite.random_image(seed))
     for name in UNBASED:
@@ -379,7 +381,7 @@ def run_converted(cases, long):
     out = os.path.join(cases.tmp, "dumps")
     truth = gendump.make(6, out, {"tasks": 3, "pages": 300, "levels": 1, "shmem": 2, "cow": 1,
                                    "huge": 1, "content": "mix", "unknown": 1, "meta": 0,
-                                   "hugetlb": 1, "guard": 1, "gpu": 0})
+                                   "hugetlb": 1, "guard": 1, "gpu": 0, "amd": 0})
     fast = os.path.join(cases.tmp, "converted")
     done = ckfast("convert", os.path.join(out, truth["dump"]), fast)
     if done.code:

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "convert/img.h"
+#include "amdgpu.pb-c.h"
 #include "core.pb-c.h"
 #include "dump_maker.h"
 #include "inventory.pb-c.h"
@@ -252,15 +253,74 @@ void dm_page(uint32_t value, void *page)
 	memcpy(p, &value, sizeof(value));
 }
 
-void dm_pages(int dir, uint32_t id, const uint32_t *values, size_t nr)
+/* head_bytes say how many bytes the pages have. */
+static void put_pages(int dir, const char *name, size_t head_bytes, const uint32_t *values,
+		      size_t nr)
 {
-	uint8_t *buf = malloc(nr * CKF_PAGE_BYTES + 1);
-	char name[32];
+	const ckf_le64 head = ckf_put64(nr * CKF_PAGE_BYTES);
+	uint8_t *buf = malloc(head_bytes + nr * CKF_PAGE_BYTES + 1);
 
 	assert_non_null(buf);
+	memcpy(buf, &head, head_bytes);
 	for (size_t i = 0; i < nr; i++)
-		dm_page(values[i], buf + i * CKF_PAGE_BYTES);
-	snprintf(name, sizeof(name), "pages-%u.img", id);
-	dm_write(dir, name, buf, nr * CKF_PAGE_BYTES);
+		dm_page(values[i], buf + head_bytes + i * CKF_PAGE_BYTES);
+	dm_write(dir, name, buf, head_bytes + nr * CKF_PAGE_BYTES);
 	free(buf);
+}
+
+void dm_pages(int dir, uint32_t id, const uint32_t *values, size_t nr)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "pages-%u.img", id);
+	put_pages(dir, name, 0, values, nr);
+}
+
+void dm_amd_pages(int dir, uint32_t id, uint32_t gpu, const uint32_t *values, size_t nr)
+{
+	char name[CKF_AMD_NAME_BYTES];
+
+	put_pages(dir, ckf_amd_pages_name(id, gpu, name), sizeof(ckf_le64), values, nr);
+}
+
+void dm_amd_table(int dir, uint32_t id, uint32_t pid, const uint32_t *gpus, size_t nr_gpus,
+		  const struct dm_amd_object *objects, size_t nr)
+{
+	CkfAmdDevice devices[8], *device_list[8];
+	CkfAmdObject rows[8], *row_list[8];
+	CkfAmdKfd kfd = CKF_AMD_KFD__INIT;
+	uint8_t buf[1024];
+	ckf_le64 head;
+	size_t bytes;
+	char name[32];
+
+	assert_in_range(nr_gpus, 0, 7);
+	assert_in_range(nr, 0, 8);
+	for (size_t i = 0; i <= nr_gpus; i++) {
+		ckf_amd_device__init(&devices[i]);
+		devices[i].gpu_id = i ? gpus[i - 1] : 0;
+		devices[i].vram_bytes = 1u << 30;
+		device_list[i] = &devices[i];
+	}
+	for (size_t i = 0; i < nr; i++) {
+		ckf_amd_object__init(&rows[i]);
+		rows[i].bytes = objects[i].bytes;
+		rows[i].alloc_flags = objects[i].flags;
+		rows[i].gpu_id = objects[i].gpu_id;
+		row_list[i] = &rows[i];
+	}
+	kfd.pid = pid;
+	kfd.nr_gpus = (uint32_t)nr_gpus;
+	kfd.nr_cpus = 1;
+	kfd.n_devices = nr_gpus + 1;
+	kfd.devices = device_list;
+	kfd.nr_objects = kfd.n_objects = nr;
+	kfd.objects = row_list;
+	bytes = ckf_amd_kfd__get_packed_size(&kfd);
+	assert_true(bytes <= sizeof(buf) - sizeof(head));
+	head = ckf_put64(bytes);
+	memcpy(buf, &head, sizeof(head));
+	ckf_amd_kfd__pack(&kfd, buf + sizeof(head));
+	snprintf(name, sizeof(name), "amdgpu-kfd-%u.img", id);
+	dm_write(dir, name, buf, sizeof(head) + bytes);
 }

@@ -58,6 +58,19 @@ void dm_page(uint32_t value, void *page);
 /* pages-ID.img */
 void dm_pages(int dir, uint32_t id, const uint32_t *values, size_t nr);
 
+/* An object of an AMD GPU, as in linux/kfd_ioctl.h: flags bit 0 VRAM, 1 GTT, 2 userptr, 3 doorbell.
+ */
+struct dm_amd_object {
+	uint32_t gpu_id;
+	uint32_t flags;
+	uint64_t bytes;
+};
+/* amdgpu-kfd-ID.img of pid, with the GPUs and a CPU. */
+void dm_amd_table(int dir, uint32_t id, uint32_t pid, const uint32_t *gpus, size_t nr_gpus,
+		  const struct dm_amd_object *objects, size_t nr);
+/* amdgpu-pages-ID-GPU.img */
+void dm_amd_pages(int dir, uint32_t id, uint32_t gpu, const uint32_t *values, size_t nr);
+
 /* A small generator: the same numbers for the same seed. */
 uint32_t dm_rand(uint64_t *state);
 /* CKF_SEED, or one from the clock; printed either way. */
