@@ -137,8 +137,10 @@ PRELOAD := $(PRELOAD_SRC:tests/preload/%.c=build/progs/%.so)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
 	 build/progs/gpudtest build/progs/stages $(PRELOAD)
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
+# The fake of AMD's driver: tests/stub/amd/README.md.
+AMD_OBJ := $(addprefix build/obj/tests/stub/amd/,world.o kfd.o drm.o)
 STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked cushare) \
-	build/bin/cuda-checkpoint
+	build/bin/cuda-checkpoint $(addprefix build/stub/,libamd.so amd-world rocmprog)
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_OBJ := $(patsubst %.c,build/fuzz/obj/%.o,$(LIB_SRC) $(CONVERT_SRC))
 
@@ -287,9 +289,15 @@ build/stub/libcuda.so.1: $(STUB_OBJ)
 	$(call say,LINK)
 	$(Q)$(CC) -shared -Wl,-soname,libcuda.so.1 -Wl,-Bsymbolic -pthread -o $@ $^
 
+# Preloaded, into programs and into CRIU.
+build/stub/libamd.so: $(AMD_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) -shared -pthread -o $@ $^
+build/stub/amd-world: build/obj/tests/stub/amd/make_world.o
 build/stub/stub-smi: build/obj/tests/stub/smi.o build/obj/tests/stub/scan.o
 build/bin/cuda-checkpoint: build/obj/tests/stub/ckpt_main.o
-build/stub/stub-smi build/bin/cuda-checkpoint:
+build/stub/stub-smi build/bin/cuda-checkpoint build/stub/amd-world:
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) -o $@ $^
@@ -308,11 +316,12 @@ build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c prefilter
 		    decode_costs.c pack_writer.c) build/obj/internal.a
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
+build/stub/rocmprog: tests/stub/amd/rocmprog.c
 build/stub/cuapp-linked: build/stub/libcuda.so.1
 build/stub/cuapp-linked: PROG_FLAGS := -DLINKED
 build/stub/cushare: tests/stub/app/cushare.c build/obj/internal.a
 build/stub/cushare: PROG_FLAGS = $(LIB_LIBS)
-$(PROGS) build/stub/cuapp build/stub/cuapp-linked build/stub/cushare:
+$(PROGS) build/stub/cuapp build/stub/cuapp-linked build/stub/cushare build/stub/rocmprog:
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $(filter %.c %.a %.so.1,$^) $(PROG_FLAGS)
@@ -483,5 +492,5 @@ clean:
 
 -include $(AGENT_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(CONVERT_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_HELPER_OBJ:.o=.d) $(DOCTOR_WORLD_OBJ:.o=.d) \
 	 $(FAULT_OBJ:.o=.d) \
-	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d) $(STUB_OBJ:.o=.d) \
+	 $(PROTO_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d) $(STUB_OBJ:.o=.d) $(AMD_OBJ:.o=.d) build/obj/tests/stub/amd/make_world.d \
 	 $(STUB:=.d) $(EXAMPLES:=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/obj/%.d)

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: MIT */
+/* /dev/kfd: what opening it does, and its calls. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kfd.h"
+#include "world.h"
+
+#define SHOWN __attribute__((visibility("default")))
+#define WITH_CONTENTS (KFD_MEM_VRAM | KFD_MEM_GTT)
+#define NO_FD UINT32_MAX
+
+/* What the driver keeps to itself, in priv_data. */
+struct private_bo {
+	uint64_t handle;
+	uint64_t user_addr;
+};
+struct private_data {
+	uint64_t magic;
+	struct private_bo bos[];
+};
+
+static uint64_t private_bytes(uint32_t nr_bos)
+{
+	return sizeof(struct private_data) + nr_bos * sizeof(struct private_bo);
+}
+
+static void drop_bo(struct amd_world *w, struct amd_bo *bo)
+{
+	struct amd_gpu *gpu = &w->gpus[bo->gpu];
+	char path[64];
+	int fd;
+
+	if (bo->flags & KFD_MEM_VRAM)
+		gpu->used_bytes -= bo->bytes;
+	if (!(bo->flags & WITH_CONTENTS))
+		return;
+	snprintf(path, sizeof(path), AMD_RENDER "%u", gpu->minor);
+	fd = amd_raw_open(path, O_RDWR | O_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)bo->off,
+			(off_t)bo->bytes);
+	close(fd);
+}
+
+static void drop_proc(struct amd_world *w, struct amd_proc *p)
+{
+	for (uint32_t i = 0; i < p->nr_bos; i++)
+		drop_bo(w, &p->bos[i]);
+	memset(p, 0, sizeof(*p));
+}
+
+/* The slot of a process, or else a free one; those of processes that have ended are freed. */
+static int find_proc(struct amd_world *w, pid_t pid)
+{
+	int free_slot = -1;
+
+	for (int i = 0; i < AMD_MAX_PROCS; i++) {
+		struct amd_proc *p = &w->procs[i];
+
+		if (p->pid && kill(p->pid, 0) && errno == ESRCH)
+			drop_proc(w, p);
+		if (p->pid == pid)
+			return i;
+		if (!p->pid && free_slot < 0)
+			free_slot = i;
+	}
+	return free_slot;
+}
+
+static int join_proc(struct amd_world *w)
+{
+	static bool joined;
+	int slot = find_proc(w, getpid());
+
+	if (slot < 0)
+		return slot;
+	/* A process that had the same number once has left it. */
+	if (!joined)
+		drop_proc(w, &w->procs[slot]);
+	joined = true;
+	w->procs[slot].pid = getpid();
+	for (uint32_t i = 0; i < w->nr_gpus; i++)
+		if (!w->procs[slot].user_gpu_id[i])
+			w->procs[slot].user_gpu_id[i] = w->gpus[i].gpu_id;
+	return slot;
+}
+
+static int open_kfd(int flags)
+{
+	struct amd_world *w = amd_world();
+	int slot, fd = amd_raw_open(AMD_KFD, flags, 0);
+
+	if (fd < 0 || !w)
+		return fd;
+	pthread_mutex_lock(&w->lock);
+	slot = join_proc(w);
+	pthread_mutex_unlock(&w->lock);
+	if (slot < 0 || amd_fails("open") || lseek(fd, AMD_PROC_POS + slot, SEEK_SET) < 0) {
+		close(fd);
+		errno = ENOMEM;
+		return -1;
+	}
+	return fd;
+}
+
+static int open_any(const char *path, int flags, mode_t mode)
+{
+	return strcmp(path, AMD_KFD) ? amd_raw_open(path, flags, mode) : open_kfd(flags);
+}
+
+#define OPEN(name, symbol)                                                 \
+	SHOWN int name(const char *path, int flags, ...) __asm__(symbol);  \
+	SHOWN int name(const char *path, int flags, ...)                   \
+	{                                                                  \
+		mode_t mode = 0;                                           \
+		va_list ap;                                                \
+                                                                           \
+		if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE) { \
+			va_start(ap, flags);                               \
+			mode = va_arg(ap, mode_t);                         \
+			va_end(ap);                                        \
+		}                                                          \
+		return open_any(path, flags, mode);                        \
+	}
+
+OPEN(fake_open, "open")
+OPEN(fake_open64, "open64")
+
+/* GPU by the id that the process knows, or -1. */
+static int find_gpu(const struct amd_world *w, const struct amd_proc *p, uint32_t user_gpu_id)
+{
+	for (uint32_t i = 0; i < w->nr_gpus; i++)
+		if (p->user_gpu_id[i] == user_gpu_id)
+			return (int)i;
+	return -1;
+}
+
+/* Gives bo its place; its bytes, flags and GPU are set. */
+static int place_bo(struct amd_world *w, int slot, struct amd_bo *bo)
+{
+	struct amd_gpu *gpu = &w->gpus[bo->gpu];
+
+	if (!bo->bytes || bo->bytes % AMD_PAGE)
+		return -EINVAL;
+	if (bo->flags & KFD_MEM_VRAM) {
+		if (bo->bytes > gpu->vram_bytes - gpu->used_bytes)
+			return -ENOMEM;
+		gpu->used_bytes += bo->bytes;
+	}
+	if (bo->flags & WITH_CONTENTS) {
+		bo->off = gpu->next_off;
+		gpu->next_off += bo->bytes;
+	} else if (bo->flags & KFD_MEM_DOORBELL) {
+		bo->off = AMD_DOORBELL_OFF + (uint64_t)slot * AMD_DOORBELL_BYTES;
+	}
+	return 0;
+}
+
+static int alloc_memory(struct amd_world *w, int slot, struct kfd_alloc *a)
+{
+	struct amd_proc *p = &w->procs[slot];
+	struct amd_bo bo = { .addr = a->addr, .bytes = a->bytes, .flags = a->flags };
+	int ret, gpu = find_gpu(w, p, a->gpu_id);
+
+	if (gpu < 0)
+		return -EINVAL;
+	if (p->nr_bos == AMD_MAX_BOS)
+		return -ENOMEM;
+	bo.gpu = (uint32_t)gpu;
+	bo.handle = ++p->next_handle;
+	if (a->flags & KFD_MEM_USERPTR)
+		bo.user_addr = a->mmap_offset;
+	ret = place_bo(w, slot, &bo);
+	if (ret)
+		return ret;
+	p->bos[p->nr_bos++] = bo;
+	a->handle = bo.handle;
+	a->mmap_offset = bo.off;
+	return 0;
+}
+
+static int free_memory(struct amd_world *w, int slot, struct kfd_free *a)
+{
+	struct amd_proc *p = &w->procs[slot];
+
+	for (uint32_t i = 0; i < p->nr_bos; i++) {
+		if (p->bos[i].handle != a->handle)
+			continue;
+		drop_bo(w, &p->bos[i]);
+		p->bos[i] = p->bos[--p->nr_bos];
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int process_info(struct amd_world *w, int slot, struct kfd_criu *a)
+{
+	struct amd_proc *p = &w->procs[slot];
+
+	if (p->paused)
+		return -EINVAL;
+	p->paused = true;
+	a->pid = (uint32_t)p->pid;
+	a->nr_devices = w->nr_gpus;
+	a->nr_bos = p->nr_bos;
+	a->nr_objects = p->nr_bos;
+	a->priv_bytes = private_bytes(p->nr_bos);
+	return 0;
+}
+
+/* A descriptor of a dma-buf: it says which part of which GPU's memory it is. */
+static int export_bo(const struct amd_bo *bo)
+{
+	const struct amd_dmabuf d = {
+		.magic = AMD_MAGIC, .gpu = bo->gpu, .off = bo->off, .bytes = bo->bytes
+	};
+	int fd = memfd_create("dmabuf", MFD_CLOEXEC);
+
+	if (fd >= 0 && !amd_fails("export") && write(fd, &d, sizeof(d)) == sizeof(d))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -EMFILE;
+}
+
+static int checkpoint(struct amd_world *w, int slot, struct kfd_criu *a)
+{
+	struct kfd_criu_device *devices = (void *)(uintptr_t)a->devices;
+	struct kfd_criu_bo *bos = (void *)(uintptr_t)a->bos;
+	struct private_data *priv = (void *)(uintptr_t)a->priv_data;
+	struct amd_proc *p = &w->procs[slot];
+
+	if (!p->paused || a->nr_devices != w->nr_gpus || a->nr_bos != p->nr_bos ||
+	    a->priv_bytes != private_bytes(p->nr_bos))
+		return -EINVAL;
+	for (uint32_t i = 0; i < w->nr_gpus; i++)
+		devices[i] = (struct kfd_criu_device){ .user_gpu_id = p->user_gpu_id[i],
+						       .actual_gpu_id = w->gpus[i].gpu_id };
+	priv->magic = AMD_MAGIC;
+	for (uint32_t i = 0; i < p->nr_bos; i++) {
+		const struct amd_bo *bo = &p->bos[i];
+		int fd = bo->flags & WITH_CONTENTS ? export_bo(bo) : (int)NO_FD;
+
+		if (fd < 0 && bo->flags & WITH_CONTENTS)
+			return fd;
+		bos[i] = (struct kfd_criu_bo){
+			.addr = bo->addr,
+			.bytes = bo->bytes,
+			.offset = bo->off,
+			.gpu_id = p->user_gpu_id[bo->gpu],
+			.flags = bo->flags,
+			.dmabuf_fd = (uint32_t)fd,
+		};
+		priv->bos[i] = (struct private_bo){ bo->handle, bo->user_addr };
+	}
+	return 0;
+}
+
+static int restore_devices(const struct amd_world *w, struct amd_proc *p, const struct kfd_criu *a)
+{
+	const struct kfd_criu_device *d = (void *)(uintptr_t)a->devices;
+
+	for (uint32_t i = 0; i < a->nr_devices; i++) {
+		int gpu = amd_render_gpu(w, (int)d[i].drm_fd);
+
+		if (gpu < 0 || w->gpus[gpu].gpu_id != d[i].actual_gpu_id)
+			return -EINVAL;
+		p->user_gpu_id[gpu] = d[i].user_gpu_id;
+	}
+	return 0;
+}
+
+static int restore(struct amd_world *w, int slot, struct kfd_criu *a)
+{
+	struct kfd_criu_bo *bos = (void *)(uintptr_t)a->bos;
+	const struct private_data *priv = (void *)(uintptr_t)a->priv_data;
+	struct amd_proc *p = &w->procs[slot];
+	int ret;
+
+	if (p->nr_bos || a->nr_bos > AMD_MAX_BOS || a->nr_objects != a->nr_bos ||
+	    a->priv_bytes != private_bytes(a->nr_bos) || priv->magic != AMD_MAGIC)
+		return -EINVAL;
+	ret = restore_devices(w, p, a);
+	for (uint32_t i = 0; i < a->nr_bos && !ret; i++) {
+		struct amd_bo *bo = &p->bos[i];
+		int fd, gpu = find_gpu(w, p, bos[i].gpu_id);
+
+		if (gpu < 0)
+			return -EINVAL;
+		*bo = (struct amd_bo){
+			.handle = priv->bos[i].handle,
+			.addr = bos[i].addr,
+			.bytes = bos[i].bytes,
+			.user_addr = priv->bos[i].user_addr,
+			.gpu = (uint32_t)gpu,
+			.flags = bos[i].flags,
+		};
+		ret = place_bo(w, slot, bo);
+		if (ret)
+			break;
+		p->nr_bos++;
+		if (bo->handle > p->next_handle)
+			p->next_handle = bo->handle;
+		fd = bo->flags & WITH_CONTENTS ? export_bo(bo) : (int)NO_FD;
+		ret = fd < 0 && bo->flags & WITH_CONTENTS ? fd : 0;
+		bos[i].restored_offset = bo->off;
+		bos[i].dmabuf_fd = (uint32_t)fd;
+	}
+	p->paused = !ret; /* until RESUME */
+	return ret;
+}
+
+static int unpause(struct amd_proc *p)
+{
+	if (!p->pid)
+		return -ESRCH;
+	if (!p->paused)
+		return -EINVAL;
+	p->paused = false;
+	return 0;
+}
+
+static int criu_op(struct amd_world *w, int slot, struct kfd_criu *a)
+{
+	static const char *const names[] = { "process_info", "checkpoint", "unpause", "restore",
+					     "resume" };
+
+	if (a->op >= sizeof(names) / sizeof(names[0]))
+		return -EINVAL;
+	if (amd_fails(names[a->op]))
+		return -EIO;
+	switch (a->op) {
+	case KFD_CRIU_PROCESS_INFO:
+		return process_info(w, slot, a);
+	case KFD_CRIU_CHECKPOINT:
+		return checkpoint(w, slot, a);
+	case KFD_CRIU_UNPAUSE:
+		return unpause(&w->procs[slot]);
+	case KFD_CRIU_RESTORE:
+		return restore(w, slot, a);
+	default:
+		slot = find_proc(w, (pid_t)a->pid);
+		return slot < 0 ? -ESRCH : unpause(&w->procs[slot]);
+	}
+}
+
+static int kfd_ioctl(struct amd_world *w, int slot, unsigned long request, void *arg)
+{
+	struct kfd_version *version = arg;
+
+	switch (request) {
+	case KFD_IOC_VERSION:
+		version->major = KFD_VERSION_MAJOR;
+		version->minor = KFD_VERSION_MINOR;
+		return amd_fails("version") ? -EIO : 0;
+	case KFD_IOC_ALLOC:
+		return amd_fails("alloc") ? -ENOMEM : alloc_memory(w, slot, arg);
+	case KFD_IOC_FREE:
+		return amd_fails("free") ? -EIO : free_memory(w, slot, arg);
+	case KFD_IOC_CRIU:
+		return criu_op(w, slot, arg);
+	default:
+		return -ENOTTY;
+	}
+}
+
+SHOWN int ioctl(int fd, unsigned long request, ...)
+{
+	struct amd_world *w;
+	off_t slot;
+	va_list ap;
+	void *arg;
+	int ret;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	w = _IOC_TYPE(request) == KFD_IOC_TYPE ? amd_world() : NULL;
+	slot = w ? lseek(fd, 0, SEEK_CUR) - AMD_PROC_POS : -1;
+	if (slot < 0 || slot >= AMD_MAX_PROCS)
+		return (int)syscall(SYS_ioctl, fd, request, arg);
+	pthread_mutex_lock(&w->lock);
+	ret = kfd_ioctl(w, (int)slot, request, arg);
+	pthread_mutex_unlock(&w->lock);
+	if (!ret)
+		return 0;
+	errno = -ret;
+	return -1;
+}

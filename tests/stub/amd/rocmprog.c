@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rocmprog DIR: a program as the ROCm runtime makes it look to the kernel: it has /dev/kfd and all
+ * render nodes open, and on each GPU objects in VRAM and GTT, mapped at the addresses where the GPU
+ * sees them; host memory that a GPU knows (userptr); doorbells.
+ *
+ * On SIGUSR1 it checks every byte, and that its objects can be freed and new ones made.
+ */
+
+#include "kfd.h"
+#include "tests/progs/prog.h"
+
+#define MAX_GPUS 4
+#define HOST_PAGES 40u
+
+static const struct shape {
+	uint32_t flags;
+	uint64_t pages;
+} shapes[] = {
+	{ KFD_MEM_VRAM, 700 },
+	{ KFD_MEM_GTT, 3 },
+	{ KFD_MEM_VRAM, 1 },
+};
+#define NR_SHAPES (sizeof(shapes) / sizeof(shapes[0]))
+
+static struct {
+	uint32_t gpu_id;
+	int node; /* render node */
+} gpus[MAX_GPUS];
+static unsigned int nr_gpus;
+static int kfd;
+
+static uint64_t number_of(const char *path, const char *name)
+{
+	unsigned long long v = 0;
+	char line[128], key[64];
+	FILE *f = fopen(path, "r");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!name && sscanf(line, "%llu", &v) == 1)
+			break;
+		if (name && sscanf(line, "%63s %llu", key, &v) == 2 && !strcmp(key, name))
+			break;
+		v = 0;
+	}
+	if (f)
+		fclose(f);
+	return v;
+}
+
+static void find_gpus(void)
+{
+	char path[128], node_path[64];
+
+	for (unsigned int node = 1; nr_gpus < MAX_GPUS; node++) {
+		snprintf(path, sizeof(path), "/sys/class/kfd/kfd/topology/nodes/%u/gpu_id", node);
+		if (access(path, R_OK))
+			break;
+		gpus[nr_gpus].gpu_id = (uint32_t)number_of(path, NULL);
+		snprintf(path, sizeof(path), "/sys/class/kfd/kfd/topology/nodes/%u/properties",
+			 node);
+		snprintf(node_path, sizeof(node_path), "/dev/dri/renderD%llu",
+			 (unsigned long long)number_of(path, "drm_render_minor"));
+		gpus[nr_gpus].node = open(node_path, O_RDWR | O_CLOEXEC);
+		if (gpus[nr_gpus++].node < 0)
+			die("%s", node_path);
+	}
+	if (!nr_gpus)
+		die("no GPU");
+}
+
+static struct kfd_alloc make_object(unsigned int gpu, uint32_t flags, void *addr, uint64_t bytes)
+{
+	struct kfd_alloc a = {
+		.addr = (uintptr_t)addr,
+		.bytes = bytes,
+		.gpu_id = gpus[gpu].gpu_id,
+		.flags = flags | KFD_MEM_WRITABLE,
+	};
+
+	if (flags & KFD_MEM_USERPTR)
+		a.mmap_offset = (uintptr_t)addr;
+	if (ioctl(kfd, KFD_IOC_ALLOC, &a))
+		die("KFD_IOC_ALLOC");
+	return a;
+}
+
+/* An object at an address that the program reserves first. */
+static char *map_object(unsigned int gpu, uint32_t flags, uint64_t bytes, int fd)
+{
+	char *addr = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct kfd_alloc a;
+
+	if (addr == MAP_FAILED)
+		die("mmap");
+	a = make_object(gpu, flags, addr, bytes);
+	if (mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+		 (off_t)a.mmap_offset) == MAP_FAILED)
+		die("mmap of an object");
+	return addr;
+}
+
+static struct area add_object(unsigned int gpu, const struct shape *shape)
+{
+	struct area a = { .name = "object",
+			  .nr_pages = shape->pages,
+			  .seed = 100 * gpu + shape->pages,
+			  .profile = RANDOM,
+			  .prot = PROT_READ | PROT_WRITE };
+
+	a.addr = map_object(gpu, shape->flags, shape->pages * PAGE, gpus[gpu].node);
+	area_fill(&a);
+	return a;
+}
+
+static const char *live(void)
+{
+	struct kfd_alloc a = make_object(0, KFD_MEM_VRAM, NULL, PAGE);
+	struct kfd_free f = { .handle = a.handle };
+
+	return ioctl(kfd, KFD_IOC_FREE, &f) ? "free" : NULL;
+}
+
+int main(int argc, char **argv)
+{
+	struct area areas[MAX_GPUS * NR_SHAPES + 1];
+	unsigned int nr = 0;
+	char *doorbell;
+
+	if (argc != 2) {
+		fprintf(stderr, "usage: rocmprog DIR\n");
+		return 2;
+	}
+	trigger_init();
+	kfd = open("/dev/kfd", O_RDWR | O_CLOEXEC);
+	if (kfd < 0)
+		die("/dev/kfd");
+	find_gpus();
+	for (unsigned int g = 0; g < nr_gpus; g++) {
+		for (unsigned int i = 0; i < NR_SHAPES; i++)
+			areas[nr++] = add_object(g, &shapes[i]);
+	}
+	areas[nr++] = area_new("host", HOST_PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, RANDOM);
+	make_object(0, KFD_MEM_USERPTR, areas[nr - 1].addr, HOST_PAGES * PAGE);
+	doorbell = map_object(0, KFD_MEM_DOORBELL, 2 * PAGE, kfd);
+	report(argv[1], "ready", "%d", (int)getpid());
+	for (;;) {
+		const char *bad = NULL;
+
+		trigger_wait();
+		for (unsigned int i = 0; i < nr; i++)
+			if (area_check(&areas[i]) >= 0)
+				bad = areas[i].name;
+		if (!bad)
+			bad = live();
+		*(volatile uint64_t *)doorbell = 1;
+		report(argv[1], "report", "%s %s", bad ? "BAD" : "OK", bad ? bad : "");
+	}
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The state of the fake AMD driver. It is in the file that stands for /dev/kfd, which every process
+ * with the fake maps, so that criu sees what the dumped process has, and the restored one what criu
+ * has made. The memory of a GPU is in the file that stands for its render node: an object lies
+ * where mmap() of the node finds it, and programs map it without any help.
+ *
+ * An open /dev/kfd carries the number of its process as its file offset: that belongs to the open
+ * file and not to the descriptor, as the driver's own pointer does.
+ */
+#ifndef AMD_WORLD_H
+#define AMD_WORLD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#define AMD_KFD "/dev/kfd"
+#define AMD_RENDER "/dev/dri/renderD"
+#define AMD_MAGIC 0x414d444657524c44ull
+#define AMD_KFD_MAJOR 235
+#define AMD_DRM_MAJOR 226
+#define AMD_MAX_GPUS 4
+#define AMD_MAX_PROCS 16
+#define AMD_MAX_BOS 64
+#define AMD_PAGE 4096ull
+/* Where an open file says which process it belongs to, and where doorbells are mapped. */
+#define AMD_PROC_POS (1ll << 40)
+#define AMD_DOORBELL_OFF (64ull << 20)
+#define AMD_DOORBELL_BYTES 8192ull
+
+struct amd_gpu {
+	uint32_t gpu_id;
+	uint32_t minor;
+	uint64_t vram_bytes;
+	uint64_t used_bytes; /* of VRAM */
+	uint64_t next_off;   /* in the file of the render node; places are not used again */
+	uint64_t ino;
+};
+
+struct amd_bo {
+	uint64_t handle;
+	uint64_t addr;
+	uint64_t bytes;
+	uint64_t off;	    /* for mmap() */
+	uint64_t user_addr; /* of userptr */
+	uint32_t gpu;	    /* position in gpus */
+	uint32_t flags;	    /* KFD_MEM_ */
+};
+
+struct amd_proc {
+	pid_t pid; /* 0: free */
+	bool paused;
+	uint32_t user_gpu_id[AMD_MAX_GPUS]; /* what the process calls the GPUs */
+	uint32_t nr_bos;
+	uint64_t next_handle;
+	struct amd_bo bos[AMD_MAX_BOS];
+};
+
+struct amd_world {
+	uint64_t magic;
+	pthread_mutex_t lock; /* of all that follows but dev, ino and what gpus are */
+	uint64_t dev;
+	uint64_t ino; /* of /dev/kfd */
+	uint32_t nr_gpus;
+	struct amd_gpu gpus[AMD_MAX_GPUS];
+	struct amd_proc procs[AMD_MAX_PROCS];
+};
+
+/* What a descriptor of a dma-buf has: the part of a render node that the buffer is. */
+struct amd_dmabuf {
+	uint64_t magic;
+	uint32_t gpu;
+	uint32_t pad;
+	uint64_t off;
+	uint64_t bytes;
+};
+
+/* The world, or NULL where there is none. */
+struct amd_world *amd_world(void);
+/* Without the fake in between. */
+int amd_raw_stat(int dir_fd, const char *path, struct stat *st, int flags);
+int amd_raw_open(const char *path, int flags, mode_t mode);
+/* Position of the GPU whose render node fd is, -1 for another file. */
+int amd_render_gpu(const struct amd_world *w, int fd);
+
+/*
+ * True once for the call that AMD_FAIL names, "NAME" or "NAME:N" for its N-th time. All calls of
+ * the driver ask.
+ */
+bool amd_fails(const char *name);
+/* The time of a copy, by AMD_LATENCY_US and AMD_BYTES_PER_S. */
+void amd_spend(uint64_t bytes);
+
+#endif
