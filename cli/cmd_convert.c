@@ -247,7 +247,7 @@ const struct cli_verb cli_verb_convert = {
 		"                       default: the CPUs\n"
 		"  --nice N             a lower priority, 1 to 19\n"
 		"  --no-cache           keep the pack out of the page cache\n"
-		"  --amd                the memory of AMD GPUs, too: only extract gives it back\n"
+		"  --amd                memory of AMD GPUs, too: for the patched plugin\n"
 		"  --force              replace FAST if it is there\n"
 		"  --in-place           replace DUMP itself; no FAST is named\n"
 		"  --after PID          with --in-place: in the background, when the process PID\n"

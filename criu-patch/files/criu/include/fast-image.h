@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct page_read;
 struct pstree_item;
@@ -50,6 +51,12 @@ extern int fast_image_fill_cow(struct pstree_item *t);
 extern int fast_image_fill_task(struct pstree_item *t, struct task_restore_args *ta);
 
 extern int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid);
+
+/*
+ * For the amdgpu plugin: the contents of objects on a GPU, by the name of the file that the dump had. NULL
+ * where the image has that file, or there is none of that name.
+ */
+extern FILE *fast_image_open_gpu_file(const char *name);
 
 /* What the restorer takes its own share of pages from. */
 extern int fast_image_prepare_ios(struct pstree_item *t, struct task_restore_args *ta);
