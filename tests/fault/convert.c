@@ -131,18 +131,39 @@ static int run_dump_open(struct world *w, struct ckf_error *err)
 	return ckf_dump_open(w->dump, &w->read, err);
 }
 
+/* By fields: nobody sets the bytes between them. */
+static bool same_runs(const struct ckf_run *a, const struct ckf_run *b, uint64_t nr)
+{
+	for (uint64_t i = 0; i < nr; i++)
+		if (a[i].vaddr != b[i].vaddr || a[i].nr_pages != b[i].nr_pages ||
+		    a[i].in_parent != b[i].in_parent)
+			return false;
+	return true;
+}
+
+static bool same_vmas(const struct ckf_vma *a, const struct ckf_vma *b, uint64_t nr)
+{
+	for (uint64_t i = 0; i < nr; i++)
+		if (a[i].start != b[i].start || a[i].end != b[i].end || a[i].pgoff != b[i].pgoff ||
+		    a[i].shmid != b[i].shmid || a[i].prot != b[i].prot ||
+		    a[i].flags != b[i].flags || a[i].status != b[i].status ||
+		    a[i].madv != b[i].madv)
+			return false;
+	return true;
+}
+
 static bool same_pagemap(const struct ckf_pagemap *a, const struct ckf_pagemap *b)
 {
 	return a->kind == b->kind && a->id == b->id && !strcmp(a->name, b->name) &&
 	       a->pages_id == b->pages_id && a->nr_pages == b->nr_pages &&
 	       a->nr_local_pages == b->nr_local_pages && a->nr_runs == b->nr_runs &&
-	       !memcmp(a->runs, b->runs, a->nr_runs * sizeof(*a->runs));
+	       same_runs(a->runs, b->runs, a->nr_runs);
 }
 
 static bool same_task(const struct ckf_task *a, const struct ckf_task *b)
 {
 	return a->pid == b->pid && a->ppid == b->ppid && !strcmp(a->comm, b->comm) &&
-	       a->nr_vmas == b->nr_vmas && !memcmp(a->vmas, b->vmas, a->nr_vmas * sizeof(*a->vmas));
+	       a->nr_vmas == b->nr_vmas && same_vmas(a->vmas, b->vmas, a->nr_vmas);
 }
 
 static bool same_table(const struct ckf_amd_table *a, const struct ckf_amd_table *b)
@@ -151,8 +172,7 @@ static bool same_table(const struct ckf_amd_table *a, const struct ckf_amd_table
 
 	for (uint32_t i = 0; same && i < a->nr_gpus; i++)
 		same = a->gpus[i].bytes == b->gpus[i].bytes &&
-		       !memcmp(a->gpus[i].runs, b->gpus[i].runs,
-			       a->gpus[i].nr_objects * sizeof(struct ckf_run));
+		       same_runs(a->gpus[i].runs, b->gpus[i].runs, a->gpus[i].nr_objects);
 	return same;
 }
 
