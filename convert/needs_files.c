@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a dump needs of a machine: files, sockets and mounts. */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -11,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/ckf_dir.h"
 #include "needs.h"
 #include "fdinfo.pb-c.h"
 #include "fs.pb-c.h"
@@ -180,22 +179,22 @@ static int add_ghost(struct ckf_needs *n, int dir_fd, const char *name, struct c
 	return 0;
 }
 
-/* Images whose names are known only from the directory. */
-static int read_listed(struct ckf_needs *n, int dir_fd, DIR *dir, struct ckf_error *err)
-{
-	struct dirent *de;
-	int ret = 0;
+struct listing {
+	struct ckf_needs *n;
+	int dir_fd;
+	struct ckf_error *err;
+};
 
-	while (!ret && (errno = 0, de = readdir(dir))) {
-		if (!strncmp(de->d_name, MOUNTS_PREFIX, strlen(MOUNTS_PREFIX)))
-			ret = needs_each_record(n, dir_fd, de->d_name, CKF_MNTS_MAGIC, take_mount,
-						err);
-		else if (!strncmp(de->d_name, GHOST_PREFIX, strlen(GHOST_PREFIX)))
-			ret = add_ghost(n, dir_fd, de->d_name, err);
-	}
-	if (!ret && errno)
-		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
-	return ret;
+/* Images whose names are known only from the directory. */
+static int read_listed(void *arg, const char *name)
+{
+	const struct listing *l = arg;
+
+	if (!strncmp(name, MOUNTS_PREFIX, strlen(MOUNTS_PREFIX)))
+		return needs_each_record(l->n, l->dir_fd, name, CKF_MNTS_MAGIC, take_mount, l->err);
+	if (!strncmp(name, GHOST_PREFIX, strlen(GHOST_PREFIX)))
+		return add_ghost(l->n, l->dir_fd, name, l->err);
+	return 0;
 }
 
 /* Those that CRIU makes, or finds under another name, need not be there. */
@@ -232,8 +231,8 @@ static int read_users(struct ckf_needs *n, int dir_fd, const struct ckf_dump *du
 int needs_read_files(struct ckf_needs *n, int dir_fd, const struct ckf_dump *dump,
 		     struct ckf_error *err)
 {
-	DIR *dir;
-	int fd, ret;
+	struct listing l = { n, dir_fd, err };
+	int ret;
 
 	ret = needs_each_record(n, dir_fd, "files.img", CKF_FILES_MAGIC, take_file, err);
 	if (ret)
@@ -246,16 +245,7 @@ int needs_read_files(struct ckf_needs *n, int dir_fd, const struct ckf_dump *dum
 	if (ret)
 		return ret;
 	drop_remapped(n);
-	/* An own open file: readdir moves the position of a shared one. */
-	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	dir = fd >= 0 ? fdopendir(fd) : NULL;
-	if (!dir) {
-		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return ret;
-	}
-	ret = read_listed(n, dir_fd, dir, err);
-	closedir(dir);
-	return ret;
+	ret = ckf_dir_each(CKF_DIR(dir_fd), read_listed, &l);
+	/* Of an error in a record, err tells already: the first one wins. */
+	return ret ? ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret)) : 0;
 }

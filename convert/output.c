@@ -179,13 +179,11 @@ static void output_init(struct ckf_output *o, const char *mark, const char *old_
 	o->old_mark = old_mark;
 }
 
-int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
-		    struct ckf_error *err)
+/* What o says: a directory or a file, for path. */
+static int open_new(struct ckf_output *o, const char *path, bool force, struct ckf_error *err)
 {
-	int ret;
+	int ret = split_path(o, path, err);
 
-	output_init(o, mark, mark);
-	ret = split_path(o, path, err);
 	if (!ret)
 		ret = check_existing(o, path, force, err);
 	if (!ret)
@@ -195,20 +193,18 @@ int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bo
 	return ret;
 }
 
+int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
+		    struct ckf_error *err)
+{
+	output_init(o, mark, mark);
+	return open_new(o, path, force, err);
+}
+
 int ckf_output_open_file(struct ckf_output *o, const char *path, bool force, struct ckf_error *err)
 {
-	int ret;
-
 	output_init(o, NULL, NULL);
 	o->is_file = true;
-	ret = split_path(o, path, err);
-	if (!ret)
-		ret = check_existing(o, path, force, err);
-	if (!ret)
-		ret = make_temp(o, path, err);
-	if (ret)
-		ckf_output_close(o, NULL, NULL);
-	return ret;
+	return open_new(o, path, force, err);
 }
 
 /* What is written: the directory, or the file. */

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Opens what gpud fills memory from: a fast image or a plain dump. */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/ckf_dir.h"
 #include "loader/ckf_gpu_read.h"
 #include "loader/ckf_read.h"
 #include "gpud.h"
@@ -53,30 +52,31 @@ static bool parse_name(const char *name, uint32_t *pid)
 	return !strcmp(name, ckf_gpu_name(*pid, again));
 }
 
+struct listing {
+	struct gpud_source *src;
+	int dir_fd;
+	struct ckf_error *err;
+};
+
+static int add_named(void *arg, const char *name)
+{
+	const struct listing *l = arg;
+	uint32_t pid;
+
+	return parse_name(name, &pid) ? add_part(l->src, l->dir_fd, pid, l->err) : 0;
+}
+
 int gpud_source_tables(int dir_fd, struct gpud_source *src, struct ckf_error *err)
 {
-	struct dirent *e;
-	uint32_t pid;
-	DIR *dir;
-	int fd, ret = 0;
+	struct listing l = { src, dir_fd, err };
+	int ret;
 
 	memset(src, 0, sizeof(*src));
-	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (!dir) {
-		ret = -errno;
-		if (fd >= 0)
-			close(fd);
+	ret = ckf_dir_each(CKF_DIR(dir_fd), add_named, &l);
+	/* Of an error in a table, err tells already: the first one wins. */
+	if (ret)
 		return ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
-	}
-	while (!ret && (errno = 0, e = readdir(dir))) {
-		if (parse_name(e->d_name, &pid))
-			ret = add_part(src, dir_fd, pid, err);
-	}
-	if (!ret && errno)
-		ret = ckf_error_set(err, -errno, "cannot read the directory: %s", strerror(errno));
-	closedir(dir);
-	if (!ret && !src->nr)
+	if (!src->nr)
 		ret = ckf_error_set(err, -ENOENT, "there is no GPU memory in this image");
 	return ret;
 }
