@@ -110,6 +110,8 @@ uint64_t insp_restored_bytes(const struct insp *insp);
 /* How long all CPUs of this machine take to fill host memory, with the pack in the page cache. -1
  * where that cannot be tried: a base is needed, there is device memory, or there is no headroom. */
 double insp_rehearse(const struct insp *insp);
+/* Tries this machine, for insp_estimate_s(). Reads and fills a part of the image. */
+void insp_measure(struct insp *insp);
 /* The time of a restore from such storage, with the CPUs of this machine. */
 double insp_estimate_s(const struct insp *insp, const struct ckf_storage *s);
 /* The name of the task with this pid, fit to print, or "(not in pstree.img)". Returns buf. */

@@ -56,6 +56,9 @@ static int inspect(const struct cli_verb *verb, const char *path, const struct i
 
 	rc = insp_open(path, &args->bases, &insp, &err);
 	insp.asked = args->storage;
+	/* Lists of lanes and chunks have no estimate. */
+	if (!rc && insp.img && (args->json || (!args->plan && !args->chunks)))
+		insp_measure(&insp);
 	rc = rc ? cli_fail(verb, path, rc, &err) : print(verb, args, &insp);
 	insp_close(&insp);
 	return rc;
@@ -76,7 +79,7 @@ static int run_inspect(const struct cli_verb *verb, int argc, char **argv)
 const struct cli_verb cli_verb_inspect = {
 	.name = "inspect",
 	.args = "FAST|DUMP",
-	.summary = "Shows what is in a fast image or in a dump, without reading the pages.",
+	.summary = "Shows what is in a fast image or in a dump.",
 	.help = "  --base DIR[,DIR...]  where bases are now\n"
 		"  --plan               the targets with their lanes and huge ranges\n"
 		"  --chunks             the chunks\n"

@@ -341,9 +341,6 @@ static int gather_image(struct insp *insp)
 	}
 	used_bytes = insp->sum.fill_bytes - insp->sum.zero_bytes;
 	insp->dup_bytes = used_bytes > unique_bytes ? used_bytes - unique_bytes : 0;
-	insp->core_s = insp_rehearse(insp);
-	if (insp->core_s < 0)
-		time_chunks(insp);
 	insp->nr_extents = (idx->pack_bytes + idx->extent_bytes - 1) / idx->extent_bytes;
 	return ckf_model_work(idx, &insp->work);
 }
@@ -369,6 +366,13 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 	if (!nr_lanes || !it->fill_bytes)
 		return 0;
 	return (double)it->max_lane_bytes * (double)nr_lanes / (double)it->fill_bytes;
+}
+
+void insp_measure(struct insp *insp)
+{
+	insp->core_s = insp_rehearse(insp);
+	if (insp->core_s < 0)
+		time_chunks(insp);
 }
 
 double insp_estimate_s(const struct insp *insp, const struct ckf_storage *s)
