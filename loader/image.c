@@ -464,13 +464,23 @@ int ckf_image_find_cached(struct ckf_image *img, struct ckf_error *err)
 	return 0;
 }
 
+/* A tree is forked with the index in it; one task is forked once, and copying costs more. */
+static bool is_tree(const struct ckf_index *idx)
+{
+	uint64_t tasks = 0;
+
+	for (uint64_t i = 0; i < idx->nr_targets; i++)
+		tasks += idx->targets[i].kind == CKF_TARGET_TASK;
+	return tasks > 1;
+}
+
 int ckf_image_prepare(struct ckf_image *img, struct ckf_error *err)
 {
 	int ret = ckf_image_find_shared_chunks(img, err);
 
 	if (!ret)
 		ret = ckf_image_find_cached(img, err);
-	if (!ret && ckf_index_share(img->idx))
+	if (!ret && is_tree(img->idx) && ckf_index_share(img->idx))
 		ret = ckf_error_set(err, -ENOMEM, "no memory for the index");
 	return ret;
 }
