@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "watch.h"
 
@@ -44,21 +45,16 @@ int watch_open(const char *root, const char *name, int flags)
 
 static uint64_t hash_bytes(uint64_t h, const void *data, size_t bytes)
 {
-	const uint8_t *p = data;
-
-	for (size_t i = 0; i < bytes; i++)
-		h = (h ^ p[i]) * 0x100000001b3ull;
-	return h;
+	return XXH3_64bits_withSeed(data, bytes, h);
 }
 
-/* FNV-1a. Not of the time of the last change of the inode: a failed conversion may set it. */
+/* Not of the time of the last change of the inode: a failed conversion may set it. */
 static uint64_t hash_file(const char *name, const struct stat *st)
 {
 	const uint64_t facts[] = { st->st_ino, (uint64_t)st->st_size, st->st_mode & S_IFMT,
 				   (uint64_t)st->st_mtim.tv_sec, (uint64_t)st->st_mtim.tv_nsec };
 
-	return hash_bytes(hash_bytes(0xcbf29ce484222325ull, name, strlen(name) + 1), facts,
-			  sizeof(facts));
+	return hash_bytes(hash_bytes(0, name, strlen(name) + 1), facts, sizeof(facts));
 }
 
 int watch_each(int dir_fd, watch_visit_fn *visit, void *arg)
