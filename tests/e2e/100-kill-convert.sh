@@ -26,11 +26,7 @@ killed_at_each_call() {
 	for ((call = 1; rc != 0; call++)); do
 		[ $call -lt 200 ] || fail "$*: never ends"
 		rc=0
-		# A shell of its own says "Killed", where nobody hears it.
-		(
-			LD_PRELOAD="$PROGS/killer.so" CKF_TEST_KILL_AT=$call "$CKFAST" "$@"
-			exit $?
-		) >/dev/null 2>&1 || rc=$?
+		killed_at $call "$@" || rc=$?
 		[ $rc = 0 ] || [ $rc = 137 ] || fail "$*: killed at call $call, ended with $rc"
 		diff "$D/source.facts" <(facts "$from") || fail "$*: call $call: $from has changed"
 		[ ! -e "$to" ] || [ -e "$to/$last" ] || fail "$*: call $call: $to has no $last"
@@ -56,10 +52,7 @@ in_place_at_each_call() {
 		mkdir "$D/place"
 		cp -a "$D/old" "$D/place/it"
 		rc=0
-		(
-			LD_PRELOAD="$PROGS/killer.so" CKF_TEST_KILL_AT=$call "$CKFAST" "$1" --in-place "$D/place/it"
-			exit $?
-		) >"$D/killed.out" 2>&1 || rc=$?
+		killed_at $call "$1" --in-place "$D/place/it" || rc=$?
 		[ $rc = 0 ] || [ $rc = 137 ] || fail "$1 --in-place: call $call: $(cat "$D/killed.out")"
 		[ "$(ls "$D/place")" = it ] || fail "$1 --in-place: call $call: $(ls "$D/place")"
 		if diff "$D/old.facts" <(facts "$D/place/it") >/dev/null; then

@@ -99,12 +99,8 @@ killed_at_each_call() {
 		mkdir "$D/place"
 		cp -p "$D/before" "$D/place/$from"
 		rc=0
-		(
-			cd "$D/place"
-			LD_PRELOAD="$PROGS/killer.so" CKF_TEST_KILL_AT=$call "$CKFAST" "$@"
-			exit $?
-		) >"$D/out" 2>&1 || rc=$?
-		[ $rc = 0 ] || [ $rc = 137 ] || fail "$*: call $call: $(cat "$D/out")"
+		(cd "$D/place" && killed_at $call "$@") || rc=$?
+		[ $rc = 0 ] || [ $rc = 137 ] || fail "$*: call $call: $(cat "$D/killed.out")"
 		[ "$from" = "$to" ] || cmp "$D/before" "$D/place/$from" || fail "$*: call $call: $from changed"
 		if [ -e "$D/place/$to" ] && ! cmp -s "$D/before" "$D/place/$to"; then
 			if [ "$1" = convert ]; then

@@ -180,6 +180,18 @@ facts() {
 	)
 }
 
+# killed_at CALL ARGS…: "ckfast ARGS…", killed before that call, from 1, of those that change a
+# directory. Its exit status; what it says is in $D/killed.out.
+killed_at() {
+	local call=$1
+	shift
+	# A shell of its own says "Killed", where nobody hears it.
+	(
+		LD_PRELOAD="$PROGS/killer.so" CKF_TEST_KILL_AT=$call "$CKFAST" "$@"
+		exit $?
+	) >"$D/killed.out" 2>&1
+}
+
 # convert DUMP FAST OPTIONS…: and verifies.
 convert() {
 	"$CKFAST" convert "$@" >"$D/convert.out" 2>&1 || fail "convert: $(cat "$D/convert.out")"

@@ -402,11 +402,7 @@ static void test_one_page_chunks(void **state)
 	for (unsigned int i = 0; i < 4 * 3; i++) {
 		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		struct ckf_error err = { 0 };
-		char *area = world_map_area();
-		struct ckf_dest d = { .start = WORLD_BASE,
-				      .end = WORLD_BASE + WORLD_BYTES,
-				      .addr = area,
-				      .flags = CKF_DEST_FRESH };
+		struct ckf_dest d;
 		struct world w;
 
 		world_begin(&w, 900 + i);
@@ -418,10 +414,11 @@ static void test_one_page_chunks(void **state)
 		}
 		img_lanes(&w.b, sizes[i / 3]);
 		world_end(&w, false);
+		d = new_dest(&w, CKF_DEST_FRESH);
 		if (world_fill(&w, &d, 1, flags[i % 3], 2, &stats, &err))
 			fail_msg("%u pages, flags %x: %s", sizes[i / 3], flags[i % 3], err.msg);
-		world_assert_area(&w, area, 0);
-		munmap(area, WORLD_BYTES);
+		world_assert_area(&w, d.addr, 0);
+		munmap(d.addr, WORLD_BYTES);
 		world_fini(&w);
 	}
 }
