@@ -216,6 +216,7 @@ struct ckf_image_info {
 	uint32_t extent_bytes;
 	uint32_t max_chunk_pages;
 	struct ckf_storage storage;
+	uint32_t own_cached; /* 1: ckf_image_prepare() has found the own pack in the page cache */
 };
 int ckf_image_get_info(const struct ckf_image *img, struct ckf_image_info *out);
 

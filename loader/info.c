@@ -28,6 +28,7 @@ int ckf_image_get_info(const struct ckf_image *img, struct ckf_image_info *out)
 		.extent_bytes = idx->extent_bytes,
 		.max_chunk_pages = idx->max_chunk_pages,
 		.storage = idx->storage,
+		.own_cached = img->cached && img->cached[0],
 	};
 
 	memcpy(i.id, idx->image_id, sizeof(i.id));

@@ -59,6 +59,9 @@
 #define FEW_PAGES 16
 #define MANY_VMAS 1024
 
+/* So few are read from the pack as quickly as from memory, if the page cache has them as they are. */
+#define READ_PAGES 4
+
 /* What all tasks have done together. In shared memory. */
 struct fast_shared {
 	atomic_ullong read_bytes;
@@ -90,9 +93,13 @@ static bool few_maps;	       /* it is near the limit of mappings */
 static bool premap_none;       /* it is so near that nothing more than it has can be mapped */
 static bool at_once;	       /* nobody inherits from it: what is inherited can wait for the rest */
 static bool staging;	       /* the restorer's share of the pages comes from memory, not from the pack */
-static uint64_t few_left;      /* pages of VMAs that have few, for which there is room among them */
+static bool pack_cached;       /* but what is there as it is wanted */
+static bool many_vmas;	       /* it pays to leave those with few pages to the restorer */
+static uint64_t few_left;      /* pages of such VMAs for which there is room among what is staged */
 static char *staged;	       /* these pages, once they are filled */
 static uint64_t staged_bytes;
+static uint64_t nr_pieces;     /* ops, or parts of them, in VMAs that are left to the restorer */
+static bool any_from_pack;
 
 /* Parts of this task's premapped area that hold no VMA. They stay mapped until the restorer unmaps them: in a
  * hole something else could be mapped, a stack of a worker say, and then stay in the task for ever. */
@@ -283,6 +290,8 @@ int fast_image_open(void)
 		pr_err("%s\n", err.msg);
 		return -1;
 	}
+	ckf_image_get_info(img, &info);
+	pack_cached = info.own_cached;
 	if (fast_files_open(img))
 		return -1;
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -300,7 +309,6 @@ int fast_image_open(void)
 	/* Where memory is short, there is none for a process more. */
 	if (!ret && shared->budget.frugal && fast_files_check_now())
 		return -1;
-	ckf_image_get_info(img, &info);
 	pr_info("%" PRIu64 " targets, %" PRIu64 " chunks, %" PRIu64 " bytes packed, %u bases\n", info.nr_targets,
 		info.nr_chunks, info.pack_bytes, info.nr_bases);
 	return ret;
@@ -361,12 +369,41 @@ static uint64_t count_pages(struct vma_area *vma, uint64_t max)
 	return min_t(uint64_t, nr, max + 1);
 }
 
-/* For the restorer to copy, while there is room for that. */
+/* Zeros that a mapping has anyway. */
+static bool restorer_skips(struct vma_area *vma, const struct ckf_op_info *op)
+{
+	return op->codec == CKF_CODEC_ZERO && vma->e->flags & MAP_ANONYMOUS;
+}
+
+/* Of what the restorer puts in place: whether it comes from the pack; else it is staged. */
+static bool read_from_pack(const struct ckf_op_info *op)
+{
+	return !staging || (pack_cached && op->codec == CKF_CODEC_RAW && !op->base);
+}
+
+static bool all_from_pack(struct vma_area *vma)
+{
+	const struct ckf_op_info *op = ckf_ops_seek(&task_ops, vma->e->start);
+
+	for (; op && op->start < vma->e->end; op = ckf_ops_next(&task_ops))
+		if (!read_from_pack(op) && !restorer_skips(vma, op))
+			return false;
+	return true;
+}
+
+/* For the restorer to put in place, from the pack or, while there is room for that, from memory. */
 static bool take_few_pages(struct vma_area *vma)
 {
-	uint64_t nr = few_left && !(vma->e->flags & MAP_GROWSDOWN) ? count_pages(vma, FEW_PAGES) : UINT64_MAX;
+	uint64_t nr;
 
-	if (nr > FEW_PAGES || nr > few_left)
+	if (!many_vmas || vma->e->flags & MAP_GROWSDOWN)
+		return false;
+	nr = count_pages(vma, FEW_PAGES);
+	if (nr > FEW_PAGES)
+		return false;
+	if (nr <= READ_PAGES && all_from_pack(vma))
+		return true;
+	if (nr > few_left)
 		return false;
 	few_left -= nr;
 	return true;
@@ -394,42 +431,46 @@ static void check_maps(struct pstree_item *t)
 	premap_none = nr > max_map_count;
 }
 
-/* The bytes of the plan in what CRIU leaves to the restorer. */
-static uint64_t restorer_bytes(struct vm_area_list *vmas)
+/* The bytes of the plan in a VMA that CRIU leaves to the restorer. */
+static uint64_t restorer_bytes(struct vma_area *vma)
 {
 	const struct ckf_op_info *op;
-	struct vma_area *vma;
 	uint64_t bytes = 0;
 
-	list_for_each_entry(vma, &vmas->h, list) {
-		if (!(vma->e->flags & MAP_HUGETLB) && !(vma->e->status & VMA_EXT_PLUGIN))
-			continue;
-		for (op = ckf_ops_seek(&task_ops, vma->e->start); op && op->start < vma->e->end;
-		     op = ckf_ops_next(&task_ops))
-			bytes += op->end - op->start;
-	}
+	if (!(vma->e->flags & MAP_HUGETLB) && !(vma->e->status & VMA_EXT_PLUGIN))
+		return 0;
+	for (op = ckf_ops_seek(&task_ops, vma->e->start); op && op->start < vma->e->end;
+	     op = ckf_ops_next(&task_ops))
+		bytes += op->end - op->start;
 	return bytes;
 }
 
-static void choose_staging(struct vm_area_list *vmas)
+/* bytes: what is left to the restorer anyway. */
+static void choose_staging(struct vm_area_list *vmas, uint64_t bytes)
 {
-	uint64_t bytes = restorer_bytes(vmas);
-
 	staged_bytes = 0;
+	nr_pieces = 0;
+	any_from_pack = false;
 	staging = premap_none || (!shared->budget.frugal && bytes <= STAGED_MAX);
+	many_vmas = staging && vmas->nr > MANY_VMAS;
 	few_left = 0;
-	if (staging && vmas->nr > MANY_VMAS && bytes < STAGED_MAX &&
+	if (many_vmas && bytes < STAGED_MAX &&
 	    ckf_budget_take_spare(&shared->budget, STAGED_MAX - bytes))
 		few_left = (STAGED_MAX - bytes) / PAGE_SIZE;
 }
 
-/* The dests of what is staged have room for each op once. CRIU itself only looks at the order of the starts. */
-static int check_vmas(struct vm_area_list *vmas)
+/*
+ * Goes through the VMAs once, since there may be many. The dests of what is staged have room for each op once;
+ * CRIU itself only looks at the order of the starts.
+ */
+static int survey_vmas(struct vm_area_list *vmas, uint64_t *bytes)
 {
 	struct vma_area *vma;
 	uint64_t end = 0;
 
+	*bytes = 0;
 	list_for_each_entry(vma, &vmas->h, list) {
+		*bytes += restorer_bytes(vma);
 		if (!vma_is_private(vma))
 			continue;
 		if (vma->e->start < end || vma->e->end <= vma->e->start ||
@@ -439,6 +480,8 @@ static int check_vmas(struct vm_area_list *vmas)
 			return -1;
 		}
 		end = vma->e->end;
+		if (wants_huge_place(vma))
+			vmas->rst_priv_size += CKF_HUGE_BYTES;
 	}
 	return 0;
 }
@@ -446,12 +489,10 @@ static int check_vmas(struct vm_area_list *vmas)
 int fast_image_premap_begin(struct pstree_item *t)
 {
 	struct vm_area_list *vmas = &rsti(t)->vmas;
-	struct vma_area *vma;
+	uint64_t bytes;
 
 	if (!img)
 		return 0;
-	if (check_vmas(vmas))
-		return -1;
 	task_target = find_target(CKF_TARGET_TASK, vpid(t));
 	if (!task_target)
 		return -1;
@@ -462,10 +503,9 @@ int fast_image_premap_begin(struct pstree_item *t)
 	if (check_cgroup_of_task())
 		return -1;
 	check_maps(t);
-	choose_staging(vmas);
-	list_for_each_entry(vma, &vmas->h, list)
-		if (wants_huge_place(vma))
-			vmas->rst_priv_size += CKF_HUGE_BYTES;
+	if (survey_vmas(vmas, &bytes))
+		return -1;
+	choose_staging(vmas, bytes);
 	return 0;
 }
 
@@ -596,12 +636,6 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	return 0;
 }
 
-/* Zeros that a mapping has anyway. */
-static bool restorer_skips(struct vma_area *vma, const struct ckf_op_info *op)
-{
-	return op->codec == CKF_CODEC_ZERO && vma->e->flags & MAP_ANONYMOUS;
-}
-
 static bool vma_cow(struct vma_area *vma)
 {
 	return vma->pvma != NULL;
@@ -642,7 +676,10 @@ static void make_dest(struct vma_area *vma, bool cow, struct ckf_dest *d)
 		d->flags |= CKF_DEST_HUGE;
 }
 
-/* Where the pages of a VMA that the restorer copies go: one after the other, in the order of the plan. */
+/*
+ * Where the pages of a VMA that is left to the restorer go: one after the other, in the order of the plan. Those
+ * that it reads itself are checked here.
+ */
 static void make_staged_dests(struct vma_area *vma, uint64_t *off, struct ckf_dest *dests, size_t *nr)
 {
 	const struct ckf_op_info *op;
@@ -655,7 +692,11 @@ static void make_staged_dests(struct vma_area *vma, uint64_t *off, struct ckf_de
 		d->end = min_t(uint64_t, op->end, vma->e->end);
 		d->addr = NULL;
 		d->flags = CKF_DEST_SKIP;
-		if (!restorer_skips(vma, op)) {
+		if (restorer_skips(vma, op)) {
+			/* nothing to do */
+		} else if (read_from_pack(op)) {
+			d->flags |= CKF_DEST_CHECK;
+		} else {
 			d->addr = staged + *off;
 			d->flags = CKF_DEST_FRESH;
 			*off += d->end - d->start;
@@ -674,7 +715,6 @@ static int alloc_staged(struct task_restore_args *ta)
 {
 	char *room;
 
-	ta->staged_bytes = staged_bytes;
 	ta->staged = (char *)rst_mem_align_cpos(RM_PRIVATE);
 	if (!staged_bytes)
 		return 0;
@@ -697,8 +737,7 @@ static int fill_private(struct pstree_item *t, bool cow)
 	size_t nr = 0;
 	int ret;
 
-	/* Each op that is staged is one more at most. */
-	dests = xmalloc((vmas->nr + (staged_bytes ? task_info.nr_ops + vmas->nr : 0)) * sizeof(*dests));
+	dests = xmalloc((vmas->nr + nr_pieces) * sizeof(*dests));
 	if (!dests)
 		return -1;
 	list_for_each_entry(vma, &vmas->h, list) {
@@ -767,15 +806,19 @@ static int enqueue(struct pstree_item *t, struct vma_area *vma)
 	     op = ckf_ops_next(&task_ops)) {
 		start = max_t(uint64_t, op->start, vma->e->start);
 		end = min_t(uint64_t, op->end, vma->e->end);
+		nr_pieces++;
 		if (restorer_skips(vma, op))
 			continue;
-		pr.pi_off = staged_bytes;
-		if (!staging && verbatim_off(op, start, &pr.pi_off))
+		if (!read_from_pack(op)) {
+			pr.pi_off = VMA_IO_STAGED + staged_bytes;
+			staged_bytes += end - start;
+		} else if (verbatim_off(op, start, &pr.pi_off)) {
 			return -1;
+		} else {
+			any_from_pack = true;
+		}
 		if (pagemap_enqueue_iovec(&pr, decode_pointer(start), end - start, &rsti(t)->vma_io))
 			return -1;
-		if (staging)
-			staged_bytes += end - start;
 	}
 	return 0;
 }
@@ -1015,8 +1058,8 @@ static int open_pack(void)
 
 int fast_image_prepare_ios(struct pstree_item *t, struct task_restore_args *ta)
 {
-	ta->vma_ios_fd = staging ? -1 : open_pack();
-	if (!staging && ta->vma_ios_fd < 0)
+	ta->vma_ios_fd = any_from_pack ? open_pack() : -1;
+	if (any_from_pack && ta->vma_ios_fd < 0)
 		return -1;
 	return pagemap_render_iovec(&rsti(t)->vma_io, ta);
 }
