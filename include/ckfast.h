@@ -429,19 +429,18 @@ struct ckf_fill_opts {
 	void (*stalled)(void *arg);
 	/*
 	 * Called in each new worker before it does anything, with its thread id; a non-zero return
-	 * makes the worker leave at once without having done anything (its work goes to the
-	 * others). May be NULL.
+	 * makes the worker leave at once, its work goes to the others. May be NULL.
 	 */
 	int (*worker_ok)(void *arg, int tid);
 	/*
 	 * Called around the start of workers, in the calling thread. The first one is told how many
 	 * are wanted and returns how many there may be: with none the calling thread does the work.
-	 * It is asked again for those that are missing, every few ms, while there is work for them.
-	 * May be NULL.
+	 * It is asked again every few ms for those that are missing, while there is work. Or NULL.
 	 */
 	unsigned int (*before_workers)(void *arg, unsigned int wanted);
 	void (*after_workers)(void *arg);
 	void *arg;
+	int file; /* above 0: a file for writing that the only dest maps, offset by offset */
 };
 
 struct ckf_fill_stats {

@@ -6,17 +6,26 @@
  * the user's page tables may cost as much again in a virtual machine. process_vm_writev() to
  * oneself has the kernel allocate, map and write the pages without either: measured on a machine
  * with slow faults, 1.5 us for a page in place of 15.
+ *
+ * Pages of a file in memory are written to the file: they need not be mapped here, nor cleared
+ * before. But only one thread can do so at a time.
  */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/ckf_io_util.h"
 #include "copy.h"
 
 int fill_copy_add(struct fill_copy *c, char *dst, const char *src, uint64_t bytes)
 {
 	int ret;
 
+	if (c->file > 0) {
+		if (!ckf_pwrite_all(c->file, src, bytes, (uint64_t)(dst - c->file_at)))
+			return 0;
+		c->file = 0; /* not every file can be written so */
+	}
 	if (c->nr_src == FILL_COPY_IOVS || c->nr_dst == FILL_COPY_IOVS) {
 		ret = fill_copy_flush(c);
 		if (ret)
@@ -76,6 +85,8 @@ int fill_copy_flush(struct fill_copy *c)
 		skip(c->dst, c->nr_dst, (uint64_t)done);
 		c->bytes -= (uint64_t)done;
 	}
-	fill_copy_init(c);
+	c->nr_src = 0;
+	c->nr_dst = 0;
+	c->bytes = 0;
 	return ret;
 }

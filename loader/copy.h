@@ -10,6 +10,8 @@ struct fill_copy {
 	unsigned int nr_src;
 	unsigned int nr_dst;
 	uint64_t bytes;
+	int file; /* above 0: what a dst is a shared mapping of, file_at being its first byte */
+	char *file_at;
 	struct iovec src[FILL_COPY_IOVS];
 	struct iovec dst[FILL_COPY_IOVS];
 };
@@ -19,6 +21,7 @@ static inline void fill_copy_init(struct fill_copy *c)
 	c->nr_src = 0;
 	c->nr_dst = 0;
 	c->bytes = 0;
+	c->file = 0;
 }
 
 /* 0 or -errno. */

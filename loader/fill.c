@@ -76,6 +76,8 @@ static int job_init(struct fill_job *job, struct ckf_error *err)
 	for (size_t i = 0; i < job->nr_given; i++)
 		if (d[i].start >= d[i].end || (i && d[i].start < d[i - 1].end))
 			return ckf_error_set(err, -EINVAL, "dest %zu is out of order", i);
+	if (job->opts->file > 0 && job->nr_given != 1)
+		return ckf_error_set(err, -EINVAL, "a file has one dest, not %zu", job->nr_given);
 	fill_planner_init(job);
 	if (job->small)
 		return 0;
@@ -268,6 +270,8 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 		ret = ckf_error_set(err, -ENOMEM, "no memory for the plan");
 		goto out;
 	}
+	if (n == 1 && !job.huge.nr_segs)
+		job.file = o.file;
 	ret = run_workers(&job, n, err);
 	if (job.ret)
 		ret = ckf_error_set(err, job.ret, "%s", job.err.msg);

@@ -144,6 +144,7 @@ struct fill_job {
 	struct ckf_packs_io packs_io;
 	size_t slot_bytes;	/* the buffer of one read */
 	bool small;		/* FILL_SMALL_BYTES or less */
+	int file;		/* above 0: the only worker writes to it, see copy.c */
 	atomic_uint next_lane;	/* of those with something to read */
 	atomic_uint next_zeros; /* of those with nothing but zeros */
 	atomic_bool failed;

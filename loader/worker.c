@@ -101,6 +101,10 @@ static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
 	w->lane = (struct fill_lane){ .job = job, .stats = &w->stats };
 	w->zeros = w->lane;
 	w->stats.uring = may_uring && job->packs_io.uring && !fill_is_frugal(job);
+	if (job->file > 0) {
+		w->copy.file = job->file;
+		w->copy.file_at = job->given->addr - job->given->start;
+	}
 	w->depth = w->stats.uring ? FILL_DEPTH : 1;
 	ret = ckf_packs_init(&w->packs, job->img, job->dir_fd, &job->packs_io);
 	if (!ret)

@@ -600,8 +600,10 @@ static void account(const struct ckf_fill_stats *s, unsigned long long start)
 	cnt_add(CNT_PAGES_SKIPPED_COW, s->shared_bytes / PAGE_SIZE);
 }
 
-static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t nr)
+/* file: what the only dest maps, or -1. Not where it may be too large to be written: a mapping has no such limit. */
+static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t nr, int file)
 {
+	struct rlimit largest;
 	struct ckf_target_info info = { .size = sizeof(info) };
 	struct fast_workers workers = { .budget = &shared->budget };
 	struct ckf_fill_opts o = {
@@ -622,6 +624,8 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	ckf_target_get_info(img, t, &info);
 	o.threads = fast_workers_wanted(info.nr_pages * PAGE_SIZE);
 	o.flags = switches();
+	if (file > 0 && !getrlimit(RLIMIT_FSIZE, &largest) && largest.rlim_cur == RLIM_INFINITY)
+		o.file = file;
 	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);
 	fast_workers_end(&workers);
 	if (ret) {
@@ -748,7 +752,7 @@ static int fill_private(struct pstree_item *t, bool cow)
 		else
 			make_staged_dests(vma, &off, dests, &nr);
 	}
-	ret = fill(task_target, dests, nr);
+	ret = fill(task_target, dests, nr, -1);
 	xfree(dests);
 	return ret;
 }
@@ -870,7 +874,7 @@ static void *map_again(void *addr, unsigned long size, void **room, unsigned lon
 	return NULL;
 }
 
-int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid)
+int fast_image_fill_shmem(int fd, void *addr, unsigned long size, unsigned long shmid)
 {
 	const struct ckf_target *target = find_target(CKF_TARGET_SHMEM, shmid);
 	struct ckf_dest dest = {
@@ -891,7 +895,7 @@ int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid)
 		dest.addr = again;
 		dest.flags |= CKF_DEST_HUGE;
 	}
-	ret = fill(target, &dest, 1);
+	ret = fill(target, &dest, 1, fd);
 	if (again)
 		munmap(room, room_size);
 	return ret;

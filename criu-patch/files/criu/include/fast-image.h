@@ -50,7 +50,8 @@ extern int fast_image_fill_cow(struct pstree_item *t);
 /* After that: all other private memory of the task. */
 extern int fast_image_fill_task(struct pstree_item *t, struct task_restore_args *ta);
 
-extern int fast_image_fill_shmem(void *addr, unsigned long size, unsigned long shmid);
+/* fd: the file that is mapped at addr, or -1. */
+extern int fast_image_fill_shmem(int fd, void *addr, unsigned long size, unsigned long shmid);
 
 /*
  * For the amdgpu plugin: the contents of objects on a GPU, by the name of the file that the dump had. NULL
