@@ -111,7 +111,7 @@ struct ckf_gpud {
 	uint64_t refused[GPUD_REFUSAL_KINDS];
 };
 
-/* gpud.c */
+/* gpud_conn.c */
 
 /* A client is busy restoring, and may not read for a long time; one that never does ends here. */
 #define GPUD_SEND_S 3600
@@ -125,6 +125,9 @@ int gpud_send(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct 
 int gpud_cancelled(void *arg);
 /* An error of the rules of ckf_gpud.h: -EPROTO, and the connection will be closed. */
 int gpud_bad(struct gpud_conn *c, const char *what, struct ckf_error *err);
+
+/* gpud_fill.c, gpud_save.c, gpud_checkpoint.c, gpud_status.c */
+
 /* Requests: 0 when everything was answered, or the error that is still to be answered. fd: the
  * descriptor that came with it, or -1; gpud.c closes it. */
 int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err);
@@ -151,6 +154,8 @@ void gpud_job_end(struct gpud_conn *c, int ret, uint64_t bytes, const struct ckf
 /* The same for a checkpoint call. */
 int gpud_call_start(struct gpud_conn *c, struct ckf_error *err);
 void gpud_call_end(struct gpud_conn *c, int ret);
+/* What the metrics call an error, which is not 0. */
+enum gpud_failure gpud_failure_of(int ret);
 /* A client was refused. */
 void gpud_refused(struct ckf_gpud *g, enum gpud_refusal why);
 
@@ -181,7 +186,6 @@ void gpud_client_end(struct gpud_conn *c);
 
 /* gpud_metrics.c */
 
-enum gpud_failure gpud_failure_of(int ret);
 /* The metrics in Prometheus' text format, for free(). */
 int gpud_metrics(struct ckf_gpud *g, char **text, size_t *len, struct ckf_error *err);
 

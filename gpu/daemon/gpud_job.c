@@ -58,6 +58,37 @@ static void log_job(const struct gpud_conn *c, struct ckf_gpud_event *e)
 	c->g->opts.log(c->g->opts.arg, e);
 }
 
+enum gpud_failure gpud_failure_of(int ret)
+{
+	switch (ret) {
+	case -EBADMSG:
+		return GPUD_FAILED_CORRUPT;
+	case -EOPNOTSUPP:
+		return GPUD_FAILED_UNSUPPORTED;
+	case -ENOMEM:
+		return GPUD_FAILED_MEMORY;
+	case -ENODEV:
+		return GPUD_FAILED_NO_DEVICE;
+	case -EIO:
+		return GPUD_FAILED_DEVICE;
+	case -ECANCELED:
+		return GPUD_FAILED_CANCELLED;
+	case -ENOENT:
+		return GPUD_FAILED_NOT_FOUND;
+	case -ENOSPC:
+		return GPUD_FAILED_NO_SPACE;
+	case -EPROTO:
+		return GPUD_FAILED_PROTOCOL;
+	case -EPERM:
+	case -EACCES:
+		return GPUD_FAILED_PERMISSION;
+	case -EDQUOT:
+		return GPUD_FAILED_LIMIT;
+	default:
+		return GPUD_FAILED_OTHER;
+	}
+}
+
 /* Without what only a success counts. With the lock held. */
 static void count_end(struct gpud_sum *sum, int ret)
 {

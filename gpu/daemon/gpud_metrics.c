@@ -25,37 +25,6 @@ static const char *const request_names[GPUD_REQUEST_KINDS] = { "", "restore", "s
 static const char *const refusal_names[GPUD_REFUSAL_KINDS] = { "user", "connections", "requests",
 							       "bytes" };
 
-enum gpud_failure gpud_failure_of(int ret)
-{
-	switch (ret) {
-	case -EBADMSG:
-		return GPUD_FAILED_CORRUPT;
-	case -EOPNOTSUPP:
-		return GPUD_FAILED_UNSUPPORTED;
-	case -ENOMEM:
-		return GPUD_FAILED_MEMORY;
-	case -ENODEV:
-		return GPUD_FAILED_NO_DEVICE;
-	case -EIO:
-		return GPUD_FAILED_DEVICE;
-	case -ECANCELED:
-		return GPUD_FAILED_CANCELLED;
-	case -ENOENT:
-		return GPUD_FAILED_NOT_FOUND;
-	case -ENOSPC:
-		return GPUD_FAILED_NO_SPACE;
-	case -EPROTO:
-		return GPUD_FAILED_PROTOCOL;
-	case -EPERM:
-	case -EACCES:
-		return GPUD_FAILED_PERMISSION;
-	case -EDQUOT:
-		return GPUD_FAILED_LIMIT;
-	default:
-		return GPUD_FAILED_OTHER;
-	}
-}
-
 static void family(FILE *f, const char *name, const char *type, const char *help)
 {
 	fprintf(f, "# HELP " PREFIX "%s %s\n# TYPE " PREFIX "%s %s\n", name, help, name, type);
