@@ -110,7 +110,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 PARTS_OBJ = $(PARTS_SRC:%.c=$(B)/obj/%.o) $(CONVERT_OBJ) $(PROTO_OBJ)
 CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
-AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o) $(B)/obj/gpu/agent/gate-asm.o
+AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o) $(B)/obj/gpu/agent/entry-asm.o
 UNIT_HELPER_OBJ := $(UNIT_HELPERS:%.c=$(B)/obj/%.o)
 DOCTOR_WORLD_OBJ := $(DOCTOR_WORLD:%.c=$(B)/obj/%.o)
 # opts.proto imports descriptor.proto, whose C form no package holds.
@@ -178,7 +178,7 @@ $(B)/obj/%.o: %.c $(B)/flags
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/obj/gpu/agent/gate-asm.o: gpu/agent/gate.S $(B)/flags
+$(B)/obj/gpu/agent/entry-asm.o: gpu/agent/entry.S $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,AS)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<

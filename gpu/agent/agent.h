@@ -78,10 +78,11 @@ struct agent_table {
 	atomic_ullong peers[AGENT_MAX_DEVICES];
 };
 
-extern struct agent_table agent_table;
-extern struct ckf_agent_block agent_block;
+extern struct agent_table agent_table;	   /* memory.c */
+extern struct ckf_agent_block agent_block; /* share.c */
 
-/* The driver, or NULL where there is none that the agent can work with. */
+/* gate.c: the driver, or NULL where there is none that the agent can work with, and until it was
+ * looked for, at the first call of it. */
 const struct ckf_cuda *agent_cuda(void);
 
 /* memory.c: of nr items in the order of their ends, the position of the first that ends above addr.
@@ -142,6 +143,9 @@ CUresult agent_own_map(const struct ckf_cuda *cu, CUdeviceptr addr, size_t bytes
 CUresult agent_own_unmap(const struct ckf_cuda *cu, CUdeviceptr addr, size_t bytes);
 CUresult agent_own_export(const struct ckf_cuda *cu, CUmemGenericAllocationHandle handle, int type,
 			  int *fd);
+/* Of any of the agent's memory: a descriptor, the caller's, of the memory that begins there;
+ * secret: unless NULL, that of its handle of CUDA IPC. */
+CUresult agent_export(const struct ckf_cuda *cu, CUdeviceptr addr, int *fd, uint8_t secret[16]);
 CUresult agent_own_properties(CUmemGenericAllocationHandle handle, CUmemAllocationProp *out);
 /* The handle of the memory that is mapped there, and what was asked for; false: none of ours. */
 bool agent_own_at(CUdeviceptr addr, CUmemGenericAllocationHandle *out, CUmemAllocationProp *prop);
@@ -169,9 +173,6 @@ void agent_share_remove(struct agent_alloc *a);
 /* A copy of the memory's descriptor for the secret, or -EAGAIN: it is away; -ENOENT: none. Takes no
  * lock. */
 int agent_share_find(const uint8_t secret[16]);
-/* A descriptor, the caller's, of the memory that begins there; secret: unless NULL, that of its
- * handle of CUDA IPC. With the lock held by none. */
-CUresult agent_export(const struct ckf_cuda *cu, CUdeviceptr addr, int *fd, uint8_t secret[16]);
 /* In a child. */
 void agent_share_after_fork(void);
 

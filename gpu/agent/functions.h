@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The functions of the driver that go through the gate (gate.S): all that driver 580 exports, but
+ * The functions of the driver that go through the gate (entry.S): all that driver 580 exports, but
  * for those that gate.c lets pass, and one of later drivers. X(symbol, words): how many words of
  * its arguments are on the stack, of which the trampoline makes a copy. Sorted by symbol.
  *

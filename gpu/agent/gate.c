@@ -11,7 +11,6 @@
  * longjmp() does not: as with the driver's own lock, nobody can tell that it has left.
  */
 #include <dlfcn.h>
-#include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -47,10 +46,9 @@ struct self {
 _Static_assert(offsetof(struct slot, inside) == AGENT_SLOT_INSIDE &&
 		       offsetof(struct slot, function) == AGENT_SLOT_FUNCTION &&
 		       offsetof(struct self, depth) == AGENT_SELF_DEPTH,
-	       "gate.S has other offsets");
+	       "entry.S has other offsets");
 
-/* For gate.S. */
-extern const char agent_gate_entries[];
+/* For entry.S. */
 __thread struct self agent_gate_self __attribute__((tls_model("initial-exec")));
 atomic_uint agent_gate_closed;
 void *agent_gate_targets[NR_ENTRIES];
@@ -59,7 +57,6 @@ uint8_t agent_gate_words[NR_ENTRIES] = {
 	AGENT_FUNCTIONS(WORDS)
 #undef WORDS
 };
-struct slot *agent_gate_wait(void);
 
 static const char *const names[NR_GATED] = {
 #define NAME(name, words) #name,
@@ -68,6 +65,8 @@ static const char *const names[NR_GATED] = {
 };
 
 static void *reals[NR_ENTRIES];
+static const struct ckf_cuda *cuda;
+static const char *entries; /* the trampolines, AGENT_GATE_ENTRY_BYTES each */
 static char spare_names[AGENT_GATE_SPARE][NAME_BYTES];
 static size_t nr_spare;
 static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -86,10 +85,11 @@ static CUresult no_driver(void)
 	return CUDA_ERROR_NOT_INITIALIZED;
 }
 
-void agent_gate_resolve(void *(*lookup)(const char *name))
+void agent_gate_resolve(void *(*lookup)(const char *name), const char *trampolines)
 {
 	bool any = false;
 
+	entries = trampolines;
 	for (size_t i = 0; i < NR_GATED; i++) {
 		reals[i] = lookup(names[i]);
 		any |= reals[i] != NULL;
@@ -106,6 +106,16 @@ void agent_gate_replace(enum agent_gated nr, void *fn)
 		agent_gate_targets[nr] = fn;
 }
 
+void agent_gate_set_cuda(const struct ckf_cuda *cu)
+{
+	cuda = cu;
+}
+
+const struct ckf_cuda *agent_cuda(void)
+{
+	return cuda;
+}
+
 void *agent_gate_real(enum agent_gated nr)
 {
 	return reals[nr];
@@ -113,7 +123,7 @@ void *agent_gate_real(enum agent_gated nr)
 
 static void *entry(size_t nr)
 {
-	return (void *)(agent_gate_entries + nr * AGENT_GATE_ENTRY_BYTES);
+	return (void *)(entries + nr * AGENT_GATE_ENTRY_BYTES);
 }
 
 void *agent_gate_entry(enum agent_gated nr)
@@ -217,14 +227,10 @@ static struct slot *take_slot(void)
 	return slots;
 }
 
-/* For a thread at the gate. Returns with it counted. */
-struct slot *agent_gate_wait(void)
+void *agent_gate_wait(void)
 {
 	struct self *self = &agent_gate_self;
-	int saved = errno;
 
-	/* The targets are known from here on. */
-	agent_cuda();
 	if (!self->slot)
 		self->slot = take_slot();
 	for (;;) {
@@ -234,7 +240,6 @@ struct slot *agent_gate_wait(void)
 		atomic_fetch_sub(&self->slot->inside, 1);
 		futex(FUTEX_WAIT_PRIVATE, 1);
 	}
-	errno = saved;
 	return self->slot;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The gate that all calls of the driver go through (gate.S). Closed, it holds threads before they
+ * The gate that all calls of the driver go through (entry.S). Closed, it holds threads before they
  * enter the driver: then none is in a call that could see memory which is away, or hold anything
  * that the agent's thread needs.
  */
@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent.h"
 #include "functions.h"
 
 enum agent_gated {
@@ -20,8 +21,11 @@ enum agent_gated {
 	NR_GATED,
 };
 
-/* At the first call: where each function is. lookup: NULL where the driver has none. */
-void agent_gate_resolve(void *(*lookup)(const char *name));
+/* At the first call: where each function is. lookup: NULL where the driver has none. trampolines:
+ * those of entry.S, in the order of functions.h. */
+void agent_gate_resolve(void *(*lookup)(const char *name), const char *trampolines);
+/* What agent_cuda() gives. */
+void agent_gate_set_cuda(const struct ckf_cuda *cu);
 /* The agent's own function in place of a function that the driver has. */
 void agent_gate_replace(enum agent_gated nr, void *fn);
 /* The driver's function, or NULL. */
@@ -31,6 +35,9 @@ void *agent_gate_entry(enum agent_gated nr);
 void *agent_gate_for(void *real, const char *name);
 bool agent_gate_in_driver(const void *address);
 
+/* For a thread that was not let in or has no slot yet: waits until the gate is open. Returns the
+ * thread's slot, in which it is counted. Changes errno. */
+void *agent_gate_wait(void);
 /* Waits until no thread is in a call. False: one still is, and the gate is open again. */
 bool agent_gate_close(uint64_t timeout_ms, char *who, size_t size);
 void agent_gate_open(void);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What gate.S and gate.c have to agree on. */
+/* What entry.S and gate.c have to agree on. */
 #ifndef CKF_AGENT_GATE_ABI_H
 #define CKF_AGENT_GATE_ABI_H
 

@@ -10,6 +10,8 @@
  */
 #include <fcntl.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #include "format/ckf_gpu_dump.h"
 #include "agent.h"
@@ -49,7 +51,6 @@ static CUresult note(const struct ckf_cuda *cu, struct agent_alloc *a,
 	}
 	if (stays_imported(a))
 		__atomic_add_fetch(&agent_block.imports, 1, __ATOMIC_RELAXED);
-	agent_thread_start();
 	*out = a->addr;
 	return CUDA_SUCCESS;
 }
@@ -282,6 +283,93 @@ CUresult agent_own_lend(CUmemGenericAllocationHandle handle, CUmemGenericAllocat
 	}
 	pthread_mutex_unlock(&agent_table.lock);
 	return a ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+/* With the lock held, and the memory's descriptor there. */
+static CUresult note_export(struct agent_alloc *a, uint8_t secret[16])
+{
+	static const uint8_t none[16];
+
+	if (secret && !memcmp(a->secret, none, sizeof(none)) &&
+	    getrandom(a->secret, sizeof(a->secret), 0) != sizeof(a->secret))
+		return CUDA_ERROR_UNKNOWN;
+	a->exported = true;
+	if (!a->share && !agent_share_add(a))
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	agent_share_update(a);
+	if (secret)
+		memcpy(secret, a->secret, sizeof(a->secret));
+	return CUDA_SUCCESS;
+}
+
+static CUresult take_copy(CUdeviceptr addr, int made, int *fd, uint8_t secret[16])
+{
+	CUresult res = CUDA_ERROR_INVALID_VALUE;
+	struct agent_alloc *a;
+
+	pthread_mutex_lock(&agent_table.lock);
+	a = agent_at(addr);
+	if (a && a->fd < 0) {
+		a->fd = made;
+		made = -1;
+	}
+	if (a && a->fd >= 0)
+		res = note_export(a, secret);
+	if (!res && fd) {
+		*fd = fcntl(a->fd, F_DUPFD_CLOEXEC, 0);
+		res = *fd < 0 ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+	}
+	pthread_mutex_unlock(&agent_table.lock);
+	if (made >= 0)
+		close(made);
+	return res;
+}
+
+/* Counts a call that has the driver's handle: agent_own_put() frees memory that goes meanwhile. */
+static bool begin_call(CUdeviceptr addr, CUmemGenericAllocationHandle *real, bool *has_fd)
+{
+	struct agent_alloc *a;
+
+	pthread_mutex_lock(&agent_table.lock);
+	a = agent_at(addr);
+	if (a) {
+		a->own.calls++;
+		*real = a->handle;
+		*has_fd = a->fd >= 0;
+	}
+	pthread_mutex_unlock(&agent_table.lock);
+	return a != NULL;
+}
+
+static void end_call(const struct ckf_cuda *cu, CUdeviceptr addr)
+{
+	struct agent_alloc *a;
+
+	pthread_mutex_lock(&agent_table.lock);
+	a = agent_at(addr);
+	if (a)
+		a->own.calls--;
+	pthread_mutex_unlock(&agent_table.lock);
+	if (agent_is_handle(addr))
+		agent_own_put(cu, addr);
+}
+
+/* The driver exports it once: another time it would be another open file. */
+CUresult agent_export(const struct ckf_cuda *cu, CUdeviceptr addr, int *fd, uint8_t secret[16])
+{
+	CUmemGenericAllocationHandle real;
+	CUresult res = CUDA_SUCCESS;
+	bool has_fd;
+	int made = -1;
+
+	if (!begin_call(addr, &real, &has_fd))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!has_fd)
+		res = cu->mem_export(&made, real, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+	if (!res)
+		res = take_copy(addr, made < 0 ? -1 : agent_keep_fd(made), fd, secret);
+	end_call(cu, addr);
+	return res;
 }
 
 /* What was imported is not exported again, as the driver has it. */

@@ -2,7 +2,8 @@
 /*
  * The functions that the agent has in place of the driver's. They are called by way of the gate
  * (gate.h), and only where the driver has the function. Those of the virtual memory API are in
- * vmm.c, those of CUDA IPC in ipc_hooks.c, all others in hooks.c.
+ * vmm.c, those of CUDA IPC in ipc_hooks.c, those that look functions up in entry.c, all others in
+ * hooks.c.
  */
 #ifndef CKF_AGENT_HOOKS_H
 #define CKF_AGENT_HOOKS_H

@@ -263,7 +263,6 @@ CUresult agent_alloc(const struct ckf_cuda *cu, size_t bytes, CUdeviceptr *out)
 		destroy(cu, &a);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	agent_thread_start();
 	*out = a.addr;
 	return CUDA_SUCCESS;
 }

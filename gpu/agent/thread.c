@@ -33,12 +33,6 @@
 #define CALL_TIMEOUT_MS 10000 /* from the wake-up to the first message */
 #define STACK_BYTES (1u << 20)
 
-struct ckf_agent_block agent_block __attribute__((aligned(CKF_AGENT_ALIGN))) = {
-	.magic = CKF_AGENT_MAGIC,
-	.version = CKF_AGENT_VERSION,
-	.peer_fd = -1,
-};
-
 static bool handed_out; /* in this conversation */
 
 static int send_msg(int sock, const struct ckf_agent_msg *m, int fd)

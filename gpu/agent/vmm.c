@@ -17,12 +17,13 @@ CUresult agent_cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
 {
 	CUresult (*fn)(CUmemGenericAllocationHandle *, size_t, const CUmemAllocationProp *,
 		       unsigned long long) = agent_gate_real(GATED_cuMemCreate);
-	const struct ckf_cuda *cu = agent_cuda();
 	CUresult res;
 
 	if (!handle || !agent_may_own(prop, bytes, flags))
 		return fn(handle, bytes, prop, flags);
-	res = agent_own_create(cu, bytes, prop, handle);
+	res = agent_own_create(agent_cuda(), bytes, prop, handle);
+	if (!res)
+		agent_thread_start();
 	/* Devices whose memory cannot be shared: it stays with the driver. */
 	return res == CUDA_SUCCESS || res == CUDA_ERROR_OUT_OF_MEMORY
 		       ? res
@@ -77,6 +78,7 @@ CUresult agent_cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *hand
 	CUresult (*release)(CUmemGenericAllocationHandle) = agent_gate_real(GATED_cuMemRelease);
 	CUresult res = fn(handle, os_handle, type);
 	CUmemAllocationProp prop;
+	int fd = -1;
 
 	if (res || !properties || !release)
 		return res;
@@ -86,10 +88,12 @@ CUresult agent_cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *hand
 		release(*handle);
 		return res;
 	}
-	return agent_own_imported(
-		agent_cuda(), *handle, &prop,
-		type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR ? (int)(intptr_t)os_handle : -1,
-		handle);
+	if (type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+		fd = (int)(intptr_t)os_handle;
+	res = agent_own_imported(agent_cuda(), *handle, &prop, fd, handle);
+	if (!res)
+		agent_thread_start();
+	return res;
 }
 
 CUresult agent_cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *prop,

@@ -2,8 +2,8 @@
 /*
  * The way into the driver: a trampoline per function, which counts its thread in, calls the
  * driver's function, or the agent's in place of it (agent_gate_targets), with the arguments it was
- * called with, and counts the thread out. Where the gate is closed, agent_gate_wait() holds the
- * thread before it is counted. See gate.c.
+ * called with, and counts the thread out. Where the gate is closed, agent_enter() holds the thread
+ * before it is counted. See gate.c.
  *
  * It is a call with a frame of its own, so that return addresses, shadow stacks and unwinding are
  * as always. Arguments in registers stay where they are; r10, r11 and rax carry none.
@@ -13,9 +13,9 @@
 
 	.text
 	.p2align 4
-	.globl agent_gate_entries
-	.hidden agent_gate_entries
-agent_gate_entries:
+	.globl agent_entries
+	.hidden agent_entries
+agent_entries:
 	.set nr, 0
 
 /* AGENT_GATE_ENTRY_BYTES each. */
@@ -102,7 +102,7 @@ gate_call:
 	movups %xmm5, 144(%rsp)
 	movups %xmm6, 160(%rsp)
 	movups %xmm7, 176(%rsp)
-	call agent_gate_wait
+	call agent_enter
 	movq (%rsp), %rdi
 	movq 8(%rsp), %rsi
 	movq 16(%rsp), %rdx
