@@ -46,8 +46,10 @@ int ckf_conversion_read(struct ckf_conversion *c);
 /* Finds and checks the pages file of each pagemap: these do not go into the image as they are. */
 int ckf_conversion_claim(struct ckf_conversion *c);
 
-/* convert.c: writes the pack, but for its header, and makes the index. */
+/* convert_pages.c: writes the pack, but for its header, and makes the index. */
 int ckf_conversion_make(struct ckf_conversion *c);
+/* Is the file still what was read? */
+int ckf_conversion_check_unchanged(struct ckf_conversion *c, const struct ckf_file *f);
 
 /* convert_archive.c: the dump is in the archive at c->dump_path; what is made will be at fast. */
 int ckf_conversion_open_archive(struct ckf_conversion *c, const char *fast);
