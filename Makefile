@@ -313,7 +313,7 @@ build/progs/cudaprog: tests/gpu/cudaprog.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/obj/internal.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)
 build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c prefilter.c model.c calibrate.c \
-		    decode_costs.c pack_writer.c) build/obj/internal.a
+		    decode_costs.c pack_writer.c worker.c) build/obj/internal.a
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/rocmprog: tests/stub/amd/rocmprog.c

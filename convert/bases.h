@@ -10,7 +10,7 @@
 
 #include "cut.h"
 #include "output.h"
-#include "pool.h"
+#include "worker.h"
 #include "format/ckf_index.h"
 
 struct ckf_bases;

@@ -24,13 +24,13 @@ static void hash_pages(struct ckf_block *b)
 	}
 }
 
-void ckf_block_read(struct ckf_job *job, struct ckf_worker *w)
+void ckf_block_read(struct ckf_job *job, void *worker)
 {
 	struct ckf_block *b = (struct ckf_block *)job;
 	struct ckf_place at = { .origin = b->stream->origin };
 	struct ckf_cursor cur = b->from;
 
-	(void)w;
+	(void)worker;
 	at.nr = ckf_cursor_extents(&cur, b->nr_pages, at.extents);
 	b->ret = ckf_place_read(b->s->opts->chain, &at, ckf_block_page(b, CKF_CARRY_PAGES),
 				&b->err);
@@ -39,11 +39,11 @@ void ckf_block_read(struct ckf_job *job, struct ckf_worker *w)
 }
 
 /* The reader has read it, or could not. */
-void ckf_block_hash(struct ckf_job *job, struct ckf_worker *w)
+void ckf_block_hash(struct ckf_job *job, void *worker)
 {
 	struct ckf_block *b = (struct ckf_block *)job;
 
-	(void)w;
+	(void)worker;
 	b->ret = b->read.ret;
 	if (b->ret)
 		ckf_origin_read_error(b->s->opts->chain, &b->stream->origin, b->ret, b->read.off,
@@ -152,26 +152,26 @@ static int smooth(struct ckf_block *b, struct ckf_worker *w)
 	return ret;
 }
 
-void ckf_block_encode(struct ckf_job *job, struct ckf_worker *w)
+void ckf_block_encode(struct ckf_job *job, void *worker)
 {
 	struct ckf_block *b = (struct ckf_block *)job;
 	const struct ckf_encode_opts *opts = &b->s->encode;
 
 	for (uint32_t i = 0; i < b->nr_parts && !b->ret; i++)
-		b->ret = encode_part(b, &b->parts[i], w);
+		b->ret = encode_part(b, &b->parts[i], worker);
 	if (!b->ret && opts->codec == CKF_CODEC_AUTO && opts->goal == CKF_GOAL_FAST_WARM)
-		b->ret = smooth(b, w);
+		b->ret = smooth(b, worker);
 }
 
 /* Writes the new chunks of a block, those that follow each other in the pack at once. */
-void ckf_block_write(struct ckf_job *job, struct ckf_worker *w)
+void ckf_block_write(struct ckf_job *job, void *worker)
 {
 	struct ckf_block *b = (struct ckf_block *)job;
 	struct iovec iov[CKF_BUF_PAGES];
 	uint64_t from = b->pack_off, off = 0, end = 0;
 	unsigned int nr = 0;
 
-	(void)w;
+	(void)worker;
 	for (uint32_t i = 0; i <= b->nr_fresh && !b->ret; i++) {
 		const struct ckf_chunk *c = i < b->nr_fresh ? &b->fresh[i].chunk : NULL;
 

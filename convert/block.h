@@ -67,13 +67,13 @@ static inline uint8_t *ckf_block_page(const struct ckf_block *b, uint32_t page)
 }
 
 /* Reads the pages, and hashes them. */
-void ckf_block_read(struct ckf_job *job, struct ckf_worker *w);
+void ckf_block_read(struct ckf_job *job, void *worker);
 /* Hashes the pages that the reader has read, which calls the second when it has. */
-void ckf_block_hash(struct ckf_job *job, struct ckf_worker *w);
+void ckf_block_hash(struct ckf_job *job, void *worker);
 void ckf_block_read_done(struct ckf_transfer *t);
 /* Compares chunks with those that they look like, encodes the others in place. */
-void ckf_block_encode(struct ckf_job *job, struct ckf_worker *w);
+void ckf_block_encode(struct ckf_job *job, void *worker);
 /* Writes the new chunks to their places in the pack. */
-void ckf_block_write(struct ckf_job *job, struct ckf_worker *w);
+void ckf_block_write(struct ckf_job *job, void *worker);
 
 #endif

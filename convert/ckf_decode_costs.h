@@ -16,7 +16,7 @@
 #define CKF_CONVERT_DECODE_COSTS_H
 
 #include "ckf_model.h"
-#include "pool.h"
+#include "worker.h"
 
 /* Each class shrinks by a factor of 1.41 more than the one before; all above are in the last. */
 #define CKF_DECODE_CLASSES 12

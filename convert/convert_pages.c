@@ -234,7 +234,7 @@ static int read_sample(struct ckf_conversion *c, uint64_t page, uint8_t *data, u
 static int measure_costs(struct ckf_conversion *c, struct ckf_decode_costs *costs)
 {
 	uint8_t *data = aligned_alloc(CKF_PAGE_BYTES, SAMPLE_PAGES * CKF_PAGE_BYTES);
-	struct ckf_worker w = { 0 };
+	struct ckf_worker *w = ckf_worker_new(CKF_ENCODE_SCRATCH_BYTES);
 	uint64_t pages = 0;
 	uint32_t nr_pages;
 	int ret;
@@ -243,17 +243,15 @@ static int measure_costs(struct ckf_conversion *c, struct ckf_decode_costs *cost
 		if (ckf_file_has_pages(&c->list.files[i]))
 			pages += ckf_file_page_bytes(&c->list.files[i]) / CKF_PAGE_BYTES;
 	}
-	w.scratch = aligned_alloc(CKF_PAGE_BYTES, CKF_ENCODE_SCRATCH_BYTES);
-	ret = data && w.scratch ? ckf_codec_ctx_new(&w.codec) : -ENOMEM;
+	ret = data && w ? 0 : -ENOMEM;
 	for (uint64_t i = 0; i < NR_SAMPLES && !ret; i++) {
 		ret = read_sample(c, pages / NR_SAMPLES * i, data, &nr_pages);
 		if (!ret && nr_pages)
-			ret = ckf_decode_costs_sample(costs, &w, &ckf_clock_real, data, nr_pages);
+			ret = ckf_decode_costs_sample(costs, w, &ckf_clock_real, data, nr_pages);
 	}
 	if (!ret)
-		ret = ckf_decode_costs_finish(costs, &w, &ckf_clock_real);
-	ckf_codec_ctx_free(w.codec);
-	free(w.scratch);
+		ret = ckf_decode_costs_finish(costs, w, &ckf_clock_real);
+	ckf_worker_free(w);
 	free(data);
 	return ret ? ckf_error_set(c->err, ret, "cannot measure: %s", strerror(-ret)) : 0;
 }

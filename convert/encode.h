@@ -8,7 +8,7 @@
 
 #include "ckf_decode_costs.h"
 #include "encode_scratch.h"
-#include "pool.h"
+#include "worker.h"
 
 /* What CKF_CODEC_AUTO looks for. */
 enum ckf_encode_goal {

@@ -17,8 +17,9 @@ int ckf_extraction_check_user(struct ckf_extraction *x)
 	return ckf_user_check(&x->user, &x->progress, x->err);
 }
 
-static void run_batch(struct ckf_job *job, struct ckf_worker *w)
+static void run_batch(struct ckf_job *job, void *worker)
 {
+	struct ckf_worker *w = worker;
 	struct ckf_extract_batch *b = (struct ckf_extract_batch *)job;
 	struct ckf_extraction *x = b->x;
 	const struct ckf_index *idx = x->img->idx;
@@ -195,8 +196,8 @@ int ckf_extraction_start(struct ckf_extraction *x)
 	ret = ckf_image_open_packs(x->img, x->img->dir_fd, &x->pack_fds, x->err);
 	if (ret)
 		return ret;
-	return ckf_pool_start(&x->pool, threads, (size_t)ckf_pages_to_bytes(idx->max_chunk_pages),
-			      x->err);
+	return ckf_workers_start(&x->pool, threads,
+				 (size_t)ckf_pages_to_bytes(idx->max_chunk_pages), x->err);
 }
 
 void ckf_extraction_fini(struct ckf_extraction *x)

@@ -6,7 +6,7 @@
 #include "base/ckf_out_file.h"
 #include "format/ckf_sum.h"
 #include "files.h"
-#include "pool.h"
+#include "worker.h"
 #include "user.h"
 
 #define CKF_EXTRACT_MAX_BATCHES (2 * CKF_POOL_MAX_THREADS + 2)

@@ -16,7 +16,7 @@
 #include "build.h"
 #include "files.h"
 #include "pack_writer.h"
-#include "pool.h"
+#include "worker.h"
 #include "user.h"
 
 #define MAX_BATCHES (2 * CKF_POOL_MAX_THREADS)
@@ -83,8 +83,9 @@ static size_t chunk_bytes(const struct flatten *f)
 	return (size_t)ckf_pages_to_bytes(f->img->idx->max_chunk_pages);
 }
 
-static void run_batch(struct ckf_job *job, struct ckf_worker *w)
+static void run_batch(struct ckf_job *job, void *worker)
 {
+	struct ckf_worker *w = worker;
 	struct batch *b = (struct batch *)job;
 	struct flatten *f = b->f;
 	uint8_t *data = w->scratch, *stored = w->scratch + chunk_bytes(f);
@@ -227,8 +228,8 @@ static int write_pack(struct flatten *f)
 		ret = ckf_pack_writer_open(&f->pack, f->pack_fd, 0, f->idx.pack_bytes, is_dense(f),
 					   f->err);
 	if (!ret)
-		ret = ckf_pool_start(&f->pool, ckf_pool_threads(f->opts.threads),
-				     2 * chunk_bytes(f), f->err);
+		ret = ckf_workers_start(&f->pool, ckf_pool_threads(f->opts.threads),
+					2 * chunk_bytes(f), f->err);
 	if (!ret)
 		ret = copy_chunks(f);
 	/* No job may run on when the files are closed. */

@@ -80,8 +80,7 @@ struct pipeline {
 	struct ckf_user user;
 };
 
-static void submit(struct pipeline *p, struct ckf_block *b,
-		   void (*run)(struct ckf_job *, struct ckf_worker *))
+static void submit(struct pipeline *p, struct ckf_block *b, void (*run)(struct ckf_job *, void *))
 {
 	b->job.run = run;
 	ckf_pool_submit(p->s.pool, &b->job);
@@ -602,7 +601,7 @@ int ckf_pipeline_run(const struct ckf_pipeline_opts *opts, struct ckf_build *b,
 	if (!ret)
 		ret = alloc_all(p, threads, err);
 	if (!ret)
-		ret = ckf_pool_start(&p->s.pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
+		ret = ckf_workers_start(&p->s.pool, threads, CKF_ENCODE_SCRATCH_BYTES, err);
 	if (!ret)
 		ret = run_all(p, err);
 	/* First the reader, which gives the pool jobs. */

@@ -6,7 +6,7 @@
 #ifndef CKF_CONVERT_PREFILTER_H
 #define CKF_CONVERT_PREFILTER_H
 
-#include "pool.h"
+#include "worker.h"
 
 /* True: the codec will not make the chunk smaller. w's scratch as in encode_scratch.h. */
 bool ckf_prefilter_rejects(struct ckf_worker *w, uint32_t codec, const uint8_t *data,

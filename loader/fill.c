@@ -132,7 +132,7 @@ static unsigned int create_workers(struct fill_job *job, unsigned int n)
 		n = o->before_workers(o->arg, n);
 	pthread_mutex_lock(&job->lock);
 	for (i = 0; i < n; i++) {
-		if (pthread_create(&job->threads[job->nr_threads], &attr, worker_main, job)) {
+		if (ckf_thread_start(&job->threads[job->nr_threads], &attr, worker_main, job)) {
 			job->missing = 0; /* a limit: there is no use in asking again */
 			break;
 		}
@@ -154,14 +154,9 @@ static unsigned int create_workers(struct fill_job *job, unsigned int n)
 static void start_workers(struct fill_job *job, unsigned int n)
 {
 	unsigned int started;
-	sigset_t all, old;
 
 	job->missing = n;
-	/* Signals are the caller's: none is to be handled in a worker. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	started = create_workers(job, n);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (job->missing)
 		job->missing -= started;
 	job->grow_ns = ckf_now_ns() + GROW_MS * 1000000ull;

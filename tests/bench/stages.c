@@ -139,13 +139,13 @@ static void *do_hash(void *arg)
 
 static void *do_encode(void *arg)
 {
-	struct ckf_worker w = { .scratch = new_buffer(CKF_ENCODE_SCRATCH_BYTES) };
+	struct ckf_worker *w = ckf_worker_new(CKF_ENCODE_SCRATCH_BYTES);
 	uint8_t *buf = new_buffer(CHUNK_BYTES);
 	uint64_t *limit = arg, off;
 	struct ckf_encoded got;
 	size_t bytes;
 
-	if (ckf_codec_ctx_new(&w.codec))
+	if (!w)
 		die("no memory");
 	while (take(&off, &bytes)) {
 		for (size_t at = 0; at + CHUNK_BYTES <= bytes; at += CHUNK_BYTES) {
@@ -153,12 +153,11 @@ static void *do_encode(void *arg)
 			    atomic_fetch_add(&job.encoded, CHUNK_BYTES) >= *limit)
 				continue;
 			memcpy(buf, job.data + off + at, CHUNK_BYTES);
-			if (ckf_encode_chunk(&w, &job.encode, buf, CHUNK_PAGES, &got))
+			if (ckf_encode_chunk(w, &job.encode, buf, CHUNK_PAGES, &got))
 				die("encode");
 		}
 	}
-	ckf_codec_ctx_free(w.codec);
-	free(w.scratch);
+	ckf_worker_free(w);
 	free(buf);
 	return arg;
 }

@@ -15,7 +15,7 @@
 #define PART_BYTES ((size_t)PART_PAGES * CKF_PAGE_BYTES)
 
 struct world {
-	struct ckf_worker worker;
+	struct ckf_worker *worker;
 	struct ckf_decode_costs costs;
 	struct ckf_pipeline_opts opts;
 	struct ckf_shared shared;
@@ -27,9 +27,9 @@ static int setup(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
 
-	if (!w || ckf_codec_ctx_new(&w->worker.codec))
+	if (!w)
 		return -1;
-	w->worker.scratch = aligned_alloc(CKF_PAGE_BYTES, CKF_ENCODE_SCRATCH_BYTES);
+	w->worker = ckf_worker_new(CKF_ENCODE_SCRATCH_BYTES);
 	w->before = malloc(NR_PARTS * PART_BYTES);
 	w->block.data = aligned_alloc(CKF_PAGE_BYTES, NR_PARTS * PART_BYTES);
 	w->block.parts = calloc(NR_PARTS, sizeof(*w->block.parts));
@@ -44,15 +44,14 @@ static int setup(void **state)
 	ckf_profile_get(CKF_PROFILE_NVME, &w->shared.encode.storage);
 	w->block.s = &w->shared;
 	*state = w;
-	return w->worker.scratch && w->before && w->block.data && w->block.parts ? 0 : -1;
+	return w->worker && w->before && w->block.data && w->block.parts ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
 	struct world *w = *state;
 
-	ckf_codec_ctx_free(w->worker.codec);
-	free(w->worker.scratch);
+	ckf_worker_free(w->worker);
 	free(w->before);
 	free(w->block.data);
 	free(w->block.parts);
@@ -83,7 +82,7 @@ static void encode(struct world *w, unsigned int nth, enum ckf_encode_goal goal)
 			memset(b->data + i * PART_BYTES + 1, 7, PART_BYTES - 1);
 	}
 	memcpy(w->before, b->data, NR_PARTS * PART_BYTES);
-	ckf_block_encode(&b->job, &w->worker);
+	ckf_block_encode(&b->job, w->worker);
 	assert_int_equal(b->ret, 0);
 }
 

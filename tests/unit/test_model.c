@@ -21,22 +21,13 @@
 
 static int setup(void **state)
 {
-	struct ckf_worker *w = calloc(1, sizeof(*w));
-
-	if (!w || ckf_codec_ctx_new(&w->codec))
-		return -1;
-	w->scratch = aligned_alloc(CKF_PAGE_BYTES, CKF_ENCODE_SCRATCH_BYTES);
-	*state = w;
-	return w->scratch ? 0 : -1;
+	*state = ckf_worker_new(CKF_ENCODE_SCRATCH_BYTES);
+	return *state ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
-	struct ckf_worker *w = *state;
-
-	ckf_codec_ctx_free(w->codec);
-	free(w->scratch);
-	free(w);
+	ckf_worker_free(*state);
 	return 0;
 }
 

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Threads that work together, and waiting. */
+/* Threads that work together, waiting, and the pool. */
+#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <cmocka.h>
 
+#include "base/ckf_error.h"
+#include "base/ckf_pool.h"
 #include "base/ckf_threads.h"
 
 #define NR_THREADS 5
@@ -131,13 +135,99 @@ static void test_wait(void **state)
 	pthread_cond_destroy(&cond);
 }
 
+static int workers_left; /* so many new_worker() gives */
+static int workers;
+
+static void *new_worker(size_t bytes)
+{
+	int *w = NULL;
+
+	if (workers_left) {
+		workers_left--;
+		workers++;
+		w = calloc(1, bytes);
+	}
+	return w;
+}
+
+static void free_worker(void *worker)
+{
+	workers -= worker != NULL;
+	free(worker);
+}
+
+struct counted {
+	struct ckf_job job;
+	int nr; /* of the jobs that the worker has had */
+};
+
+static void count_job(struct ckf_job *job, void *worker)
+{
+	((struct counted *)job)->nr = ++*(int *)worker;
+}
+
+static int start_pool(struct ckf_pool **pool, unsigned int threads, int available,
+		      struct ckf_error *err)
+{
+	const struct ckf_pool_opts opts = {
+		.threads = threads,
+		.new_worker = new_worker,
+		.free_worker = free_worker,
+		.worker_bytes = sizeof(int),
+	};
+
+	workers_left = available;
+	return ckf_pool_start(pool, &opts, err);
+}
+
+static void run_jobs(struct ckf_pool *pool, int before)
+{
+	struct counted jobs[NR_THREADS] = { 0 };
+
+	for (int i = 0; i < NR_THREADS; i++) {
+		jobs[i].job.run = count_job;
+		ckf_pool_submit(pool, &jobs[i].job);
+	}
+	while (!ckf_pool_done(pool, &jobs[NR_THREADS - 1].job))
+		ckf_pool_wait(pool, 1000);
+	for (int i = 0; i < NR_THREADS; i++) {
+		assert_true(ckf_pool_done(pool, &jobs[i].job));
+		assert_int_equal(jobs[i].nr, before + i + 1);
+	}
+}
+
+/* With one thread, jobs are done one after the other, and all by the same worker. */
+static void test_pool(void **state)
+{
+	struct ckf_pool *pool;
+
+	(void)state;
+	assert_int_equal(start_pool(&pool, NR_THREADS, 1, NULL), 0);
+	assert_int_equal(workers, 1);
+	run_jobs(pool, 0);
+	run_jobs(pool, NR_THREADS);
+	ckf_pool_stop(pool);
+	assert_int_equal(workers, 0);
+}
+
+static void test_pool_without_workers(void **state)
+{
+	struct ckf_error err = { 0 };
+	struct ckf_pool *pool = NULL;
+
+	(void)state;
+	assert_int_equal(start_pool(&pool, NR_THREADS, 0, &err), -ENOMEM);
+	assert_null(pool);
+	assert_string_equal(err.msg, "cannot start a thread: Cannot allocate memory");
+	ckf_pool_stop(NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_apart),
-		cmocka_unit_test(test_with_caller),
-		cmocka_unit_test(test_stalled),
-		cmocka_unit_test(test_wait),
+		cmocka_unit_test(test_apart),	cmocka_unit_test(test_with_caller),
+		cmocka_unit_test(test_stalled), cmocka_unit_test(test_wait),
+		cmocka_unit_test(test_pool),	cmocka_unit_test(test_pool_without_workers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* The worker threads of convert and extract. */
+/* Worker threads that do jobs, first in, first out. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/ckf_threads.h"
-#include "pool.h"
+#include "ckf_error.h"
+#include "ckf_pool.h"
+#include "ckf_threads.h"
 
 struct ckf_pool {
 	pthread_mutex_t lock;
@@ -19,10 +20,11 @@ struct ckf_pool {
 	uint64_t seen_done;
 	bool stop;
 
+	void (*free_worker)(void *worker);
 	struct thread {
 		pthread_t id;
 		struct ckf_pool *pool;
-		struct ckf_worker worker;
+		void *worker;
 		bool started;
 	} threads[CKF_POOL_MAX_THREADS];
 };
@@ -51,7 +53,7 @@ static void *thread_main(void *arg)
 		if (!p->head)
 			p->tail = &p->head;
 		pthread_mutex_unlock(&p->lock);
-		job->run(job, &t->worker);
+		job->run(job, t->worker);
 		pthread_mutex_lock(&p->lock);
 		job->done = true;
 		p->nr_done++;
@@ -61,25 +63,20 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-static int start_thread(struct ckf_pool *p, struct thread *t, size_t scratch_bytes)
+static int start_thread(struct ckf_pool *p, struct thread *t, const struct ckf_pool_opts *opts)
 {
 	int ret;
 
 	t->pool = p;
-	t->worker.scratch = aligned_alloc(CKF_PAGE_BYTES,
-					  ckf_align_up(scratch_bytes, CKF_PAGE_BYTES));
-	if (!t->worker.scratch)
+	t->worker = opts->new_worker(opts->worker_bytes);
+	if (!t->worker)
 		return -ENOMEM;
-	ret = ckf_codec_ctx_new(&t->worker.codec);
-	if (ret)
-		return ret;
 	ret = ckf_thread_start(&t->id, NULL, thread_main, t);
 	t->started = !ret;
 	return ret;
 }
 
-int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_bytes,
-		   struct ckf_error *err)
+int ckf_pool_start(struct ckf_pool **out, const struct ckf_pool_opts *opts, struct ckf_error *err)
 {
 	struct ckf_pool *p = calloc(1, sizeof(*p));
 	int ret = 0;
@@ -90,8 +87,9 @@ int ckf_pool_start(struct ckf_pool **out, unsigned int threads, size_t scratch_b
 	ckf_cond_init(&p->end);
 	pthread_cond_init(&p->work, NULL);
 	p->tail = &p->head;
-	for (unsigned int i = 0; i < threads && i < CKF_POOL_MAX_THREADS && !ret; i++)
-		ret = start_thread(p, &p->threads[i], scratch_bytes);
+	p->free_worker = opts->free_worker;
+	for (unsigned int i = 0; i < opts->threads && i < CKF_POOL_MAX_THREADS && !ret; i++)
+		ret = start_thread(p, &p->threads[i], opts);
 	if (!p->threads[0].started) {
 		ckf_pool_stop(p);
 		return ckf_error_set(err, ret, "cannot start a thread: %s", strerror(-ret));
@@ -111,8 +109,7 @@ void ckf_pool_stop(struct ckf_pool *p)
 	for (unsigned int i = 0; i < CKF_POOL_MAX_THREADS; i++) {
 		if (p->threads[i].started)
 			pthread_join(p->threads[i].id, NULL);
-		ckf_codec_ctx_free(p->threads[i].worker.codec);
-		free(p->threads[i].worker.scratch);
+		p->free_worker(p->threads[i].worker);
 	}
 	pthread_cond_destroy(&p->work);
 	pthread_cond_destroy(&p->end);
