@@ -93,6 +93,50 @@ layer() {
 	done
 }
 
+# circles ROOM…: the files of a room that use each other's functions or variables, directly or by way
+# of others, and headers that include each other: a reader could start with none of them. A .S belongs
+# to the .c of its name.
+circles() {
+	/usr/bin/python3 - "$@" <<-'END'
+		import collections, glob, os, re, sys
+
+		COMMENT = re.compile(r'/\*.*?\*/|"(?:[^"\\\n]|\\.)*"', re.S)
+		DEFINED = re.compile(r'^(?!static\b|extern\b|typedef\b)[A-Za-z_][\w \t*]*?\b(\w+)'
+		                     r'(?:\([^;{}]*\)\s*\{|(?:\[[^]]*\])*(?: __attribute__\(\(.*?\)\))?(?: =|;))', re.M)
+		LABEL = re.compile(r'^\t\.globl (\w+)$', re.M)
+		USED = re.compile(r'(?<!struct )(?<!\.)(?<!->)\b\w+')
+		INCLUDED = re.compile(r'^#include "(?:\S+/)?(\w+\.h)"', re.M)
+
+		def reach(uses, file, seen):
+		    for other in uses[file] - seen:
+		        seen.add(other)
+		        reach(uses, other, seen)
+		    return seen
+
+		for room in sys.argv[1:]:
+		    owner, names = {}, collections.defaultdict(set)
+		    for path in sorted(glob.glob(room + '/*.[chS]')):
+		        with open(path, encoding='utf-8') as f:
+		            text = f.read()
+		        code = COMMENT.sub(' ', text)
+		        file = os.path.basename(path).replace('.S', '.c')
+		        if path.endswith('.h'):
+		            owner[file] = file
+		            names[file].update(INCLUDED.findall(text))
+		        else:
+		            owner.update((name, file) for name in (LABEL if path.endswith('.S') else DEFINED).findall(code))
+		            names[file].update(USED.findall(code))
+		    uses = {file: {owner[n] for n in names[file] if n in owner} - {file} for file in names}
+		    for file in sorted(uses):
+		        for other in sorted(uses[file]):
+		            if file in reach(uses, other, set()):
+		                print('%s/%s: uses %s of %s' % (room, file, ', '.join(sorted(
+		                    n for n in names[file] if owner.get(n) == other)), other))
+	END
+}
+hits=$(circles "${rooms[@]}")
+[ -z "$hits" ] || complain "files that use each other:"$'\n'"$hits"
+
 # none WHAT PATTERN FILE…: no line of code matches.
 none() {
 	local what=$1 pattern=$2 hits
