@@ -15,6 +15,7 @@
 #	make fuzz       fuzzes each target for FUZZ_SECONDS
 #	make zdtm       CRIU's own test suite, through fast images; zdtm-subset for the memory tests
 #	make lint       format, layout rules and scripts
+#	make abi        compares libckfast with the released one; abi-save at a release
 #	make criu       gets CRIU and builds it, stock and patched
 #	make deps       installs the Debian packages that are missing
 #	make install    PREFIX, DESTDIR; install-criu for the patched CRIU; uninstall, uninstall-criu
@@ -152,7 +153,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-root check-all check-long check-build \
 	check-root-build coverage demo bench bench-field bundle fuzz \
-	zdtm zdtm-subset zdtm-build lint install install-library install-service install-completions uninstall \
+	zdtm zdtm-subset zdtm-build lint abi abi-save install install-library install-service install-completions uninstall \
 	install-criu uninstall-criu deb rpm dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT) $(EXAMPLES)
@@ -418,6 +419,9 @@ zdtm-subset: deps
 
 lint:
 	@scripts/lint.sh
+
+abi abi-save: $(SHARED)
+	@scripts/abi.sh $(if $(filter abi-save,$@),save,check) $<
 
 # The unit names the program that is installed beside it.
 UNITS := ckfast-gpud.service ckfast-gpud.socket ckfast-watch.service

@@ -12,7 +12,7 @@ build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev zl
 criu=(patch xz-utils protobuf-compiler libnl-3-dev libnet1-dev libcap-dev libbsd-dev uuid-dev
 	libgnutls28-dev libnftables-dev)
 tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3-xxhash
-	python3-lz4 python3-zstandard python3-protobuf libdrm-dev)
+	python3-lz4 python3-zstandard python3-protobuf libdrm-dev abigail-tools)
 zdtm=(libnl-route-3-dev python3-yaml python3-junit.xml iptables nftables
 	iproute2 procps)
 servers=(redis-server redis-tools postgresql postgresql-client openjdk-17-jdk-headless nodejs)

@@ -17,6 +17,22 @@ diff names <(defined -D "$BUILD/libckfast.so.0") >&2 || fail "the shared library
 diff names <(defined -g "$BUILD/libckfast.a") >&2 || fail "the static library has other names"
 readelf -d "$BUILD/libckfast.so.0" | grep -q 'SONAME.*\[libckfast.so.0\]' || fail "another soname"
 
+# A program that was built with the released library works with this one; it would not if a function
+# were gone, had another parameter, or if a field were elsewhere.
+if command -v abidiff >/dev/null; then
+	abi() {
+		"$ROOT/scripts/abi.sh" check "$BUILD/libckfast.so.0" "$@" >abi.log 2>&1
+	}
+	abi || fail "another ABI: $(cat abi.log)"
+	for edit in 's/ckf_format_version/ckf_another_name/' \
+		"/function-decl name='ckf_error_exit_code'/,/<.function-decl>/s|<parameter.*|&\n&|" \
+		"/class-decl name='ckf_op_info'/,/<.class-decl>/s/offset-in-bits='64'/offset-in-bits='72'/"; do
+		sed "$edit" "$ROOT/tests/abi/libckfast.so.0.abi" >released
+		! cmp -s released "$ROOT/tests/abi/libckfast.so.0.abi" || fail "$edit: nothing to edit"
+		! abi "$W/released" || fail "$edit: no difference to the ABI was found"
+	done
+fi
+
 installed() {
 	make -s -C "$ROOT" WERROR=1 V= "$@" >make.log 2>&1 || fail "make $*: $(tail make.log)"
 }
