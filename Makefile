@@ -262,7 +262,7 @@ $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB
 $(B)/unit/test_doctor $(B)/unit/test_doctor_image: $(DOCTOR_WORLD_OBJ)
 $(B)/unit/test_doctor $(B)/unit/test_doctor_image $(B)/unit/test_rehearse: $(filter-out %/main.o,$(CLI_OBJ))
 $(B)/unit/test_weak_hash: UNIT_WRAP := -Wl,--wrap=ckf_hash64 -Wl,--wrap=ckf_sum_key
-$(B)/unit/test_stub $(B)/unit/test_stub_ckpt: | build/stub/libcuda.so.1
+$(B)/unit/test_cuda $(B)/unit/test_stub $(B)/unit/test_stub_ckpt: | build/stub/libcuda.so.1
 
 # The calls that wrap.c has a wrapper for are led to it.
 WRAPPED = $(shell $(CC) -E $(BASE_CFLAGS) tests/fault/wrap.c | grep -oE '\b__wrap_\w+' | \
