@@ -111,7 +111,8 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 PARTS_OBJ = $(PARTS_SRC:%.c=$(B)/obj/%.o) $(CONVERT_OBJ) $(PROTO_OBJ)
 CONVERT_OBJ := $(CONVERT_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/obj/%.o)
-AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o) $(B)/obj/gpu/agent/entry-asm.o
+AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/obj/%.o) $(B)/obj/gpu/agent/entry-asm.o \
+	     $(if $(filter cov,$(D)),$(B)/obj/tests/cov/dump.o)
 UNIT_HELPER_OBJ := $(UNIT_HELPERS:%.c=$(B)/obj/%.o)
 DOCTOR_WORLD_OBJ := $(DOCTOR_WORLD:%.c=$(B)/obj/%.o)
 # opts.proto imports descriptor.proto, whose C form no package holds.

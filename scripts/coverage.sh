@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # Runs what reaches most lines, built with D=cov, and writes build/coverage.txt: a sum for each folder and
-# file, and the lines that nothing has reached. As root also the tests of gpud. Tests may fail here: they
-# are checked by make check.
+# file, and the lines that nothing has reached. As root also the tests of GPUs, with one version of CRIU.
+# Tests may fail here: they are checked by make check.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,6 +24,11 @@ done
 run fault $cov/fault/fault
 run py env CKFAST=$cov/bin/ckfast /usr/bin/python3 tests/py/run.py
 if [ "$(id -u)" = 0 ] && [ -x build/bin/criu ]; then
+	# With the newest CRIU alone, and the library in its plugin.
+	version=$(basename "$(readlink -f build/bin/criu)")
+	scripts/criu-plugin.sh "${version#criu-}" cov
+	export CRIU=$PWD/build/bin/$version CRIU_STOCK=$PWD/build/bin/$version-stock
+	export PLUGINS=$PWD/$cov/lib STOP_SIGNAL=USR2
 	for test in tests/e2e/10*.sh tests/e2e/2*.sh tests/e2e/3[2-6]*.sh; do
 		run "$(basename "$test" .sh)" env CKFAST="$PWD/$cov/bin/ckfast" "$test"
 	done

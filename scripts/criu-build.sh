@@ -170,29 +170,6 @@ build_patched() {
 	install -C -m 755 "$dir/criu/criu" "$bin/criu-$version"
 }
 
-# The plugin is a library that CRIU loads: what it takes from CRIU is in the program, what it takes
-# from ckfast it brings along, and keeps to itself.
-build_plugin() {
-	local version=$1 dir=build/criu-$1 out=build/lib/criu-$1 id
-	id=$(cat "$lib" criu-patch/plugin/*.[ch] include/*.h build/pkgconfig/*.pc "$dir/.patched" \
-		scripts/criu-build.sh | sha256sum)
-	if [ "$(cat "$out/.built" 2>/dev/null)" != "$id" ]; then
-		echo "criu: building the plugin for $version"
-		mkdir -p "$out"
-		# shellcheck disable=SC2046
-		"${CC:-gcc}" -std=gnu11 -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror \
-			-shared -fPIC -D_GNU_SOURCE -fstack-protector-strong \
-			-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -Wl,-z,relro,-z,now \
-			-iquote "$dir/include" -iquote "$dir/criu/include" \
-			-iquote "$dir/criu/arch/x86/include" -iquote "$dir" \
-			$("$dir/compel/compel-host" includes) \
-			-Wl,--exclude-libs,ALL -Wl,--gc-sections -Wl,--as-needed \
-			-o "$out/ckfast_cuda_plugin.so" criu-patch/plugin/*.c \
-			$(pkg-config --cflags --libs ckfast)
-		echo "$id" >"$out/.built"
-	fi
-}
-
 need_libraries
 mkdir -p "$bin"
 if [ -n "${CRIU_SRC:-}" ]; then
@@ -215,7 +192,7 @@ for version in "${versions[@]}"; do
 	}
 	build_stock "$version" "$source"
 	build_patched "$version"
-	[ ! -e "build/criu-$version/.patched" ] || build_plugin "$version"
+	[ ! -e "build/criu-$version/.patched" ] || scripts/criu-plugin.sh "$version"
 	newest=${newest:-$version}
 done
 [ -n "$newest" ] || die "no CRIU source can be had; CRIU_SRC=DIR|TARBALL takes one's own"

@@ -75,12 +75,13 @@ wait_ready() {
 	[ -e "$D/$1" ] || fail "the program did not get ready: $(cat "$D/stderr")"
 }
 
-# stop PID: ends a process that this test has started or restored, and its children.
+# stop PID: ends a process that this test has started or restored, and its children. STOP_SIGNAL: by
+# what, where coverage is measured.
 stop() {
 	local p tree
 	tree=$(tree_of "$1")
 	for p in $tree; do
-		kill -9 "$p" 2>/dev/null || true
+		kill -"${STOP_SIGNAL:-9}" "$p" 2>/dev/null || true
 	done
 	all_gone $tree
 }

@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 STUB=$BUILD/stub
-AGENT=$BUILD/lib/libckfast-cuda.so
+AGENT=${CKFAST%/bin/*}/lib/libckfast-cuda.so # where ckfast run takes it from
 export LD_LIBRARY_PATH=$STUB
 export CKF_STUB_ID=$TEST # GPUs of our own
 export CKF_STUB_GPUS=2
@@ -31,15 +31,15 @@ gpud_start() {
 
 gpud_stop() {
 	[ -n "$GPUD_PID" ] || return 0
-	kill -9 "$GPUD_PID" 2>/dev/null || true
-	wait_for 20 is_gone "$GPUD_PID" || fail "gpud stays"
+	kill "$GPUD_PID" 2>/dev/null || true
+	wait_for 20 is_gone "$GPUD_PID" || fail "gpud does not end"
 	GPUD_PID=
 	export CKFAST_GPUD_SOCKET=$W/none
 }
 
-# The plugin of the CRIU that is tested.
+# The plugin of the CRIU that is tested. PLUGINS: where those of another kind are.
 plugin_of() {
-	echo "$BUILD/lib/${1##*/}" | sed 's/-stock$//'
+	echo "${PLUGINS:-$BUILD/lib}/${1##*/}" | sed 's/-stock$//'
 }
 
 # app_start [agent] ARGS…: cuapp, with the agent in front of the driver or without. Sets PID.
