@@ -247,8 +247,9 @@ $(CKFAST): $(CLI_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 	$(call say,LINK)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(PIE) -o $@ $^ $(CLI_LIBS)
 
-# Preloaded into other people's programs: shows nothing but what it puts in front of the driver.
-$(AGENT_OBJ): BASE_CFLAGS += -fvisibility=hidden
+# Preloaded into other people's programs: shows nothing but what it puts in front of the driver. Its
+# dlsym() has to jump, also at -O1.
+$(AGENT_OBJ): BASE_CFLAGS += -fvisibility=hidden -foptimize-sibling-calls
 $(AGENT): $(AGENT_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)
