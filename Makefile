@@ -141,7 +141,7 @@ PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 # The fake of AMD's driver: tests/stub/amd/README.md.
 AMD_OBJ := $(addprefix build/obj/tests/stub/amd/,world.o kfd.o drm.o)
-STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked cushare) \
+STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked cushare cuanswers) \
 	build/bin/cuda-checkpoint $(addprefix build/stub/,libamd.so amd-world rocmprog)
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_OBJ := $(patsubst %.c,build/fuzz/obj/%.o,$(LIB_SRC) $(CONVERT_SRC))
@@ -320,11 +320,12 @@ build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c prefilter
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/rocmprog: tests/stub/amd/rocmprog.c
-build/stub/cuapp-linked: build/stub/libcuda.so.1
+build/stub/cuanswers: tests/stub/app/cuanswers.c
+build/stub/cuapp-linked build/stub/cuanswers: build/stub/libcuda.so.1
 build/stub/cuapp-linked: PROG_FLAGS := -DLINKED
 build/stub/cushare: tests/stub/app/cushare.c build/obj/internal.a
 build/stub/cushare: PROG_FLAGS = $(LIB_LIBS)
-$(PROGS) build/stub/cuapp build/stub/cuapp-linked build/stub/cushare build/stub/rocmprog:
+$(PROGS) $(addprefix build/stub/,cuapp cuapp-linked cuanswers cushare rocmprog):
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(BASE_CFLAGS) -O2 $(WARN) -MMD -MP -o $@ $(filter %.c %.a %.so.1,$^) $(PROG_FLAGS)

@@ -33,6 +33,13 @@ for app in cuapp cuapp-linked; do
 	[ "$(calls cuMemAlloc)" -gt 10 ] || fail "$app: small allocations are the driver's"
 done
 
+# What is asked and done about memory has the driver's answers, right calls and wrong ones.
+"$STUB/cuanswers" >answers || fail "cuanswers without the agent"
+"$CKFAST" run -- "$STUB/cuanswers" >answers.agent || fail "cuanswers with the agent"
+diff answers answers.agent >&2 || fail "the agent answers otherwise than the driver"
+[ "$(grep -c ': 0,' answers)" -gt 60 ] && [ "$(grep -vc ': 0,' answers)" -gt 20 ] || fail "cuanswers asks too little"
+gpu_idle
+
 # RTLD_NEXT of a library behind the agent is what comes after that library, not after the agent.
 printf '%s\n' '#define _GNU_SOURCE' '#include <dlfcn.h>' '#include <unistd.h>' \
 	'pid_t getppid(void) { return ((pid_t (*)(void))dlsym(RTLD_NEXT, "getppid"))() + 1000000; }' >next.c
