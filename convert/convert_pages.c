@@ -13,7 +13,7 @@
 #include "base/ckf_io_util.h"
 #include "ckf_model.h"
 #include "conversion.h"
-#include "memory.h"
+#include "loader/ckf_memory.h"
 #include "plan.h"
 
 /* A smaller dump is restored in no time from anything: not worth a measurement. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* convert/memory.h, with a directory of plain files as /proc. */
+/* loader/ckf_memory.h, with a directory of plain files as /proc. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "convert/memory.h"
+#include "loader/ckf_memory.h"
 #include "around.h"
 #include "dump_maker.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* How much memory there is for the page cache: /proc/meminfo, and memory cgroups. */
+/* How much memory there is: /proc/meminfo, and memory cgroups. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "ckfast.h"
-#include "memory.h"
+#include "ckf_memory.h"
 
 /* MemAvailable, in bytes. */
 static uint64_t read_meminfo(int proc_fd)

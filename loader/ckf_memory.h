@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* How much memory there is for the page cache. */
-#ifndef CKF_CONVERT_MEMORY_H
-#define CKF_CONVERT_MEMORY_H
+/* How much memory there is, for the page cache or to be pinned. */
+#ifndef CKF_MEMORY_H
+#define CKF_MEMORY_H
 
 #include <stdint.h>
 
