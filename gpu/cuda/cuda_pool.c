@@ -24,6 +24,7 @@ static int look_at_device(struct ckf_cuda_pool *pool, unsigned int i, struct ckf
 	CUuuid uuid;
 	CUresult res;
 
+	d->used.first = CKF_CUDA_NO_SLOT;
 	res = cu->device_get(&d->dev, (int)i);
 	if (!res)
 		res = cu->device_get_name(d->name, (int)sizeof(d->name), d->dev);
@@ -83,9 +84,9 @@ int ckf_cuda_pool_open(const struct ckf_cuda_pool_opts *opts, struct ckf_cuda_po
 	pool->slot_bytes = o.slot_bytes;
 	pthread_mutex_init(&pool->lock, NULL);
 	ckf_cond_init(&pool->cond);
-	pool->pending = calloc(pool->nr_slots, sizeof(*pool->pending));
-	pool->free = calloc(pool->nr_slots, sizeof(*pool->free));
-	if (pool->pending && pool->free)
+	pool->free.first = CKF_CUDA_NO_SLOT;
+	pool->slot = calloc(pool->nr_slots, sizeof(*pool->slot));
+	if (pool->slot)
 		ret = ckf_cuda_load(&pool->cu, err);
 	else
 		ret = ckf_error_set(err, -ENOMEM, "no memory");
@@ -130,11 +131,29 @@ void ckf_cuda_pool_close(struct ckf_cuda_pool *pool)
 		pthread_mutex_destroy(&d->lock);
 	}
 	free(pool->devs);
-	free(pool->pending);
-	free(pool->free);
+	free(pool->slot);
 	pthread_cond_destroy(&pool->cond);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
+}
+
+static void list_add(struct ckf_cuda_pool *pool, struct ckf_cuda_slots *list, uint32_t nr)
+{
+	pool->slot[nr].next = CKF_CUDA_NO_SLOT;
+	if (list->first == CKF_CUDA_NO_SLOT)
+		list->first = nr;
+	else
+		pool->slot[list->last].next = nr;
+	list->last = nr;
+}
+
+static uint32_t list_take(struct ckf_cuda_pool *pool, struct ckf_cuda_slots *list)
+{
+	uint32_t nr = list->first;
+
+	if (nr != CKF_CUDA_NO_SLOT)
+		list->first = pool->slot[nr].next;
+	return nr;
 }
 
 static void *pin_slots(void *arg)
@@ -156,8 +175,7 @@ static void *pin_slots(void *arg)
 	if (!ret) {
 		pool->slots = slots;
 		for (unsigned int i = 0; i < pool->nr_slots; i++)
-			pool->free[i] = i;
-		pool->nr_free = pool->nr_slots;
+			list_add(pool, &pool->free, i);
 	}
 	pool->slots_ret = ret;
 	pool->slots_err = err;
@@ -270,23 +288,90 @@ int ckf_cuda_pool_free_bytes(struct ckf_cuda_pool *pool, unsigned int ordinal, u
 		   : 0;
 }
 
+void ckf_cuda_pool_add_user(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d)
+{
+	pthread_mutex_lock(&pool->lock);
+	if (!d->users++)
+		pool->nr_users++;
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void ckf_cuda_pool_drop_user(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d)
+{
+	uint32_t nr;
+
+	pthread_mutex_lock(&pool->lock);
+	if (!--d->users) {
+		pool->nr_users--;
+		while ((nr = list_take(pool, &d->used)) != CKF_CUDA_NO_SLOT) {
+			d->nr_slots--;
+			list_add(pool, &pool->free, nr);
+		}
+	}
+	pthread_cond_broadcast(&pool->cond);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* More than its part. */
+static bool has_too_many(const struct ckf_cuda_pool *pool, const struct ckf_cuda_dev *d)
+{
+	return d->nr_slots * pool->nr_users > pool->nr_slots;
+}
+
+/*
+ * A slot for the device, or CKF_CUDA_NO_SLOT: one of no device, as long as it has less than its
+ * part; else the one whose copy it began first. Where its part is not free, others have more than
+ * theirs.
+ */
+static uint32_t choose_slot(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d)
+{
+	const bool may_have_more = !d->nr_slots ||
+				   (d->nr_slots + 1) * pool->nr_users <= pool->nr_slots;
+	uint32_t nr = CKF_CUDA_NO_SLOT;
+
+	if (may_have_more)
+		nr = list_take(pool, &pool->free);
+	for (unsigned int i = 0; i < pool->nr_devs && may_have_more && nr == CKF_CUDA_NO_SLOT;
+	     i++) {
+		struct ckf_cuda_dev *other = &pool->devs[i];
+
+		if (other == d || !has_too_many(pool, other))
+			continue;
+		nr = list_take(pool, &other->used);
+		other->nr_slots -= nr != CKF_CUDA_NO_SLOT;
+	}
+	if (nr == CKF_CUDA_NO_SLOT)
+		return list_take(pool, &d->used);
+	d->nr_slots++;
+	pool->slot[nr].owner = (uint32_t)(d - pool->devs);
+	return nr;
+}
+
 /* With the lock held, which is given up meanwhile. */
-static int wait_for_slot(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), void *arg)
+static int wait_for_slot(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d,
+			 int (*cancelled)(void *arg), void *arg, uint32_t *nr)
 {
 	int ret = 0;
 
+	*nr = CKF_CUDA_NO_SLOT;
 	pool->nr_waiting++;
-	while (!ret && (!pool->pinned || (!pool->slots_ret && !pool->nr_free))) {
+	while (!ret && !pool->slots_ret) {
+		if (pool->pinned)
+			*nr = choose_slot(pool, d);
+		if (*nr != CKF_CUDA_NO_SLOT)
+			break;
 		(void)ckf_cond_wait_ms(&pool->cond, &pool->lock, CANCEL_POLL_MS);
 		if (cancelled && cancelled(arg))
 			ret = -ECANCELED;
 	}
 	pool->nr_waiting--;
+	pool->nr_taken += *nr != CKF_CUDA_NO_SLOT;
 	return ret ? ret : pool->slots_ret;
 }
 
-int ckf_cuda_slot_take(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), void *arg,
-		       struct ckf_sink_slot *out, struct ckf_error *err)
+int ckf_cuda_slot_take(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d,
+		       int (*cancelled)(void *arg), void *arg, struct ckf_sink_slot *out,
+		       struct ckf_error *err)
 {
 	CUevent event;
 	CUresult res;
@@ -296,18 +381,15 @@ int ckf_cuda_slot_take(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), 
 	if (cancelled && cancelled(arg))
 		return -ECANCELED;
 	pthread_mutex_lock(&pool->lock);
-	ret = wait_for_slot(pool, cancelled, arg);
+	ret = wait_for_slot(pool, d, cancelled, arg, &nr);
 	if (ret) {
 		if (ret != -ECANCELED)
 			ckf_error_set(err, ret, "%s", pool->slots_err.msg);
 		pthread_mutex_unlock(&pool->lock);
 		return ret;
 	}
-	nr = pool->free[pool->first];
-	pool->first = (pool->first + 1) % pool->nr_slots;
-	pool->nr_free--;
-	event = pool->pending[nr];
-	pool->pending[nr] = NULL;
+	event = pool->slot[nr].pending;
+	pool->slot[nr].pending = NULL;
 	pthread_mutex_unlock(&pool->lock);
 	if (event) {
 		res = pool->cu->event_synchronize(event);
@@ -325,11 +407,20 @@ int ckf_cuda_slot_take(struct ckf_cuda_pool *pool, int (*cancelled)(void *arg), 
 
 void ckf_cuda_slot_put(struct ckf_cuda_pool *pool, uint32_t nr, CUevent event)
 {
+	struct ckf_cuda_dev *d;
+
 	pthread_mutex_lock(&pool->lock);
-	pool->pending[nr] = event;
-	pool->free[(pool->first + pool->nr_free) % pool->nr_slots] = nr;
-	pool->nr_free++;
-	pthread_cond_signal(&pool->cond);
+	d = &pool->devs[pool->slot[nr].owner];
+	pool->slot[nr].pending = event;
+	if (event) {
+		list_add(pool, &d->used, nr);
+	} else {
+		d->nr_slots--;
+		list_add(pool, &pool->free, nr);
+	}
+	pool->nr_taken--;
+	/* Those that wait for other devices may not have it. */
+	pthread_cond_broadcast(&pool->cond);
 	pthread_mutex_unlock(&pool->lock);
 }
 
@@ -338,7 +429,7 @@ unsigned int ckf_cuda_slots_in_use(struct ckf_cuda_pool *pool)
 	unsigned int n;
 
 	pthread_mutex_lock(&pool->lock);
-	n = pool->slots ? pool->nr_slots - pool->nr_free : 0;
+	n = pool->nr_taken;
 	pthread_mutex_unlock(&pool->lock);
 	return n;
 }

@@ -100,6 +100,7 @@ int ckf_cuda_sink_open(struct ckf_cuda_pool *pool, const struct ckf_cuda_sink_op
 	sink->cu = pool->cu;
 	sink->pool = pool;
 	sink->dev = &pool->devs[o.device];
+	ckf_cuda_pool_add_user(pool, sink->dev);
 	sink->ordinal = o.device;
 	sink->cancelled = o.cancelled;
 	sink->arg = o.arg;
@@ -367,6 +368,7 @@ static void sink_close(struct ckf_sink *sink)
 	}
 	while (sink->mems)
 		sink_free(sink->mems);
+	ckf_cuda_pool_drop_user(sink->pool, sink->dev);
 	ckf_cuda_pool_close(sink->own_pool);
 	free(sink->streams);
 	free(sink);
@@ -393,7 +395,8 @@ static int sink_slot_take(struct ckf_sink *sink, struct ckf_sink_slot *out, stru
 	int ret = use_device(sink, err);
 
 	if (!ret)
-		ret = ckf_cuda_slot_take(sink->pool, sink->cancelled, sink->arg, out, err);
+		ret = ckf_cuda_slot_take(sink->pool, sink->dev, sink->cancelled, sink->arg, out,
+					 err);
 	return ret;
 }
 
