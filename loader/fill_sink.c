@@ -81,9 +81,7 @@ static int take_part(void *arg, const struct lane_part *part, struct ckf_error *
 	struct reader *r = arg;
 
 	(void)err; /* is that of the worker */
-	if (r->idx->chunks[part->op->chunk].codec != CKF_CODEC_ZERO)
-		return 1;
-	return sink_clear_add(r->w, &r->w->job->dests[part->dest], part->addr, part->bytes);
+	return sink_clear_zeros(r->w, r->idx, part);
 }
 
 /* Room for the pages of any chunk that fits into a slot: it may begin and end within a page. */
@@ -390,6 +388,15 @@ static int fill(struct sink_worker *w)
 	return ret;
 }
 
+static uint32_t sink_of_lane(const struct sink_job *job, uint64_t unit)
+{
+	const struct source *src = job->arg;
+	const struct ckf_index *idx = src->img->idx;
+	const struct ckf_lane *l = &idx->lanes[src->target->first_lane + unit];
+
+	return sink_of_addr(job, ckf_op_addr(&idx->ops[l->first_op]));
+}
+
 int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
 		  const struct ckf_sink_ops *ops, const struct ckf_sink_dest *dests,
 		  size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
@@ -422,6 +429,8 @@ int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
 	src.planner.nr_dests = nr_dests;
 	src.dir_fd = job.opts.dir_fd >= 0 ? job.opts.dir_fd : img->dir_fd;
 	ret = ckf_packs_choose(img, src.dir_fd, job.opts.flags, &src.io, err);
+	if (!ret)
+		ret = sink_job_order(&job, sink_of_lane, err);
 	if (!ret)
 		ret = sink_job_run(&job, ckf_pages_to_bytes(t->nr_pages), err);
 out:

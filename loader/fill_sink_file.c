@@ -37,13 +37,10 @@ struct walk {
 	uint32_t slot_used;
 };
 
-/* The part that begins at off and ends at end or before. */
-static int find_part(struct walk *k, uint64_t off, uint64_t end, struct part *part)
+/* The allocation whose bytes are at off in the file. */
+static uint32_t find_alloc(const struct source *src, uint64_t off)
 {
-	const struct sink_job *job = k->w->job;
-	const struct source *src = k->src;
 	uint32_t lo = 0, hi = src->d->nr_allocs;
-	size_t dest;
 
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
@@ -53,6 +50,17 @@ static int find_part(struct walk *k, uint64_t off, uint64_t end, struct part *pa
 		else
 			hi = mid;
 	}
+	return lo;
+}
+
+/* The part that begins at off and ends at end or before. */
+static int find_part(struct walk *k, uint64_t off, uint64_t end, struct part *part)
+{
+	const struct sink_job *job = k->w->job;
+	const struct source *src = k->src;
+	uint32_t lo = find_alloc(src, off);
+	size_t dest;
+
 	part->off = off;
 	part->addr = src->d->allocs[lo].addr + (off - src->offs[lo]);
 	part->bytes = (end < src->offs[lo + 1] ? end : src->offs[lo + 1]) - off;
@@ -185,6 +193,13 @@ static int fill(struct sink_worker *w)
 	return ret;
 }
 
+static uint32_t sink_of_unit(const struct sink_job *job, uint64_t unit)
+{
+	const struct source *src = job->arg;
+
+	return sink_of_addr(job, src->d->allocs[find_alloc(src, unit * UNIT_BYTES)].addr);
+}
+
 static int source_init(struct source *src, struct ckf_error *err)
 {
 	const struct ckf_gpu_dump *d = src->d;
@@ -227,6 +242,8 @@ int ckf_fill_sink_file(int pages_fd, const struct ckf_gpu_dump *d, const struct 
 	ret = sink_job_init(&job, opts, stats, err);
 	if (!ret)
 		ret = source_init(&src, err);
+	if (!ret)
+		ret = sink_job_order(&job, sink_of_unit, err);
 	if (!ret)
 		ret = sink_job_run(&job, d->bytes, err);
 	free(src.offs);

@@ -13,7 +13,68 @@ bool sink_next_unit(struct sink_worker *w, uint64_t *unit)
 	if (atomic_load(&w->job->failed))
 		return false;
 	*unit = atomic_fetch_add(&w->job->next_unit, 1);
-	return *unit < w->job->nr_units;
+	if (*unit >= w->job->nr_units)
+		return false;
+	if (w->job->order)
+		*unit = w->job->order[*unit];
+	return true;
+}
+
+/* A unit, and how far its sink has come when it is its turn: rank of nr, the units of the sink. */
+struct turn {
+	uint64_t unit;
+	uint64_t rank;
+	uint64_t nr;
+	uint32_t sink;
+};
+
+static int compare_turn(const void *pa, const void *pb)
+{
+	const struct turn *a = pa, *b = pb;
+	unsigned __int128 x = (unsigned __int128)(2 * a->rank + 1) * b->nr;
+	unsigned __int128 y = (unsigned __int128)(2 * b->rank + 1) * a->nr;
+
+	if (x != y)
+		return x < y ? -1 : 1;
+	return a->sink < b->sink ? -1 : a->sink > b->sink;
+}
+
+int sink_job_order(struct sink_job *job,
+		   uint32_t (*sink_of)(const struct sink_job *job, uint64_t unit),
+		   struct ckf_error *err)
+{
+	uint64_t *nr = calloc(job->nr_sinks + 1ul, sizeof(*nr));
+	struct turn *turns = calloc(job->nr_units + 1, sizeof(*turns));
+	int ret = 0;
+
+	if (job->nr_sinks < 2)
+		goto out;
+	job->order = malloc((job->nr_units + 1) * sizeof(*job->order));
+	if (!nr || !turns || !job->order) {
+		ret = ckf_error_set(err, -ENOMEM, "no memory for the plan");
+		goto out;
+	}
+	for (uint64_t i = 0; i < job->nr_units; i++) {
+		turns[i].unit = i;
+		turns[i].sink = sink_of(job, i);
+		turns[i].rank = nr[turns[i].sink]++;
+	}
+	for (uint64_t i = 0; i < job->nr_units; i++)
+		turns[i].nr = nr[turns[i].sink];
+	qsort(turns, job->nr_units, sizeof(*turns), compare_turn);
+	for (uint64_t i = 0; i < job->nr_units; i++)
+		job->order[i] = turns[i].unit;
+out:
+	free(nr);
+	free(turns);
+	return ret;
+}
+
+uint32_t sink_of_addr(const struct sink_job *job, uint64_t addr)
+{
+	size_t dest = lane_find_dest(job->ranges, job->nr_dests, addr);
+
+	return dest < job->nr_dests ? job->ranges[dest].group : 0;
 }
 
 static unsigned int stream(const struct sink_worker *w, const struct ckf_sink *sink)
@@ -116,6 +177,14 @@ int sink_clear_add(struct sink_worker *w, const struct ckf_sink_dest *dest, uint
 	return ret;
 }
 
+int sink_clear_zeros(struct sink_worker *w, const struct ckf_index *idx,
+		     const struct lane_part *part)
+{
+	if (idx->chunks[part->op->chunk].codec != CKF_CODEC_ZERO)
+		return 1;
+	return sink_clear_add(w, &w->job->dests[part->dest], part->addr, part->bytes);
+}
+
 /* The position of a sink in job->sinks, where it is put if it is new; or -ENOMEM. */
 static int find_sink(struct sink_job *job, struct ckf_sink *sink, uint32_t *nr)
 {
@@ -162,6 +231,7 @@ void sink_job_fini(struct sink_job *job, struct ckf_fill_stats *stats)
 {
 	free(job->sinks);
 	free(job->ranges);
+	free(job->order);
 	pthread_mutex_destroy(&job->lock);
 	fill_stats_give(stats, &job->stats);
 }

@@ -32,6 +32,7 @@ struct sink_job {
 	int (*fill)(struct sink_worker *w); /* until sink_next_unit() has no more */
 	void *arg;
 	uint64_t nr_units;
+	uint64_t *order; /* in which units are taken; NULL: ascending */
 	_Atomic uint64_t next_unit;
 	atomic_bool failed;
 	atomic_uint progress; /* reads completed */
@@ -69,6 +70,15 @@ void sink_job_fini(struct sink_job *job, struct ckf_fill_stats *stats);
 /* Runs the workers, and waits until every copy has arrived, however they ended. */
 int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err);
 
+/*
+ * With several sinks, lets each of them have its share of the units at all times: each has a link
+ * of its own, which is idle while workers do nothing for it. sink_of: the position in job->sinks
+ * that most of a unit goes to. -ENOMEM.
+ */
+int sink_job_order(struct sink_job *job,
+		   uint32_t (*sink_of)(const struct sink_job *job, uint64_t unit),
+		   struct ckf_error *err);
+
 /* False when none is left, or the job has failed. */
 bool sink_next_unit(struct sink_worker *w, uint64_t *unit);
 
@@ -83,5 +93,11 @@ int sink_slot_submit(struct sink_worker *w);
 int sink_clear_add(struct sink_worker *w, const struct ckf_sink_dest *dest, uint64_t addr,
 		   uint64_t bytes);
 int sink_clear_flush(struct sink_worker *w);
+/* For lane_planner.take(): clears a part of zeros, and leaves others to be pieces. */
+int sink_clear_zeros(struct sink_worker *w, const struct ckf_index *idx,
+		     const struct lane_part *part);
+
+/* The position in job->sinks of what holds addr; 0 where no dest does. */
+uint32_t sink_of_addr(const struct sink_job *job, uint64_t addr);
 
 #endif

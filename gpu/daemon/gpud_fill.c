@@ -344,19 +344,36 @@ static int say_ready(struct fill *f, unsigned int i, struct ckf_error *err)
 	return gpud_send(f->c, &ready, -1, err);
 }
 
+/* Of one process: as many as its memory pays, but one for each GPU, or links would be idle. */
+static unsigned int part_threads(const struct fill *f, unsigned int i)
+{
+	const unsigned int most = f->c->g->opts.threads / f->parallel;
+	const struct memory *mem = &f->memories[i];
+	unsigned int threads = ckf_fill_default_threads(f->dumps[i]->bytes), gpus = 0;
+
+	for (unsigned int k = 0; k < f->pool->nr_devs; k++)
+		for (uint32_t d = 0; d < mem->nr_dests; d++) {
+			if (!f->sinks[k] || mem->dests[d].sink != f->sinks[k])
+				continue;
+			gpus++;
+			break;
+		}
+	if (threads < gpus)
+		threads = gpus;
+	return threads < most ? threads : most;
+}
+
 /* Fills the memory of one process. */
 static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 {
 	struct gpud_part *p = &f->src.parts[i];
 	const struct memory *mem = &f->memories[i];
-	unsigned int threads = f->c->g->opts.threads / f->parallel;
-	struct ckf_fill_opts fo = { .size = sizeof(fo), .dir_fd = -1 };
+	struct ckf_fill_opts fo = { .size = sizeof(fo),
+				    .dir_fd = -1,
+				    .threads = part_threads(f, i) };
 	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	int ret = 0;
 
-	fo.threads = ckf_fill_default_threads(p->dump->bytes);
-	if (fo.threads > threads)
-		fo.threads = threads;
 	if (p->target)
 		ret = ckf_fill_sink(f->src.img, p->target, &ckf_cuda_sink_ops, mem->dests,
 				    mem->nr_dests, &fo, &stats, err);

@@ -25,6 +25,7 @@ struct stub stub = { .lock = PTHREAD_MUTEX_INITIALIZER, .busy_fd = -1 };
 
 static struct stub_hw env_hw;
 static uint64_t env_delay_ns;
+static uint32_t env_together;
 static const char *env_id = "";
 static struct stub_pool ctx_pool = { .size = sizeof(struct CUctx_st) };
 static __thread struct CUctx_st *stack[CTX_DEPTH];
@@ -45,6 +46,7 @@ __attribute__((constructor)) static void device_init(void)
 	env_hw.uuid_shift = (uint32_t)env_number("CKF_STUB_UUID_SHIFT", 0);
 	env_hw.gpu_bytes = env_number("CKF_STUB_MIB", DEFAULT_MIB) << 20;
 	env_delay_ns = env_number("CKF_STUB_DELAY_US", DEFAULT_DELAY_US) * 1000;
+	env_together = (uint32_t)env_number("CKF_STUB_TOGETHER", 0);
 	if (getenv("CKF_STUB_ID"))
 		env_id = getenv("CKF_STUB_ID");
 }
@@ -57,6 +59,11 @@ const struct stub_hw *stub_env_hw(void)
 uint64_t stub_delay_ns(void)
 {
 	return env_delay_ns;
+}
+
+uint32_t stub_together(void)
+{
+	return env_together;
 }
 
 const char *stub_env_id(void)

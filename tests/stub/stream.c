@@ -15,6 +15,7 @@
 
 #define STACK_BYTES (256u << 10)
 #define PATIENCE_NS 10000000u
+#define TOGETHER_NS 1000000u
 #define REMOVE_BYTES (64u << 10) /* that it pays to give back instead of zeroing */
 
 static struct stub_pool stream_pool = { .size = sizeof(struct CUstream_st) };
@@ -75,6 +76,30 @@ static void do_item(const struct stub_item *item)
 	}
 }
 
+/* GPUs that have copies to do. */
+static uint32_t copying_gpus(void)
+{
+	uint32_t gpus = 0;
+
+	for (const struct CUstream_st *s = stub.streams; s; s = s->next)
+		if (s->copies)
+			gpus |= 1u << s->ctx->device;
+	return (uint32_t)__builtin_popcount(gpus);
+}
+
+/* No copy is done before so many GPUs have one, once. */
+static void wait_together(void)
+{
+	static bool seen;
+
+	while (!seen && copying_gpus() < stub_together()) {
+		pthread_mutex_unlock(&stub.lock);
+		stub_sleep_ns(TOGETHER_NS);
+		pthread_mutex_lock(&stub.lock);
+	}
+	seen = true;
+}
+
 static void execute_head(struct CUstream_st *s)
 {
 	struct stub_item *item = s->head;
@@ -83,12 +108,15 @@ static void execute_head(struct CUstream_st *s)
 	if (!s->head)
 		s->tail = &s->head;
 	s->busy = true;
+	if (item->kind == STUB_COPY)
+		wait_together();
 	if ((item->kind == STUB_COPY || item->kind == STUB_SET) && stub_delay_ns()) {
 		pthread_mutex_unlock(&stub.lock);
 		stub_sleep_ns(stub_delay_ns());
 		pthread_mutex_lock(&stub.lock);
 	}
 	do_item(item);
+	s->copies -= item->kind == STUB_COPY;
 	stub_pool_put(&item_pool, item);
 	s->busy = false;
 	s->done++;
@@ -237,6 +265,7 @@ static CUresult append(struct CUstream_st *s, const struct stub_item *item)
 	*s->tail = copy;
 	s->tail = &copy->next;
 	s->submitted++;
+	s->copies += item->kind == STUB_COPY;
 	__atomic_add_fetch(&s->wake, 1, __ATOMIC_SEQ_CST);
 	stub_futex_wake(&s->wake);
 	return CUDA_SUCCESS;

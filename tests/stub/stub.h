@@ -128,6 +128,7 @@ struct CUstream_st {
 	bool busy; /* an item is being executed */
 	uint64_t submitted;
 	uint64_t done;
+	uint64_t copies; /* that are not done */
 	struct stub_item *head;
 	struct stub_item **tail;
 };
@@ -217,6 +218,7 @@ struct CUctx_st *stub_ctx(void); /* current one of this thread; NULL: none */
 const struct stub_hw *stub_env_hw(void);
 const char *stub_env_id(void); /* "" or what tells the GPUs of this test from others */
 uint64_t stub_delay_ns(void);
+uint32_t stub_together(void); /* GPUs that must have copies at the same time; or 0 */
 CUuuid stub_gpu_uuid(const struct stub_hw *hw, uint32_t gpu);
 bool stub_busy_fd_open(void);
 
