@@ -39,6 +39,9 @@
 	X(mem_free, "cuMemFree", 3020, (CUdeviceptr ptr))                                        \
 	X(mem_host_alloc, "cuMemHostAlloc", 2020, (void **p, size_t bytes, unsigned int flags))  \
 	X(mem_free_host, "cuMemFreeHost", 2000, (void *p))                                       \
+	X(mem_host_register, "cuMemHostRegister", 6050,                                          \
+	  (void *p, size_t bytes, unsigned int flags))                                           \
+	X(mem_host_unregister, "cuMemHostUnregister", 4000, (void *p))                           \
 	X(mem_address_reserve, "cuMemAddressReserve", 10020,                                     \
 	  (CUdeviceptr * ptr, size_t bytes, size_t align, CUdeviceptr addr,                      \
 	   unsigned long long flags))                                                            \

@@ -98,6 +98,14 @@ int ckf_cuda_pool_find(const struct ckf_cuda_pool *pool, const uint8_t uuid[16])
 int ckf_cuda_pool_free_bytes(struct ckf_cuda_pool *pool, unsigned int ordinal, uint64_t *bytes,
 			     struct ckf_error *err);
 
+/*
+ * Pins memory of this process, all of which is there, for copies to all devices. Whoever unmaps it
+ * unpins it before; where that fails, it stays.
+ */
+int ckf_cuda_pool_pin(struct ckf_cuda_pool *pool, void *addr, uint64_t bytes,
+		      struct ckf_error *err);
+bool ckf_cuda_pool_unpin(struct ckf_cuda_pool *pool, void *addr);
+
 /* The device has one user more, or less, which copies: its part of the slots is kept for it. */
 void ckf_cuda_pool_add_user(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d);
 void ckf_cuda_pool_drop_user(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d);

@@ -34,6 +34,10 @@ int ckf_cuda_sink_open(struct ckf_cuda_pool *pool, const struct ckf_cuda_sink_op
 int ckf_cuda_sink_alloc(struct ckf_sink *sink, uint64_t bytes, uint32_t flags,
 			struct ckf_sink_mem **out, struct ckf_error *err);
 
+/* Starts a copy from pinned memory, which stays as it is until the sink is drained. As submit(). */
+int ckf_cuda_sink_upload(struct ckf_sink *sink, unsigned int stream, struct ckf_sink_mem *mem,
+			 uint64_t mem_off, const void *src, uint64_t bytes, struct ckf_error *err);
+
 /* Memory of another process, by its descriptor, which stays the caller's. */
 int ckf_cuda_sink_import(struct ckf_sink *sink, int fd, uint64_t bytes, struct ckf_sink_mem **out,
 			 struct ckf_error *err);

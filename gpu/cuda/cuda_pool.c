@@ -13,7 +13,8 @@
 #define CANCEL_POLL_MS 50 /* how often a wait for a slot asks whether to go on */
 
 enum {
-	HOST_ALLOC_PORTABLE = 1, /* CU_MEMHOSTALLOC_PORTABLE: pinned for the contexts of all */
+	HOST_ALLOC_PORTABLE = 1,    /* CU_MEMHOSTALLOC_PORTABLE: pinned for the contexts of all */
+	HOST_REGISTER_PORTABLE = 1, /* CU_MEMHOSTREGISTER_PORTABLE: likewise */
 };
 
 static int look_at_device(struct ckf_cuda_pool *pool, unsigned int i, struct ckf_error *err)
@@ -286,6 +287,43 @@ int ckf_cuda_pool_free_bytes(struct ckf_cuda_pool *pool, unsigned int ordinal, u
 	*bytes = free_bytes;
 	return res ? ckf_cuda_error(pool->cu, res, "cannot ask for free memory of the GPU", err)
 		   : 0;
+}
+
+/* The context of any device: the first that was warmed, or device 0. */
+static int use_any_device(struct ckf_cuda_pool *pool, struct ckf_error *err)
+{
+	const struct ckf_cuda_dev *d;
+	CUresult res;
+	int ret;
+
+	pthread_mutex_lock(&pool->lock);
+	d = pool->pinner_dev;
+	pthread_mutex_unlock(&pool->lock);
+	if (!d) {
+		ret = ckf_cuda_pool_warm(pool, 0, err);
+		if (ret)
+			return ret;
+		d = &pool->devs[0];
+	}
+	res = pool->cu->ctx_set_current(d->ctx);
+	return res ? ckf_cuda_error(pool->cu, res, "cannot use the context of the GPU", err) : 0;
+}
+
+int ckf_cuda_pool_pin(struct ckf_cuda_pool *pool, void *addr, uint64_t bytes, struct ckf_error *err)
+{
+	CUresult res;
+	int ret;
+
+	ret = use_any_device(pool, err);
+	if (ret)
+		return ret;
+	res = pool->cu->mem_host_register(addr, bytes, HOST_REGISTER_PORTABLE);
+	return res ? ckf_cuda_error(pool->cu, res, "cannot pin memory", err) : 0;
+}
+
+bool ckf_cuda_pool_unpin(struct ckf_cuda_pool *pool, void *addr)
+{
+	return !use_any_device(pool, NULL) && !pool->cu->mem_host_unregister(addr);
 }
 
 void ckf_cuda_pool_add_user(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d)

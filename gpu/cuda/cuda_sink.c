@@ -480,21 +480,45 @@ static int sink_fetch(struct ckf_sink *sink, unsigned int stream, const struct c
 	return fail(sink, res, "cannot copy from the GPU", err);
 }
 
-static int sink_clear(struct ckf_sink *sink, unsigned int stream, struct ckf_sink_mem *mem,
-		      uint64_t mem_off, uint64_t bytes, struct ckf_error *err)
+/* Before bytes are written to a range by a stream, without a slot. */
+static int begin_write(struct ckf_sink *sink, unsigned int stream, const struct ckf_sink_mem *mem,
+		       uint64_t mem_off, uint64_t bytes, struct ckf_error *err)
 {
-	CUresult res;
 	int ret;
 
 	if (sink->cancelled && sink->cancelled(sink->arg))
 		return -ECANCELED;
 	if (mem->sink != sink || mem_off > mem->bytes || bytes > mem->bytes - mem_off ||
 	    stream >= sink->nr_streams)
-		return ckf_error_set(err, -EINVAL, "zeros for the GPU are out of range");
+		return ckf_error_set(err, -EINVAL, "what the GPU is to write is out of range");
 	ret = use_device(sink, err);
+	if (!ret)
+		count(sink, bytes);
+	return ret;
+}
+
+int ckf_cuda_sink_upload(struct ckf_sink *sink, unsigned int stream, struct ckf_sink_mem *mem,
+			 uint64_t mem_off, const void *src, uint64_t bytes, struct ckf_error *err)
+{
+	CUresult res;
+	int ret;
+
+	ret = begin_write(sink, stream, mem, mem_off, bytes, err);
 	if (ret || !bytes)
 		return ret;
-	count(sink, bytes);
+	res = sink->cu->memcpy_htod_async(mem->va + mem_off, src, bytes, sink->streams[stream]);
+	return res ? fail(sink, res, "cannot copy to the GPU", err) : 0;
+}
+
+static int sink_clear(struct ckf_sink *sink, unsigned int stream, struct ckf_sink_mem *mem,
+		      uint64_t mem_off, uint64_t bytes, struct ckf_error *err)
+{
+	CUresult res;
+	int ret;
+
+	ret = begin_write(sink, stream, mem, mem_off, bytes, err);
+	if (ret || !bytes)
+		return ret;
 	res = sink->cu->memset_d8_async(mem->va + mem_off, 0, bytes, sink->streams[stream]);
 	return res ? fail(sink, res, "cannot clear GPU memory", err) : 0;
 }

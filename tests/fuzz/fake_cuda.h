@@ -158,6 +158,20 @@ static CUresult fake_mem_host_alloc(void **p, size_t bytes, unsigned int flags)
 	return *p ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
+static CUresult fake_mem_host_register(void *p, size_t bytes, unsigned int flags)
+{
+	(void)p;
+	(void)bytes;
+	(void)flags;
+	return fake_ok();
+}
+
+static CUresult fake_mem_host_unregister(void *p)
+{
+	(void)p;
+	return fake_ok();
+}
+
 static CUresult fake_mem_free_host(void *p)
 {
 	free(p);
