@@ -388,13 +388,12 @@ static int fill(struct sink_worker *w)
 	return ret;
 }
 
-static uint32_t sink_of_lane(const struct sink_job *job, uint64_t unit)
+static uint32_t sink_of_unit(const struct sink_job *job, uint64_t unit)
 {
 	const struct source *src = job->arg;
 	const struct ckf_index *idx = src->img->idx;
-	const struct ckf_lane *l = &idx->lanes[src->target->first_lane + unit];
 
-	return sink_of_addr(job, ckf_op_addr(&idx->ops[l->first_op]));
+	return sink_of_lane(job, idx, &idx->lanes[src->target->first_lane + unit]);
 }
 
 int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
@@ -430,7 +429,7 @@ int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
 	src.dir_fd = job.opts.dir_fd >= 0 ? job.opts.dir_fd : img->dir_fd;
 	ret = ckf_packs_choose(img, src.dir_fd, job.opts.flags, &src.io, err);
 	if (!ret)
-		ret = sink_job_order(&job, sink_of_lane, err);
+		ret = sink_job_order(&job, sink_of_unit, err);
 	if (!ret)
 		ret = sink_job_run(&job, ckf_pages_to_bytes(t->nr_pages), err);
 out:

@@ -77,7 +77,13 @@ uint32_t sink_of_addr(const struct sink_job *job, uint64_t addr)
 	return dest < job->nr_dests ? job->ranges[dest].group : 0;
 }
 
-static unsigned int stream(const struct sink_worker *w, const struct ckf_sink *sink)
+uint32_t sink_of_lane(const struct sink_job *job, const struct ckf_index *idx,
+		      const struct ckf_lane *l)
+{
+	return sink_of_addr(job, ckf_op_addr(&idx->ops[l->first_op]));
+}
+
+unsigned int sink_stream(const struct sink_worker *w, const struct ckf_sink *sink)
 {
 	const struct ckf_sink_ops *ops = w->job->ops;
 
@@ -139,7 +145,7 @@ int sink_slot_submit(struct sink_worker *w)
 	int ret;
 
 	w->sink = NULL;
-	ret = w->job->ops->submit(sink, stream(w, sink), &w->slot, w->copies, w->nr_copies,
+	ret = w->job->ops->submit(sink, sink_stream(w, sink), &w->slot, w->copies, w->nr_copies,
 				  &w->err);
 	return ret ? ckf_error_set(&w->err, ret, "cannot copy to %s: %s", w->job->ops->name,
 				   strerror(-ret))
@@ -155,7 +161,7 @@ int sink_clear_flush(struct sink_worker *w)
 		return 0;
 	w->clear.bytes = 0;
 	w->stats.zero_bytes += c.bytes;
-	ret = w->job->ops->clear(c.dest->sink, stream(w, c.dest->sink), c.dest->mem,
+	ret = w->job->ops->clear(c.dest->sink, sink_stream(w, c.dest->sink), c.dest->mem,
 				 c.addr - c.dest->start, c.bytes, &w->err);
 	return ret ? ckf_error_set(&w->err, ret, "cannot clear memory of %s: %s", w->job->ops->name,
 				   strerror(-ret))

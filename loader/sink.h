@@ -79,6 +79,9 @@ int sink_job_order(struct sink_job *job,
 		   uint32_t (*sink_of)(const struct sink_job *job, uint64_t unit),
 		   struct ckf_error *err);
 
+/* Of the workers, which use the streams of a sink in turn. */
+unsigned int sink_stream(const struct sink_worker *w, const struct ckf_sink *sink);
+
 /* False when none is left, or the job has failed. */
 bool sink_next_unit(struct sink_worker *w, uint64_t *unit);
 
@@ -97,7 +100,10 @@ int sink_clear_flush(struct sink_worker *w);
 int sink_clear_zeros(struct sink_worker *w, const struct ckf_index *idx,
 		     const struct lane_part *part);
 
-/* The position in job->sinks of what holds addr; 0 where no dest does. */
+/* The position in job->sinks of what holds addr, or the first byte of a lane; 0 where no dest does.
+ */
 uint32_t sink_of_addr(const struct sink_job *job, uint64_t addr);
+uint32_t sink_of_lane(const struct sink_job *job, const struct ckf_index *idx,
+		      const struct ckf_lane *l);
 
 #endif
