@@ -33,6 +33,8 @@ extern const struct cli_verb cli_verb_run;
 extern const struct cli_verb cli_verb_park;
 extern const struct cli_verb cli_verb_unpark;
 extern const struct cli_verb cli_verb_gpud;
+extern const struct cli_verb cli_verb_keep;
+extern const struct cli_verb cli_verb_drop;
 extern const struct cli_verb cli_verb_calibrate;
 extern const struct cli_verb cli_verb_doctor;
 extern const struct cli_verb cli_verb_watch;

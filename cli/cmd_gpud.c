@@ -16,6 +16,7 @@
 
 #define MAX_DEVICES 64
 #define MAX_CLIENT_REQUESTS 256
+#define MAX_KEPT 64
 /* Of a helper: as many as keep the link busy. Each takes 2 ms to pin, before it has saved any. */
 #define HELPER_SLOTS 24
 
@@ -31,6 +32,9 @@ struct gpud_args {
 	struct ckf_gpud_group group;
 	int client_requests;
 	uint64_t client_bytes;
+	const char *keep[MAX_KEPT];
+	unsigned int nr_keep;
+	uint64_t keep_bytes;
 	const char *metrics;
 	bool log_json;
 	bool quiet;
@@ -63,12 +67,22 @@ static int take_group(const struct cli_verb *verb, const struct cli_opt *o)
 	return CKF_EXIT_OK;
 }
 
-static int take_client_bytes(const struct cli_verb *verb, const struct cli_opt *o)
+static int take_keep(const struct cli_verb *verb, const struct cli_opt *o)
+{
+	struct gpud_args *args = o->arg;
+
+	if (args->nr_keep == MAX_KEPT)
+		return cli_usage(verb, "more than %d times --keep", MAX_KEPT);
+	args->keep[args->nr_keep++] = optarg;
+	return CKF_EXIT_OK;
+}
+
+static int take_bytes(const struct cli_verb *verb, const struct cli_opt *o)
 {
 	uint64_t *bytes = o->arg;
 
 	if (cli_parse_bytes(optarg, bytes) || !*bytes)
-		return cli_usage(verb, "--client-bytes %s: want bytes, with K, M or G", optarg);
+		return cli_usage(verb, "--%s %s: want bytes, with K, M or G", o->name, optarg);
 	return CKF_EXIT_OK;
 }
 
@@ -104,7 +118,9 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 		{ "group", .take = take_group, .arg = &args->group },
 		{ "client-requests", .number = &args->client_requests, .min = 1,
 		  .max = MAX_CLIENT_REQUESTS },
-		{ "client-bytes", .take = take_client_bytes, .arg = &args->client_bytes },
+		{ "client-bytes", .take = take_bytes, .arg = &args->client_bytes },
+		{ "keep", .take = take_keep, .arg = args },
+		{ "keep-bytes", .take = take_bytes, .arg = &args->keep_bytes },
 		{ "metrics", .take = take_metrics, .arg = &args->metrics },
 		{ "log", .take = take_log, .arg = &args->log_json },
 		{ "status", .flag = &args->status },
@@ -126,8 +142,11 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 		return cli_usage(verb, "--json needs --status");
 	if (args->status &&
 	    (args->fd >= 0 || args->slots || args->threads || args->nr_devices || args->log_json ||
-	     args->metrics || args->group.set || args->client_requests || args->client_bytes))
+	     args->metrics || args->group.set || args->client_requests || args->client_bytes ||
+	     args->nr_keep || args->keep_bytes))
 		return cli_usage(verb, "--status goes only with --socket and --json");
+	if (args->fd >= 0 && args->nr_keep)
+		return cli_usage(verb, "--keep is for a daemon, without --fd");
 	return CKF_EXIT_OK;
 }
 
@@ -152,6 +171,9 @@ static int new_gpud(const struct gpud_args *args, const struct gpud_log *log, st
 				   .group = args->group,
 				   .client_requests = (unsigned int)args->client_requests,
 				   .client_bytes = args->client_bytes,
+				   .keep = args->keep,
+				   .nr_keep = args->nr_keep,
+				   .keep_bytes = args->keep_bytes,
 				   .log = log && !args->quiet ? gpud_log_event : NULL,
 				   .arg = (void *)log };
 
@@ -286,6 +308,8 @@ const struct cli_verb cli_verb_gpud = {
 		"  --group NAME         serve members of this group, too\n"
 		"  --client-requests N  of one user at a time at most\n"
 		"  --client-bytes SIZE  of GPU memory that fills of one user make at a time\n"
+		"  --keep DIR           keep this fast image in memory; may be repeated\n"
+		"  --keep-bytes SIZE    of memory that kept images take; default: as it allows\n"
 		"  --metrics PATH|[ADDR:]PORT\n"
 		"                       metrics for Prometheus, in a file or by HTTP\n"
 		"  --log text|json      lines of text, or one JSON object a line; default: text\n"

@@ -2,6 +2,7 @@
 /* ckfast gpud --status: what the running one has and does. */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -46,6 +47,24 @@ static void print_jobs(json_t *jobs, const char *kind)
 	printf("\n");
 }
 
+static void print_kept(json_t *kept)
+{
+	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], image[PATH_MAX];
+	size_t i;
+	json_t *d;
+
+	printf("kept      %" PRIu64 ", %s", number(kept, "count"),
+	       cli_bytes(number(kept, "bytes"), a));
+	if (number(kept, "limit_bytes"))
+		printf(" of %s", cli_bytes(number(kept, "limit_bytes"), b));
+	printf("; %" PRIu64 " restores from them, %" PRIu64 " of others\n", number(kept, "hits"),
+	       number(kept, "misses"));
+	json_array_foreach(json_object_get(kept, "images"), i, d)
+		printf("          %s: %s, %" PRIu64 " restores, for %.0f s\n",
+		       string(d, "image", image, sizeof(image)), cli_bytes(number(d, "bytes"), a),
+		       number(d, "hits"), (double)number(d, "age_ns") / 1e9);
+}
+
 static void print_status(json_t *obj)
 {
 	json_t *slots = json_object_get(obj, "slots"), *d;
@@ -66,6 +85,8 @@ static void print_status(json_t *obj)
 	       cli_bytes(number(slots, "slot_bytes"), a), number(slots, "in_use"));
 	print_jobs(json_object_get(obj, "jobs"), "fill");
 	print_jobs(json_object_get(obj, "jobs"), "save");
+	if (number(json_object_get(obj, "kept"), "count"))
+		print_kept(json_object_get(obj, "kept"));
 	json_array_foreach(json_object_get(obj, "transfers"), i, d) printf(
 		"now       %s for process %" PRIu64 ": %s of %s, %.1f GB/s\n",
 		string(d, "kind", name, sizeof(name)), number(d, "peer"),

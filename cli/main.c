@@ -11,7 +11,8 @@
 static const struct cli_verb *const verbs[] = {
 	&cli_verb_convert, &cli_verb_inspect,	&cli_verb_verify, &cli_verb_extract,
 	&cli_verb_flatten, &cli_verb_calibrate, &cli_verb_run,	  &cli_verb_gpud,
-	&cli_verb_park,	   &cli_verb_unpark,	&cli_verb_doctor, &cli_verb_watch,
+	&cli_verb_keep,	   &cli_verb_drop,	&cli_verb_park,	  &cli_verb_unpark,
+	&cli_verb_doctor,  &cli_verb_watch,
 };
 
 #define NR_VERBS (sizeof(verbs) / sizeof(*verbs))

@@ -35,7 +35,9 @@ _ckfast_options() {
 	watch) echo "--once --recursive --jobs --threads --nice --settle --metrics --state --json" ;;
 	run) echo "--env" ;;
 	gpud) echo "--socket --slots --threads --device --fd --group --client-requests --client-bytes" \
-			"--metrics --log -q --quiet --status --json" ;;
+			"--keep --keep-bytes --metrics --log -q --quiet --status --json" ;;
+	keep) echo "--socket --json" ;;
+	drop) echo "--all --socket --json" ;;
 	park) echo "--dir --socket --json --timeout" ;;
 	unpark) echo "--dir --socket --json" ;;
 	esac
@@ -50,7 +52,7 @@ _ckfast_value() {
 		[[ $2 != *,* ]] || list=${2%,*},
 		_ckfast_dirs "$list" "${2##*,}"
 		;;
-	--dir) _ckfast_dirs "" "$2" ;;
+	--dir | --keep) _ckfast_dirs "" "$2" ;;
 	--socket | --metrics | --state) _ckfast_files "$2" ;;
 	--codec) COMPREPLY=($(compgen -W "auto raw lz4 zstd bf16" -- "$2")) ;;
 	--group) COMPREPLY=($(compgen -g -- "$2")) ;;
@@ -59,7 +61,7 @@ _ckfast_value() {
 	--profile) COMPREPLY=($(compgen -W "ram nvme ssd network" -- "$2")) ;;
 	--pid | --after) _ckfast_pids "$2" ;;
 	--level | --jobs | --threads | --nice | --slots | --device | --fd | --timeout | --settle) ;;
-	--client-requests | --client-bytes) ;;
+	--client-requests | --client-bytes | --keep-bytes) ;;
 	*) return 1 ;;
 	esac
 }
@@ -80,8 +82,8 @@ _ckfast() {
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "convert inspect verify doctor extract flatten calibrate run gpud park unpark
-			watch -h --help -V --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "convert inspect verify doctor extract flatten calibrate run gpud keep drop
+			park unpark watch -h --help -V --version" -- "$cur"))
 		return
 	fi
 	# bash makes a word of its own of the = of --codec=raw.
@@ -102,7 +104,7 @@ _ckfast() {
 		return
 	fi
 	case $verb in
-	convert | inspect | verify | extract | flatten | doctor | watch) _ckfast_dirs "" "$cur" ;;
+	convert | inspect | verify | extract | flatten | doctor | watch | keep | drop) _ckfast_dirs "" "$cur" ;;
 	run) COMPREPLY=($(compgen -c -- "$cur")) ;;
 	park | unpark) _ckfast_pids "$cur" ;;
 	esac

@@ -32,6 +32,8 @@ complete -c ckfast -n __ckfast_no_verb -a flatten -d 'Write a fast image that ne
 complete -c ckfast -n __ckfast_no_verb -a calibrate -d 'Measure how fast this CPU decodes'
 complete -c ckfast -n __ckfast_no_verb -a run -d 'Start a program with the CUDA agent'
 complete -c ckfast -n __ckfast_no_verb -a gpud -d 'Keep GPUs ready, as a daemon'
+complete -c ckfast -n __ckfast_no_verb -a keep -d 'Have gpud keep images in memory'
+complete -c ckfast -n __ckfast_no_verb -a drop -d 'Have gpud no longer keep images'
 complete -c ckfast -n __ckfast_no_verb -a park -d 'Free the GPU memory of processes'
 complete -c ckfast -n __ckfast_no_verb -a unpark -d 'Give processes their GPU memory back'
 complete -c ckfast -n __ckfast_no_verb -a watch -d 'Convert the dumps that turn up in directories'
@@ -43,7 +45,7 @@ complete -c ckfast -n '__ckfast_verb convert inspect' -x -l profile -a 'ram nvme
 complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud watch' -x -l threads -d Threads
 complete -c ckfast -n '__ckfast_verb convert extract flatten' -l force -d 'Replace the output'
 complete -c ckfast -n '__ckfast_verb convert verify extract flatten gpud' -s q -l quiet -d 'Errors only'
-complete -c ckfast -n '__ckfast_verb convert inspect verify doctor calibrate gpud park unpark watch' -l json -d 'Print JSON'
+complete -c ckfast -n '__ckfast_verb convert inspect verify doctor calibrate gpud keep drop park unpark watch' -l json -d 'Print JSON'
 complete -c ckfast -n 'not __ckfast_no_verb' -s h -l help -d 'Show the options'
 
 complete -c ckfast -n '__ckfast_verb convert' -x -l codec -a 'auto raw lz4 zstd bf16' -d Codec
@@ -73,11 +75,16 @@ complete -c ckfast -n '__ckfast_verb gpud' -x -l fd -d 'Serve the client at this
 complete -c ckfast -n '__ckfast_verb gpud' -x -l group -a '(__fish_complete_groups)' -d 'Serve members of this group'
 complete -c ckfast -n '__ckfast_verb gpud' -x -l client-requests -d 'Requests of one user at a time'
 complete -c ckfast -n '__ckfast_verb gpud' -x -l client-bytes -d 'GPU memory of one user at a time'
+complete -c ckfast -n '__ckfast_verb gpud' -x -l keep -a '(__fish_complete_directories)' -d 'Keep this fast image in memory'
+complete -c ckfast -n '__ckfast_verb gpud' -x -l keep-bytes -d 'Memory of kept images'
 complete -c ckfast -n '__ckfast_verb gpud' -r -F -l metrics -d 'File or port of metrics for Prometheus'
 complete -c ckfast -n '__ckfast_verb gpud' -x -l log -a 'text json' -d 'Form of the log'
 complete -c ckfast -n '__ckfast_verb gpud' -l status -d 'Show the state of the running gpud'
 
-complete -c ckfast -n '__ckfast_verb gpud park unpark' -r -F -l socket -d 'Socket of gpud'
+complete -c ckfast -n '__ckfast_verb keep drop' -a '(__fish_complete_directories)'
+complete -c ckfast -n '__ckfast_verb drop' -l all -d 'All images'
+
+complete -c ckfast -n '__ckfast_verb gpud keep drop park unpark' -r -F -l socket -d 'Socket of gpud'
 complete -c ckfast -n '__ckfast_verb park unpark' -x -l dir -a '(__fish_complete_directories)' -d 'Directory of the memory'
 complete -c ckfast -n '__ckfast_verb park unpark' -a '(__fish_complete_pids)'
 complete -c ckfast -n '__ckfast_verb park' -x -l timeout -d 'Seconds for CUDA calls to end'

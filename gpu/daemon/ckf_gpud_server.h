@@ -44,6 +44,10 @@ struct ckf_gpud_opts {
 	/* Of one user at a time; 0: no limit. */
 	unsigned int client_requests;
 	uint64_t client_bytes; /* of device memory that is made for fills under way */
+	/* Directories of images that are kept in memory; all stay the caller's. */
+	const char *const *keep;
+	unsigned int nr_keep;
+	uint64_t keep_bytes; /* of all kept images together; 0: as memory allows */
 	/* From any thread. May be NULL. The event is valid until it returns. */
 	void (*log)(void *arg, const struct ckf_gpud_event *e);
 	void *arg;
@@ -117,5 +121,12 @@ int ckf_gpud_run(struct ckf_gpud *g, int listen_fd, int stop_fd, struct ckf_erro
 
 /* Serves one connection in the calling thread, and closes it; then waits for those that joined. */
 int ckf_gpud_serve(struct ckf_gpud *g, int sock, struct ckf_error *err);
+
+/*
+ * The client's side of KEEP and DROP, over a socket of ckf_gpud_connect(). *bytes: of memory that
+ * the image takes. dir_fd: -1: all; *nr: how many images were dropped.
+ */
+int ckf_gpud_keep(int sock, int dir_fd, uint64_t *bytes, struct ckf_error *err);
+int ckf_gpud_drop(int sock, int dir_fd, uint64_t *nr, struct ckf_error *err);
 
 #endif

@@ -76,8 +76,11 @@ int ckf_gpud_new(const struct ckf_gpud_opts *opts, struct ckf_gpud **out, struct
 	}
 	pthread_mutex_init(&g->lock, NULL);
 	ckf_cond_init(&g->cond);
-	ret = ckf_thread_start(&g->opener, NULL, open_pool, g);
+	ret = gpud_kept_new(g, err);
+	if (!ret)
+		ret = ckf_thread_start(&g->opener, NULL, open_pool, g);
 	if (ret) {
+		gpud_kept_free(g->kept);
 		pthread_cond_destroy(&g->cond);
 		pthread_mutex_destroy(&g->lock);
 		free(g);
@@ -92,6 +95,7 @@ void ckf_gpud_free(struct ckf_gpud *g)
 	if (!g)
 		return;
 	pthread_join(g->opener, NULL);
+	gpud_kept_free(g->kept);
 	ckf_cuda_pool_close(g->pool);
 	pthread_cond_destroy(&g->cond);
 	pthread_mutex_destroy(&g->lock);
@@ -265,11 +269,11 @@ static int join_conn(struct gpud_conn *c, struct ckf_error *err)
 static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
 {
 	bool wants_fd = m->op == CKF_GPUD_FILL || m->op == CKF_GPUD_SAVE ||
-			m->op == CKF_GPUD_CHECKPOINT;
+			m->op == CKF_GPUD_CHECKPOINT || m->op == CKF_GPUD_KEEP;
 
 	if (!c->greeted && m->op != CKF_GPUD_HELLO)
 		return not_greeted(c, err);
-	if (wants_fd != (fd >= 0))
+	if (m->op != CKF_GPUD_DROP && wants_fd != (fd >= 0))
 		return gpud_bad(c, fd >= 0 ? "an fd came along" : "no fd came along", err);
 	switch (m->op) {
 	case CKF_GPUD_HELLO:
@@ -284,6 +288,10 @@ static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, st
 		return gpud_fill(c, fd, err);
 	case CKF_GPUD_SAVE:
 		return gpud_save(c, m, fd, err);
+	case CKF_GPUD_KEEP:
+		return gpud_keep(c, fd, err);
+	case CKF_GPUD_DROP:
+		return gpud_drop(c, fd, err);
 	case CKF_GPUD_JOIN:
 		return join_conn(c, err);
 	default:
@@ -414,8 +422,11 @@ int ckf_gpud_run(struct ckf_gpud *g, int listen_fd, int stop_fd, struct ckf_erro
 {
 	struct pollfd p[] = { { .fd = listen_fd, .events = POLLIN },
 			      { .fd = stop_fd, .events = POLLIN } };
-	int ret = 0;
+	int ret;
 
+	ret = gpud_kept_start(g->kept, err);
+	if (ret)
+		return ret;
 	ckf_gpud_tell("READY=1\nSTATUS=Serving clients");
 	for (;;) {
 		if (poll(p, 2, -1) < 0) {

@@ -17,6 +17,7 @@ enum gpud_job_kind {
 	GPUD_IDLE,
 	GPUD_FILLING,
 	GPUD_SAVING,
+	GPUD_KEEPING,
 	GPUD_JOB_KINDS,
 	/* A checkpoint call: counted like a job, but moves no bytes. */
 	GPUD_CALLING = GPUD_JOB_KINDS,
@@ -105,6 +106,7 @@ struct ckf_gpud {
 	int open_ret;
 	struct ckf_error open_err;
 	struct ckf_cuda_pool *pool; /* NULL until opened */
+	struct gpud_kept *kept;	    /* has a lock of its own */
 	struct gpud_conn *conns;
 	unsigned int nr_conns;
 	struct gpud_sum sums[GPUD_REQUEST_KINDS];
@@ -136,6 +138,8 @@ int gpud_checkpoint(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd,
 		    struct ckf_error *err);
 int gpud_pair(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_error *err);
 int gpud_status(struct gpud_conn *c, struct ckf_error *err);
+int gpud_keep(struct gpud_conn *c, int fd, struct ckf_error *err);
+int gpud_drop(struct gpud_conn *c, int fd, struct ckf_error *err);
 
 /* gpud_job.c */
 
@@ -146,6 +150,8 @@ extern const char *const gpud_job_names[GPUD_JOB_KINDS];
  * requests under way. After an error, too, gpud_job_end() follows.
  */
 int gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd, struct ckf_error *err);
+/* Where an open directory is, as gpud's mount namespace names it. */
+bool gpud_dir_path(int dir_fd, char *path, size_t bytes);
 /* So many bytes of the job are on this GPU. For the thread of the connection. */
 void gpud_job_add_gpu(struct gpud_conn *c, unsigned int ordinal, uint64_t bytes);
 /* Counts it and logs it. bytes: of device memory. */
@@ -183,6 +189,66 @@ int gpud_client_check_process(const struct gpud_conn *c, int pid, struct ckf_err
 int gpud_client_begin(struct gpud_conn *c, enum gpud_job_kind kind, struct ckf_error *err);
 int gpud_client_hold(struct gpud_conn *c, uint64_t bytes, struct ckf_error *err);
 void gpud_client_end(struct gpud_conn *c);
+
+/* gpud_kept.c: images that are kept in memory */
+
+struct gpud_kept_mem;
+struct ckf_kept;
+struct ckf_image;
+
+/* Why an image is no longer kept. */
+enum gpud_kept_drop {
+	GPUD_DROPPED_ASKED,
+	GPUD_DROPPED_CHANGED,
+	GPUD_DROPPED_ROOM,  /* for another one */
+	GPUD_DROPPED_SHORT, /* the machine's memory is short */
+	GPUD_DROP_KINDS,
+};
+
+struct gpud_kept_counts {
+	unsigned int images; /* in memory */
+	uint64_t bytes;	     /* of memory, with what is dropped and still used by fills */
+	uint64_t hits;	     /* fills from kept images, and, where images are kept, others */
+	uint64_t misses;
+	uint64_t reads;
+	uint64_t failures;
+	uint64_t dropped[GPUD_DROP_KINDS];
+};
+
+struct gpud_kept_info {
+	const char *path; /* NULL: not known */
+	uint64_t bytes;
+	uint64_t hits;
+	unsigned int fills; /* under way */
+	uint64_t age_ns;
+	uint64_t idle_ns;
+};
+
+/* Makes g->kept, and later starts the thread that reads the images of g->opts. */
+int gpud_kept_new(struct ckf_gpud *g, struct ckf_error *err);
+int gpud_kept_start(struct gpud_kept *k, struct ckf_error *err);
+/* When g is stopping, or was not started. Takes NULL. */
+void gpud_kept_free(struct gpud_kept *k);
+
+/*
+ * What is kept of the image, whose packs are opened with the rights of the calling thread; or NULL.
+ * gpud_kept_put(), which takes NULL, when nothing reads it any more.
+ */
+struct gpud_kept_mem *gpud_kept_get(struct gpud_kept *k, const struct ckf_image *img);
+void gpud_kept_put(struct gpud_kept_mem *mem);
+const struct ckf_kept *gpud_kept_of(const struct gpud_kept_mem *mem);
+
+/* Until the peer of c is gone. *bytes: of memory. -EDQUOT, -ENOMEM, or why it cannot be read. */
+int gpud_kept_keep(struct gpud_kept *k, int dir_fd, struct gpud_conn *c, uint64_t *bytes,
+		   struct ckf_error *err);
+/* dir_fd: -1: all. *nr: how many were in memory. -ENOENT: that one is not kept. */
+int gpud_kept_drop(struct gpud_kept *k, int dir_fd, struct gpud_conn *c, uint64_t *nr,
+		   struct ckf_error *err);
+
+void gpud_kept_count(struct gpud_kept *k, struct gpud_kept_counts *counts);
+/* fn for each image in memory, with a lock held. */
+void gpud_kept_each(struct gpud_kept *k, void (*fn)(void *arg, const struct gpud_kept_info *info),
+		    void *arg);
 
 /* gpud_metrics.c */
 

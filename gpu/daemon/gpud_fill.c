@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "loader/ckf_fill_sink.h"
+#include "loader/ckf_kept.h"
 #include "base/ckf_threads.h"
 #include "gpu/cuda/ckf_cuda_sink.h"
 #include "gpud.h"
@@ -37,6 +38,7 @@ struct fill {
 	int dir_fd;
 	uint64_t start_ns;
 	struct gpud_source src;
+	struct gpud_kept_mem *kept; /* of the image; NULL: it is read */
 	struct gpud_map map;
 	struct ckf_cuda_pool *pool;
 	struct ckf_sink **sinks;      /* by ordinal; NULL where nothing goes */
@@ -344,6 +346,11 @@ static int say_ready(struct fill *f, unsigned int i, struct ckf_error *err)
 	return gpud_send(f->c, &ready, -1, err);
 }
 
+static const struct ckf_kept_ops kept_ops = {
+	.sink = &ckf_cuda_sink_ops,
+	.upload = ckf_cuda_sink_upload,
+};
+
 /* Of one process: as many as its memory pays, but one for each GPU, or links would be idle. */
 static unsigned int part_threads(const struct fill *f, unsigned int i)
 {
@@ -374,7 +381,10 @@ static int fill_part(struct fill *f, unsigned int i, struct ckf_error *err)
 	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	int ret = 0;
 
-	if (p->target)
+	if (f->kept)
+		ret = ckf_fill_kept(gpud_kept_of(f->kept), f->src.img, p->target, &kept_ops,
+				    mem->dests, mem->nr_dests, &fo, &stats, err);
+	else if (p->target)
 		ret = ckf_fill_sink(f->src.img, p->target, &ckf_cuda_sink_ops, mem->dests,
 				    mem->nr_dests, &fo, &stats, err);
 	else if (p->pages_fd >= 0)
@@ -402,6 +412,7 @@ static void fill_fini(struct fill *f)
 	free(f->shared_fds);
 	free(f->sinks);
 	free(f->memories);
+	gpud_kept_put(f->kept);
 	ckf_gpu_owners_free(&f->owners);
 	free(f->dumps);
 	gpud_map_free(&f->map);
@@ -420,7 +431,11 @@ static uint64_t total_bytes(const struct gpud_source *src)
 
 static int open_contents(struct fill *f, struct ckf_error *err)
 {
-	return gpud_source_contents(f->dir_fd, &f->src, err);
+	int ret = gpud_source_contents(f->dir_fd, &f->src, err);
+
+	if (!ret && f->src.img)
+		f->kept = gpud_kept_get(f->c->g->kept, f->src.img);
+	return ret;
 }
 
 /* What can be said before anything is made. */

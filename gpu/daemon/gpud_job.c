@@ -11,7 +11,7 @@
 
 #define FD_LINK_BYTES 32
 
-const char *const gpud_job_names[GPUD_JOB_KINDS] = { "idle", "fill", "save" };
+const char *const gpud_job_names[GPUD_JOB_KINDS] = { "idle", "fill", "save", "keep" };
 
 int gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd, struct ckf_error *err)
 {
@@ -30,11 +30,23 @@ void gpud_job_add_gpu(struct gpud_conn *c, unsigned int ordinal, uint64_t bytes)
 		c->gpu_bytes[ordinal] += bytes;
 }
 
+bool gpud_dir_path(int dir_fd, char *path, size_t bytes)
+{
+	char link[FD_LINK_BYTES];
+	ssize_t len;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir_fd);
+	len = readlink(link, path, bytes - 1);
+	if (len <= 0)
+		return false;
+	path[len] = '\0';
+	return true;
+}
+
 static void log_job(const struct gpud_conn *c, struct ckf_gpud_event *e)
 {
-	char text[CKF_ERROR_MSG_BYTES + 64], link[FD_LINK_BYTES], image[PATH_MAX];
+	char text[CKF_ERROR_MSG_BYTES + 64], image[PATH_MAX];
 	unsigned int gpus[GPUD_COUNTED_GPUS];
-	ssize_t len;
 
 	if (e->failed)
 		snprintf(text, sizeof(text), "%s for process %u: %s", gpud_job_names[c->job],
@@ -45,12 +57,8 @@ static void log_job(const struct gpud_conn *c, struct ckf_gpud_event *e)
 			 (double)e->ns / 1e9);
 	e->text = text;
 	e->pid = (uint32_t)c->peer.pid;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", c->dir_fd);
-	len = readlink(link, image, sizeof(image) - 1);
-	if (len > 0) {
-		image[len] = '\0';
+	if (gpud_dir_path(c->dir_fd, image, sizeof(image)))
 		e->image = image;
-	}
 	e->gpus = gpus;
 	for (unsigned int i = 0; i < GPUD_COUNTED_GPUS; i++)
 		if (c->gpu_bytes[i])

@@ -19,11 +19,14 @@ static const char *const failure_names[GPUD_FAILURE_KINDS] = {
 	"cancelled", "not_found", "no_space",	 "protocol", "permission", "limit"
 };
 
-static const char *const request_names[GPUD_REQUEST_KINDS] = { "", "restore", "save",
+static const char *const request_names[GPUD_REQUEST_KINDS] = { "", "restore", "save", "keep",
 							       "checkpoint" };
 
 static const char *const refusal_names[GPUD_REFUSAL_KINDS] = { "user", "connections", "requests",
 							       "bytes" };
+
+static const char *const drop_names[GPUD_DROP_KINDS] = { "asked", "changed", "room",
+							 "memory_short" };
 
 static void family(FILE *f, const char *name, const char *type, const char *help)
 {
@@ -95,6 +98,25 @@ static void add_slots(FILE *f, struct ckf_cuda_pool *pool)
 	gauge(f, "slot_bytes", "Size of a pinned buffer.", pool->slot_bytes);
 }
 
+static void add_kept(FILE *f, struct ckf_gpud *g)
+{
+	struct gpud_kept_counts n;
+
+	gpud_kept_count(g->kept, &n);
+	gauge(f, "kept_images", "Images that are kept in memory.", n.images);
+	gauge(f, "kept_bytes", "Memory of kept images.", n.bytes);
+	gauge(f, "kept_limit_bytes", "Most memory of kept images; 0: no limit.",
+	      g->opts.keep_bytes);
+	counter(f, "kept_hits_total", "Restores from kept images.", n.hits);
+	counter(f, "kept_misses_total", "Restores of other images while some are kept.", n.misses);
+	counter(f, "kept_reads_total", "Images that were read to be kept.", n.reads);
+	counter(f, "kept_failures_total", "Images that could not be kept.", n.failures);
+	family(f, "kept_dropped_total", "counter", "Images that are no longer kept.");
+	for (int i = 0; i < GPUD_DROP_KINDS; i++)
+		fprintf(f, PREFIX "kept_dropped_total{reason=\"%s\"} %" PRIu64 "\n", drop_names[i],
+			n.dropped[i]);
+}
+
 /* Each sample of a family has to follow the others. */
 static void add_devices(FILE *f, struct ckf_cuda_pool *pool,
 			const struct gpud_sum sums[GPUD_REQUEST_KINDS])
@@ -119,7 +141,7 @@ static void add_devices(FILE *f, struct ckf_cuda_pool *pool,
 			fprintf(f, PREFIX "device_memory_free_bytes{device=\"%u\"} %" PRIu64 "\n",
 				i, free_bytes);
 	family(f, "device_bytes_total", "counter", "Memory of the GPU restored and saved.");
-	for (int r = GPUD_FILLING; r < GPUD_JOB_KINDS; r++)
+	for (int r = GPUD_FILLING; r <= GPUD_SAVING; r++)
 		for (unsigned int i = 0; i < pool->nr_devs && i < GPUD_COUNTED_GPUS; i++)
 			fprintf(f,
 				PREFIX "device_bytes_total{device=\"%u\",request=\"%s\"} %" PRIu64
@@ -152,6 +174,7 @@ int gpud_metrics(struct ckf_gpud *g, char **text, size_t *len, struct ckf_error 
 	add_clients(f, &counts);
 	add_slots(f, pool);
 	add_devices(f, pool, sums);
+	add_kept(f, g);
 	if (!fclose(f))
 		return 0;
 	free(*text);

@@ -2,6 +2,7 @@
 /* STATUS: what a gpud has and does, as JSON, in as many messages as it takes. */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,6 +121,41 @@ static void add_jobs(struct text *t, const struct ckf_gpud *g)
 	add(t, "]");
 }
 
+struct kept_list {
+	struct text *t;
+	bool first;
+};
+
+static void add_kept_image(void *arg, const struct gpud_kept_info *info)
+{
+	char path[PATH_MAX];
+	struct kept_list *l = arg;
+
+	add(l->t,
+	    "%s{\"image\":\"%s\",\"bytes\":%" PRIu64 ",\"hits\":%" PRIu64
+	    ",\"fills\":%u,\"age_ns\":%" PRIu64 ",\"idle_ns\":%" PRIu64 "}",
+	    l->first ? "" : ",", gpud_plain(info->path ? info->path : "", path, sizeof(path)),
+	    info->bytes, info->hits, info->fills, info->age_ns, info->idle_ns);
+	l->first = false;
+}
+
+/* Where images of others lie is nobody else's business. */
+static void add_kept(struct text *t, const struct gpud_conn *c)
+{
+	struct kept_list l = { .t = t, .first = true };
+	struct gpud_kept_counts counts;
+
+	gpud_kept_count(c->g->kept, &counts);
+	add(t,
+	    "\"kept\":{\"limit_bytes\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"hits\":%" PRIu64
+	    ",\"misses\":%" PRIu64 ",\"failed\":%" PRIu64 ",\"count\":%u,\"images\":[",
+	    c->g->opts.keep_bytes, counts.bytes, counts.hits, counts.misses, counts.failures,
+	    counts.images);
+	if (gpud_client_trusted(&c->peer))
+		gpud_kept_each(c->g->kept, add_kept_image, &l);
+	add(t, "]},");
+}
+
 static int send_text(struct gpud_conn *c, const struct text *t, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_TEXT };
@@ -152,6 +188,7 @@ int gpud_status(struct gpud_conn *c, struct ckf_error *err)
 		ret = add_device(&t, pool, i, err);
 	add(&t, "],\"slots\":{\"total\":%u,\"in_use\":%u,\"slot_bytes\":%u},", pool->nr_slots,
 	    ckf_cuda_slots_in_use(pool), pool->slot_bytes);
+	add_kept(&t, c);
 	pthread_mutex_lock(&c->g->lock);
 	add_jobs(&t, c->g);
 	pthread_mutex_unlock(&c->g->lock);

@@ -72,6 +72,17 @@ enum ckf_gpud_op {
 	CKF_GPUD_PAIR = 8,
 	/* DONE with a socket beside it: another connection to the same process, past HELLO. */
 	CKF_GPUD_JOIN = 9,
+	/*
+	 * Beside it a descriptor of the directory of a fast image, which is kept in memory from
+	 * then on; others may be dropped for it. DONE, arg: bytes of memory that it takes, arg2:
+	 * ns; ERROR EPERM for members of a group, EDQUOT or ENOMEM: too large.
+	 */
+	CKF_GPUD_KEEP = 10,
+	/*
+	 * Beside it the same descriptor, or none: all. DONE, arg: how many images are no longer
+	 * kept; ERROR EPERM likewise, ENOENT: it was not kept.
+	 */
+	CKF_GPUD_DROP = 11,
 	/* Answers. */
 	CKF_GPUD_DONE = 16,
 	CKF_GPUD_READY = 17,
