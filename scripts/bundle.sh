@@ -62,7 +62,7 @@ strip --strip-unneeded "$out"/lib/*
 install -m 755 build/lib/libckfast-cuda.so "$out/lib/"
 install -m 755 -D build/lib/criu/ckfast_cuda_plugin.so "$out/lib/criu/ckfast_cuda_plugin.so"
 install -m 755 -D build/lib/criu-stock/cuda_plugin.so "$out/lib/criu-stock/cuda_plugin.so"
-install -m 755 build/progs/cudaprog "$out/progs/"
+install -m 755 build/progs/cudaprog build/stub/cushare "$out/progs/"
 install -m 644 tests/gpu/*.py "$out/gpu/"
 install -m 755 tests/gpu/gpu.sh "$out/gpu.sh"
 for name in bench_mem pretouch; do

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What tests/gpu shares: programs that use a GPU, started with and without the agent, dumped and
-restored in four ways, and what a restore takes.
+restored in five ways, and what a restore takes.
 
 The ways: stock (CRIU with its own CUDA plugin), plain (ckfast, a process without the agent), helper
-(agent, no daemon) and gpud (agent and daemon)."""
+(agent, no daemon), gpud (agent and daemon) and kept (likewise, and the daemon keeps the image)."""
 
 import json
 import os
@@ -36,6 +36,11 @@ class GpuTools(harness.Tools):
         self.plugin = os.path.join(base, "lib", "criu")
         self.stock_plugin = os.path.join(base, "lib", "criu-stock")
         self.gpu = os.path.join(base, "gpu") if self.bundled else HERE
+        self.apps = self.progs if self.bundled else os.path.join(base, "stub")
+
+    def app(self, name):
+        """A program of tests/stub/app, which runs on any driver."""
+        return os.path.join(self.apps, name)
 
 
 def each_gpu_used_mib():
@@ -82,6 +87,7 @@ class Task:
     """A program in a directory of its own, as it was started or as it was restored."""
 
     env = {}  # more of the environment that it is started with
+    ready = "ready"  # the file that it makes then
 
     def __init__(self, tools, work, argv, agent):
         self.tools = tools
@@ -96,7 +102,7 @@ class Task:
             child = subprocess.Popen(self.argv, cwd=self.work, stdin=subprocess.DEVNULL,
                                      stdout=err, stderr=err, start_new_session=True,
                                      env={**os.environ, **self.env})
-        ready = os.path.join(self.work, "ready")
+        ready = os.path.join(self.work, self.ready)
         harness.wait_until(f"{self.argv} is not ready",
                            lambda: child.poll() is not None or os.path.exists(ready), timeout)
         if child.poll() is not None:
@@ -105,12 +111,65 @@ class Task:
         child.returncode = 0  # is_gone() waits for it
         self.pid = child.pid
 
-    def stop(self):
+    def is_gone(self):
+        return harness.is_gone(self.pid)
+
+    def kill(self):
         try:
             os.kill(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        harness.wait_until(f"process {self.pid} stays", lambda: harness.is_gone(self.pid), 60)
+
+    def stop(self):
+        self.kill()
+        harness.wait_until(f"process {self.pid} stays", self.is_gone, 60)
+
+
+class Group(Task):
+    """A program that is several processes, each with files of its own: pidN, readyN, reportN."""
+
+    ready = "ready0"
+
+    def __init__(self, tools, work, argv, procs):
+        super().__init__(tools, work, argv, True)
+        self.procs = procs
+        self.pids = []
+
+    def start(self, timeout=300):
+        super().start(timeout)
+        harness.wait_until(f"{self.argv}: not all processes are ready", self.all_ready, timeout)
+        self.pids = [int(self.read(f"pid{i}")) for i in range(self.procs)]
+
+    def read(self, name):
+        with open(os.path.join(self.work, name), encoding="utf-8") as f:
+            return f.read().strip()
+
+    def all_ready(self):
+        return all(os.path.exists(os.path.join(self.work, f"ready{i}")) for i in range(self.procs))
+
+    def ask(self, timeout=60):
+        """Each process checks its memory and changes it, in turn: what each says."""
+        answers = []
+        for i, pid in enumerate(self.pids):
+            report = os.path.join(self.work, f"report{i}")
+            if os.path.exists(report):
+                os.unlink(report)
+            os.kill(pid, signal.SIGUSR1)
+            harness.wait_until(f"process {pid} does not answer",
+                               lambda path=report: os.path.exists(path), timeout)
+            answers.append(self.read(f"report{i}"))
+        return answers
+
+    def is_gone(self):
+        # Each is asked for: those whose parent has ended are to be waited for.
+        return all([harness.is_gone(pid) for pid in self.pids or [self.pid]])
+
+    def kill(self):
+        for pid in self.pids or [self.pid]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 class Roads:
@@ -164,8 +223,7 @@ class Roads:
             more.append("--leave-running")
         seconds, _ = self.criu(stock, "dump", images, daemon, *more)
         if not leave:
-            harness.wait_until("the dumped process stays",
-                               lambda: harness.is_gone(self.task.pid), 60)
+            harness.wait_until("the dumped process stays", self.task.is_gone, 60)
         return seconds
 
     def convert(self, dump, fast, *more):
@@ -173,6 +231,14 @@ class Roads:
         start = time.monotonic()
         harness.output(self.tools.command("ckfast") + ["convert", *more, dump, fast], 600)
         return time.monotonic() - start
+
+    def keep(self, images, way):
+        """The daemon keeps the image in memory for the way that is called so, and for no other."""
+        argv = ["keep", images] if way == "kept" else ["drop", "--all"]
+        got = subprocess.run(self.tools.command("ckfast") + argv, env=self.environment(True),
+                             capture_output=True, text=True, timeout=300, check=False)
+        if got.returncode:
+            raise harness.Failure(f"ckfast {argv[0]}: {got.stderr}")
 
     def restore(self, images, way):
         """Seconds, and what the log says of the phases."""
@@ -183,7 +249,7 @@ class Roads:
         watch = Watch()
         watch.start()
         try:
-            seconds, log = self.criu(stock, "restore", images, way == "gpud", *more)
+            seconds, log = self.criu(stock, "restore", images, way in ("gpud", "kept"), *more)
         finally:
             used = watch.used_mib()
         return {"restore_s": seconds, "host_mib": used, **phases(log)}

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 """run.py OUTDIR: the whole road on a machine with NVIDIA GPUs, as root: a plain CUDA program, and a
-model of the shape of Llama 3.1 8B or 70B, dumped, converted, restored four ways, checked to the
+model of the shape of Llama 3.1 8B or 70B, dumped, converted, restored five ways, checked to the
 bit; and what must fail, fails. Both use all GPUs that they see.
 
     GPU_MODEL=8b          8b or 70b
     GPU_LAYERS=32         of the model: 32 of 8b are 15 GiB of weights; of 70b 16, which are 29
     GPU_KV_GIB=16         zeroed reserve for keys and values, on all GPUs together
     GPU_REPS=5            restores of each way, in turns
-    GPU_WAYS="stock plain helper gpud"
-    GPU_STEPS="program other swap steady model park broken"
+    GPU_WAYS="stock plain helper gpud kept"
+    GPU_STEPS="program shared other swap steady model park broken"
+                          shared: processes that share memory, by descriptors and by CUDA IPC, on one
+                          GPU and, where there are two, on two
                           other: a program of the first GPU is restored onto the second; swap: one of
                           two GPUs, by a gpud that numbers them the other way round
     GPU_BASE=/dev/shm     where dumps and images are
@@ -36,8 +38,8 @@ MODEL = os.environ.get("GPU_MODEL", "8b")
 LAYERS = int(os.environ.get("GPU_LAYERS", {"8b": "32", "70b": "16"}[MODEL]))
 KV_GIB = float(os.environ.get("GPU_KV_GIB", "16"))
 REPS = int(os.environ.get("GPU_REPS", "5"))
-WAYS = os.environ.get("GPU_WAYS", "stock plain helper gpud").split()
-STEPS = os.environ.get("GPU_STEPS", "program other swap steady model park broken").split()
+WAYS = os.environ.get("GPU_WAYS", "stock plain helper gpud kept").split()
+STEPS = os.environ.get("GPU_STEPS", "program shared other swap steady model park broken").split()
 BASE = os.path.join(os.environ.get("GPU_BASE", "/dev/shm"), "ckfast-gpu")
 COLD = os.environ.get("GPU_COLD", "0") == "1"
 SECONDS = float(os.environ.get("GPU_SECONDS", "560"))
@@ -135,6 +137,81 @@ def program(run):
             if task.pid:
                 task.stop()
             shutil.rmtree(roads.base, ignore_errors=True)
+
+
+SHARED_KINDS = [["how=fd"], ["how=fd", "again"], ["how=ipc"], ["how=ipc", "again"]]
+
+
+def all_ok(answers):
+    return all(a.startswith("OK") for a in answers)
+
+
+def shared_kind(run, words, way):
+    """One program whose processes share memory: it goes on after a dump, and after restores of the
+    image and of the dump; what it shares anew in a round is shared."""
+    name = f"shared {way} {' '.join(words)}"
+    task = gpulib.Group(run.tools, "/tmp/ckfast-gpu-shared",
+                        [run.tools.app("cushare"), ".", "procs=2"] + words, 2)
+    roads = gpulib.Roads(run.tools, task, os.path.join(BASE, "shared"), SOCKET)
+    dump, fast = roads.path("dump"), roads.path("fast")
+
+    def answers(when):
+        got = task.ask()
+        run.check(f"{name}: {when}", all_ok(got), str(got))
+    try:
+        task.start(60)
+        answers("runs")
+        roads.dump(dump, daemon=way == "gpud", leave=True)
+        answers("left running")
+        roads.dump(dump, daemon=way == "gpud")
+        roads.convert(dump, fast)
+        for images in (fast, dump):
+            roads.restore(images, way)
+            answers(f"restored from {os.path.basename(images)}")
+            if images == fast:
+                answers("a second time")
+            task.stop()
+    except harness.Failure as e:
+        run.check(name, False, str(e))
+        run.keep_logs(roads, name.replace(" ", "-"))
+    finally:
+        if task.pid and not task.is_gone():
+            task.stop()
+        shutil.rmtree(roads.base, ignore_errors=True)
+
+
+def shared_refused(run, words, why):
+    """What only the driver shares is refused by name, and the processes go on."""
+    name = f"shared refused {' '.join(words)}"
+    task = gpulib.Group(run.tools, "/tmp/ckfast-gpu-shared",
+                        [run.tools.app("cushare"), ".", "procs=2"] + words, 2)
+    roads = gpulib.Roads(run.tools, task, os.path.join(BASE, "shared"), SOCKET)
+    try:
+        task.start(60)
+        try:
+            roads.dump(roads.path("dump"), daemon=True)
+            run.check(name, False, "the dump succeeded")
+        except harness.Failure as e:
+            run.check(name, why in str(e), str(e))
+        got = task.ask()
+        run.check(f"{name}: goes on", all_ok(got), str(got))
+    except harness.Failure as e:
+        run.check(name, False, str(e))
+    finally:
+        if task.pid and not task.is_gone():
+            task.stop()
+        shutil.rmtree(roads.base, ignore_errors=True)
+
+
+def shared(run):
+    """Memory that processes share, on one GPU and on two."""
+    spreads = [[], ["spread"]] if len(run.result["gpus"]) > 1 else [[]]
+    for spread in spreads:
+        for words in SHARED_KINDS:
+            shared_kind(run, words + spread, "gpud")
+        shared_kind(run, ["how=fd", "again"] + spread, "helper")
+    shared_refused(run, ["how=ipc", "event"], "shares events")
+    shared_refused(run, ["how=fd", "hold"], "descriptor")
 
 
 class Seen:
@@ -324,7 +401,7 @@ class Model:
         self.gib = 0
         for way in ("stock", "plain"):
             self.roads[way] = gpulib.Roads(run.tools, self.plain, os.path.join(BASE, way), SOCKET)
-        for way in ("helper", "gpud"):
+        for way in ("helper", "gpud", "kept"):
             self.roads[way] = gpulib.Roads(run.tools, self.agent, os.path.join(BASE, "agent"), SOCKET)
 
     def start(self, task):
@@ -359,7 +436,8 @@ class Model:
         steps["agent_dump_s"] = roads.dump(roads.path("dump"), daemon=True)
         steps["agent_dump_mib"] = disk_mib(roads.path("dump"))
         steps["agent_convert_s"] = roads.convert(roads.path("dump"), roads.path("fast"))
-        self.images["helper"] = self.images["gpud"] = roads.path("fast")
+        for way in ("helper", "gpud", "kept"):
+            self.images[way] = roads.path("fast")
         if "broken" not in STEPS:
             shutil.rmtree(roads.path("dump"))
 
@@ -384,6 +462,8 @@ class Model:
 
     def restore(self, way, rep):
         task, roads = self.roads[way].task, self.roads[way]
+        if way in ("gpud", "kept"):
+            roads.keep(self.images[way], way)
         self.pretouch()
         if COLD:
             harness.drop_caches()
@@ -465,6 +545,7 @@ def model_step(run):
 def park_step(run, model):
     """Parked, the GPU is free; unparked, the model is as it was."""
     tools, task = run.tools, model.agent
+    model.roads["gpud"].keep(model.images["gpud"], "gpud")
     model.roads["gpud"].restore(model.images["gpud"], "gpud")
     before = gpulib.gpu_used_mib()
     env = {**os.environ, "CKFAST_GPUD_SOCKET": SOCKET}
@@ -559,6 +640,8 @@ def report(run):
 def steps(run):
     if "program" in STEPS:
         program(run)
+    if "shared" in STEPS:
+        shared(run)
     if "other" in STEPS:
         other(run)
     if "swap" in STEPS:

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cushare DIR how=fd|ipc procs=N [from=R] [again] [hold] [event] [small]: processes that share
- * device memory. The first is the parent of the others. Process R makes the memory and exports it:
- * by a descriptor, or by a handle of CUDA IPC. The descriptor or handle goes from process to
- * process, to the one after the last the first. Each process owns a part of the memory and writes
- * it anew in each round; each has memory of its own, too.
+ * cushare DIR how=fd|ipc procs=N [from=R] [spread] [again] [hold] [event] [small]: processes that
+ * share device memory. The first is the parent of the others. Process R makes the memory and
+ * exports it: by a descriptor, or by a handle of CUDA IPC. The descriptor or handle goes from
+ * process to process, to the one after the last the first. Each process owns a part of the memory
+ * and writes it anew in each round; each has memory of its own, too.
+ *
+ * spread: process I works on GPU I, or from GPU 0 on again where there are less; the memory is on
+ * that of process R. Else all work on GPU 0.
  *
  * again: in each round the memory is imported anew (with how=fd only from the first process).
  * hold: R keeps its descriptor open. event, small: R gives a handle of an event, or of memory below
@@ -34,7 +37,8 @@
 	} while (0)
 
 static const char *dir;
-static bool is_ipc, is_again, is_hold, is_event, is_small;
+static bool is_ipc, is_spread, is_again, is_hold, is_event, is_small;
+static int device; /* of this process */
 static unsigned int nr_procs = 2, from, rank, round_nr;
 static int links[MAX_PROCS][2]; /* from each process to the next one */
 static CUdeviceptr shared, own;
@@ -95,7 +99,7 @@ static bool is_right(CUdeviceptr addr, uint64_t bytes, uint64_t seed)
 
 static void map_shared(CUdeviceptr addr, CUmemGenericAllocationHandle h)
 {
-	const CUmemAccessDesc access = { .location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 },
+	const CUmemAccessDesc access = { .location = { CU_MEM_LOCATION_TYPE_DEVICE, device },
 					 .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE };
 
 	RETRY(map(addr, SHARED_BYTES, 0, h, 0));
@@ -107,7 +111,7 @@ static void make_shared(void)
 	const CUmemAllocationProp prop = {
 		.type = CU_MEM_ALLOCATION_TYPE_PINNED,
 		.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
-		.location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 },
+		.location = { CU_MEM_LOCATION_TYPE_DEVICE, device },
 	};
 
 	if (is_ipc) {
@@ -288,13 +292,14 @@ static void more_handles(void)
 static void parse(int argc, char **argv)
 {
 	if (argc < 3) {
-		fprintf(stderr, "usage: cushare DIR how=fd|ipc procs=N [from=R] [again] [hold] "
-				"[event] [small]\n");
+		fprintf(stderr, "usage: cushare DIR how=fd|ipc procs=N [from=R] [spread] [again] "
+				"[hold] [event] [small]\n");
 		exit(2);
 	}
 	dir = argv[1];
 	for (int i = 2; i < argc; i++) {
 		is_ipc |= !strcmp(argv[i], "how=ipc");
+		is_spread |= !strcmp(argv[i], "spread");
 		is_again |= !strcmp(argv[i], "again");
 		is_hold |= !strcmp(argv[i], "hold");
 		is_event |= !strcmp(argv[i], "event");
@@ -326,7 +331,11 @@ int main(int argc, char **argv)
 		die("setenv");
 	cuda_load();
 	MUST(init(0));
-	MUST(retain(&ctx, 0));
+	if (is_spread) {
+		MUST(get_count(&device));
+		device = (int)rank % device;
+	}
+	MUST(retain(&ctx, device));
 	MUST(set_current(ctx));
 	MUST(alloc(&own, PRIVATE_BYTES));
 	fill(own, PRIVATE_BYTES, 8000 + rank);
