@@ -114,9 +114,11 @@ parked() {
 shared() {
 	round_trip 2 how=fd again
 	round_trip 3 how=ipc again
+	round_trip 2 how=fd again spread
 	gpud_start
 	round_trip 3 how=fd from=1
 	round_trip 2 how=ipc again from=1
+	round_trip 2 how=ipc again from=1 spread
 	parked fd
 	gpud_stop
 	parked ipc
