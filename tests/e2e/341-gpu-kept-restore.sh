@@ -1,0 +1,62 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Restores by CRIU of an image that gpud keeps: a program on two GPUs, processes that share memory, and
+# an image that stores its chunks in a base.
+. "$(dirname "$0")/gpu.sh"
+. "$ROOT/tests/e2e/share.sh"
+
+hits() {
+	"$CKFAST" gpud --status --json | "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["kept"]["hits"])'
+}
+
+# kept_restore DIR: from memory.
+kept_restore() {
+	local before
+	before=$(hits)
+	gpu_restore "$1"
+	[ "$(hits)" = $((before + 1)) ] || fail "the restore of $1 was not from memory: $(cat "$W/gpud.out")"
+}
+
+one_program() {
+	app_start agent devices=2 busy
+	check "$PID"
+	gpu_dump "$D/dump"
+	convert "$D/dump" "$D/fast"
+	"$CKFAST" keep "$D/fast" >keep.out 2>&1 || fail "keep: $(cat keep.out)"
+	for _ in 1 2; do
+		kept_restore "$D/fast"
+		check "$PID"
+		stop "$PID"
+		gpu_idle
+	done
+	kept_restore "$D/fast"
+	gpu_dump "$D/again"
+	"$CKFAST" convert --base "$D/fast" "$D/again" "$D/second" >convert.out 2>&1 || fail "$(cat convert.out)"
+	"$CKFAST" keep "$D/second" >keep.out 2>&1 || fail "keep: $(cat keep.out)"
+	kept_restore "$D/second"
+	check "$PID"
+	stop "$PID"
+	gpu_idle
+}
+
+group() {
+	share_start agent procs=3 how=ipc spread
+	share_round
+	gpu_dump "$D/dump"
+	convert "$D/dump" "$D/group"
+	"$CKFAST" keep "$D/group" >keep.out 2>&1 || fail "keep: $(cat keep.out)"
+	kept_restore "$D/group"
+	share_round
+	stop "$PID"
+	gpu_idle
+}
+
+kept() {
+	gpud_start
+	one_program
+	group
+	"$CKFAST" drop --all >/dev/null
+	gpud_stop
+}
+
+each_version kept
