@@ -12,12 +12,16 @@
 #include "img.h"
 
 #define CHECKPOINT_PREFIX CKF_CHECKPOINT_DIR "/"
+#define LAYOUT_NAME "oci-layout"
 
 /* While the headers are read. */
 struct scan {
 	struct ckf_archive *a;
 	uint64_t cap_members;
-	char **others; /* names in checkpoint/ itself of what is no file */
+	const char *dir; /* of the images: CHECKPOINT_PREFIX or "" */
+	bool has_root_image;
+	bool has_layout;
+	char **others; /* names in that directory of what is no file */
 	uint64_t nr_others;
 	uint64_t cap_others;
 	struct ckf_error *err;
@@ -30,12 +34,12 @@ bool ckf_archive_probe(const char *path)
 	return !stat(path, &st) && S_ISREG(st.st_mode);
 }
 
-/* The name within checkpoint/ of what lies in it, or NULL. */
-static const char *inner_name(const char *name)
+/* The name within the directory of the images of what lies in it, or NULL. */
+static const char *inner_name(const struct scan *s, const char *name)
 {
-	const size_t n = strlen(CHECKPOINT_PREFIX);
+	const size_t n = strlen(s->dir);
 
-	return strncmp(name, CHECKPOINT_PREFIX, n) != 0 ? NULL : name + n;
+	return strncmp(name, s->dir, n) != 0 || !name[n] ? NULL : name + n;
 }
 
 static int unsupported(const struct ckf_tar_entry *e, const char *what, struct ckf_error *err)
@@ -71,6 +75,8 @@ static int add_member(struct scan *s, const struct ckf_tar_entry *e, const char 
 /* What is no file stays in the archive, and nobody reads it: unless CRIU would. */
 static int add_other(struct scan *s, const struct ckf_tar_entry *e, const char *name)
 {
+	if (s->a->kind == CKF_ARCHIVE_LAYOUT)
+		return 0;
 	if (!strcmp(name, "parent"))
 		return unsupported(e, "an incremental checkpoint needs its parent: unpack both",
 				   s->err);
@@ -85,14 +91,14 @@ static int add_other(struct scan *s, const struct ckf_tar_entry *e, const char *
 	return 0;
 }
 
-/* name: in checkpoint/ itself. */
+/* name: in the directory of the images. */
 static int add_inner(struct scan *s, const struct ckf_tar_entry *e, const char *name)
 {
 	struct ckf_archive *a = s->a;
 	int ret;
 
 	if (e->sparse)
-		return unsupported(e, "a sparse file in checkpoint/", s->err);
+		return unsupported(e, "a sparse file where the images are", s->err);
 	if (strlen(name) > CKF_MAX_NAME_BYTES)
 		return unsupported(e, "a name that no directory could hold", s->err);
 	if (e->type != CKF_TAR_FILE)
@@ -111,7 +117,7 @@ static int add_inner(struct scan *s, const struct ckf_tar_entry *e, const char *
 static int add_entry(struct scan *s, const struct ckf_tar_entry *e)
 {
 	struct ckf_archive *a = s->a;
-	const char *name = inner_name(e->name);
+	const char *name = inner_name(s, e->name);
 	int ret;
 
 	if (a->nr_entries == CKF_ARCHIVE_MAX_MEMBERS)
@@ -126,9 +132,16 @@ static int add_entry(struct scan *s, const struct ckf_tar_entry *e)
 	};
 	if (e->type != CKF_TAR_DIR && !strcmp(e->name, CKF_CHECKPOINT_DIR))
 		return unsupported(e, "is not a directory", s->err);
-	if (e->type == CKF_TAR_HARDLINK && inner_name(e->link))
-		return unsupported(e, "a hard link to a file of checkpoint/", s->err);
-	ret = name && *name && !strchr(name, '/') ? add_inner(s, e, name) : 0;
+	if (e->type == CKF_TAR_HARDLINK && inner_name(s, e->link))
+		return unsupported(e, "a hard link to a file where the images are", s->err);
+	ret = 0;
+	if (name && (a->kind == CKF_ARCHIVE_LAYOUT || !strchr(name, '/')))
+		ret = add_inner(s, e, name);
+	if (e->type == CKF_TAR_FILE) {
+		s->has_root_image |= !strcmp(e->name, CKF_IDX_NAME) ||
+				     !strcmp(e->name, "inventory.img");
+		s->has_layout |= !strcmp(e->name, LAYOUT_NAME);
+	}
 	a->nr_entries++;
 	return ret;
 }
@@ -155,30 +168,60 @@ static int check_names(struct scan *s)
 			twice = s->others[i];
 	}
 	if (twice)
-		return ckf_error_set(s->err, -EBADMSG,
-				     "corrupt archive: " CHECKPOINT_PREFIX "%s is there twice",
-				     twice);
+		return ckf_error_set(s->err, -EBADMSG, "corrupt archive: %s%s is there twice",
+				     s->dir, twice);
 	return 0;
 }
 
-static int scan_members(struct ckf_archive *a, struct ckf_error *err)
+static void drop_others(struct scan *s)
 {
-	struct ckf_tar t = { .fd = a->dir.fd, .bytes = a->bytes };
-	struct scan s = { .a = a, .err = err };
+	for (uint64_t i = 0; i < s->nr_others; i++)
+		free(s->others[i]);
+	s->nr_others = 0;
+}
+
+static void drop_members(struct ckf_archive *a)
+{
+	for (uint64_t i = 0; i < a->members.nr; i++)
+		free(a->members.v[i].name);
+	for (uint64_t i = 0; i < a->nr_entries; i++)
+		free(a->entries[i].name);
+	a->members.nr = 0;
+	a->nr_entries = 0;
+}
+
+static int scan_members(struct scan *s)
+{
+	struct ckf_archive *a = s->a;
+	struct ckf_tar t = { .fd = a->dir.fd, .bytes = a->end, .off = a->start };
 	struct ckf_tar_entry e;
 	int ret;
 
-	while ((ret = ckf_tar_next(&t, &e, err)) > 0) {
-		ret = add_entry(&s, &e);
+	drop_members(a);
+	drop_others(s);
+	s->dir = a->kind == CKF_ARCHIVE_CHECKPOINT ? CHECKPOINT_PREFIX : "";
+	while ((ret = ckf_tar_next(&t, &e, s->err)) > 0) {
+		ret = add_entry(s, &e);
 		ckf_tar_entry_fini(&e);
 		if (ret)
 			break;
 	}
-	a->end_off = t.off;
-	if (!ret)
-		ret = check_names(&s);
-	for (uint64_t i = 0; i < s.nr_others; i++)
-		free(s.others[i]);
+	a->members_end = t.off;
+	return ret ? ret : check_names(s);
+}
+
+/* An archive without checkpoint/ is read a second time: as what its other members say that it is.
+ */
+static int find_members(struct ckf_archive *a, struct ckf_error *err)
+{
+	struct scan s = { .a = a, .err = err };
+	int ret = scan_members(&s);
+
+	if (!ret && !a->members.nr && (s.has_root_image || s.has_layout)) {
+		a->kind = s.has_root_image ? CKF_ARCHIVE_ROOT : CKF_ARCHIVE_LAYOUT;
+		ret = scan_members(&s);
+	}
+	drop_others(&s);
 	free(s.others);
 	if (!ret && !a->members.nr)
 		ret = ckf_error_set(
@@ -189,23 +232,27 @@ static int scan_members(struct ckf_archive *a, struct ckf_error *err)
 
 static int open_plain(struct ckf_archive *a, const char *tmp_dir, struct ckf_error *err)
 {
+	struct ckf_file_part part = { .fd = a->file_fd, .off = a->start };
 	char first[CKF_TAR_BLOCK];
 	struct stat st;
-	int plain_fd, ret;
+	int plain_fd = -1, ret;
 
-	if (fstat(a->file_fd, &a->st))
-		return ckf_error_set(err, -errno, "cannot stat the archive: %s", strerror(errno));
-	if (!S_ISREG(a->st.st_mode))
-		return ckf_error_set(err, -EINVAL, "neither a directory nor a regular file");
-	plain_fd = -1;
-	ret = tmp_dir ? ckf_decompress(a->file_fd, tmp_dir, &a->compression, &plain_fd, err) : 0;
+	part.bytes = a->end - a->start;
+	ret = tmp_dir ? ckf_decompress(&part, tmp_dir, &a->compression, &plain_fd, err) : 0;
 	if (ret)
 		return ret;
 	a->dir.fd = plain_fd >= 0 ? plain_fd : a->file_fd;
-	if (fstat(a->dir.fd, &st))
-		return ckf_error_set(err, -errno, "cannot stat the archive: %s", strerror(errno));
-	a->bytes = (uint64_t)st.st_size;
-	ret = ckf_pread_all(a->dir.fd, first, sizeof(first), 0);
+	if (plain_fd >= 0) {
+		if (fstat(plain_fd, &st))
+			return ckf_error_set(err, -errno, "cannot stat the archive: %s",
+					     strerror(errno));
+		a->start = 0;
+		a->end = (uint64_t)st.st_size;
+	}
+	if (a->end - a->start < sizeof(first))
+		ret = -EBADMSG;
+	if (!ret)
+		ret = ckf_pread_all(a->dir.fd, first, sizeof(first), a->start);
 	if (ret && ret != -EBADMSG)
 		return ckf_error_set(err, ret, "cannot read the archive: %s", strerror(-ret));
 	if (ret || !ckf_tar_is_header(first))
@@ -213,21 +260,24 @@ static int open_plain(struct ckf_archive *a, const char *tmp_dir, struct ckf_err
 	return 0;
 }
 
-/* Takes fd. */
-static int open_owned(int fd, const char *tmp_dir, struct ckf_archive **out, struct ckf_error *err)
+int ckf_archive_open_part(const struct ckf_file_part *part, const char *tmp_dir,
+			  struct ckf_archive **out, struct ckf_error *err)
 {
 	struct ckf_archive *a = calloc(1, sizeof(*a));
-	int ret;
+	int ret = 0;
 
-	if (!a) {
-		close(fd);
+	if (!a)
 		return ckf_error_set(err, -ENOMEM, "no memory for an archive");
-	}
-	a->file_fd = fd;
+	a->start = part->off;
+	a->end = part->off + part->bytes;
 	a->dir = (struct ckf_dir){ .fd = -1, .members = &a->members };
-	ret = open_plain(a, tmp_dir, err);
+	a->file_fd = fcntl(part->fd, F_DUPFD_CLOEXEC, 0);
+	if (a->file_fd < 0 || fstat(a->file_fd, &a->st))
+		ret = ckf_error_set(err, -errno, "cannot open the archive: %s", strerror(errno));
 	if (!ret)
-		ret = scan_members(a, err);
+		ret = open_plain(a, tmp_dir, err);
+	if (!ret)
+		ret = find_members(a, err);
 	if (ret)
 		ckf_archive_close(a);
 	else
@@ -235,16 +285,7 @@ static int open_owned(int fd, const char *tmp_dir, struct ckf_archive **out, str
 	return ret;
 }
 
-int ckf_archive_open_fd(int fd, struct ckf_archive **out, struct ckf_error *err)
-{
-	int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-
-	if (own < 0)
-		return ckf_error_set(err, -errno, "cannot open the archive: %s", strerror(errno));
-	return open_owned(own, NULL, out, err);
-}
-
-static char *dir_of(const char *path)
+char *ckf_archive_dir_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 
@@ -256,16 +297,24 @@ static char *dir_of(const char *path)
 int ckf_archive_open(const char *path, const char *beside, struct ckf_archive **out,
 		     struct ckf_error *err)
 {
-	char *tmp_dir = dir_of(beside ? beside : path);
-	int fd, ret;
+	char *tmp_dir = ckf_archive_dir_of(beside ? beside : path);
+	struct ckf_file_part part = { .fd = -1 };
+	struct stat st;
+	int ret;
 
 	if (!tmp_dir)
 		return ckf_error_set(err, -ENOMEM, "no memory for a path");
-	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
+	part.fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (part.fd < 0 || fstat(part.fd, &st))
 		ret = ckf_error_set(err, -errno, "cannot open %s: %s", path, strerror(errno));
-	else
-		ret = open_owned(fd, tmp_dir, out, err);
+	else if (!S_ISREG(st.st_mode))
+		ret = ckf_error_set(err, -EINVAL, "neither a directory nor a regular file");
+	else {
+		part.bytes = (uint64_t)st.st_size;
+		ret = ckf_archive_open_part(&part, tmp_dir, out, err);
+	}
+	if (part.fd >= 0)
+		close(part.fd);
 	free(tmp_dir);
 	return ret;
 }
@@ -274,10 +323,7 @@ void ckf_archive_close(struct ckf_archive *a)
 {
 	if (!a)
 		return;
-	for (uint64_t i = 0; i < a->members.nr; i++)
-		free(a->members.v[i].name);
-	for (uint64_t i = 0; i < a->nr_entries; i++)
-		free(a->entries[i].name);
+	drop_members(a);
 	free(a->members.v);
 	free(a->entries);
 	free(a->prefix);

@@ -68,6 +68,7 @@ int ckf_archive_copy_headers(struct ckf_archive_copy *w, const char *name, uint6
 {
 	const struct ckf_archive *a = w->from;
 	const struct ckf_member *like = &a->members.v[0];
+	const char *prefix = a->prefix;
 	char path[MAX_PREFIX_BYTES + CKF_MAX_NAME_BYTES];
 	struct ckf_tar_file f = {
 		.name = path,
@@ -81,8 +82,9 @@ int ckf_archive_copy_headers(struct ckf_archive_copy *w, const char *name, uint6
 	size_t n;
 	int ret;
 
-	snprintf(path, sizeof(path), "%s%s",
-		 strlen(a->prefix) < MAX_PREFIX_BYTES ? a->prefix : CKF_CHECKPOINT_DIR "/", name);
+	if (strlen(prefix) >= MAX_PREFIX_BYTES)
+		prefix = a->kind == CKF_ARCHIVE_ROOT ? "" : CKF_CHECKPOINT_DIR "/";
+	snprintf(path, sizeof(path), "%s%s", prefix, name);
 	ret = ckf_tar_make_headers(&f, w->off, align, &headers, &n);
 	if (ret)
 		return ckf_error_set(w->err, ret, "no header for %s: %s", path, strerror(-ret));

@@ -20,11 +20,9 @@ bool ckf_archive_probe(const char *path);
  */
 int ckf_archive_open(const char *path, const char *beside, struct ckf_archive **out,
 		     struct ckf_error *err);
-/* The same of an open file, which is not compressed and stays the caller's. */
-int ckf_archive_open_fd(int fd, struct ckf_archive **out, struct ckf_error *err);
 void ckf_archive_close(struct ckf_archive *a);
 
-/* The files of checkpoint/, valid until the archive is closed. */
+/* The images, valid until the archive is closed. */
 const struct ckf_dir *ckf_archive_dir(const struct ckf_archive *a);
 /* True when they are those of a fast image. */
 bool ckf_archive_is_fast(const struct ckf_archive *a);

@@ -27,6 +27,8 @@ struct ckf_conversion {
 	struct ckf_output out;
 	int pack_fd;
 	uint64_t pack_start; /* in it */
+	uint64_t out_start;  /* of an archive, in its file */
+	uint64_t out_end;
 	struct ckf_build build;
 	struct ckf_index idx;
 	struct ckf_encode_opts encode;
@@ -51,9 +53,17 @@ int ckf_conversion_make(struct ckf_conversion *c);
 /* Is the file still what was read? */
 int ckf_conversion_check_unchanged(struct ckf_conversion *c, const struct ckf_file *f);
 
-/* convert_archive.c: the dump is in the archive at c->dump_path; what is made will be at fast. */
-int ckf_conversion_open_archive(struct ckf_conversion *c, const char *fast);
+/* convert_archive.c: the dump is in c->archive. */
+int ckf_conversion_enter_archive(struct ckf_conversion *c);
 /* Writes the archive with the image; fast NULL: in place. */
 int ckf_conversion_into_archive(struct ckf_conversion *c, const char *fast);
+/* The same into a file of the output o, which the caller makes and commits. */
+int ckf_conversion_into_layer(struct ckf_conversion *c, const struct ckf_output *o,
+			      struct ckf_layer_place *at);
+
+/* convert.c: all of the conversion of one layer. Takes a; adds to stats. */
+int ckf_convert_layer(struct ckf_archive *a, const struct ckf_convert_opts *opts,
+		      const struct ckf_output *o, struct ckf_layer_place *at,
+		      struct ckf_convert_stats *stats, struct ckf_error *err);
 
 #endif

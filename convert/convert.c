@@ -218,41 +218,77 @@ static void convert_free(struct ckf_conversion *c)
 	free(c);
 }
 
-int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
-		struct ckf_convert_stats *stats, struct ckf_error *err)
+static int conversion_new(const struct ckf_convert_opts *opts, struct ckf_error *err,
+			  struct ckf_conversion **out)
 {
 	struct ckf_conversion *c = calloc(1, sizeof(*c));
-	const bool archive = ckf_archive_probe(dump);
-	uint64_t start = ckf_now_ns();
-	int ret;
 
 	if (!c)
 		return ckf_error_set(err, -ENOMEM, "no memory to convert");
 	c->err = err;
-	c->dump_path = dump;
 	c->dir.fd = -1;
 	c->pack_fd = -1;
-	ret = ckf_opts_get(opts, &c->opts, err);
-	if (!ret && stats)
-		ret = CKF_OPTS_CHECK(ckf_convert_stats, stats, err);
-	if (!c->opts.extent_bytes)
-		c->opts.extent_bytes = DEFAULT_EXTENT_BYTES;
-	if (!ret)
-		ret = check_opts(c);
-	if (!ret)
-		ret = archive ? ckf_conversion_open_archive(c, fast) : ckf_conversion_open(c);
-	if (!ret)
-		ret = ckf_conversion_claim(c);
+	c->opts = *opts;
+	*out = c;
+	return 0;
+}
+
+/* The dump is open: finds and checks what it is made of. */
+static int claim(struct ckf_conversion *c)
+{
+	int ret = ckf_conversion_claim(c);
+
 	if (!ret)
 		ret = ckf_file_list_check(&c->list, c->err);
 	if (!ret)
 		ckf_file_list_warn(&c->list, &c->opts);
-	if (!ret && !fast && !archive)
+	return ret;
+}
+
+static int convert_dir(struct ckf_conversion *c, const char *fast)
+{
+	int ret = ckf_conversion_open(c);
+
+	if (!ret)
+		ret = claim(c);
+	if (!ret && !fast)
 		ret = check_complete(c);
 	if (!ret && c->opts.nr_bases)
 		ret = ckf_bases_open(c->opts.bases, c->opts.nr_bases, &c->bases, c->err);
+	return ret ? ret : convert_into(c, fast);
+}
+
+static int convert_archive(struct ckf_conversion *c, const char *fast)
+{
+	int ret = ckf_archive_open(c->dump_path, fast, &c->archive, c->err);
+
 	if (!ret)
-		ret = archive ? ckf_conversion_into_archive(c, fast) : convert_into(c, fast);
+		ret = ckf_conversion_enter_archive(c);
+	if (!ret)
+		ret = claim(c);
+	return ret ? ret : ckf_conversion_into_archive(c, fast);
+}
+
+int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
+		struct ckf_convert_stats *stats, struct ckf_error *err)
+{
+	struct ckf_convert_opts own;
+	struct ckf_conversion *c = NULL;
+	uint64_t start = ckf_now_ns();
+	int ret = ckf_opts_get(opts, &own, err);
+
+	if (!ret && stats)
+		ret = CKF_OPTS_CHECK(ckf_convert_stats, stats, err);
+	if (!own.extent_bytes)
+		own.extent_bytes = DEFAULT_EXTENT_BYTES;
+	if (!ret)
+		ret = conversion_new(&own, err, &c);
+	if (ret)
+		return ret;
+	c->dump_path = dump;
+	ret = check_opts(c);
+	if (!ret)
+		ret = ckf_archive_probe(dump) ? convert_archive(c, fast) : convert_dir(c, fast);
 	if (!ret)
 		fill_stats(c);
 	c->stats.ns = ckf_now_ns() - start;

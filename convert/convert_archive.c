@@ -25,19 +25,14 @@ struct making {
 	size_t idx_bytes;
 };
 
-int ckf_conversion_open_archive(struct ckf_conversion *c, const char *fast)
+int ckf_conversion_enter_archive(struct ckf_conversion *c)
 {
-	const struct ckf_dir *dir;
-	int ret;
+	const struct ckf_dir *dir = ckf_archive_dir(c->archive);
 
-	ret = ckf_archive_open(c->dump_path, fast, &c->archive, c->err);
-	if (ret)
-		return ret;
 	if (c->opts.nr_bases)
 		return ckf_error_set(c->err, -EINVAL,
 				     "an image in an archive cannot have bases: nobody would find "
 				     "them from there");
-	dir = ckf_archive_dir(c->archive);
 	c->dir = (struct ckf_dir){
 		.fd = fcntl(dir->fd, F_DUPFD_CLOEXEC, 0),
 		.members = dir->members,
@@ -45,8 +40,7 @@ int ckf_conversion_open_archive(struct ckf_conversion *c, const char *fast)
 	if (c->dir.fd < 0)
 		return ckf_error_set(c->err, -errno, "cannot open the archive: %s",
 				     strerror(errno));
-	ret = ckf_in_place_init(&c->in_place, c->dump_path, c->archive->file_fd, NULL, c->err);
-	return ret ? ret : ckf_conversion_read(c);
+	return ckf_conversion_read(c);
 }
 
 static int sum_files(struct ckf_conversion *c)
@@ -200,18 +194,23 @@ static int make_small_files(struct making *m)
 }
 
 /* Reads what was written: all of it where it takes the place of the source. */
-static int check(struct ckf_conversion *c)
+static int check(struct ckf_conversion *c, bool all)
 {
 	const struct ckf_verify_opts v = { .size = sizeof(v), .threads = c->opts.threads };
+	const struct ckf_file_part part = {
+		.fd = c->out.file_fd,
+		.off = c->out_start,
+		.bytes = c->out_end - c->out_start,
+	};
 	struct ckf_archive *made = NULL;
 	struct ckf_image *img = NULL;
-	int ret = ckf_archive_open_fd(c->out.file_fd, &made, c->err);
+	int ret = ckf_archive_open_part(&part, NULL, &made, c->err);
 
 	if (!ret)
 		ret = ckf_image_open_dir(ckf_archive_dir(made), NULL, &img, c->err);
-	if (!ret && c->out.in_place)
+	if (!ret && all)
 		ret = ckf_verify(img, &v, NULL, c->err);
-	if (!ret && c->out.in_place)
+	if (!ret && all)
 		ret = ckf_verify_plan(img, NULL, c->err);
 	ckf_image_close(img);
 	ckf_archive_close(made);
@@ -224,6 +223,7 @@ static int make_archive(struct ckf_conversion *c)
 	struct making m = { .c = c };
 	int ret = ckf_archive_copy_init(&m.w, a, c->out.file_fd, &c->opts, c->err);
 
+	m.w.off = c->out_start;
 	if (!ret)
 		ret = sum_files(c);
 	if (!ret)
@@ -233,7 +233,10 @@ static int make_archive(struct ckf_conversion *c)
 	if (!ret)
 		ret = make_small_files(&m);
 	if (!ret)
-		ret = ckf_archive_copy_range(&m.w, a->end_off, a->bytes);
+		ret = ckf_archive_copy_range(&m.w, a->members_end, a->end);
+	if (!ret)
+		ret = ckf_archive_check_unchanged(a, c->err);
+	c->out_end = m.w.off;
 	ckf_archive_copy_fini(&m.w);
 	ckf_removed_fini(&m.removed);
 	free(m.idx);
@@ -243,22 +246,41 @@ static int make_archive(struct ckf_conversion *c)
 
 int ckf_conversion_into_archive(struct ckf_conversion *c, const char *fast)
 {
-	int ret = ckf_archive_open_output(&c->out, c->archive, &c->in_place, fast, c->opts.force,
-					  c->err);
+	int ret = ckf_in_place_init(&c->in_place, c->dump_path, c->archive->file_fd, NULL, c->err);
 
+	if (!ret)
+		ret = ckf_archive_open_output(&c->out, c->archive, &c->in_place, fast,
+					      c->opts.force, c->err);
 	if (ret)
 		return ret;
 	ret = make_archive(c);
 	if (!ret)
-		ret = ckf_archive_check_unchanged(c->archive, c->err);
-	if (!ret)
 		ret = ckf_output_seal(&c->out, NULL, NULL, c->err);
 	if (!ret)
-		ret = check(c);
+		ret = check(c, c->out.in_place);
 	if (!ret)
 		ret = ckf_output_commit(&c->out, c->err);
 	if (!ret)
 		ckf_warn_own(&c->out, &c->opts);
 	ckf_output_close(&c->out, c->opts.warn, c->opts.arg);
+	return ret;
+}
+
+int ckf_conversion_into_layer(struct ckf_conversion *c, const struct ckf_output *o,
+			      struct ckf_layer_place *at)
+{
+	int ret;
+
+	c->out = (struct ckf_output){
+		.parent_fd = o->parent_fd,
+		.dir_fd = -1,
+		.file_fd = at->fd,
+		.dir = o->dir,
+	};
+	c->out_start = at->start;
+	ret = make_archive(c);
+	if (!ret)
+		ret = check(c, o->in_place);
+	at->end = c->out_end;
 	return ret;
 }

@@ -24,6 +24,7 @@ struct stream {
 	int in_fd;
 	int out_fd;
 	uint64_t in_off;
+	uint64_t in_end;
 	uint64_t out_off;
 	uint8_t *in;
 	uint8_t *out;
@@ -39,10 +40,12 @@ const char *ckf_compression_name(uint32_t compression)
 
 static int read_in(struct stream *s)
 {
+	uint64_t left = s->in_end - s->in_off;
 	ssize_t n;
 
 	do
-		n = pread(s->in_fd, s->in, IN_BYTES, (off_t)s->in_off);
+		n = pread(s->in_fd, s->in, left < IN_BYTES ? (size_t)left : IN_BYTES,
+			  (off_t)s->in_off);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
@@ -174,18 +177,19 @@ static int decompress_to(struct stream *s, uint32_t compression, const char *tmp
 	return 0;
 }
 
-int ckf_decompress(int fd, const char *tmp_dir, uint32_t *compression, int *plain_fd,
-		   struct ckf_error *err)
+int ckf_decompress(const struct ckf_file_part *in, const char *tmp_dir, uint32_t *compression,
+		   int *plain_fd, struct ckf_error *err)
 {
-	struct stream s = { .in_fd = fd, .out_fd = -1 };
+	struct stream s = { .in_fd = in->fd, .in_off = in->off, .out_fd = -1 };
 	uint8_t magic[6] = { 0 };
 	int ret;
 
 	*plain_fd = -1;
 	*compression = CKF_COMPRESSION_NONE;
-	ret = ckf_pread_all(fd, magic, sizeof(magic), 0);
-	if (ret == -EBADMSG) /* too short for all */
+	s.in_end = in->off + in->bytes;
+	if (in->bytes < sizeof(magic))
 		return 0;
+	ret = ckf_pread_all(in->fd, magic, sizeof(magic), in->off);
 	if (ret)
 		return ckf_error_set(err, ret, "cannot read the archive: %s", strerror(-ret));
 	if (magic[0] == 0x1f && magic[1] == 0x8b)

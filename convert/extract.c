@@ -171,6 +171,14 @@ static int extract_dir(struct ckf_extraction *x, const char *fast, const char *d
 	return ret;
 }
 
+static int extract_file(struct ckf_extraction *x, const char *fast, const char *dump)
+{
+	struct ckf_archive *a = NULL;
+	int ret = ckf_archive_open(fast, dump, &a, x->err);
+
+	return ret ? ret : ckf_extraction_archive(x, a, fast, dump);
+}
+
 int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opts *opts,
 		struct ckf_error *err)
 {
@@ -182,7 +190,7 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 	x->err = err;
 	ret = ckf_opts_get(opts, &x->opts, err);
 	if (!ret)
-		ret = ckf_archive_probe(fast) ? ckf_extraction_archive(x, fast, dump)
+		ret = ckf_archive_probe(fast) ? extract_file(x, fast, dump)
 					      : extract_dir(x, fast, dump);
 	extract_free(x);
 	return ret;

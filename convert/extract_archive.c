@@ -121,16 +121,21 @@ static int put_members(struct remaking *r)
 	}
 	if (!ret)
 		ret = put_removed(r, UINT64_MAX);
-	return ret ? ret : ckf_archive_copy_range(&r->w, a->end_off, a->bytes);
+	return ret ? ret : ckf_archive_copy_range(&r->w, a->members_end, a->end);
 }
 
 /* The headers of the removed members are as hostile as all else: what was made has to make sense.
  */
-static int check_made(const struct remaking *r)
+static int check_made(const struct remaking *r, const struct ckf_layer_place *at)
 {
+	const struct ckf_file_part part = {
+		.fd = at->fd,
+		.off = at->start,
+		.bytes = at->end - at->start,
+	};
 	const struct ckf_index *idx = r->x->img->idx;
 	struct ckf_archive *made = NULL;
-	int ret = ckf_archive_open_fd(r->w.fd, &made, r->x->err);
+	int ret = ckf_archive_open_part(&part, NULL, &made, r->x->err);
 
 	for (uint64_t i = 0; i < idx->nr_files && !ret; i++) {
 		const struct ckf_file *f = &idx->files[i];
@@ -145,67 +150,106 @@ static int check_made(const struct remaking *r)
 	return ret;
 }
 
-static int remake(struct remaking *r)
+static int remake(struct remaking *r, struct ckf_layer_place *at)
 {
 	int ret = ckf_extraction_start(r->x);
 
 	if (!ret)
 		ret = ckf_image_check_files(r->x->img, CKF_FILES_ALL, r->x->err);
 	if (!ret)
-		ret = ckf_archive_copy_init(&r->w, r->a, r->x->out.file_fd, &r->x->opts, r->x->err);
+		ret = ckf_archive_copy_init(&r->w, r->a, at->fd, &r->x->opts, r->x->err);
+	r->w.off = at->start;
 	if (!ret)
 		ret = put_members(r);
+	at->end = r->w.off;
 	if (!ret)
-		ret = check_made(r);
+		ret = check_made(r, at);
 	if (!ret)
 		ret = ckf_archive_check_unchanged(r->a, r->x->err);
-	if (!ret)
-		ret = ckf_output_seal(&r->x->out, NULL, NULL, r->x->err);
-	if (!ret)
-		ret = ckf_output_commit(&r->x->out, r->x->err);
 	ckf_archive_copy_fini(&r->w);
 	return ret;
 }
 
-static int open_fast(struct remaking *r, const char *fast)
+/* Takes a. */
+static int enter(struct remaking *r, struct ckf_archive *a)
 {
-	int ret = ckf_archive_open(fast, NULL, &r->a, r->x->err);
+	int ret;
 
-	if (!ret)
-		ret = ckf_image_open_dir(ckf_archive_dir(r->a), NULL, &r->x->img, r->x->err);
+	r->a = a;
+	ret = ckf_image_open_dir(ckf_archive_dir(a), NULL, &r->x->img, r->x->err);
 	if (!ret)
 		ret = read_removed(r);
 	if (!ret)
 		ret = check_removed(r);
-	if (!ret)
-		ret = ckf_in_place_init(&r->x->in_place, fast, r->a->file_fd, NULL, r->x->err);
 	return ret;
 }
 
-int ckf_extraction_archive(struct ckf_extraction *x, const char *fast, const char *out)
+/* What reads the archive ends before it is closed. */
+static void leave(struct remaking *r)
 {
-	struct remaking r = { .x = x };
-	int ret = open_fast(&r, fast);
+	ckf_extraction_fini(r->x);
+	ckf_removed_fini(&r->removed);
+	ckf_image_close(r->x->img);
+	r->x->img = NULL;
+	ckf_archive_close(r->a);
+}
 
-	if (!ret)
-		ret = ckf_archive_open_output(&x->out, r.a, &x->in_place, out, x->opts.force,
-					      x->err);
-	if (!ret) {
-		ret = remake(&r);
-		if (!ret)
-			ckf_warn_own(&x->out, &x->opts);
-		ckf_output_close(&x->out, x->opts.warn, x->opts.arg);
-	}
-	if (!ret && r.removed.compression)
-		ckf_warn(&x->opts,
+static void warn_compression(const struct remaking *r)
+{
+	if (r->removed.compression)
+		ckf_warn(&r->x->opts,
 			 "the archive was compressed with %s: this one is not, and equal "
 			 "but for that",
-			 ckf_compression_name(r.removed.compression));
-	/* What reads the archive ends before it is closed. */
-	ckf_extraction_fini(x);
-	ckf_removed_fini(&r.removed);
-	ckf_image_close(x->img);
-	x->img = NULL;
-	ckf_archive_close(r.a);
+			 ckf_compression_name(r->removed.compression));
+}
+
+int ckf_extraction_layer(struct ckf_extraction *x, struct ckf_archive *a,
+			 struct ckf_layer_place *at)
+{
+	struct remaking r = { .x = x };
+	int ret = enter(&r, a);
+
+	if (!ret)
+		ret = remake(&r, at);
+	if (!ret)
+		warn_compression(&r);
+	leave(&r);
+	return ret;
+}
+
+static int remake_file(struct remaking *r, const char *fast, const char *out)
+{
+	struct ckf_extraction *x = r->x;
+	struct ckf_layer_place at = { 0 };
+	int ret = ckf_in_place_init(&x->in_place, fast, r->a->file_fd, NULL, x->err);
+
+	if (!ret)
+		ret = ckf_archive_open_output(&x->out, r->a, &x->in_place, out, x->opts.force,
+					      x->err);
+	if (ret)
+		return ret;
+	at.fd = x->out.file_fd;
+	ret = remake(r, &at);
+	if (!ret)
+		ret = ckf_output_seal(&x->out, NULL, NULL, x->err);
+	if (!ret)
+		ret = ckf_output_commit(&x->out, x->err);
+	if (!ret)
+		ckf_warn_own(&x->out, &x->opts);
+	ckf_output_close(&x->out, x->opts.warn, x->opts.arg);
+	return ret;
+}
+
+int ckf_extraction_archive(struct ckf_extraction *x, struct ckf_archive *a, const char *fast,
+			   const char *out)
+{
+	struct remaking r = { .x = x };
+	int ret = enter(&r, a);
+
+	if (!ret)
+		ret = remake_file(&r, fast, out);
+	if (!ret)
+		warn_compression(&r);
+	leave(&r);
 	return ret;
 }

@@ -5,6 +5,7 @@
 
 #include "base/ckf_out_file.h"
 #include "format/ckf_sum.h"
+#include "archive.h"
 #include "files.h"
 #include "worker.h"
 #include "user.h"
@@ -58,7 +59,12 @@ int ckf_extraction_pages(struct ckf_extraction *x, const struct ckf_file *f, int
 /* Asks whether to stop (-EINTR), and tells of the progress. */
 int ckf_extraction_check_user(struct ckf_extraction *x);
 
-/* extract_archive.c: from the fast archive at fast to the archive at path out; NULL: in place. */
-int ckf_extraction_archive(struct ckf_extraction *x, const char *fast, const char *out);
+/* extract_archive.c: from the fast archive a, which is at fast, to the archive at path out; NULL:
+ * in place. Takes a. */
+int ckf_extraction_archive(struct ckf_extraction *x, struct ckf_archive *a, const char *fast,
+			   const char *out);
+/* The same into a file that the caller makes and commits. Can be called again. */
+int ckf_extraction_layer(struct ckf_extraction *x, struct ckf_archive *a,
+			 struct ckf_layer_place *at);
 
 #endif
