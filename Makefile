@@ -63,10 +63,10 @@ SAN := $(foreach s,$(subst $(comma), ,$(D)),$(or $(SAN_$(s)),$(error D=$(s): not
 
 # Recursive on purpose: pkg-config may be installed only after this file was read.
 LIB_PACKAGES := liburing libzstd liblz4 libxxhash zlib
-CLI_PACKAGES := $(LIB_PACKAGES) libprotobuf-c jansson
-SHARED_LIBS = $(shell $(PKG_CONFIG) --libs $(LIB_PACKAGES) libprotobuf-c) -pthread
+CONVERT_PACKAGES := $(LIB_PACKAGES) libprotobuf-c jansson nettle
+SHARED_LIBS = $(shell $(PKG_CONFIG) --libs $(CONVERT_PACKAGES)) -pthread
 LIB_LIBS = $(shell $(PKG_CONFIG) --libs $(LIB_PACKAGES)) -pthread
-CLI_LIBS = $(shell $(PKG_CONFIG) --libs $(CLI_PACKAGES)) -pthread
+CLI_LIBS = $(SHARED_LIBS)
 PROTO_INCLUDE = $(shell $(PKG_CONFIG) --variable=includedir protobuf)
 UNIT_LIBS = $(CLI_LIBS) $(shell $(PKG_CONFIG) --libs cmocka)
 
@@ -237,7 +237,7 @@ $(B)/examples/%: examples/%.c $(STATIC) $(PC)
 # From the folder of $(PC) to the root.
 PC_UP := $(if $(D),../)../..
 PC_WORDS := -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@UP@|$(PC_UP)|' \
-	    -e 's|@PACKAGES@|$(LIB_PACKAGES) libprotobuf-c|'
+	    -e 's|@PACKAGES@|$(CONVERT_PACKAGES)|'
 $(PC): include/ckfast-uninstalled.pc.in $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)sed $(PC_WORDS) $< > $@
@@ -272,7 +272,7 @@ WRAPPED = $(shell $(CC) -E $(BASE_CFLAGS) tests/fault/wrap.c | grep -oE '\b__wra
 # So are those of libraries, where they are to be had as archives.
 archive = $(or $(filter /%,$(shell $(CC) -print-file-name=$(1).a)),\
 	  $(shell $(PKG_CONFIG) --libs $(1)))
-FAULT_LIBS = $(foreach p,$(LIB_PACKAGES) libprotobuf-c,$(call archive,$(p))) -pthread \
+FAULT_LIBS = $(foreach p,$(CONVERT_PACKAGES),$(call archive,$(p))) -pthread \
 	     $(shell $(PKG_CONFIG) --libs cmocka)
 $(B)/fault/fault: $(FAULT_OBJ) $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB)
 	@mkdir -p $(@D)
