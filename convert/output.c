@@ -16,25 +16,37 @@
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
 #define TEMP_SUFFIX_BYTES 14 /* ".ckfast-XXXXXX" */
 #define TEMP_TRIES 100
+#define TREE_DEPTH 2u /* blobs/sha256 */
+
+struct removal {
+	int dir_fd;
+	unsigned int depth; /* of directories in it that are removed, too */
+};
+
+static int remove_dir(int parent_fd, const char *name, const char *mark, unsigned int depth);
 
 static int remove_name(void *arg, const char *name)
 {
-	const int *dir_fd = arg;
+	const struct removal *r = arg;
 
-	return unlinkat(*dir_fd, name, 0) ? -errno : 0;
+	if (!unlinkat(r->dir_fd, name, 0))
+		return 0;
+	return errno == EISDIR && r->depth ? remove_dir(r->dir_fd, name, NULL, r->depth - 1)
+					   : -errno;
 }
 
-/* Removes a flat directory, the file that makes it what it is first. */
-static int remove_dir(int parent_fd, const char *name, const char *mark)
+/* Removes a directory, the file that makes it what it is first. */
+static int remove_dir(int parent_fd, const char *name, const char *mark, unsigned int depth)
 {
 	int fd = openat(parent_fd, name, DIR_FLAGS | O_NOFOLLOW), ret = 0;
+	struct removal r = { .dir_fd = fd, .depth = depth };
 
 	if (fd < 0)
 		return -errno;
-	if (unlinkat(fd, mark, 0) && errno != ENOENT)
+	if (mark && unlinkat(fd, mark, 0) && errno != ENOENT)
 		ret = -errno;
 	if (!ret)
-		ret = ckf_dir_each(CKF_DIR(fd), remove_name, &fd);
+		ret = ckf_dir_each(CKF_DIR(fd), remove_name, &r);
 	close(fd);
 	if (!ret && unlinkat(parent_fd, name, AT_REMOVEDIR))
 		ret = -errno;
@@ -90,7 +102,7 @@ static int check_existing(struct ckf_output *o, const char *path, bool force, st
 		close(fd);
 	if (ret)
 		return ckf_error_set(err, ret, "cannot read %s: %s", path, strerror(-ret));
-	if (l.has_dir || (l.has_any && !l.has_mark))
+	if ((l.has_dir && !o->tree) || (l.has_any && !l.has_mark))
 		return ckf_error_set(err, -EEXIST,
 				     "%s is neither empty nor a directory of the kind to replace",
 				     path);
@@ -200,6 +212,14 @@ int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bo
 	return open_new(o, path, force, err);
 }
 
+int ckf_output_open_tree(struct ckf_output *o, const char *path, const char *mark, bool force,
+			 struct ckf_error *err)
+{
+	output_init(o, mark, mark);
+	o->tree = true;
+	return open_new(o, path, force, err);
+}
+
 int ckf_output_open_file(struct ckf_output *o, const char *path, bool force, struct ckf_error *err)
 {
 	output_init(o, NULL, NULL);
@@ -288,6 +308,14 @@ int ckf_output_open_in_place(struct ckf_output *o, const struct ckf_in_place *in
 			     struct ckf_error *err)
 {
 	output_init(o, mark, in->mark);
+	return open_in_place(o, in, err);
+}
+
+int ckf_output_open_tree_in_place(struct ckf_output *o, const struct ckf_in_place *in,
+				  struct ckf_error *err)
+{
+	output_init(o, in->mark, in->mark);
+	o->tree = true;
 	return open_in_place(o, in, err);
 }
 
@@ -567,7 +595,8 @@ void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *
 	if (o->created && o->is_file)
 		ret = unlinkat(o->parent_fd, o->temp, 0) ? -errno : 0;
 	else if (o->created)
-		ret = remove_dir(o->parent_fd, o->temp, o->exchanged ? o->old_mark : o->mark);
+		ret = remove_dir(o->parent_fd, o->temp, o->exchanged ? o->old_mark : o->mark,
+				 o->tree ? TREE_DEPTH : 0);
 	if (ret && o->exchanged && warn) {
 		snprintf(msg, sizeof(msg), "cannot remove what was there before, now called %s: %s",
 			 o->temp, strerror(-ret));

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A directory, or a file, that comes into being all at once: written under another name beside its
- * place, and renamed when it is complete and on stable storage. A directory is flat: no directories
- * in it. Until then nobody but its maker can enter it, and nobody else can open its files.
+ * place, and renamed when it is complete and on stable storage. A directory is flat, with no
+ * directories in it, or a tree, with some that its maker knows. Until then nobody but its maker can
+ * enter it, and nobody else can open its files.
  */
 #ifndef CKF_CONVERT_OUTPUT_H
 #define CKF_CONVERT_OUTPUT_H
@@ -29,6 +30,7 @@ struct ckf_output {
 	char temp[256]; /* what it is called until then */
 	bool created;
 	bool is_file;
+	bool tree;
 	bool replaces;	/* something is there already */
 	bool exchanged; /* temp names what was there before */
 	const char *mark;
@@ -46,6 +48,9 @@ struct ckf_output {
 int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
 		    struct ckf_error *err);
 
+/* The same for a tree, which may replace another one. */
+int ckf_output_open_tree(struct ckf_output *o, const char *path, const char *mark, bool force,
+			 struct ckf_error *err);
 /* The same for a file, o->file_fd; with force, another file may be there already. */
 int ckf_output_open_file(struct ckf_output *o, const char *path, bool force, struct ckf_error *err);
 
@@ -59,7 +64,10 @@ int ckf_in_place_init(struct ckf_in_place *in, const char *path, int dir_fd, con
 		      struct ckf_error *err);
 int ckf_output_open_in_place(struct ckf_output *o, const struct ckf_in_place *in, const char *mark,
 			     struct ckf_error *err);
-/* And for a file that is made from the one that it replaces, in->dir_fd. */
+/* And for a tree with the same mark, and for a file that is made from the one that it replaces,
+ * in->dir_fd. */
+int ckf_output_open_tree_in_place(struct ckf_output *o, const struct ckf_in_place *in,
+				  struct ckf_error *err);
 int ckf_output_open_file_in_place(struct ckf_output *o, const struct ckf_in_place *in,
 				  struct ckf_error *err);
 
