@@ -234,7 +234,8 @@ const struct cli_verb cli_verb_convert = {
 	.name = "convert",
 	.args = "DUMP FAST",
 	.summary = "Makes the fast image FAST of the CRIU dump DUMP, which stays as it is.",
-	.help = "  DUMP may be a checkpoint archive, plain or of gzip or zstd: FAST is one, then.\n"
+	.help = "  DUMP may be a checkpoint archive, plain or of gzip or zstd, or an OCI image\n"
+		"  layout with checkpoints: FAST is one, then.\n"
 		"\n"
 		"  --base DIR[,DIR...]  fast images: what they hold is not stored again\n"
 		"  --codec NAME         auto (default), raw, lz4, zstd or bf16\n"

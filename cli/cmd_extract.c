@@ -17,7 +17,7 @@ const struct cli_verb cli_verb_extract = {
 	.name = "extract",
 	.args = "FAST DUMP",
 	.summary = "Writes the dump that FAST was made of to DUMP, every file byte for byte.",
-	.help = "  FAST may be an archive that convert has made: DUMP is one, then.\n"
+	.help = "  FAST may be an archive or a layout that convert has made: DUMP is one, then.\n"
 		"\n"
 		"  --base DIR[,DIR...]  where bases of FAST are now\n"
 		"  --threads N          default: the CPUs\n"

@@ -392,8 +392,8 @@ static int open_dir(struct insp *insp, struct ckf_error *err)
 	int ret;
 
 	insp->dir.fd = -1;
-	if (ckf_archive_probe(insp->path)) {
-		ret = ckf_archive_open(insp->path, NULL, &insp->archive, err);
+	if (ckf_checkpoint_probe(insp->path)) {
+		ret = ckf_checkpoint_open(insp->path, &insp->archive, err);
 		if (!ret)
 			insp->dir = *ckf_archive_dir(insp->archive);
 		return ret;

@@ -13,6 +13,7 @@
 #include "base/ckf_threads.h"
 #include "conversion.h"
 #include "img.h"
+#include "layout_write.h"
 #include "user.h"
 
 /* A chunk that does not fit into the rest of an extent leaves it empty: large ones waste less. */
@@ -218,6 +219,21 @@ static void convert_free(struct ckf_conversion *c)
 	free(c);
 }
 
+static void add_stats(struct ckf_convert_stats *sum, const struct ckf_convert_stats *s)
+{
+	sum->page_bytes += s->page_bytes;
+	sum->zero_bytes += s->zero_bytes;
+	sum->dup_bytes += s->dup_bytes;
+	sum->stored_bytes += s->stored_bytes;
+	sum->pack_bytes += s->pack_bytes;
+	sum->idx_bytes += s->idx_bytes;
+	sum->other_bytes += s->other_bytes;
+	sum->nr_chunks += s->nr_chunks;
+	sum->nr_tasks += s->nr_tasks;
+	sum->nr_left_out += s->nr_left_out;
+	sum->storage = s->storage;
+}
+
 static int conversion_new(const struct ckf_convert_opts *opts, struct ckf_error *err,
 			  struct ckf_conversion **out)
 {
@@ -255,18 +271,75 @@ static int convert_dir(struct ckf_conversion *c, const char *fast)
 		ret = check_complete(c);
 	if (!ret && c->opts.nr_bases)
 		ret = ckf_bases_open(c->opts.bases, c->opts.nr_bases, &c->bases, c->err);
-	return ret ? ret : convert_into(c, fast);
+	if (!ret)
+		ret = convert_into(c, fast);
+	if (!ret)
+		fill_stats(c);
+	return ret;
+}
+
+int ckf_convert_layer(struct ckf_archive *a, const struct ckf_convert_opts *opts,
+		      const struct ckf_output *o, struct ckf_layer_place *at,
+		      struct ckf_convert_stats *stats, struct ckf_error *err)
+{
+	struct ckf_conversion *c = NULL;
+	int ret = conversion_new(opts, err, &c);
+
+	if (ret) {
+		ckf_archive_close(a);
+		return ret;
+	}
+	c->archive = a;
+	ret = ckf_conversion_enter_archive(c);
+	if (!ret)
+		ret = claim(c);
+	if (!ret)
+		ret = ckf_conversion_into_layer(c, o, at);
+	if (!ret) {
+		fill_stats(c);
+		add_stats(stats, &c->stats);
+	}
+	convert_free(c);
+	return ret;
+}
+
+/* An archive that is a layout has checkpoints, but is none. */
+static int convert_layout(struct ckf_conversion *c, const char *fast)
+{
+	struct ckf_archive *tar = c->archive;
+	struct ckf_layout *l = NULL;
+	int ret;
+
+	c->archive = NULL;
+	ret = ckf_layout_open(c->dump_path, tar, fast, &l, c->err);
+	if (!ret)
+		ret = ckf_layout_convert(l, c->dump_path, fast, &c->opts, &c->stats);
+	ckf_layout_close(l);
+	return ret;
 }
 
 static int convert_archive(struct ckf_conversion *c, const char *fast)
 {
 	int ret = ckf_archive_open(c->dump_path, fast, &c->archive, c->err);
 
+	if (!ret && c->archive->kind == CKF_ARCHIVE_LAYOUT)
+		return convert_layout(c, fast);
 	if (!ret)
 		ret = ckf_conversion_enter_archive(c);
 	if (!ret)
 		ret = claim(c);
-	return ret ? ret : ckf_conversion_into_archive(c, fast);
+	if (!ret)
+		ret = ckf_conversion_into_archive(c, fast);
+	if (!ret)
+		fill_stats(c);
+	return ret;
+}
+
+static int convert_what_is_there(struct ckf_conversion *c, const char *fast)
+{
+	if (ckf_layout_probe(c->dump_path))
+		return convert_layout(c, fast);
+	return ckf_archive_probe(c->dump_path) ? convert_archive(c, fast) : convert_dir(c, fast);
 }
 
 int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
@@ -288,9 +361,7 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	c->dump_path = dump;
 	ret = check_opts(c);
 	if (!ret)
-		ret = ckf_archive_probe(dump) ? convert_archive(c, fast) : convert_dir(c, fast);
-	if (!ret)
-		fill_stats(c);
+		ret = convert_what_is_there(c, fast);
 	c->stats.ns = ckf_now_ns() - start;
 	if (!ret && stats)
 		ckf_opts_give(stats, &c->stats, sizeof(c->stats));

@@ -10,6 +10,7 @@
 #include "loader/ckf_image.h"
 #include "ckf_archive.h"
 #include "extraction.h"
+#include "layout_write.h"
 
 #define DUMP_MARK "inventory.img" /* what CRIU opens first */
 
@@ -171,12 +172,34 @@ static int extract_dir(struct ckf_extraction *x, const char *fast, const char *d
 	return ret;
 }
 
+/* tar: the archive that it is in, or NULL. */
+static int extract_layout(struct ckf_extraction *x, struct ckf_archive *tar, const char *fast,
+			  const char *dump)
+{
+	struct ckf_layout *l = NULL;
+	int ret = ckf_layout_open(fast, tar, dump, &l, x->err);
+
+	if (!ret)
+		ret = ckf_layout_extract(l, fast, dump, &x->opts);
+	ckf_layout_close(l);
+	return ret;
+}
+
 static int extract_file(struct ckf_extraction *x, const char *fast, const char *dump)
 {
 	struct ckf_archive *a = NULL;
 	int ret = ckf_archive_open(fast, dump, &a, x->err);
 
+	if (!ret && a->kind == CKF_ARCHIVE_LAYOUT)
+		return extract_layout(x, a, fast, dump);
 	return ret ? ret : ckf_extraction_archive(x, a, fast, dump);
+}
+
+static int extract_what_is_there(struct ckf_extraction *x, const char *fast, const char *dump)
+{
+	if (ckf_layout_probe(fast))
+		return extract_layout(x, NULL, fast, dump);
+	return ckf_archive_probe(fast) ? extract_file(x, fast, dump) : extract_dir(x, fast, dump);
 }
 
 int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opts *opts,
@@ -190,8 +213,7 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 	x->err = err;
 	ret = ckf_opts_get(opts, &x->opts, err);
 	if (!ret)
-		ret = ckf_archive_probe(fast) ? extract_file(x, fast, dump)
-					      : extract_dir(x, fast, dump);
+		ret = extract_what_is_there(x, fast, dump);
 	extract_free(x);
 	return ret;
 }

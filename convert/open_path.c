@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ckf_image_open_path(): an image that lies in a directory or in an archive. */
+/* ckf_image_open_path(): an image that lies in a directory, in an archive or in a layout. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -18,7 +18,7 @@ static int open_in_archive(const char *path, const struct ckf_image_opts *opts,
 			   struct ckf_image **out, struct ckf_error *err)
 {
 	struct ckf_archive *a = NULL;
-	int ret = ckf_archive_open(path, NULL, &a, err);
+	int ret = ckf_checkpoint_open(path, &a, err);
 
 	if (!ret)
 		ret = ckf_image_open_dir(ckf_archive_dir(a), opts, out, err);
@@ -36,7 +36,7 @@ int ckf_image_open_path(const char *path, const struct ckf_image_opts *opts, str
 {
 	int fd, ret;
 
-	if (ckf_archive_probe(path))
+	if (ckf_checkpoint_probe(path))
 		return open_in_archive(path, opts, out, err);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)

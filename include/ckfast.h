@@ -157,9 +157,9 @@ int ckf_image_open(int dir_fd, struct ckf_image **out, struct ckf_error *err);
 int ckf_image_open_opts(int dir_fd, const struct ckf_image_opts *opts, struct ckf_image **out,
 			struct ckf_error *err);
 /*
- * The same of the image at a path: in a directory, or in the directory checkpoint/ of a checkpoint
- * archive, which may be compressed. Such an image can be looked at and checked; a fill from it is
- * refused (-EOPNOTSUPP).
+ * The same of the image at a path: in a directory, in a checkpoint archive, which may be
+ * compressed, or the only one in an OCI image layout. Such an image can be looked at and checked; a
+ * fill from it is refused (-EOPNOTSUPP).
  */
 int ckf_image_open_path(const char *path, const struct ckf_image_opts *opts, struct ckf_image **out,
 			struct ckf_error *err);
@@ -577,7 +577,8 @@ int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
  * when they fail, or are killed, the source is as it was and nothing that looks like a finished
  * result is left. dump, fast and out are paths of directories; the last one must not exist unless
  * force. Where the source of convert or extract is a regular file, it is a checkpoint archive,
- * plain or compressed, and the destination is a plain one: SPEC.md 13.
+ * plain or compressed, and the destination is a plain one: SPEC.md 13. An OCI image layout, as a
+ * directory or as an archive, becomes another one.
  */
 
 #define CKF_CODEC_AUTO (-1)

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Makes the documents of a layout right again whose blobs have changed: a document that names a
+ * changed blob changes itself, and so do those that name it, up to index.json.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "img.h"
+#include "layout.h"
+
+int ckf_layout_add_change(struct ckf_layout *l, const struct ckf_layout_change *change)
+{
+	if (ckf_array_grow(&l->changes, l->nr_changes, &l->cap_changes, sizeof(*l->changes)))
+		return ckf_error_set(l->err, -ENOMEM, "no memory for changed blobs");
+	l->changes[l->nr_changes++] = *change;
+	return 0;
+}
+
+const struct ckf_layout_change *ckf_layout_find_change(const struct ckf_layout *l, const char *hex)
+{
+	for (uint64_t i = 0; i < l->nr_changes; i++) {
+		if (!strcmp(l->changes[i].from, hex))
+			return &l->changes[i];
+	}
+	return NULL;
+}
+
+/* The value at a key, which the parser has found; with escapes in the key, its place is unknown. */
+static int change_member(struct ckf_layout *l, struct ckf_json_text *t, struct ckf_json_span object,
+			 const char *key, const char *with)
+{
+	struct ckf_json_span value;
+
+	if (ckf_json_member(t, object, key, &value))
+		return ckf_error_set(l->err, -EOPNOTSUPP,
+				     "a document of the layout spells %s with escapes", key);
+	if (ckf_json_change(t, value, with))
+		return ckf_error_set(l->err, -ENOMEM, "no memory for a document");
+	return 0;
+}
+
+/* The media type without what it says of a compression: "" where it says nothing. */
+static void plain_media(const char *media, char *out, size_t room)
+{
+	static const char *const endings[] = { "+gzip", "+zstd", ".gzip", ".zstd" };
+	size_t n = strlen(media);
+
+	*out = '\0';
+	for (size_t i = 0; i < sizeof(endings) / sizeof(*endings); i++) {
+		size_t len = strlen(endings[i]);
+
+		if (n > len && !strcmp(media + n - len, endings[i]))
+			snprintf(out, room, "\"%.*s\"", (int)(n - len), media);
+	}
+}
+
+static int change_descriptor(struct ckf_layout *l, struct ckf_json_text *t,
+			     struct ckf_json_span object, const struct ckf_layout_ref *ref,
+			     const struct ckf_layout_change *c)
+{
+	struct ckf_json_span data;
+	char digest[CKF_SHA256_HEX + 16], size[24], media[128];
+	int ret;
+
+	snprintf(digest, sizeof(digest), "\"sha256:%s\"", c->to);
+	snprintf(size, sizeof(size), "%" PRIu64, c->bytes);
+	ret = change_member(l, t, object, "digest", digest);
+	if (!ret)
+		ret = change_member(l, t, object, "size", size);
+	if (!ret && !ckf_json_member(t, object, "data", &data))
+		ret = ckf_error_set(l->err, -EOPNOTSUPP,
+				    "a descriptor of the layout that holds the blob itself");
+	if (ret || !c->is_layer)
+		return ret;
+	plain_media(ref->media, media, sizeof(media));
+	return *media ? change_member(l, t, object, "mediaType", media) : 0;
+}
+
+/* Takes the changes of doc into account, if there are any. */
+static int finish_doc(struct ckf_layout *l, struct ckf_layout_doc *doc, struct ckf_json_text *t)
+{
+	struct ckf_layout_change c = { 0 };
+
+	doc->done = true;
+	if (!t->nr_edits)
+		return 0;
+	doc->new_text = ckf_json_changed(t, &doc->new_bytes);
+	if (!doc->new_text)
+		return ckf_error_set(l->err, -ENOMEM, "no memory for a document");
+	memcpy(c.from, doc->hex, sizeof(c.from));
+	ckf_sha256_mem(doc->new_text, doc->new_bytes, c.to);
+	c.bytes = doc->new_bytes;
+	return *doc->hex ? ckf_layout_add_change(l, &c) : 0;
+}
+
+/* The configuration has the digest of each layer as it is when it is not compressed. */
+static int rewrite_config(struct ckf_layout *l, struct ckf_layout_doc *manifest)
+{
+	json_t *layers = json_object_get(manifest->root, "layers"), *ids;
+	struct ckf_json_span rootfs, diff_ids, id;
+	struct ckf_json_text t = { 0 };
+	const struct ckf_layout_change *c;
+	struct ckf_layout_doc *doc;
+	struct ckf_layout_ref ref;
+	char digest[CKF_SHA256_HEX + 16];
+	int ret = ckf_layout_get_ref(l, json_object_get(manifest->root, "config"), &ref);
+
+	if (!ret)
+		ret = ckf_layout_get_doc(l, &ref, CKF_LAYOUT_DOC_CONFIG, &doc);
+	if (ret || doc->done)
+		return ret;
+	t = (struct ckf_json_text){ .p = doc->text, .bytes = doc->bytes };
+	ids = json_object_get(json_object_get(doc->root, "rootfs"), "diff_ids");
+	if (json_array_size(ids) != json_array_size(layers) ||
+	    ckf_json_member(&t, ckf_json_root(&t), "rootfs", &rootfs) ||
+	    ckf_json_member(&t, rootfs, "diff_ids", &diff_ids))
+		return ckf_error_set(l->err, -EBADMSG,
+				     "corrupt layout: configuration %s has not one of diff_ids for "
+				     "each layer",
+				     doc->hex);
+	for (size_t i = 0; i < json_array_size(ids) && !ret; i++) {
+		const char *s = json_string_value(json_array_get(ids, i));
+
+		c = s && !strncmp(s, "sha256:", 7) ? ckf_layout_find_change(l, s + 7) : NULL;
+		if (!c)
+			continue;
+		snprintf(digest, sizeof(digest), "\"sha256:%s\"", c->to);
+		if (ckf_json_element(&t, diff_ids, i, &id) || ckf_json_change(&t, id, digest))
+			ret = ckf_error_set(l->err, -ENOMEM, "no memory for a document");
+	}
+	if (!ret && !t.nr_edits)
+		ret = ckf_error_set(
+			l->err, -EBADMSG,
+			"corrupt layout: the diff_ids of configuration %s are not those "
+			"of its layers",
+			doc->hex);
+	if (!ret)
+		ret = finish_doc(l, doc, &t);
+	ckf_json_text_fini(&t);
+	return ret;
+}
+
+static int rewrite_doc(struct ckf_layout *l, struct ckf_layout_doc *doc);
+
+/* One that the document names. */
+static int rewrite_ref(struct ckf_layout *l, struct ckf_json_text *t, struct ckf_json_span object,
+		       const json_t *descriptor)
+{
+	const struct ckf_layout_change *c;
+	struct ckf_layout_doc *child;
+	struct ckf_layout_ref ref;
+	int ret = ckf_layout_get_ref(l, descriptor, &ref);
+
+	if (ret || !*ref.hex)
+		return ret;
+	child = ckf_layout_find_doc(l, ref.hex);
+	if (child)
+		ret = rewrite_doc(l, child);
+	c = ckf_layout_find_change(l, ref.hex);
+	return ret || !c ? ret : change_descriptor(l, t, object, &ref, c);
+}
+
+static int rewrite_list(struct ckf_layout *l, struct ckf_layout_doc *doc, struct ckf_json_text *t,
+			const char *key)
+{
+	json_t *list = json_object_get(doc->root, key), *descriptor;
+	struct ckf_json_span array, object = { 0 };
+	size_t i;
+	int ret = 0;
+
+	if (!json_array_size(list))
+		return 0;
+	if (ckf_json_member(t, ckf_json_root(t), key, &array))
+		return ckf_error_set(l->err, -EOPNOTSUPP,
+				     "a document of the layout spells %s with escapes", key);
+	json_array_foreach(list, i, descriptor)
+	{
+		if (!ret && ckf_json_element(t, array, i, &object))
+			ret = ckf_error_set(l->err, -EBADMSG, "corrupt layout: %s in %s", key,
+					    doc->hex);
+		if (!ret)
+			ret = rewrite_ref(l, t, object, descriptor);
+	}
+	return ret;
+}
+
+/* What it names comes first. No document can name one that names it: digests see to that. */
+static int rewrite_doc(struct ckf_layout *l, struct ckf_layout_doc *doc)
+{
+	struct ckf_json_text t = { .p = doc->text, .bytes = doc->bytes };
+	struct ckf_json_span config;
+	int ret;
+
+	if (doc->done || doc->kind > CKF_LAYOUT_DOC_MANIFEST)
+		return 0;
+	ret = rewrite_list(l, doc, &t, doc->kind == CKF_LAYOUT_DOC_INDEX ? "manifests" : "layers");
+	if (!ret && doc->kind == CKF_LAYOUT_DOC_MANIFEST && t.nr_edits) {
+		ret = rewrite_config(l, doc);
+		if (!ret && ckf_json_member(&t, ckf_json_root(&t), "config", &config))
+			ret = ckf_error_set(l->err, -EOPNOTSUPP,
+					    "a manifest spells config with escapes");
+		if (!ret)
+			ret = rewrite_ref(l, &t, config, json_object_get(doc->root, "config"));
+	}
+	if (!ret)
+		ret = finish_doc(l, doc, &t);
+	ckf_json_text_fini(&t);
+	return ret;
+}
+
+int ckf_layout_rewrite(struct ckf_layout *l)
+{
+	int ret = 0;
+
+	/* More may be read meanwhile: configurations. */
+	for (uint64_t i = 0; i < l->nr_docs && !ret; i++)
+		ret = rewrite_doc(l, l->docs[i]);
+	return ret;
+}
+
+char *ckf_layout_new_digests(const struct ckf_layout *l, const char *text, size_t bytes)
+{
+	char *copy = malloc(bytes + 1), hex[CKF_SHA256_HEX + 1];
+	const struct ckf_layout_change *c;
+	size_t n;
+
+	if (!copy)
+		return NULL;
+	memcpy(copy, text, bytes);
+	copy[bytes] = '\0';
+	for (size_t at = 0; at < bytes; at += n ? n : 1) {
+		n = strspn(copy + at, "0123456789abcdef");
+		if (n != CKF_SHA256_HEX)
+			continue;
+		snprintf(hex, sizeof(hex), "%s", copy + at);
+		c = ckf_layout_find_change(l, hex);
+		if (c)
+			memcpy(copy + at, c->to, CKF_SHA256_HEX);
+	}
+	return copy;
+}
