@@ -3,8 +3,8 @@
 OCI image layouts, made by hand, checked and made bad.
 
 layout.py make DIR CHECKPOINT.tar CRIU.tar [gzip|zstd]  with images as podman and containerd make them
+layout.py image DIR ROOT.tar NAME  with an image that has this root directory
 layout.py check DIR             each descriptor is right, and each blob is named; prints checkpoints
-layout.py names DIR             the blobs that are checkpoints
 layout.py bad NAME FROM TO      a copy that is bad in one way; without NAME: all names
 """
 import gzip
@@ -109,6 +109,14 @@ def make(top, checkpoint, criu, compression=""):
         "Layers": ["blobs/sha256/" + manifest["layers"][0]["digest"].split(":")[1]],
     }
     write(os.path.join(top, "manifest.json"), text([docker]))
+
+
+def make_image(top, root, name):
+    os.makedirs(os.path.join(top, "blobs", "sha256"))
+    write(os.path.join(top, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+    d = image(top, read(root))
+    d["annotations"] = {"io.containerd.image.name": name}
+    write(os.path.join(top, "index.json"), text({"schemaVersion": 2, "manifests": [d]}))
 
 
 def decompress(data):
@@ -316,6 +324,8 @@ def make_bad(name, source, top):
 def main(verb, *args):
     if verb == "make":
         make(*args)
+    elif verb == "image":
+        make_image(*args)
     elif verb == "check":
         print(*Check(*args).all())
     elif args:
