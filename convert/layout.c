@@ -2,6 +2,7 @@
 /* Opens an OCI image layout and the checkpoints in it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,19 +15,20 @@
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
 
+static bool has_file(const char *dir, const char *name)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	int n = snprintf(path, sizeof(path), "%s/%s", dir, name);
+
+	return n > 0 && (size_t)n < sizeof(path) && !stat(path, &st) && S_ISREG(st.st_mode);
+}
+
+/* An image, or a dump, is meant where the directory has one itself. */
 bool ckf_layout_probe(const char *path)
 {
-	int fd = open(path, DIR_FLAGS);
-	struct stat st;
-	bool is;
-
-	if (fd < 0)
-		return false;
-	/* An image, or a dump, is meant where the directory has one itself. */
-	is = !fstatat(fd, CKF_LAYOUT_MARK, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) &&
-	     fstatat(fd, CKF_IDX_NAME, &st, 0) && fstatat(fd, "inventory.img", &st, 0);
-	close(fd);
-	return is;
+	return has_file(path, CKF_LAYOUT_MARK) && !has_file(path, CKF_IDX_NAME) &&
+	       !has_file(path, "inventory.img");
 }
 
 static int open_dirs(struct ckf_layout *l, const char *path)

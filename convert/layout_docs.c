@@ -262,8 +262,8 @@ static int read_manifest(struct ckf_layout *l, const struct ckf_layout_ref *ref)
 
 static int read_index(struct ckf_layout *l, struct ckf_layout_doc *doc, unsigned int depth);
 
-/* Images of other platforms may be described, and not be there. */
-static bool is_there(const struct ckf_layout *l, const struct ckf_layout_ref *ref)
+/* 1, or 0: images of other platforms may be described, and not be there. */
+static int is_there(struct ckf_layout *l, const struct ckf_layout_ref *ref)
 {
 	char name[CKF_LAYOUT_BLOB_LEN];
 	struct ckf_file_part part;
@@ -271,9 +271,12 @@ static bool is_there(const struct ckf_layout *l, const struct ckf_layout_ref *re
 
 	snprintf(name, sizeof(name), CKF_LAYOUT_BLOBS "%s", ref->hex);
 	ret = ckf_layout_open_file(l, name, &part);
-	if (!ret)
-		close(part.fd);
-	return ret != -ENOENT;
+	if (ret)
+		return ret == -ENOENT ? 0
+				      : ckf_error_set(l->err, ret, "cannot open %s: %s", name,
+						      strerror(-ret));
+	close(part.fd);
+	return 1;
 }
 
 static int follow(struct ckf_layout *l, const struct ckf_layout_ref *ref, unsigned int depth)
@@ -283,8 +286,11 @@ static int follow(struct ckf_layout *l, const struct ckf_layout_ref *ref, unsign
 
 	if (is_criu_tar(ref->media))
 		return add_layer(l, ref);
-	if (!*ref->hex || (!is_index(ref->media) && !is_manifest(ref->media)) || !is_there(l, ref))
+	if (!*ref->hex || (!is_index(ref->media) && !is_manifest(ref->media)))
 		return 0;
+	ret = is_there(l, ref);
+	if (ret <= 0)
+		return ret;
 	if (is_manifest(ref->media))
 		return read_manifest(l, ref);
 	/* Once is enough. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Checkpoint archives, there and back; and a dump that is converted in its own place. */
+/*
+ * Checkpoint archives, and layouts of images with such layers, there and back; and a dump that is
+ * converted in its own place.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +10,7 @@
 #include <unistd.h>
 
 #include "ckfast.h"
+#include "convert/sha256.h"
 #include "tests/unit/archive_maker.h"
 #include "tests/unit/dump_maker.h"
 #include "world.h"
@@ -25,22 +29,42 @@ static void path_of(const char *dir, const char *name, char path[192])
 	snprintf(path, 192, "%.127s/%s", dir, name);
 }
 
-static int run_convert(struct world *w, struct ckf_error *err)
+static int convert(struct world *w, const char *name, struct ckf_error *err)
 {
 	char in[192], out[192];
 
-	path_of(w->archives, "in.tar.gz", in);
+	path_of(w->archives, name, in);
 	path_of(w->out, "result", out);
 	return ckf_convert(in, out, &options, NULL, err);
 }
 
-static int run_extract(struct world *w, struct ckf_error *err)
+static int extract(struct world *w, const char *name, struct ckf_error *err)
 {
 	char in[192], out[192];
 
-	path_of(w->archives, "fast.tar", in);
+	path_of(w->archives, name, in);
 	path_of(w->out, "result", out);
 	return ckf_extract(in, out, &options, err);
+}
+
+static int run_convert(struct world *w, struct ckf_error *err)
+{
+	return convert(w, "in.tar.gz", err);
+}
+
+static int run_extract(struct world *w, struct ckf_error *err)
+{
+	return extract(w, "fast.tar", err);
+}
+
+static int run_layout(struct world *w, struct ckf_error *err)
+{
+	return convert(w, "layout.tar", err);
+}
+
+static int run_layout_back(struct world *w, struct ckf_error *err)
+{
+	return extract(w, "fast-layout.tar", err);
 }
 
 /* The archives are as they were; a result is whole and alone, or nothing. */
@@ -70,6 +94,16 @@ static const char *check_convert(struct world *w, int ret, bool may_leave)
 static const char *check_extract(struct world *w, int ret, bool may_leave)
 {
 	return check(w, ret, may_leave, w->archive_back_sum);
+}
+
+static const char *check_layout(struct world *w, int ret, bool may_leave)
+{
+	return check(w, ret, may_leave, w->layout_fast_sum);
+}
+
+static const char *check_layout_back(struct world *w, int ret, bool may_leave)
+{
+	return check(w, ret, may_leave, w->layout_back_sum);
 }
 
 /* In out there is a dump again, whatever an earlier run has left. */
@@ -121,8 +155,52 @@ const struct op archive_ops[] = {
 	{ "in-place", 0, REMOVE_POINTS, prepare_in_place, run_in_place, check_in_place },
 	{ "archive", 0, 0, NULL, run_convert, check_convert },
 	{ "archive-back", 0, 0, NULL, run_extract, check_extract },
+	{ "layout", 0, 0, NULL, run_layout, check_layout },
+	{ "layout-back", 0, 0, NULL, run_layout_back, check_layout_back },
 	{ 0 },
 };
+
+/* A blob of a layout, named by its digest. */
+static void add_blob(struct am_tar *t, const void *p, size_t bytes, char hex[CKF_SHA256_HEX + 1])
+{
+	char name[128];
+
+	ckf_sha256_mem(p, bytes, hex);
+	snprintf(name, sizeof(name), "blobs/sha256/%s", hex);
+	am_add(t, name, '0', p, bytes);
+}
+
+/* A layout with the image of a checkpoint, whose only layer is the archive. */
+static void make_layout(struct world *w, const struct am_tar *layer)
+{
+	char layer_hex[CKF_SHA256_HEX + 1], hex[CKF_SHA256_HEX + 1], text[1024], path[192];
+	struct ckf_error err = { 0 };
+	struct am_tar t = { 0 };
+	int n;
+
+	am_add_text(&t, "oci-layout", '0', "{\"imageLayoutVersion\":\"1.0.0\"}");
+	add_blob(&t, layer->p, layer->bytes, layer_hex);
+	n = snprintf(text, sizeof(text), "{\"rootfs\":{\"diff_ids\":[\"sha256:%s\"]}}", layer_hex);
+	add_blob(&t, text, (size_t)n, hex);
+	n = snprintf(text, sizeof(text),
+		     "{\"config\":{\"digest\":\"sha256:%s\",\"size\":%d},"
+		     "\"layers\":[{\"digest\":\"sha256:%s\",\"size\":%zu}],"
+		     "\"annotations\":{\"org.criu.checkpoint.name\":\"first\"}}",
+		     hex, n, layer_hex, layer->bytes);
+	add_blob(&t, text, (size_t)n, hex);
+	n = snprintf(text, sizeof(text),
+		     "{\"manifests\":[{\"mediaType\":"
+		     "\"application/vnd.oci.image.manifest.v1+json\","
+		     "\"digest\":\"sha256:%s\",\"size\":%d}]}",
+		     hex, n);
+	am_add(&t, "index.json", '0', text, (size_t)n);
+	am_add_end(&t);
+	path_of(w->archives, "layout.tar", path);
+	am_write_file(path, t.p, t.bytes);
+	free(t.p);
+	path_of(w->archives, "fast-layout.tar", text);
+	need(!ckf_convert(path, text, &options, NULL, &err), err.msg);
+}
 
 /* An archive of a small dump, the same compressed, and what is made of that. */
 static void make_archives(struct world *w)
@@ -144,6 +222,7 @@ static void make_archives(struct world *w)
 	path_of(w->archives, "in.tar.gz", path);
 	am_write_file(path, buf, am_gzip(&e->tar, buf, 2 * e->tar.bytes));
 	free(buf);
+	make_layout(w, &e->tar);
 	need(!ckf_convert(path, e->fast, &options, NULL, &err), err.msg);
 	am_read_file(e->fast, &fast);
 	path_of(w->archives, "fast.tar", path);
@@ -169,5 +248,12 @@ void archive_init(struct world *w)
 	need(!run_extract(w, &err), err.msg);
 	w->archive_back_sum = dir_sum(w->out, 0);
 	check_extract(w, 0, false);
+	need(!run_layout(w, &err), err.msg);
+	w->layout_fast_sum = dir_sum(w->out, 0);
+	check_layout(w, 0, false);
+	need(!run_layout_back(w, &err), err.msg);
+	w->layout_back_sum = dir_sum(w->out, 0);
+	check_layout_back(w, 0, false);
+	need(w->layout_fast_sum && w->layout_back_sum, "cannot read layouts");
 	need(w->archives_sum && w->archive_fast_sum && w->archive_back_sum, "cannot read archives");
 }

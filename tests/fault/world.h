@@ -51,6 +51,8 @@ struct world {
 	uint64_t archives_sum;
 	uint64_t archive_fast_sum;
 	uint64_t archive_back_sum;
+	uint64_t layout_fast_sum; /* likewise of layouts with such an archive */
+	uint64_t layout_back_sum;
 	char place_fast[128]; /* the image of a dump that is converted in place */
 	uint64_t place_fast_sum;
 	uint64_t place_dump_sum;
