@@ -109,22 +109,18 @@ int ckf_json_member(const struct ckf_json_text *t, struct ckf_json_span object, 
 	return -ENOENT;
 }
 
-int ckf_json_element(const struct ckf_json_text *t, struct ckf_json_span array, uint64_t i,
-		     struct ckf_json_span *out)
+int ckf_json_next(const struct ckf_json_text *t, struct ckf_json_span array,
+		  struct ckf_json_span *v)
 {
 	size_t at;
 
 	if (!begins_with(t, array, '['))
 		return -ENOENT;
-	at = skip_space(t, array.start + 1);
-	while (at < array.end && t->p[at] != ']') {
-		out->start = at;
-		out->end = at = skip_value(t, at);
-		if (!i--)
-			return 0;
-		at = skip_comma(t, at);
-	}
-	return -ENOENT;
+	at = v->end ? skip_comma(t, v->end) : skip_space(t, array.start + 1);
+	if (at >= array.end || t->p[at] == ']')
+		return -ENOENT;
+	*v = (struct ckf_json_span){ at, skip_value(t, at) };
+	return 0;
 }
 
 int ckf_json_change(struct ckf_json_text *t, struct ckf_json_span value, const char *with)

@@ -35,9 +35,9 @@ struct ckf_json_span ckf_json_root(const struct ckf_json_text *t);
 /* The value of a key, spelled without escapes, of an object: 0 or -ENOENT. */
 int ckf_json_member(const struct ckf_json_text *t, struct ckf_json_span object, const char *key,
 		    struct ckf_json_span *out);
-/* An element of an array: 0 or -ENOENT. */
-int ckf_json_element(const struct ckf_json_text *t, struct ckf_json_span array, uint64_t i,
-		     struct ckf_json_span *out);
+/* The element of an array that follows v, or the first, where that is zero: 0 or -ENOENT. */
+int ckf_json_next(const struct ckf_json_text *t, struct ckf_json_span array,
+		  struct ckf_json_span *v);
 
 /* The value becomes with, which is JSON. 0 or -ENOMEM. */
 int ckf_json_change(struct ckf_json_text *t, struct ckf_json_span value, const char *with);

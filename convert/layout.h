@@ -49,6 +49,7 @@ struct ckf_layout_doc {
 	json_t *root;
 	/* Of ckf_layout_rewrite(). */
 	bool done;
+	bool again;	/* another one has become the same */
 	char *new_text; /* NULL: it stays */
 	size_t new_bytes;
 };
@@ -107,6 +108,8 @@ int ckf_layout_rewrite(struct ckf_layout *l);
 /* The blob of that digest, which it had, is another one now. */
 int ckf_layout_add_change(struct ckf_layout *l, const struct ckf_layout_change *change);
 const struct ckf_layout_change *ckf_layout_find_change(const struct ckf_layout *l, const char *hex);
+/* True for the digest of what a blob has become. */
+bool ckf_layout_is_new(const struct ckf_layout *l, const char *hex);
 /* The text with the digests of all blobs that have changed, to be freed; NULL: no memory. */
 char *ckf_layout_new_digests(const struct ckf_layout *l, const char *text, size_t bytes);
 

@@ -16,7 +16,9 @@
 
 #define MAX_DEPTH 8u
 #define MAX_DOCS 4096u
-#define MAX_DOCS_BYTES (64u << 20)
+/* What the parser makes of these takes a few times as much. */
+#define MAX_DOCS_BYTES (16u << 20)
+#define MAX_LAYERS 1024u
 
 static int bad(struct ckf_layout *l, const char *what, const char *where)
 {
@@ -232,6 +234,9 @@ static int add_layer(struct ckf_layout *l, const struct ckf_layout_ref *ref)
 	if (!*ref->hex)
 		return ckf_error_set(l->err, -EOPNOTSUPP,
 				     "a checkpoint with a digest other than SHA-256");
+	if (l->nr_layers == MAX_LAYERS)
+		return ckf_error_set(l->err, -E2BIG, "more than %u checkpoints in the layout",
+				     MAX_LAYERS);
 	if (ckf_array_grow(&l->layers, l->nr_layers, &l->cap_layers, sizeof(*l->layers)))
 		return ckf_error_set(l->err, -ENOMEM, "no memory for layers");
 	l->layers[l->nr_layers++] = (struct ckf_layout_layer){ .ref = *ref };

@@ -29,6 +29,15 @@ const struct ckf_layout_change *ckf_layout_find_change(const struct ckf_layout *
 	return NULL;
 }
 
+bool ckf_layout_is_new(const struct ckf_layout *l, const char *hex)
+{
+	for (uint64_t i = 0; i < l->nr_changes; i++) {
+		if (!strcmp(l->changes[i].to, hex))
+			return true;
+	}
+	return false;
+}
+
 /* The value at a key, which the parser has found; with escapes in the key, its place is unknown. */
 static int change_member(struct ckf_layout *l, struct ckf_json_text *t, struct ckf_json_span object,
 			 const char *key, const char *with)
@@ -80,7 +89,7 @@ static int change_descriptor(struct ckf_layout *l, struct ckf_json_text *t,
 	return *media ? change_member(l, t, object, "mediaType", media) : 0;
 }
 
-/* Takes the changes of doc into account, if there are any. */
+/* Takes the changes of doc into account, if there are any. Another one may have become the same. */
 static int finish_doc(struct ckf_layout *l, struct ckf_layout_doc *doc, struct ckf_json_text *t)
 {
 	struct ckf_layout_change c = { 0 };
@@ -93,6 +102,7 @@ static int finish_doc(struct ckf_layout *l, struct ckf_layout_doc *doc, struct c
 		return ckf_error_set(l->err, -ENOMEM, "no memory for a document");
 	memcpy(c.from, doc->hex, sizeof(c.from));
 	ckf_sha256_mem(doc->new_text, doc->new_bytes, c.to);
+	doc->again = *doc->hex && ckf_layout_is_new(l, c.to);
 	c.bytes = doc->new_bytes;
 	return *doc->hex ? ckf_layout_add_change(l, &c) : 0;
 }
@@ -101,7 +111,7 @@ static int finish_doc(struct ckf_layout *l, struct ckf_layout_doc *doc, struct c
 static int rewrite_config(struct ckf_layout *l, struct ckf_layout_doc *manifest)
 {
 	json_t *layers = json_object_get(manifest->root, "layers"), *ids;
-	struct ckf_json_span rootfs, diff_ids, id;
+	struct ckf_json_span rootfs, diff_ids, id = { 0 };
 	struct ckf_json_text t = { 0 };
 	const struct ckf_layout_change *c;
 	struct ckf_layout_doc *doc;
@@ -125,11 +135,13 @@ static int rewrite_config(struct ckf_layout *l, struct ckf_layout_doc *manifest)
 	for (size_t i = 0; i < json_array_size(ids) && !ret; i++) {
 		const char *s = json_string_value(json_array_get(ids, i));
 
+		if (ckf_json_next(&t, diff_ids, &id))
+			break;
 		c = s && !strncmp(s, "sha256:", 7) ? ckf_layout_find_change(l, s + 7) : NULL;
 		if (!c)
 			continue;
 		snprintf(digest, sizeof(digest), "\"sha256:%s\"", c->to);
-		if (ckf_json_element(&t, diff_ids, i, &id) || ckf_json_change(&t, id, digest))
+		if (ckf_json_change(&t, id, digest))
 			ret = ckf_error_set(l->err, -ENOMEM, "no memory for a document");
 	}
 	if (!ret && !t.nr_edits)
@@ -179,7 +191,7 @@ static int rewrite_list(struct ckf_layout *l, struct ckf_layout_doc *doc, struct
 				     "a document of the layout spells %s with escapes", key);
 	json_array_foreach(list, i, descriptor)
 	{
-		if (!ret && ckf_json_element(t, array, i, &object))
+		if (!ret && ckf_json_next(t, array, &object))
 			ret = ckf_error_set(l->err, -EBADMSG, "corrupt layout: %s in %s", key,
 					    doc->hex);
 		if (!ret)

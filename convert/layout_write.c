@@ -118,6 +118,15 @@ static int begin_layer(struct writing *w, const char *old, struct ckf_layer_plac
 	return 0;
 }
 
+/* Another one has become the same blob. */
+static int drop_layer(struct writing *w)
+{
+	if (ftruncate(w->out.file_fd, (off_t)w->copy.off))
+		return ckf_error_set(w->err, -errno, "cannot write the archive: %s",
+				     strerror(errno));
+	return 0;
+}
+
 static int name_layer(struct writing *w, const char *old, const char *name,
 		      const struct ckf_layer_place *at)
 {
@@ -125,6 +134,8 @@ static int name_layer(struct writing *w, const char *old, const char *name,
 
 	if (w->l->tar) {
 		w->copy.off = w->headers_off;
+		if (ckf_layout_is_new(w->l, name + strlen(CKF_LAYOUT_BLOBS)))
+			return drop_layer(w);
 		ret = put_headers(w, name, at->end - at->start, old, CKF_PAGE_BYTES);
 		if (!ret && w->copy.off != at->start)
 			ret = ckf_error_set(w->err, -EIO, "the headers of %s do not fit", name);
@@ -232,15 +243,20 @@ static int put_layers(struct writing *w)
 	return ret;
 }
 
+/* A blob that has become another one, or is what another one has become. */
+static bool is_replaced_blob(const struct writing *w, const char *hex)
+{
+	return ckf_layout_find_change(w->l, hex) || ckf_layout_is_new(w->l, hex);
+}
+
 /* True for a file that is not copied: another one takes its place. */
 static bool is_replaced(const struct writing *w, const char *name)
 {
 	const size_t n = strlen(CKF_LAYOUT_BLOBS);
-	const struct ckf_layout_change *c = NULL;
 
 	if (!strncmp(name, CKF_LAYOUT_BLOBS, n))
-		c = ckf_layout_find_change(w->l, name + n);
-	return c || !strcmp(name, CKF_LAYOUT_INDEX) || !strcmp(name, CKF_LAYOUT_DOCKER);
+		return is_replaced_blob(w, name + n);
+	return !strcmp(name, CKF_LAYOUT_INDEX) || !strcmp(name, CKF_LAYOUT_DOCKER);
 }
 
 /* A whole new file: in a directory, or as a member. */
@@ -312,7 +328,7 @@ static int put_docs(struct writing *w)
 	for (uint64_t i = 0; i < w->l->nr_docs && !ret; i++) {
 		const struct ckf_layout_doc *doc = w->l->docs[i];
 
-		if (!doc->new_text)
+		if (!doc->new_text || doc->again)
 			continue;
 		if (*doc->hex) {
 			blob_name(old, doc->hex);
@@ -371,7 +387,7 @@ static int copy_blob(void *arg, const char *name)
 {
 	const struct source *s = arg;
 
-	return ckf_layout_find_change(s->w->l, name) ? 0 : copy_file(s, name, name);
+	return is_replaced_blob(s->w, name) ? 0 : copy_file(s, name, name);
 }
 
 /* The last file that gets its name is oci-layout: without it, the directory is nothing. */

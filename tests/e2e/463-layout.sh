@@ -32,11 +32,11 @@ make_archives() {
 	tar -C "$D/stage/checkpoint" --sort=name -cf "$D/criu.tar" $(ls "$D/stage/checkpoint")
 }
 
-# fast_blobs LAYOUT: each checkpoint in it is a fast image.
+# fast_blobs LAYOUT [N]: each checkpoint in it is a fast image; they are two, or N.
 fast_blobs() {
 	local blob blobs
 	blobs=$(layout check "$1") || fail "$1: see above"
-	[ "$(wc -w <<<"$blobs")" = 2 ] || fail "$1: checkpoints: $blobs"
+	[ "$(wc -w <<<"$blobs")" = "${2:-2}" ] || fail "$1: checkpoints: $blobs"
 	for blob in $blobs; do
 		quiet "$CKFAST" verify "$1/blobs/sha256/$blob"
 	done
@@ -53,8 +53,11 @@ there_and_back() {
 	refused "fast images already" convert "$D/fast" "$D/again"
 	refused "no checkpoint of the layout is a fast image" extract "$D/in" "$D/again"
 	refused "exists already" convert "$D/in" "$D/fast"
-	quiet "$CKFAST" convert --force --codec zstd "$D/in" "$D/fast"
-	fast_blobs "$D/fast"
+	cp -r "$D/fast" "$D/fast2"
+	quiet "$CKFAST" convert --force --codec zstd "$D/in" "$D/fast2"
+	fast_blobs "$D/fast2"
+	! diff -rq "$D/fast" "$D/fast2" >/dev/null || fail "--force: not replaced"
+	rm -r "$D/fast2"
 	quiet "$CKFAST" extract "$D/fast" "$D/back"
 	diff -r "$D/in" "$D/back" || fail "not the layout that it was"
 	rm -rf "$D/back"
@@ -130,6 +133,23 @@ one() {
 	rm -rf "$D/one" "$D/one-fast" "$D/one.tar"
 }
 
+# The same checkpoint three times: plain, a fast image already, which that becomes, and compressed, which
+# becomes another one: it knows what it was.
+merged() {
+	layout make "$D/packed" "$D/checkpoint.tar" "$D/criu.tar" gzip
+	layout merge "$D/packed" "$D/fast"
+	layout merge "$D/packed" "$D/in"
+	tar -C "$D/packed" -cf "$D/packed.tar" .
+	quiet "$CKFAST" convert "$D/packed" "$D/packed-fast"
+	fast_blobs "$D/packed-fast" 3
+	quiet "$CKFAST" convert "$D/packed.tar" "$D/packed-fast.tar"
+	mkdir "$D/unpacked"
+	tar -C "$D/unpacked" -xpf "$D/packed-fast.tar"
+	[ -z "$(tar -tf "$D/packed-fast.tar" | sort | uniq -d)" ] || fail "a blob is there twice"
+	diff -r "$D/packed-fast" "$D/unpacked" || fail "of the archive, another layout than of the directory"
+	rm -r "$D"/packed* "$D/unpacked"
+}
+
 hostile() {
 	local name text
 	for name in $(layout bad); do
@@ -203,6 +223,7 @@ for form in gzip zstd; do
 done
 restored
 one
+merged
 hostile
 in_place
 no_room

@@ -4,6 +4,7 @@ OCI image layouts, made by hand, checked and made bad.
 
 layout.py make DIR CHECKPOINT.tar CRIU.tar [gzip|zstd]  with images as podman and containerd make them
 layout.py image DIR ROOT.tar NAME  with an image that has this root directory
+layout.py merge DIR OTHER       what the other has comes to it
 layout.py check DIR             each descriptor is right, and each blob is named; prints checkpoints
 layout.py bad NAME FROM TO      a copy that is bad in one way; without NAME: all names
 """
@@ -119,6 +120,14 @@ def make_image(top, root, name):
     write(os.path.join(top, "index.json"), text({"schemaVersion": 2, "manifests": [d]}))
 
 
+def merge(top, other):
+    for name in os.listdir(os.path.join(other, "blobs", "sha256")):
+        shutil.copy(os.path.join(other, "blobs", "sha256", name), os.path.join(top, "blobs", "sha256", name))
+    index, more = (json.loads(read(os.path.join(x, "index.json"))) for x in (top, other))
+    index["manifests"] += more["manifests"]
+    write(os.path.join(top, "index.json"), text(index))
+
+
 def decompress(data):
     if data[:2] == b"\x1f\x8b":
         return gzip.decompress(data)
@@ -171,7 +180,7 @@ class Check:
         for docker in json.loads(read(path)) if os.path.exists(path) else []:
             for name in [docker["Config"]] + docker["Layers"]:
                 assert os.path.exists(os.path.join(self.top, name)), name
-        return self.checkpoints
+        return sorted(set(self.checkpoints))
 
 
 class Bad:
@@ -326,6 +335,8 @@ def main(verb, *args):
         make(*args)
     elif verb == "image":
         make_image(*args)
+    elif verb == "merge":
+        merge(*args)
     elif verb == "check":
         print(*Check(*args).all())
     elif args:

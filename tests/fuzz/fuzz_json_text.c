@@ -87,12 +87,12 @@ static void check_values(struct ckf_json_text *t, struct ckf_json_span at, json_
 	}
 	json_array_foreach(doc, i, want)
 	{
-		must(!ckf_json_element(t, at, i, &value), "an element is not found");
+		must(!ckf_json_next(t, at, &value), "an element is not found");
 		check_same(t, value, want);
 		check_values(t, value, want);
 	}
 	if (json_is_array(doc))
-		must(ckf_json_element(t, at, json_array_size(doc), &value) != 0, "one too many");
+		must(ckf_json_next(t, at, &value) != 0, "one too many");
 }
 
 struct maker {
