@@ -400,8 +400,8 @@ static int copy_top(void *arg, const char *name)
 	return copy_file(s, name, strcmp(name, CKF_LAYOUT_MARK) ? name : MARK_PARTIAL_NAME);
 }
 
-/* Blobs of other digests than SHA-256. */
-static int copy_other_blobs(void *arg, const char *name)
+/* Blobs of other digests than SHA-256 would be lost. */
+static int refuse_other_blobs(void *arg, const char *name)
 {
 	const struct source *s = arg;
 	struct writing *w = s->w;
@@ -419,7 +419,7 @@ static int copy_dirs(struct writing *w)
 
 	if (!ret) {
 		fd = openat(w->l->dir_fd, "blobs", DIR_FLAGS);
-		ret = fd < 0 ? -errno : ckf_dir_each(CKF_DIR(fd), copy_other_blobs, &s);
+		ret = fd < 0 ? -errno : ckf_dir_each(CKF_DIR(fd), refuse_other_blobs, &s);
 		if (fd >= 0)
 			close(fd);
 	}
@@ -444,7 +444,8 @@ static int copy_members(struct writing *w)
 	return ret;
 }
 
-/* Names that were not there before, of a file system that keeps what it is told. */
+/* A directory of blobs is complete: it gets owner and mode of the source's, and goes to the disk.
+ */
 static int finish_dir(struct writing *w, int fd, int from_fd, const char *name)
 {
 	struct ckf_access a;
