@@ -13,12 +13,13 @@ criu=(patch xz-utils protobuf-compiler libnl-3-dev libnet1-dev libcap-dev libbsd
 	libgnutls28-dev libnftables-dev)
 tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3-xxhash
 	python3-lz4 python3-zstandard python3-protobuf libdrm-dev abigail-tools)
+containers=(runc crun containerd podman busybox-static zstd)
 zdtm=(libnl-route-3-dev python3-yaml python3-junit.xml iptables nftables
 	iproute2 procps)
 servers=(redis-server redis-tools postgresql postgresql-client openjdk-17-jdk-headless nodejs)
 packages=(debhelper dpkg-dev fakeroot lintian asciidoc xmlto debootstrap rpm cpio zsh fish)
 
-wanted=("${build[@]}" "${criu[@]}" "${tests[@]}" "${zdtm[@]}")
+wanted=("${build[@]}" "${criu[@]}" "${tests[@]}" "${containers[@]}" "${zdtm[@]}")
 case ${1:-} in
 servers) wanted=("${servers[@]}") ;;
 packages) wanted=("${build[@]}" "${criu[@]}" "${packages[@]}") ;;
@@ -47,9 +48,9 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "deps: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-# No server is started by its package.
+# No server is started by its package, and containerd is not either.
 policy=/usr/sbin/policy-rc.d
-if [ "${1:-}" = servers ] && [ ! -e $policy ]; then
+if [ ! -e $policy ]; then
 	printf '#!/bin/sh\nexit 101\n' >$policy
 	chmod 755 $policy
 	trap 'rm -f $policy' EXIT

@@ -4,14 +4,8 @@
 # With the hook in CRIU's configuration, `podman container checkpoint` leaves a fast image, also in an
 # archive, and `podman container restore` restores it. By runc: Debian's crun is built without CRIU.
 . "$(dirname "$0")/lib.sh"
-need_ckfast
-D=$W
-
-for program in podman runc; do
-	command -v $program >/dev/null || skip "no $program"
-done
-CRIU=${CRIU:-$BUILD/bin/criu}
-[ -x "$CRIU" ] || skip "no patched CRIU in build/bin (make criu)"
+. "$ROOT/tests/e2e/bundle.sh"
+need_programs podman runc
 
 pod() {
 	podman --root "$W/storage" --runroot "$W/run" --tmpdir "$W/tmp" --storage-driver vfs \
@@ -23,20 +17,13 @@ cgroups=ckfast-podman-$RANDOM
 end_podman() {
 	local status=$?
 	pod rm -a -f -t 0 >/dev/null 2>&1 || true
-	find /sys/fs/cgroup -depth -type d -path "*/$cgroups*" -exec rmdir {} + 2>/dev/null || true
+	remove_cgroups "$cgroups"
 	at_exit $status
 }
 trap end_podman EXIT
 
-# make_image: of bigproc, and what it is linked with.
 make_image() {
-	local file
-	mkdir -p root/work
-	cp "$PROGS/bigproc" root/
-	for file in $(ldd "$PROGS/bigproc" | grep -o '/[^ ]*'); do
-		mkdir -p "root$(dirname "$file")"
-		cp -L "$file" "root$file"
-	done
+	make_root root bigproc
 	tar -C root -c . | pod import - ckfast-test >podman.log 2>&1 ||
 		skip "podman cannot import an image here: $(tail -n 1 podman.log)"
 }
@@ -64,13 +51,7 @@ restore_container() {
 	grep -raq 'fast-image:' storage --include=restore.log || fail "not restored from a fast image"
 }
 
-sed "s|@BINDIR@|$(dirname "$CKFAST")|" "$ROOT/scripts/ckfast-convert-hook" >hook
-chmod 755 hook
-echo "action-script $W/hook" >criu.conf
-mkdir bin
-ln -s "$CRIU" bin/criu
-export PATH=$W/bin:$PATH
-
+make_hook
 make_image
 # The limits: podman asks for more than some users may set.
 pod run -d --name first --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 \
