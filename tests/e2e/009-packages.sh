@@ -20,6 +20,13 @@ for f in "$ROOT"/include/*.h; do
 	grep -q "^%{_includedir}/${f##*/}$" "$ROOT/packaging/ckfast.spec" ||
 		fail "packaging/ckfast.spec leaves out include/${f##*/}"
 done
+for unit in $(sed -n 's/^UNITS := //p' "$ROOT/Makefile"); do
+	grep -q "^%{_prefix}/lib/systemd/system/$unit$" "$ROOT/packaging/ckfast.spec" ||
+		fail "packaging/ckfast.spec leaves out $unit"
+	grep -q "^debian/ckfast.$unit$" "$DEB/clean" || fail "debian/clean leaves out $unit"
+	! grep -vE "\b$unit\b" <(grep '^%systemd' "$ROOT/packaging/ckfast.spec") ||
+		fail "packaging/ckfast.spec does not stop $unit"
+done
 
 # Symbols, none of which is newer than the library.
 sed -n 's/^\t\(ckf_[a-z0-9_]*\);$/\1/p' "$ROOT/include/ckfast.map" >exported
