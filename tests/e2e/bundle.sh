@@ -52,7 +52,7 @@ make_network() {
 
 # make_config SPEC CONFIG CGROUP ARG…: the configuration of a container that runs ARG…, from what the
 # runtime proposes. It has limits, a filter of system calls, a network of its own or that of make_network, and
-# may change its group.
+# may change its group. With FEW_MOUNTS it has neither masked files nor cgroups mounted.
 make_config() {
 	"$PYTHON" - "$MEMORY_LIMIT" "$PIDS_LIMIT" "$W/criu.conf" "$@" <<-'END'
 		import json, os, sys
@@ -69,6 +69,9 @@ make_config() {
 		linux["resources"].update(memory={"limit": int(memory)}, pids={"limit": int(pids)})
 		linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
 		    {"names": ["bpf", "kexec_load", "userfaultfd"], "action": "SCMP_ACT_ERRNO"}]}
+		if os.environ.get("FEW_MOUNTS"):
+		    linux.pop("maskedPaths")
+		    c["mounts"] = [mount for mount in c["mounts"] if mount["type"] != "cgroup"]
 		if os.path.exists("netns"):
 		    for namespace in linux["namespaces"]:
 		        if namespace["type"] == "network":
@@ -146,7 +149,8 @@ pid_of_box() {
 checkpoint_box() {
 	local tree
 	tree=$(tree_of "$PID")
-	runtime checkpoint --image-path "$W/images" --work-path "$W/work" box || fail "checkpoint: $(runtime_errors dump)"
+	runtime checkpoint "${RUNTIME_OPTIONS[@]}" --image-path "$W/images" --work-path "$W/work" box ||
+		fail "checkpoint: $(runtime_errors dump)"
 	all_gone $tree
 	runtime delete --force box || true
 }
@@ -155,7 +159,8 @@ checkpoint_box() {
 restore_box() {
 	"$CKFAST" verify -q images || fail "verify"
 	rm -f work/restore.log
-	runtime restore --detach --image-path "$W/images" --work-path "$W/work" --bundle "$W/bundle" box ||
+	runtime restore "${RUNTIME_OPTIONS[@]}" --detach --bundle "$W/bundle" --image-path "$W/images" \
+		--work-path "$W/work" box ||
 		fail "restore: $(runtime_errors restore)"
 	grep -aq fast-image: work/restore.log || fail "not restored from a fast image"
 	PID=$(pid_of_box)
@@ -171,7 +176,8 @@ run_box() {
 	(cd bundle && "$RUNTIME" spec && mv config.json spec.json)
 	make_config bundle/spec.json bundle/config.json "/$CGROUP" "$@"
 	: >criu.conf
-	runtime run --detach --bundle "$W/bundle" box || skip "$RUNTIME cannot run a container here: $(runtime_errors)"
+	runtime run --detach --bundle "$W/bundle" box ||
+		skip "$RUNTIME cannot run a container here: $(tail -n 1 runtime.out)"
 	PID=$(pid_of_box)
 	wait_for 60 all_wrote bundle/rootfs/work ready "$PID" || fail "the container does not start"
 	container_facts "$PID" >facts
@@ -204,9 +210,10 @@ several_processes() {
 	runtime delete --force box
 }
 
-# test_runtime RUNTIME
+# test_runtime RUNTIME OPTION…: the options are for checkpoints and restores.
 test_runtime() {
 	RUNTIME=$1
+	RUNTIME_OPTIONS=("${@:2}")
 	CGROUP=ckfast-$1-$RANDOM
 	trap end_runtime EXIT
 	changing_groups
