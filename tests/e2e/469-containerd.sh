@@ -93,7 +93,7 @@ box task rm --force first || fail "task rm: $(cat ctr.out)"
 is_gone "$PID" || fail "the container is still there"
 box container rm first || fail "container rm: $(cat ctr.out)"
 
-box container restore --live second localhost/checkpoint:1 ||
+box container restore --live --rw second localhost/checkpoint:1 ||
 	fail "restore: $(cat ctr.out; find . -name restore.log -exec grep -a Error {} +)"
 find . -name restore.log -exec grep -aq fast-image: {} + || fail "not restored from a fast image"
 PID=$(pid_of second)

@@ -52,7 +52,7 @@ make_network() {
 
 # make_config SPEC CONFIG CGROUP ARG…: the configuration of a container that runs ARG…, from what the
 # runtime proposes. It has limits, a filter of system calls, a network of its own or that of make_network, and
-# may change its group. With FEW_MOUNTS it has neither masked files nor cgroups mounted.
+# may change its group. With NOTHING_MASKED it sees all of /proc and /sys.
 make_config() {
 	"$PYTHON" - "$MEMORY_LIMIT" "$PIDS_LIMIT" "$W/criu.conf" "$@" <<-'END'
 		import json, os, sys
@@ -69,9 +69,8 @@ make_config() {
 		linux["resources"].update(memory={"limit": int(memory)}, pids={"limit": int(pids)})
 		linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
 		    {"names": ["bpf", "kexec_load", "userfaultfd"], "action": "SCMP_ACT_ERRNO"}]}
-		if os.environ.get("FEW_MOUNTS"):
+		if os.environ.get("NOTHING_MASKED"):
 		    linux.pop("maskedPaths")
-		    c["mounts"] = [mount for mount in c["mounts"] if mount["type"] != "cgroup"]
 		if os.path.exists("netns"):
 		    for namespace in linux["namespaces"]:
 		        if namespace["type"] == "network":
