@@ -24,8 +24,11 @@ for unit in $(sed -n 's/^UNITS := //p' "$ROOT/Makefile"); do
 	grep -q "^%{_prefix}/lib/systemd/system/$unit$" "$ROOT/packaging/ckfast.spec" ||
 		fail "packaging/ckfast.spec leaves out $unit"
 	grep -q "^debian/ckfast.$unit$" "$DEB/clean" || fail "debian/clean leaves out $unit"
-	! grep -vE "\b$unit\b" <(grep '^%systemd' "$ROOT/packaging/ckfast.spec") ||
-		fail "packaging/ckfast.spec does not stop $unit"
+	grep -q " stop .*$unit" "$DEB/ckfast.prerm" || fail "debian/ckfast.prerm does not stop $unit"
+	for when in post preun 'postun(_with_restart)?'; do
+		grep -qE "^%systemd_$when .*\b$unit\b" "$ROOT/packaging/ckfast.spec" ||
+			fail "packaging/ckfast.spec: %systemd_$when leaves out $unit"
+	done
 done
 
 # Symbols, none of which is newer than the library.
@@ -61,6 +64,14 @@ done
 field ckfast-criu Provides | grep -qx 'criu (= [0-9.]*)' || fail "ckfast-criu does not provide criu"
 field ckfast-cuda Depends | grep -q "ckfast-criu (= $version-1)" || fail "ckfast-cuda does with another CRIU"
 field libckfast-dev Depends | grep -q "libckfast0 (= $version-1)" || fail "libckfast-dev does with another library"
+
+# Units that run go on with the new version after an upgrade.
+dpkg-deb --ctrl-tarfile "$built/ckfast_$version-1_amd64.deb" | tar -xf - --one-top-level=ckfast
+! grep -qs 'deb-systemd-invoke.*stop' ckfast/preinst || fail "an upgrade stops units"
+for unit in ckfast-gpud.service ckfast-watch.service; do
+	grep -q "deb-systemd-invoke try-restart.*'$unit'" ckfast/postinst ||
+		fail "an upgrade does not restart $unit"
+done
 
 # ckfast-criu has all diverted that is not in a folder of its own.
 dpkg-deb --ctrl-tarfile "$built/ckfast-criu_$version-1_amd64.deb" | tar -xf - ./preinst ./postrm
