@@ -156,7 +156,7 @@ checkpoint_box() {
 
 # restore_box: from images/, which is a fast image; it is as it was. Sets PID.
 restore_box() {
-	"$CKFAST" verify -q images || fail "verify"
+	"$CKFAST" verify -q images || fail "no fast image: $(grep -a "^ckfast " work/dump.log)"
 	rm -f work/restore.log
 	runtime restore "${RUNTIME_OPTIONS[@]}" --detach --bundle "$W/bundle" --image-path "$W/images" \
 		--work-path "$W/work" box ||
