@@ -41,6 +41,19 @@ struct ckf_conversion {
 	uint32_t *open_streams;	  /* per pagemap: made and not done */
 };
 
+/* conversion.c: one with those options, for an error to be told in err. */
+int ckf_conversion_new(const struct ckf_convert_opts *opts, struct ckf_error *err,
+		       struct ckf_conversion **out);
+void ckf_conversion_free(struct ckf_conversion *c);
+/* The dump is open: finds and checks what it is made of. */
+int ckf_conversion_take(struct ckf_conversion *c);
+/* The index is made: what it tells. */
+void ckf_conversion_fill_stats(struct ckf_conversion *c);
+/* All of the conversion of one layer. Takes a; adds to stats. */
+int ckf_convert_layer(struct ckf_archive *a, const struct ckf_convert_opts *opts,
+		      const struct ckf_output *o, struct ckf_layer_place *at,
+		      struct ckf_convert_stats *stats, struct ckf_error *err);
+
 /* claim.c: opens the dump at c->dump_path. */
 int ckf_conversion_open(struct ckf_conversion *c);
 /* Reads and checks what the small images of c->dir say. */
@@ -60,10 +73,5 @@ int ckf_conversion_into_archive(struct ckf_conversion *c, const char *fast);
 /* The same into a file of the output o, which the caller makes and commits. */
 int ckf_conversion_into_layer(struct ckf_conversion *c, const struct ckf_output *o,
 			      struct ckf_layer_place *at);
-
-/* convert.c: all of the conversion of one layer. Takes a; adds to stats. */
-int ckf_convert_layer(struct ckf_archive *a, const struct ckf_convert_opts *opts,
-		      const struct ckf_output *o, struct ckf_layer_place *at,
-		      struct ckf_convert_stats *stats, struct ckf_error *err);
 
 #endif

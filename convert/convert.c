@@ -84,22 +84,6 @@ static int copy_files(struct ckf_conversion *c)
 	return ret;
 }
 
-static void fill_stats(struct ckf_conversion *c)
-{
-	struct ckf_convert_stats *s = &c->stats;
-
-	s->zero_bytes = c->build.zero_bytes;
-	s->dup_bytes = c->build.dup_bytes;
-	s->base_bytes = c->build.base_bytes;
-	s->nr_bases = c->idx.nr_bases;
-	s->stored_bytes = c->build.stored_bytes;
-	s->pack_bytes = c->idx.pack_bytes;
-	s->nr_chunks = c->idx.nr_chunks;
-	s->nr_tasks = c->dump->nr_tasks;
-	s->nr_left_out = c->list.nr_left_out;
-	s->storage = c->opts.storage;
-}
-
 /* In place, what is left out would be lost. */
 static int check_complete(const struct ckf_conversion *c)
 {
@@ -198,75 +182,12 @@ static int convert_into(struct ckf_conversion *c, const char *fast)
 	return ret;
 }
 
-static void convert_free(struct ckf_conversion *c)
-{
-	free(c->idx.ops);
-	free(c->idx.lanes);
-	free(c->idx.huge);
-	free(c->idx.bases);
-	ckf_bases_free(c->bases);
-	ckf_build_fini(&c->build);
-	ckf_chain_fini(&c->chain);
-	ckf_file_list_free(&c->list);
-	ckf_dump_close(c->dump);
-	free(c->pages_file);
-	free(c->pagemap_of);
-	free(c->open_streams);
-	free(c->left.runs);
-	if (c->dir.fd >= 0)
-		close(c->dir.fd);
-	ckf_archive_close(c->archive);
-	free(c);
-}
-
-static void add_stats(struct ckf_convert_stats *sum, const struct ckf_convert_stats *s)
-{
-	sum->page_bytes += s->page_bytes;
-	sum->zero_bytes += s->zero_bytes;
-	sum->dup_bytes += s->dup_bytes;
-	sum->stored_bytes += s->stored_bytes;
-	sum->pack_bytes += s->pack_bytes;
-	sum->idx_bytes += s->idx_bytes;
-	sum->other_bytes += s->other_bytes;
-	sum->nr_chunks += s->nr_chunks;
-	sum->nr_tasks += s->nr_tasks;
-	sum->nr_left_out += s->nr_left_out;
-	sum->storage = s->storage;
-}
-
-static int conversion_new(const struct ckf_convert_opts *opts, struct ckf_error *err,
-			  struct ckf_conversion **out)
-{
-	struct ckf_conversion *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		return ckf_error_set(err, -ENOMEM, "no memory to convert");
-	c->err = err;
-	c->dir.fd = -1;
-	c->pack_fd = -1;
-	c->opts = *opts;
-	*out = c;
-	return 0;
-}
-
-/* The dump is open: finds and checks what it is made of. */
-static int claim(struct ckf_conversion *c)
-{
-	int ret = ckf_conversion_claim(c);
-
-	if (!ret)
-		ret = ckf_file_list_check(&c->list, c->err);
-	if (!ret)
-		ckf_file_list_warn(&c->list, &c->opts);
-	return ret;
-}
-
 static int convert_dir(struct ckf_conversion *c, const char *fast)
 {
 	int ret = ckf_conversion_open(c);
 
 	if (!ret)
-		ret = claim(c);
+		ret = ckf_conversion_take(c);
 	if (!ret && !fast)
 		ret = check_complete(c);
 	if (!ret && c->opts.nr_bases)
@@ -274,32 +195,7 @@ static int convert_dir(struct ckf_conversion *c, const char *fast)
 	if (!ret)
 		ret = convert_into(c, fast);
 	if (!ret)
-		fill_stats(c);
-	return ret;
-}
-
-int ckf_convert_layer(struct ckf_archive *a, const struct ckf_convert_opts *opts,
-		      const struct ckf_output *o, struct ckf_layer_place *at,
-		      struct ckf_convert_stats *stats, struct ckf_error *err)
-{
-	struct ckf_conversion *c = NULL;
-	int ret = conversion_new(opts, err, &c);
-
-	if (ret) {
-		ckf_archive_close(a);
-		return ret;
-	}
-	c->archive = a;
-	ret = ckf_conversion_enter_archive(c);
-	if (!ret)
-		ret = claim(c);
-	if (!ret)
-		ret = ckf_conversion_into_layer(c, o, at);
-	if (!ret) {
-		fill_stats(c);
-		add_stats(stats, &c->stats);
-	}
-	convert_free(c);
+		ckf_conversion_fill_stats(c);
 	return ret;
 }
 
@@ -327,11 +223,11 @@ static int convert_archive(struct ckf_conversion *c, const char *fast)
 	if (!ret)
 		ret = ckf_conversion_enter_archive(c);
 	if (!ret)
-		ret = claim(c);
+		ret = ckf_conversion_take(c);
 	if (!ret)
 		ret = ckf_conversion_into_archive(c, fast);
 	if (!ret)
-		fill_stats(c);
+		ckf_conversion_fill_stats(c);
 	return ret;
 }
 
@@ -355,7 +251,7 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	if (!own.extent_bytes)
 		own.extent_bytes = DEFAULT_EXTENT_BYTES;
 	if (!ret)
-		ret = conversion_new(&own, err, &c);
+		ret = ckf_conversion_new(&own, err, &c);
 	if (ret)
 		return ret;
 	c->dump_path = dump;
@@ -365,6 +261,6 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	c->stats.ns = ckf_now_ns() - start;
 	if (!ret && stats)
 		ckf_opts_give(stats, &c->stats, sizeof(c->stats));
-	convert_free(c);
+	ckf_conversion_free(c);
 	return ret;
 }

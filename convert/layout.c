@@ -99,19 +99,6 @@ void ckf_layout_close(struct ckf_layout *l)
 	free(l);
 }
 
-int ckf_layout_open_file(const struct ckf_layout *l, const char *name, struct ckf_file_part *part)
-{
-	const size_t n = strlen(CKF_LAYOUT_BLOBS);
-	const bool blob = !strncmp(name, CKF_LAYOUT_BLOBS, n);
-
-	if (l->tar)
-		return ckf_dir_open_member(ckf_archive_dir(l->tar), name, part);
-	*part = (struct ckf_file_part){ 0 };
-	part->fd = ckf_open_regular(blob ? l->blobs_fd : l->dir_fd, blob ? name + n : name,
-				    O_NOFOLLOW, &part->bytes);
-	return part->fd < 0 ? part->fd : 0;
-}
-
 static int check_layer(struct ckf_layout *l, const struct ckf_layout_layer *layer,
 		       const struct ckf_file_part *part, const struct ckf_convert_opts *opts)
 {

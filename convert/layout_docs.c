@@ -4,6 +4,7 @@
  * checkpoints.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,19 @@
 /* What the parser makes of these takes a few times as much. */
 #define MAX_DOCS_BYTES (16u << 20)
 #define MAX_LAYERS 1024u
+
+int ckf_layout_open_file(const struct ckf_layout *l, const char *name, struct ckf_file_part *part)
+{
+	const size_t n = strlen(CKF_LAYOUT_BLOBS);
+	const bool blob = !strncmp(name, CKF_LAYOUT_BLOBS, n);
+
+	if (l->tar)
+		return ckf_dir_open_member(ckf_archive_dir(l->tar), name, part);
+	*part = (struct ckf_file_part){ 0 };
+	part->fd = ckf_open_regular(blob ? l->blobs_fd : l->dir_fd, blob ? name + n : name,
+				    O_NOFOLLOW, &part->bytes);
+	return part->fd < 0 ? part->fd : 0;
+}
 
 static int bad(struct ckf_layout *l, const char *what, const char *where)
 {
