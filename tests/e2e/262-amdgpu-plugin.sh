@@ -5,45 +5,7 @@
 # the dump that an image with --amd gives back. The patched plugin restores from that image itself, and
 # not from a damaged one. Calls that fail do no harm, or are noticed.
 . "$(dirname "$0")/lib.sh"
-
-SO=$BUILD/stub/libamd.so
-[ -e "$SO" ] || skip "no $SO (make stub)"
-
-# Over /dev and /sys/class, in the mount namespace of this test.
-make_world() {
-	mkdir dev sys
-	mount -t tmpfs none dev
-	mount -t tmpfs none sys
-	"$BUILD/stub/amd-world" dev sys 26:128:64 48879:129:32
-	mknod -m 666 dev/null c 1 3
-	mknod -m 666 dev/zero c 1 5
-	mknod -m 666 dev/urandom c 1 9
-	mknod -m 666 dev/ptmx c 5 2
-	mkdir dev/shm dev/pts
-	mount -t devpts -o ptmxmode=666 none dev/pts
-	mount --move dev /dev
-	mount --move sys /sys/class
-}
-
-# build_plugin SOURCE DIR: the plugin of that CRIU; libdrm itself is the fake's.
-build_plugin() {
-	local src=$1 out=$2 dir
-	mkdir -p "$out" "$D/src"
-	cp "$src"/plugins/amdgpu/*.[ch] "$src/plugins/amdgpu/criu-amdgpu.proto" "$D/src"
-	(
-		cd "$D/src"
-		protoc-c --proto_path=. --c_out=. criu-amdgpu.proto
-		set --
-		for dir in include criu/include criu/arch/x86/include .; do
-			set -- "$@" -iquote "$src/$dir"
-		done
-		gcc -w -g -D_GNU_SOURCE -shared -nostartfiles -fPIC -iquote . "$@" \
-			-I"$src/compel/include/uapi" $LIBDRM_CFLAGS amdgpu_plugin.c amdgpu_plugin_drm.c \
-			amdgpu_plugin_topology.c amdgpu_plugin_util.c criu-amdgpu.pb-c.c \
-			-o "$out/amdgpu_plugin.so"
-	)
-	rm -rf "$D/src"
-}
+. "$ROOT/tests/e2e/amd.sh"
 
 # restores_amd OPTIONS…: from the pack of $D/fast.
 restores_amd() {
@@ -71,11 +33,6 @@ damaged() {
 	! LD_PRELOAD=$SO restore "$CRIU" "$D/fast" --fast-image --libdir "$D/patched" ||
 		fail "a restore with wrong memory"
 	grep -aq 'fast-image: corrupt chunks' "$D/restore.log" || fail "it failed for another reason: $(log_errors "$D/restore.log")"
-}
-
-# amd COMMAND…: with the fake.
-amd() {
-	LD_PRELOAD=$SO "$@"
 }
 
 fails_once() {
@@ -129,5 +86,5 @@ plugin() {
 
 LIBDRM_CFLAGS=${LIBDRM_CFLAGS-$(pkg-config --cflags libdrm 2>/dev/null)} ||
 	skip "no headers of libdrm (libdrm-dev)"
-make_world
+make_world 26:128:64 48879:129:32
 each_version plugin

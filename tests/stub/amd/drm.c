@@ -13,7 +13,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "world.h"
+#include "memory.h"
+#include "sdma.h"
 
 #pragma GCC visibility push(default)
 
@@ -23,13 +24,6 @@
 #define IMPORT_DMABUF 2u
 #define IP_DMA 2u
 #define MAX_VAS 256
-
-/* Packets of the SDMA engine: the opcode is in bits 0 to 7, its variant in 8 to 15. */
-#define OP_NOP 0u
-#define OP_COPY 1u
-#define OP_FENCE 5u
-#define COPY_DWORDS 7u
-#define FENCE_DWORDS 4u
 
 struct device {
 	struct amd_world *world;
@@ -99,6 +93,7 @@ struct gpu_info {
 int amdgpu_device_initialize(int fd, uint32_t *major, uint32_t *minor, struct device **out);
 int amdgpu_device_deinitialize(struct device *d);
 int amdgpu_query_gpu_info(struct device *d, struct gpu_info *info);
+const char *amdgpu_get_marketing_name(struct device *d);
 int amdgpu_bo_alloc(struct device *d, const struct alloc_request *r, struct bo **out);
 int amdgpu_create_bo_from_user_mem(struct device *d, void *cpu, uint64_t bytes, struct bo **out);
 int amdgpu_bo_import(struct device *d, uint32_t type, uint32_t fd, struct import_result *out);
@@ -162,6 +157,13 @@ int amdgpu_query_gpu_info(struct device *d, struct gpu_info *info)
 	return amd_fails("info") ? -EIO : 0;
 }
 
+/* For libhsakmt. */
+const char *amdgpu_get_marketing_name(struct device *d)
+{
+	(void)d;
+	return "Fake";
+}
+
 static int new_bo(void *cpu, uint64_t bytes, bool mapped, struct bo **out)
 {
 	struct bo *bo = malloc(sizeof(*bo));
@@ -198,8 +200,7 @@ int amdgpu_bo_import(struct device *d, uint32_t type, uint32_t fd, struct import
 	int node;
 
 	if (type != IMPORT_DMABUF || amd_fails("import") ||
-	    pread((int)fd, &buf, sizeof(buf), 0) != sizeof(buf) || buf.magic != AMD_MAGIC ||
-	    buf.gpu >= d->world->nr_gpus)
+	    !amd_dmabuf_read(d->world, (int)fd, &buf))
 		return -EINVAL;
 	snprintf(path, sizeof(path), AMD_RENDER "%u", d->world->gpus[buf.gpu].minor);
 	node = amd_raw_open(path, O_RDWR | O_CLOEXEC, 0);
@@ -313,8 +314,10 @@ int amdgpu_cs_ctx_free(struct device *d)
 }
 
 /* The memory behind an address, or NULL where not all of it is mapped. */
-static char *at(struct device *d, uint64_t va, uint64_t bytes)
+static char *at(void *arg, uint64_t va, uint64_t bytes)
 {
+	struct device *d = arg;
+
 	for (int i = 0; i < MAX_VAS; i++)
 		if (d->vas[i].bytes && va >= d->vas[i].va &&
 		    va - d->vas[i].va + bytes <= d->vas[i].bytes)
@@ -322,54 +325,20 @@ static char *at(struct device *d, uint64_t va, uint64_t bytes)
 	return NULL;
 }
 
-static uint64_t address(const uint32_t *dwords)
+static int run_ib(struct device *d, const struct ib_info *ib)
 {
-	return dwords[0] | (uint64_t)dwords[1] << 32;
-}
-
-/* One packet; the dwords that it takes, or -errno. Nothing that an address space lacks is touched.
- */
-static int run_packet(struct device *d, const uint32_t *p, uint32_t left, uint64_t *bytes)
-{
-	char *from, *to;
-
-	switch (p[0] & 0xffff) {
-	case OP_NOP:
-		return 1;
-	case OP_COPY:
-		if (left < COPY_DWORDS)
-			return -EINVAL;
-		from = at(d, address(p + 3), p[1]);
-		to = at(d, address(p + 5), p[1]);
-		if (!from || !to)
-			return -EFAULT;
-		memcpy(to, from, p[1]);
-		*bytes += p[1];
-		return COPY_DWORDS;
-	case OP_FENCE:
-		to = left < FENCE_DWORDS ? NULL : at(d, address(p + 1), sizeof(*p));
-		if (!to)
-			return -EFAULT;
-		memcpy(to, p + 3, sizeof(*p));
-		return FENCE_DWORDS;
-	default:
-		return -EINVAL;
-	}
-}
-
-static int run_ib(struct device *d, const struct ib_info *ib, uint64_t *bytes)
-{
+	struct amd_sdma s = { .at = at, .arg = d, .gpu = &d->world->gpus[d->gpu] };
 	const uint32_t *p = (const uint32_t *)at(d, ib->va, 4ull * ib->dwords);
 	int n = p ? 0 : -EFAULT;
 
+	amd_sdma_wake(&s);
 	for (uint32_t i = 0; i < ib->dwords && n >= 0; i += (uint32_t)n)
-		n = run_packet(d, p + i, ib->dwords - i, bytes);
+		n = amd_sdma_packet(&s, p + i, ib->dwords - i);
 	return n < 0 ? n : 0;
 }
 
 int amdgpu_cs_submit(struct device *d, uint64_t flags, struct request *r, uint32_t nr)
 {
-	uint64_t bytes = 0;
 	int ret = 0;
 
 	(void)flags;
@@ -377,10 +346,9 @@ int amdgpu_cs_submit(struct device *d, uint64_t flags, struct request *r, uint32
 		return -EINVAL;
 	pthread_mutex_lock(&d->lock);
 	for (uint32_t i = 0; i < r->nr_ibs && !ret; i++)
-		ret = run_ib(d, &r->ibs[i], &bytes);
+		ret = run_ib(d, &r->ibs[i]);
 	r->seq_no = ++d->seq_no;
 	pthread_mutex_unlock(&d->lock);
-	amd_spend(bytes);
 	return ret;
 }
 

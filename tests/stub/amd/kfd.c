@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 #include "kfd.h"
-#include "world.h"
+#include "memory.h"
+#include "queue.h"
 
 #define SHOWN __attribute__((visibility("default")))
 #define WITH_CONTENTS (KFD_MEM_VRAM | KFD_MEM_GTT)
@@ -39,6 +40,8 @@ static void drop_bo(struct amd_world *w, struct amd_bo *bo)
 	char path[64];
 	int fd;
 
+	if (bo->imported)
+		return;
 	if (bo->flags & KFD_MEM_VRAM)
 		gpu->used_bytes -= bo->bytes;
 	if (!(bo->flags & WITH_CONTENTS))
@@ -79,15 +82,15 @@ static int find_proc(struct amd_world *w, pid_t pid)
 
 static int join_proc(struct amd_world *w)
 {
-	static bool joined;
+	static pid_t joined;
 	int slot = find_proc(w, getpid());
 
 	if (slot < 0)
 		return slot;
 	/* A process that had the same number once has left it. */
-	if (!joined)
+	if (joined != getpid())
 		drop_proc(w, &w->procs[slot]);
-	joined = true;
+	joined = getpid();
 	w->procs[slot].pid = getpid();
 	for (uint32_t i = 0; i < w->nr_gpus; i++)
 		if (!w->procs[slot].user_gpu_id[i])
@@ -136,15 +139,6 @@ static int open_any(const char *path, int flags, mode_t mode)
 OPEN(fake_open, "open")
 OPEN(fake_open64, "open64")
 
-/* GPU by the id that the process knows, or -1. */
-static int find_gpu(const struct amd_world *w, const struct amd_proc *p, uint32_t user_gpu_id)
-{
-	for (uint32_t i = 0; i < w->nr_gpus; i++)
-		if (p->user_gpu_id[i] == user_gpu_id)
-			return (int)i;
-	return -1;
-}
-
 /* Gives bo its place; its bytes, flags and GPU are set. */
 static int place_bo(struct amd_world *w, int slot, struct amd_bo *bo)
 {
@@ -161,7 +155,10 @@ static int place_bo(struct amd_world *w, int slot, struct amd_bo *bo)
 		bo->off = gpu->next_off;
 		gpu->next_off += bo->bytes;
 	} else if (bo->flags & KFD_MEM_DOORBELL) {
-		bo->off = AMD_DOORBELL_OFF + (uint64_t)slot * AMD_DOORBELL_BYTES;
+		bo->off = AMD_DOORBELL_OFF +
+			  ((uint64_t)slot * AMD_MAX_GPUS + bo->gpu) * AMD_DOORBELL_STEP;
+	} else if (bo->flags & KFD_MEM_MMIO) {
+		bo->off = AMD_MMIO_OFF;
 	}
 	return 0;
 }
@@ -170,7 +167,7 @@ static int alloc_memory(struct amd_world *w, int slot, struct kfd_alloc *a)
 {
 	struct amd_proc *p = &w->procs[slot];
 	struct amd_bo bo = { .addr = a->addr, .bytes = a->bytes, .flags = a->flags };
-	int ret, gpu = find_gpu(w, p, a->gpu_id);
+	int ret, gpu = amd_find_gpu(w, p, a->gpu_id);
 
 	if (gpu < 0)
 		return -EINVAL;
@@ -196,11 +193,100 @@ static int free_memory(struct amd_world *w, int slot, struct kfd_free *a)
 	for (uint32_t i = 0; i < p->nr_bos; i++) {
 		if (p->bos[i].handle != a->handle)
 			continue;
+		amd_memory_drop(a->handle);
 		drop_bo(w, &p->bos[i]);
 		p->bos[i] = p->bos[--p->nr_bos];
 		return 0;
 	}
 	return -EINVAL;
+}
+
+static int set_mapped(struct amd_world *w, int slot, struct kfd_map *a, bool on)
+{
+	const uint32_t *ids = (const uint32_t *)(uintptr_t)a->gpu_ids;
+	struct amd_proc *p = &w->procs[slot];
+	struct amd_bo *bo = NULL;
+
+	for (uint32_t i = 0; i < p->nr_bos; i++)
+		if (p->bos[i].handle == a->handle)
+			bo = &p->bos[i];
+	if (!bo)
+		return -EINVAL;
+	for (a->nr_done = 0; a->nr_done < a->nr; a->nr_done++) {
+		int gpu = amd_find_gpu(w, p, ids[a->nr_done]);
+
+		if (gpu < 0)
+			return -EINVAL;
+		if (on)
+			bo->mapped |= 1u << gpu;
+		else
+			bo->mapped &= ~(1u << gpu);
+	}
+	return 0;
+}
+
+static int dmabuf_info(const struct amd_world *w, int slot, struct kfd_dmabuf_info *a)
+{
+	struct amd_dmabuf d;
+
+	if (!amd_dmabuf_read(w, (int)a->fd, &d))
+		return -EINVAL;
+	a->bytes = d.bytes;
+	a->metadata_bytes = 0;
+	a->gpu_id = w->procs[slot].user_gpu_id[d.gpu];
+	a->flags = KFD_MEM_VRAM;
+	return 0;
+}
+
+static int import_dmabuf(struct amd_world *w, int slot, struct kfd_import *a)
+{
+	struct amd_proc *p = &w->procs[slot];
+	struct amd_dmabuf d;
+
+	if (!amd_dmabuf_read(w, (int)a->fd, &d) || amd_find_gpu(w, p, a->gpu_id) != (int)d.gpu)
+		return -EINVAL;
+	if (p->nr_bos == AMD_MAX_BOS)
+		return -ENOMEM;
+	p->bos[p->nr_bos++] = (struct amd_bo){
+		.handle = a->handle = ++p->next_handle,
+		.addr = a->addr,
+		.bytes = d.bytes,
+		.off = d.off,
+		.gpu = d.gpu,
+		.flags = KFD_MEM_VRAM,
+		.imported = true,
+	};
+	return 0;
+}
+
+/* All of the address space of a process is the GPU's, too. */
+static int apertures(const struct amd_world *w, int slot, struct kfd_apertures *a)
+{
+	struct kfd_aperture *list = (struct kfd_aperture *)(uintptr_t)a->list;
+
+	for (uint32_t i = 0; i < w->nr_gpus && i < a->nr; i++)
+		list[i] = (struct kfd_aperture){
+			.lds_base = 1ull << 48,
+			.lds_limit = (1ull << 48) + UINT32_MAX,
+			.scratch_base = 1ull << 49,
+			.scratch_limit = (1ull << 49) + UINT32_MAX,
+			.vm_base = 1ull << 14,
+			.vm_limit = (1ull << 47) - 1,
+			.gpu_id = w->procs[slot].user_gpu_id[i],
+		};
+	a->nr = w->nr_gpus;
+	return 0;
+}
+
+/* A process that was restored has its address spaces from that, by other open render nodes. */
+static int acquire(const struct amd_world *w, int slot, const struct kfd_acquire *a)
+{
+	const struct amd_proc *p = &w->procs[slot];
+	int gpu = amd_find_gpu(w, p, a->gpu_id);
+
+	if (gpu < 0 || amd_render_gpu(w, (int)a->drm_fd) != gpu)
+		return -EINVAL;
+	return p->restored ? -EBUSY : 0;
 }
 
 static int process_info(struct amd_world *w, int slot, struct kfd_criu *a)
@@ -222,7 +308,7 @@ static int process_info(struct amd_world *w, int slot, struct kfd_criu *a)
 static int export_bo(const struct amd_bo *bo)
 {
 	const struct amd_dmabuf d = {
-		.magic = AMD_MAGIC, .gpu = bo->gpu, .off = bo->off, .bytes = bo->bytes
+		.magic = AMD_DMABUF_MAGIC, .gpu = bo->gpu, .off = bo->off, .bytes = bo->bytes
 	};
 	int fd = memfd_create("dmabuf", MFD_CLOEXEC);
 
@@ -293,7 +379,7 @@ static int restore(struct amd_world *w, int slot, struct kfd_criu *a)
 	ret = restore_devices(w, p, a);
 	for (uint32_t i = 0; i < a->nr_bos && !ret; i++) {
 		struct amd_bo *bo = &p->bos[i];
-		int fd, gpu = find_gpu(w, p, bos[i].gpu_id);
+		int fd, gpu = amd_find_gpu(w, p, bos[i].gpu_id);
 
 		if (gpu < 0)
 			return -EINVAL;
@@ -316,6 +402,7 @@ static int restore(struct amd_world *w, int slot, struct kfd_criu *a)
 		bos[i].restored_offset = bo->off;
 		bos[i].dmabuf_fd = (uint32_t)fd;
 	}
+	p->restored = true;
 	p->paused = !ret; /* until RESUME */
 	return ret;
 }
@@ -367,11 +454,40 @@ static int kfd_ioctl(struct amd_world *w, int slot, unsigned long request, void 
 		return amd_fails("alloc") ? -ENOMEM : alloc_memory(w, slot, arg);
 	case KFD_IOC_FREE:
 		return amd_fails("free") ? -EIO : free_memory(w, slot, arg);
+	case KFD_IOC_POLICY:
+		return amd_fails("policy") ? -EIO : 0;
+	case KFD_IOC_APERTURES:
+		return amd_fails("apertures") ? -EIO : apertures(w, slot, arg);
+	case KFD_IOC_ACQUIRE:
+		return amd_fails("acquire") ? -EIO : acquire(w, slot, arg);
+	case KFD_IOC_MAP:
+		return amd_fails("map") ? -ENOMEM : set_mapped(w, slot, arg, true);
+	case KFD_IOC_UNMAP:
+		return amd_fails("unmap") ? -EIO : set_mapped(w, slot, arg, false);
+	case KFD_IOC_DMABUF_INFO:
+		return amd_fails("dmabuf_info") ? -EIO : dmabuf_info(w, slot, arg);
+	case KFD_IOC_IMPORT:
+		return amd_fails("dmabuf_import") ? -ENOMEM : import_dmabuf(w, slot, arg);
 	case KFD_IOC_CRIU:
 		return criu_op(w, slot, arg);
 	default:
 		return -ENOTTY;
 	}
+}
+
+/* Queues take the lock themselves, in their threads. */
+static int locked_ioctl(struct amd_world *w, int slot, unsigned long request, void *arg)
+{
+	int ret;
+
+	if (request == KFD_IOC_QUEUE)
+		return amd_fails("queue") ? -ENOMEM : amd_queue_create(w, slot, arg);
+	if (request == KFD_IOC_QUEUE_END)
+		return amd_queue_destroy(((const struct kfd_queue_id *)arg)->queue_id);
+	pthread_mutex_lock(&w->lock);
+	ret = kfd_ioctl(w, slot, request, arg);
+	pthread_mutex_unlock(&w->lock);
+	return ret;
 }
 
 SHOWN int ioctl(int fd, unsigned long request, ...)
@@ -389,9 +505,7 @@ SHOWN int ioctl(int fd, unsigned long request, ...)
 	slot = w ? lseek(fd, 0, SEEK_CUR) - AMD_PROC_POS : -1;
 	if (slot < 0 || slot >= AMD_MAX_PROCS)
 		return (int)syscall(SYS_ioctl, fd, request, arg);
-	pthread_mutex_lock(&w->lock);
-	ret = kfd_ioctl(w, (int)slot, request, arg);
-	pthread_mutex_unlock(&w->lock);
+	ret = locked_ioctl(w, (int)slot, request, arg);
 	if (!ret)
 		return 0;
 	errno = -ret;

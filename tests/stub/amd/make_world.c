@@ -41,7 +41,7 @@ static void put(const char *dir, const char *name, const char *text)
 	char path[512];
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/kfd/kfd/topology/nodes/%s", dir, name);
+	snprintf(path, sizeof(path), "%s/kfd/kfd/topology/%s", dir, name);
 	make_parents(path);
 	f = fopen(path, "w");
 	if (!f || fputs(text, f) < 0 || fclose(f))
@@ -56,7 +56,7 @@ static void put_node(const char *dir, unsigned int node, const char *name, const
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	snprintf(path, sizeof(path), "%u/%s", node, name);
+	snprintf(path, sizeof(path), "nodes/%u/%s", node, name);
 	put(dir, path, text);
 }
 
@@ -94,7 +94,8 @@ static void add_gpu(struct amd_world *w, const char *dev, const char *sys, const
 	gpu->ino = st.st_ino;
 	put_node(sys, node, "gpu_id", "%u\n", gpu->gpu_id);
 	put_node(sys, node, "properties",
-		 "cpu_cores_count 0\nsimd_count 64\nmem_banks_count 1\ncaches_count 1\n"
+		 "cpu_cores_count 0\nsimd_count 64\nsimd_per_cu 4\nmem_banks_count 1\n"
+		 "caches_count 0\ngfx_target_version 90010\n"
 		 "io_links_count 1\nvendor_id 4098\ndevice_id 29711\ndrm_render_minor %u\n"
 		 "num_sdma_engines 2\nnum_cp_queues 24\n",
 		 gpu->minor);
@@ -117,7 +118,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: amd-world DEV SYS GPU_ID:MINOR:MIB...\n");
 		return 2;
 	}
-	fd = make_file(argv[1], "kfd", AMD_DOORBELL_OFF + AMD_MAX_PROCS * AMD_DOORBELL_BYTES, &st);
+	fd = make_file(argv[1], "kfd", AMD_MMIO_OFF + AMD_PAGE, &st);
 	w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (w == MAP_FAILED)
 		die("kfd");
@@ -126,8 +127,12 @@ int main(int argc, char **argv)
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
 	pthread_mutex_init(&w->lock, &attr);
-	put(argv[2], "0/gpu_id", "0\n");
-	put_node(argv[2], 0, "properties", "cpu_cores_count 8\n");
+	put(argv[2], "generation_id", "1\n");
+	put(argv[2], "system_properties", "platform_oem 0\nplatform_id 0\nplatform_rev 0\n");
+	put(argv[2], "nodes/0/gpu_id", "0\n");
+	put_node(argv[2], 0, "properties", "cpu_cores_count 8\nmem_banks_count 1\n");
+	put_node(argv[2], 0, "mem_banks/0/properties", "heap_type 0\nsize_in_bytes %llu\n",
+		 1ull << 36);
 	for (int i = 3; i < argc; i++)
 		add_gpu(w, argv[1], argv[2], argv[i]);
 	w->magic = AMD_MAGIC;

@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "world.h"
@@ -116,6 +115,14 @@ BOTH(fstat, (int fd, struct stat *st), amd_raw_stat(fd, "", st, AT_EMPTY_PATH))
 BOTH(fstatat, (int dir_fd, const char *path, struct stat *st, int flags),
      amd_raw_stat(dir_fd, path, st, flags))
 
+int amd_find_gpu(const struct amd_world *w, const struct amd_proc *p, uint32_t user_gpu_id)
+{
+	for (uint32_t i = 0; i < w->nr_gpus; i++)
+		if (p->user_gpu_id[i] == user_gpu_id)
+			return (int)i;
+	return -1;
+}
+
 bool amd_fails(const char *name)
 {
 	static atomic_int left = -1;
@@ -127,17 +134,4 @@ bool amd_fails(const char *name)
 		return false;
 	atomic_compare_exchange_strong(&left, &first, want[len] ? atoi(want + len + 1) : 1);
 	return atomic_fetch_sub(&left, 1) == 1;
-}
-
-void amd_spend(uint64_t bytes)
-{
-	const char *latency = getenv("AMD_LATENCY_US"), *speed = getenv("AMD_BYTES_PER_S");
-	uint64_t ns = latency ? strtoull(latency, NULL, 10) * 1000 : 0;
-	struct timespec t;
-
-	if (speed && strtoull(speed, NULL, 10))
-		ns += bytes * 1000000000 / strtoull(speed, NULL, 10);
-	t = (struct timespec){ (time_t)(ns / 1000000000), (long)(ns % 1000000000) };
-	if (ns)
-		nanosleep(&t, NULL);
 }

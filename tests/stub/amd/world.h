@@ -12,6 +12,7 @@
 #define AMD_WORLD_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -20,16 +21,20 @@
 #define AMD_KFD "/dev/kfd"
 #define AMD_RENDER "/dev/dri/renderD"
 #define AMD_MAGIC 0x414d444657524c44ull
+#define AMD_DMABUF_MAGIC 0x414d444446554244ull
 #define AMD_KFD_MAJOR 235
 #define AMD_DRM_MAJOR 226
 #define AMD_MAX_GPUS 4
 #define AMD_MAX_PROCS 16
-#define AMD_MAX_BOS 64
+#define AMD_MAX_BOS 512
 #define AMD_PAGE 4096ull
 /* Where an open file says which process it belongs to, and where doorbells are mapped. */
 #define AMD_PROC_POS (1ll << 40)
-#define AMD_DOORBELL_OFF (64ull << 20)
+#define AMD_DOORBELL_OFF (1ull << 32)
+/* libhsakmt takes the lower half of an offset for a place in the page. */
+#define AMD_DOORBELL_STEP (1ull << 32)
 #define AMD_DOORBELL_BYTES 8192ull
+#define AMD_MMIO_OFF (AMD_DOORBELL_OFF + AMD_MAX_PROCS * AMD_MAX_GPUS * AMD_DOORBELL_STEP)
 
 struct amd_gpu {
 	uint32_t gpu_id;
@@ -38,6 +43,7 @@ struct amd_gpu {
 	uint64_t used_bytes; /* of VRAM */
 	uint64_t next_off;   /* in the file of the render node; places are not used again */
 	uint64_t ino;
+	_Atomic uint64_t link_free_ns; /* when the link to the GPU is free, without the lock */
 };
 
 struct amd_bo {
@@ -48,11 +54,14 @@ struct amd_bo {
 	uint64_t user_addr; /* of userptr */
 	uint32_t gpu;	    /* position in gpus */
 	uint32_t flags;	    /* KFD_MEM_ */
+	uint32_t mapped;    /* bits of the GPUs that it is mapped on */
+	bool imported;	    /* it is somebody else's, who frees it */
 };
 
 struct amd_proc {
 	pid_t pid; /* 0: free */
 	bool paused;
+	bool restored;
 	uint32_t user_gpu_id[AMD_MAX_GPUS]; /* what the process calls the GPUs */
 	uint32_t nr_bos;
 	uint64_t next_handle;
@@ -91,7 +100,7 @@ int amd_render_gpu(const struct amd_world *w, int fd);
  * the driver ask.
  */
 bool amd_fails(const char *name);
-/* The time of a copy, by AMD_LATENCY_US and AMD_BYTES_PER_S. */
-void amd_spend(uint64_t bytes);
+/* GPU by the id that the process knows, or -1. */
+int amd_find_gpu(const struct amd_world *w, const struct amd_proc *p, uint32_t user_gpu_id);
 
 #endif

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+# Sourced by tests with AMD GPUs, after lib.sh: the fake of tests/stub/amd, and CRIU's plugin.
+
+SO=$BUILD/stub/libamd.so
+[ -e "$SO" ] || skip "no $SO (make stub)"
+
+# make_world GPU_ID:MINOR:MIB…: over /dev and /sys/class, in the mount namespace of this test. Where
+# there is one already, it is replaced.
+make_world() {
+	while [ -e /sys/class/kfd/fake ]; do
+		umount -l /sys/devices/virtual /sys/class /dev
+	done
+	mkdir -p "$W/dev" "$W/sys"
+	mount -t tmpfs none "$W/dev"
+	mount -t tmpfs none "$W/sys"
+	"$BUILD/stub/amd-world" "$W/dev" "$W/sys" "$@"
+	: >"$W/sys/kfd/fake"
+	mknod -m 666 "$W/dev/null" c 1 3
+	mknod -m 666 "$W/dev/zero" c 1 5
+	mknod -m 666 "$W/dev/urandom" c 1 9
+	mknod -m 666 "$W/dev/ptmx" c 5 2
+	mkdir "$W/dev/shm" "$W/dev/pts"
+	mount -t devpts -o ptmxmode=666 none "$W/dev/pts"
+	mount --move "$W/dev" /dev
+	mount --move "$W/sys" /sys/class
+	# Where libhsakmt looks.
+	mount --bind /sys/class /sys/devices/virtual
+}
+
+# build_plugin SOURCE DIR: the plugin of that CRIU; libdrm itself is the fake's.
+build_plugin() {
+	local src=$1 out=$2 dir
+	mkdir -p "$out" "$D/src"
+	cp "$src"/plugins/amdgpu/*.[ch] "$src/plugins/amdgpu/criu-amdgpu.proto" "$D/src"
+	(
+		cd "$D/src"
+		protoc-c --proto_path=. --c_out=. criu-amdgpu.proto
+		set --
+		for dir in include criu/include criu/arch/x86/include .; do
+			set -- "$@" -iquote "$src/$dir"
+		done
+		gcc -w -g -D_GNU_SOURCE -shared -nostartfiles -fPIC -iquote . "$@" \
+			-I"$src/compel/include/uapi" $LIBDRM_CFLAGS amdgpu_plugin.c amdgpu_plugin_drm.c \
+			amdgpu_plugin_topology.c amdgpu_plugin_util.c criu-amdgpu.pb-c.c \
+			-o "$out/amdgpu_plugin.so"
+	)
+	rm -rf "$D/src"
+}
+
+# amd COMMAND…: with the fake.
+amd() {
+	LD_PRELOAD=$SO "$@"
+}

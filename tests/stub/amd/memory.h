@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* What a process of the fake sees of its objects and of dma-bufs. */
+#ifndef AMD_MEMORY_H
+#define AMD_MEMORY_H
+
+#include "world.h"
+
+/*
+ * Memory of an object of this process that is mapped on the GPU, by its address there; NULL where
+ * not all of the range is. Takes the world's lock.
+ */
+char *amd_memory_at(struct amd_world *w, int slot, uint32_t gpu, uint64_t va, uint64_t bytes);
+/* The object has gone. */
+void amd_memory_drop(uint64_t handle);
+/* Reads what a dma-buf is; false for any other file. */
+bool amd_dmabuf_read(const struct amd_world *w, int fd, struct amd_dmabuf *out);
+
+#endif
