@@ -87,7 +87,13 @@ ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(HARDEN) $(WARN) $(SAN) $(CFLAGS)
 ALL_LDFLAGS = $(HARDEN_LINK) $(LDFLAGS)
 STRICT := -Wconversion
 
-PARTS_SRC := $(wildcard base/*.c format/*.c loader/*.c gpu/suspend/*.c)
+# libhsakmt: auto, yes or no. Only its headers are needed; it is loaded when AMD GPUs are used.
+HSAKMT ?= auto
+HSAKMT_ON := $(if $(filter auto,$(HSAKMT)),$(shell $(PKG_CONFIG) --exists libhsakmt && echo yes),$(filter yes,$(HSAKMT)))
+AMD_ENGINE := $(addprefix gpu/amd/,engine.c hsakmt.c queue.c)
+AMD_SRC := $(filter-out $(if $(HSAKMT_ON),gpu/amd/no_engine.c,$(AMD_ENGINE)),$(wildcard gpu/amd/*.c))
+
+PARTS_SRC := $(wildcard base/*.c format/*.c loader/*.c gpu/suspend/*.c) $(AMD_SRC)
 LIB_SRC := $(PARTS_SRC) $(wildcard gpu/cuda/*.c gpu/daemon/*.c)
 CONVERT_SRC := $(wildcard convert/*.c)
 EXAMPLE_SRC := $(wildcard examples/*.c)
@@ -137,7 +143,7 @@ UNIT := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 FAULT := $(if $(FAULT_SRC),$(B)/fault/fault)
 PRELOAD := $(PRELOAD_SRC:tests/preload/%.c=build/progs/%.so)
 PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/cudaprog \
-	 build/progs/gpudtest build/progs/stages $(PRELOAD)
+	 build/progs/gpudtest build/progs/amdcopy build/progs/stages $(PRELOAD)
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 # The fake of AMD's driver: tests/stub/amd/README.md.
 AMD_OBJ := $(addprefix build/obj/tests/stub/amd/,world.o kfd.o memory.o queue.o sdma.o drm.o)
@@ -165,13 +171,14 @@ stub: $(STUB)
 fuzz-build: $(FUZZ)
 
 # The flags of the last build: when they change, everything is compiled again.
-FLAGS_NOW := $(CC) $(BASE_CFLAGS) $(OPT) $(HARDEN) $(WARN) $(STRICT) $(SAN) $(CFLAGS) $(ALL_LDFLAGS) $(PIE)
+FLAGS_NOW := $(CC) $(HSAKMT_ON) $(BASE_CFLAGS) $(OPT) $(HARDEN) $(WARN) $(STRICT) $(SAN) $(CFLAGS) $(ALL_LDFLAGS) $(PIE)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" | cmp -s - $@ || \
 		printf '%s\n' "$(subst ",\",$(FLAGS_NOW))" > $@
 
 $(addprefix $(B)/obj/,$(addsuffix /%.o,base format loader convert gpu cli)): WARN += $(STRICT)
+$(B)/obj/gpu/amd/%.o: BASE_CFLAGS += $(if $(HSAKMT_ON),$(shell $(PKG_CONFIG) --cflags libhsakmt))
 # Generated code is not ours to clean up.
 $(B)/obj/proto/%.o: WARN := -w
 
@@ -315,6 +322,8 @@ $(PRELOAD): PROG_FLAGS := -shared -fPIC -fvisibility=default
 build/progs/cudaprog: tests/gpu/cudaprog.c
 build/progs/gpudtest: tests/gpu/gpudtest.c build/obj/internal.a
 build/progs/gpudtest: PROG_FLAGS = $(LIB_LIBS)
+build/progs/amdcopy: tests/gpu/amdcopy.c build/obj/internal.a
+build/progs/amdcopy: PROG_FLAGS = $(LIB_LIBS)
 build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c prefilter.c model.c calibrate.c \
 		    decode_costs.c pack_writer.c worker.c) build/obj/internal.a
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)

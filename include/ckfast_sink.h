@@ -4,7 +4,7 @@
  *
  * The loader calls it: ckf_fill_sink() fills device memory from a fast image or from a plain
  * dump through these functions and knows nothing else of GPUs.
- * The backend for CUDA is gpu/cuda/cuda_sink.c.
+ * The backend for CUDA is gpu/cuda/cuda_sink.c, that for AMD's GPUs is in gpu/amd/.
  *
  * The life of a fill:
  *
@@ -149,6 +149,64 @@ int ckf_fill_sink(const struct ckf_image *img, const struct ckf_target *t,
 		  const struct ckf_sink_ops *ops, const struct ckf_sink_dest *dests,
 		  size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
 		  struct ckf_error *err);
+
+/*
+ * Memory of AMD GPUs, by libhsakmt, which is loaded when the first ckf_amd_open() needs it. All
+ * GPUs of the machine share one set of pinned slots; each has a queue on each of its SDMA engines.
+ * Where the engines cannot be had, the CPU loads and stores through the BAR, if it shows the
+ * memory.
+ *
+ * The objects are another process's: they come as dma-bufs, which KFD gives to who dumps and
+ * restores. A process whose own objects KFD has restored cannot use this: libhsakmt wants address
+ * spaces of its own.
+ *
+ * Threads: open and close are for one thread, with nothing else under way; the rest may be called
+ * by many at once, for different objects.
+ */
+struct ckf_amd;
+struct ckf_amd_objects;
+
+#define CKF_AMD_STORES (1u << 0) /* no engines, even where there are some */
+
+struct ckf_amd_opts {
+	size_t size;	     /* of this struct; 0 in what follows stands for the default */
+	uint32_t slot_bytes; /* a multiple of the page size, at least the largest chunk */
+	uint32_t flags;	     /* CKF_AMD_ */
+	unsigned int nr_slots;
+	unsigned int nr_queues;	 /* for each GPU */
+	unsigned int timeout_ms; /* after which an engine that does nothing has failed */
+};
+
+/* 0 with err set: err says why the engines cannot be used. -EINVAL, -ENOMEM. */
+int ckf_amd_open(const struct ckf_amd_opts *opts, struct ckf_amd **out, struct ckf_error *err);
+/* All objects were released. Takes NULL. */
+void ckf_amd_close(struct ckf_amd *amd);
+
+struct ckf_amd_object {
+	uint64_t start; /* in a target, or in a file; a multiple of the page size in a target */
+	uint64_t bytes; /* a multiple of the page size */
+	int dmabuf;	/* stays the caller's, who may close it after the import */
+};
+
+/*
+ * objects: sorted by start, not overlapping, of any GPUs. -EOPNOTSUPP the CPU cannot map one of
+ * them, and there are no engines; -EINVAL one is shorter than said.
+ */
+int ckf_amd_import(struct ckf_amd *amd, const struct ckf_amd_object *objects, size_t nr,
+		   struct ckf_amd_objects **out, struct ckf_error *err);
+/* Takes NULL. */
+void ckf_amd_release(struct ckf_amd_objects *objects);
+
+/* Fills the objects as ckf_fill_sink() does. */
+int ckf_amd_fill(const struct ckf_amd_objects *objects, const struct ckf_image *img,
+		 const struct ckf_target *t, const struct ckf_fill_opts *opts,
+		 struct ckf_fill_stats *stats, struct ckf_error *err);
+/*
+ * Writes the contents of each object to fd, at its start, by so many threads (0: two for each
+ * queue). -EIO, or that of the write.
+ */
+int ckf_amd_save(const struct ckf_amd_objects *objects, int fd, unsigned int threads,
+		 struct ckf_error *err);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

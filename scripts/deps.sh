@@ -8,7 +8,7 @@
 set -euo pipefail
 
 build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev zlib1g-dev libjansson-dev
-	libprotobuf-c-dev libprotobuf-dev nettle-dev protobuf-c-compiler)
+	libprotobuf-c-dev libprotobuf-dev nettle-dev protobuf-c-compiler libhsakmt-dev)
 criu=(patch xz-utils protobuf-compiler libnl-3-dev libnet1-dev libcap-dev libbsd-dev uuid-dev
 	libgnutls28-dev libnftables-dev)
 tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3-xxhash

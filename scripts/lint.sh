@@ -12,7 +12,7 @@ complain() {
 	bad=1
 }
 
-rooms=(base format loader convert gpu/cuda gpu/suspend gpu/daemon gpu/agent cli)
+rooms=(base format loader convert gpu/cuda gpu/amd gpu/suspend gpu/daemon gpu/agent cli)
 mapfile -t sources < <(find include "${rooms[@]}" examples tests -name '*.[ch]' | sort)
 mapfile -t ours < <(find include "${rooms[@]}" -name '*.[ch]' | sort)
 mapfile -t plugins < <(find criu-patch/plugin -name '*.[ch]' | sort)
@@ -158,6 +158,7 @@ layer format base
 layer loader base format
 layer convert base format loader
 layer gpu/cuda base format loader
+layer gpu/amd base format loader
 layer gpu/suspend base format loader gpu/cuda
 layer gpu/daemon base format loader gpu/cuda gpu/suspend
 layer gpu/agent base format gpu/cuda gpu/suspend
@@ -195,7 +196,7 @@ for file in format/*.[ch]; do
 done
 none 'only cli/ prints' \
 	'\b(printf|vprintf|vfprintf|puts|fputs|putchar|perror) ?\(|\bfprintf ?\((stderr|stdout)|\b(stdout|stderr)\b' \
-	{base,format,loader,convert,gpu/cuda,gpu/suspend,gpu/daemon}/*.[ch]
+	{base,format,loader,convert,gpu/cuda,gpu/amd,gpu/suspend,gpu/daemon}/*.[ch]
 none 'input can end the program' '\b(assert|abort|_?exit) ?\(' "${ours[@]}"
 
 # Deadlines are of a clock that nobody sets; pthread_cond_timedwait() has another one unless told.

@@ -32,6 +32,7 @@ SAME(ckf_progress, 24, stored_bytes, 16);
 SAME(ckf_sink_slot, 16, nr, 12);
 SAME(ckf_sink_copy, 24, bytes, 20);
 SAME(ckf_sink_ops, 104, nr_streams, 96);
+SAME(ckf_amd_object, 24, dmabuf, 16);
 
 GROWS(ckf_image_opts, 32, no_bases, 24);
 GROWS(ckf_image_info, 128, storage, 112);
@@ -57,6 +58,7 @@ GROWS(ckf_convert_opts, 104, no_cache, 97);
 GROWS(ckf_convert_stats, 128, storage, 112);
 GROWS(ckf_gpu_fill_stats, 24, ns, 16);
 GROWS(ckf_sink_opts, 32, nr_streams, 24);
+GROWS(ckf_amd_opts, 32, timeout_ms, 24);
 
 /* Values that are compiled into programs. */
 static void test_values(void **state)

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of gpu/amd/ share: all GPUs of a process, with one set of slots. */
+#ifndef AMD_H
+#define AMD_H
+
+#include <pthread.h>
+
+#include "ckf_amd_sink.h"
+#include "engine.h"
+
+/* What still reads a slot. */
+struct amd_pending {
+	struct engine_queue *queue; /* NULL: nothing */
+	uint32_t seq;
+};
+
+struct ckf_sink {
+	struct ckf_amd *amd;
+	unsigned int gpu;
+	unsigned int nr_streams;
+	bool owns; /* close() closes amd, too */
+};
+
+struct ckf_amd {
+	struct engines *engines; /* NULL: the CPU stores */
+	struct ckf_sink *sinks;	 /* one for each GPU; by stores, one for all */
+	unsigned int nr_sinks;
+	unsigned int nr_slots;
+	uint32_t slot_bytes;
+	char *slots;
+
+	pthread_mutex_t lock; /* of all below */
+	pthread_cond_t cond;
+	struct amd_pending *pending; /* by slot */
+	uint32_t *free;		     /* the one that has been free longest first */
+	unsigned int nr_free;
+};
+
+struct ckf_sink_mem {
+	struct ckf_sink *sink;
+	struct engine_mem mem; /* by stores, an address of this process */
+};
+
+/* Waits for a slot that nothing reads any more. */
+int amd_slot_take(struct ckf_amd *amd, uint32_t *nr, struct ckf_error *err);
+void amd_slot_put(struct ckf_amd *amd, uint32_t nr, struct amd_pending pending);
+
+/* The object of a dma-buf. bytes: of it, page-aligned. */
+int amd_import(struct ckf_amd *amd, int fd, uint64_t bytes, struct ckf_sink_mem **out,
+	       struct ckf_error *err);
+
+#endif
