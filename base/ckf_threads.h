@@ -39,6 +39,9 @@ struct ckf_threads_opts {
 	const atomic_uint *progress;
 	void (*stalled)(void *stalled_arg);
 	void *stalled_arg;
+	/* Called when all threads that there will be have been started. May be NULL. */
+	void (*started)(void *started_arg);
+	void *started_arg;
 };
 
 /*

@@ -135,6 +135,8 @@ unsigned int ckf_threads_run(const struct ckf_threads_opts *o)
 	/* What may hang must not be in the thread that watches. */
 	if (n > 1 || watched)
 		started = start(&c, threads, n - own);
+	if (o->started)
+		o->started(o->started_arg);
 	if (watched && started)
 		watch(&c);
 	if (own)

@@ -138,9 +138,10 @@ struct ckf_sink_dest {
 
 /*
  * dests: sorted by start, not overlapping; their memory may have any contents. Every op of the
- * target must lie in dests, else -EBADMSG. Of opts: dir_fd, threads (0: the CPUs), flags and
- * timeout_ms with stalled. Returns when all copies have arrived (each sink is drained); every chunk
- * has been checked then. stats->filled_bytes counts bytes copied, zero_bytes bytes cleared.
+ * target must lie in dests, else -EBADMSG. All of opts counts, but before_workers() is asked once,
+ * and nobody watches a fill to which it gives no worker. Returns when all copies have arrived (each
+ * sink is drained); every chunk has been checked then. stats->filled_bytes counts bytes copied,
+ * zero_bytes bytes cleared.
  *
  * Each thread has one slot at a time and waits for the next while its copies run: two slots for
  * each thread keep both reads and copies going. -EINVAL when a slot is smaller than a chunk.

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/ckf_threads.h"
 #include "fill.h"
@@ -242,9 +243,8 @@ void sink_job_fini(struct sink_job *job, struct ckf_fill_stats *stats)
 	fill_stats_give(stats, &job->stats);
 }
 
-static void run_worker(void *arg, unsigned int nr)
+static void run_worker(struct sink_job *job, unsigned int nr)
 {
-	struct sink_job *job = arg;
 	struct sink_worker w = { .job = job, .nr = nr };
 	int ret;
 
@@ -264,12 +264,45 @@ static void run_worker(void *arg, unsigned int nr)
 	pthread_mutex_unlock(&job->lock);
 }
 
+/* In a thread of its own, or in the caller's where there is no other: that one always works. */
+static void thread_work(void *arg, unsigned int nr)
+{
+	struct sink_job *job = arg;
+	const struct ckf_fill_opts *o = &job->opts;
+
+	if (gettid() != job->caller && o->worker_ok && o->worker_ok(o->arg, gettid()))
+		return;
+	run_worker(job, nr);
+}
+
+static void run_workers(struct sink_job *job, struct ckf_threads_opts *threads)
+{
+	const struct ckf_fill_opts *o = &job->opts;
+	unsigned int n = threads->threads;
+
+	job->caller = gettid();
+	if (o->before_workers && n > 1)
+		n = o->before_workers(o->arg, n);
+	if (n > 1 || !o->before_workers) {
+		threads->threads = n;
+		threads->started = n > 1 ? o->after_workers : NULL;
+		threads->started_arg = o->arg;
+		job->stats.workers = ckf_threads_run(threads);
+	} else {
+		job->stats.workers = 1;
+		if (o->after_workers && threads->threads > 1)
+			o->after_workers(o->arg);
+	}
+	if (!atomic_load(&job->failed) && atomic_load(&job->next_unit) < job->nr_units)
+		run_worker(job, 0);
+}
+
 int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err)
 {
 	const struct ckf_fill_opts *o = &job->opts;
 	struct ckf_threads_opts threads = {
 		.threads = o->threads ? o->threads : ckf_fill_default_threads(bytes),
-		.work = run_worker,
+		.work = thread_work,
 		.arg = job,
 		.timeout_ms = o->timeout_ms,
 		.progress = &job->progress,
@@ -282,7 +315,7 @@ int sink_job_run(struct sink_job *job, uint64_t bytes, struct ckf_error *err)
 
 	if (threads.threads > job->nr_units)
 		threads.threads = (unsigned int)job->nr_units;
-	job->stats.workers = ckf_threads_run(&threads);
+	run_workers(job, &threads);
 	for (uint32_t i = 0; i < job->nr_sinks; i++) {
 		inner = (struct ckf_error){ 0 };
 		ret = job->ops->drain(job->sinks[i], &inner);

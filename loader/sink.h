@@ -14,6 +14,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "ckfast_sink.h"
 #include "ckf_fill_sink.h"
@@ -31,6 +32,7 @@ struct sink_job {
 	struct ckf_fill_opts opts;
 	int (*fill)(struct sink_worker *w); /* until sink_next_unit() has no more */
 	void *arg;
+	pid_t caller; /* its thread id */
 	uint64_t nr_units;
 	uint64_t *order; /* in which units are taken; NULL: ascending */
 	_Atomic uint64_t next_unit;

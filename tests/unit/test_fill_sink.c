@@ -325,6 +325,68 @@ static void test_roads(void **state)
 }
 
 /* Pages that chunks share are read with the first of them; a slot takes the longest chunk whole. */
+struct hooks {
+	unsigned int allowed;
+	bool refused;
+	atomic_uint asked; /* worker_ok() */
+	unsigned int after;
+};
+
+static unsigned int before_workers(void *arg, unsigned int wanted)
+{
+	struct hooks *h = arg;
+
+	assert_int_equal(wanted, 4);
+	return h->allowed;
+}
+
+static void after_workers(void *arg)
+{
+	((struct hooks *)arg)->after++;
+}
+
+static int worker_ok(void *arg, int tid)
+{
+	struct hooks *h = arg;
+
+	atomic_fetch_add(&h->asked, 1);
+	return tid == getpid() || h->refused ? -1 : 0;
+}
+
+/* The caller says how many workers there are, and which: without any it does the work itself. */
+static void test_hooks(void **state)
+{
+	(void)state;
+	for (unsigned int allowed = 0; allowed <= 3; allowed++) {
+		for (int refused = 0; refused < 2; refused++) {
+			struct hooks h = { .allowed = allowed, .refused = refused };
+			struct ckf_fill_opts o = { .size = sizeof(o),
+						   .dir_fd = -1,
+						   .threads = 4,
+						   .worker_ok = worker_ok,
+						   .before_workers = before_workers,
+						   .after_workers = after_workers,
+						   .arg = &h };
+			struct ckf_error err = { 0 };
+			struct world w;
+
+			world_init(&w, 5);
+			open_sinks(&w, 4);
+			add_dests(&w);
+			assert_int_equal(ckf_fill_sink(w.img, &w.img->idx->targets[0],
+						       &mem_sink_ops, w.dests, NR_DESTS, &o, NULL,
+						       &err),
+					 0);
+			assert_dests(&w);
+			assert_int_equal(h.after, 1);
+			assert_int_equal(h.asked, allowed > 1 ? allowed : 0);
+			free_dests(&w);
+			close_sinks(&w);
+			world_fini(&w);
+		}
+	}
+}
+
 static void test_tight(void **state)
 {
 	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING, CKF_FILL_NO_DIRECT };
@@ -774,7 +836,7 @@ int main(void)
 		cmocka_unit_test(test_failures), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_kept),	 cmocka_unit_test(test_not_kept),
 		cmocka_unit_test(test_file),	 cmocka_unit_test(test_stalled),
-		cmocka_unit_test(test_tight),
+		cmocka_unit_test(test_tight),	 cmocka_unit_test(test_hooks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
