@@ -106,7 +106,7 @@ static bool any_from_pack;
 static struct iovec *gaps;
 static unsigned int nr_gaps;
 
-static unsigned long long now_ns(void)
+unsigned long long fast_image_now(void)
 {
 	struct timespec ts;
 
@@ -117,6 +117,16 @@ static unsigned long long now_ns(void)
 bool fast_image_on(void)
 {
 	return img != NULL;
+}
+
+const struct ckf_image *fast_image_get(void)
+{
+	return img;
+}
+
+const struct ckf_budget *fast_image_budget(void)
+{
+	return &shared->budget;
 }
 
 int fast_image_parse_number(const char *opt, const char *arg, unsigned int max, unsigned int *out)
@@ -578,7 +588,7 @@ static uint32_t switches(void)
 	return flags;
 }
 
-static void account(const struct ckf_fill_stats *s, unsigned long long start)
+void fast_image_account(const struct ckf_fill_stats *s, unsigned long long start)
 {
 	unsigned long long none = 0;
 
@@ -595,9 +605,28 @@ static void account(const struct ckf_fill_stats *s, unsigned long long start)
 	if (s->direct)
 		atomic_store(&shared->direct, 1);
 	atomic_compare_exchange_strong(&shared->first_ns, &none, start);
-	atomic_store(&shared->last_ns, now_ns());
+	atomic_store(&shared->last_ns, fast_image_now());
 	cnt_add(CNT_PAGES_RESTORED, (s->filled_bytes + s->zero_bytes) / PAGE_SIZE);
 	cnt_add(CNT_PAGES_SKIPPED_COW, s->shared_bytes / PAGE_SIZE);
+}
+
+void fast_image_fill_opts(struct ckf_fill_opts *o, struct fast_workers *workers)
+{
+	*o = (struct ckf_fill_opts){
+		.size = sizeof(*o),
+		.dir_fd = get_service_fd(IMG_FD_OFF),
+		.flags = switches(),
+		.timeout_ms = opts.fast_timeout * 1000,
+		.stalled = stalled,
+		.threads = 1,
+	};
+	if (!workers)
+		return;
+	*workers = (struct fast_workers){ .budget = &shared->budget };
+	o->worker_ok = fast_workers_id_ok;
+	o->before_workers = fast_workers_before;
+	o->after_workers = fast_workers_after;
+	o->arg = workers;
 }
 
 /* file: what the only dest maps, or -1. Not where it may be too large to be written: a mapping has no such limit. */
@@ -605,25 +634,16 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 {
 	struct rlimit largest;
 	struct ckf_target_info info = { .size = sizeof(info) };
-	struct fast_workers workers = { .budget = &shared->budget };
-	struct ckf_fill_opts o = {
-		.size = sizeof(o),
-		.dir_fd = get_service_fd(IMG_FD_OFF),
-		.worker_ok = fast_workers_id_ok,
-		.before_workers = fast_workers_before,
-		.after_workers = fast_workers_after,
-		.timeout_ms = opts.fast_timeout * 1000,
-		.stalled = stalled,
-		.arg = &workers,
-	};
-	unsigned long long start = now_ns();
+	struct fast_workers workers;
+	struct ckf_fill_opts o;
+	unsigned long long start = fast_image_now();
 	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = {};
 	int ret;
 
 	ckf_target_get_info(img, t, &info);
+	fast_image_fill_opts(&o, &workers);
 	o.threads = fast_workers_wanted(info.nr_pages * PAGE_SIZE);
-	o.flags = switches();
 	if (file > 0 && !getrlimit(RLIMIT_FSIZE, &largest) && largest.rlim_cur == RLIM_INFINITY)
 		o.file = file;
 	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);
@@ -632,7 +652,7 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 		pr_err("%s\n", err.msg);
 		return -1;
 	}
-	account(&stats, start);
+	fast_image_account(&stats, start);
 	pr_info("%s %" PRIu64 ": %" PRIu64 " bytes read, %" PRIu64 " filled, %" PRIu64 " zero, %" PRIu64
 		" shared, %" PRIu64 " huge pages, %u workers, %" PRIu64 " us\n",
 		ckf_target_kind_name(info.kind), info.id, stats.read_bytes, stats.filled_bytes, stats.zero_bytes,
@@ -899,154 +919,6 @@ int fast_image_fill_shmem(int fd, void *addr, unsigned long size, unsigned long 
 	if (again)
 		munmap(room, room_size);
 	return ret;
-}
-
-/*
- * The memory of an AMD GPU, as the file that CRIU's amdgpu plugin has dumped and wants back: its length, and
- * then the contents of objects, which have places with gaps in the image.
- */
-struct gpu_range {
-	uint64_t place;
-	uint64_t off; /* in the contents */
-	uint64_t bytes;
-};
-
-#define GPU_BUF_BYTES (1u << 20)
-
-struct gpu_file {
-	const struct ckf_target *t;
-	char *buf; /* of stdio, in whole pages: larger reads go straight to where they are wanted */
-	uint64_t pos; /* in the file */
-	uint64_t bytes; /* of the contents */
-	uint64_t nr_ranges;
-	struct gpu_range ranges[];
-};
-
-/* Ranges of ops that touch; counts only where f is NULL. */
-static uint64_t gpu_ranges(const struct ckf_target *t, struct gpu_file *f)
-{
-	const struct ckf_op_info *op;
-	uint64_t nr = 0, end = 0;
-	struct ckf_ops it;
-
-	ckf_ops_begin(&it, img, t, 0);
-	for (op = ckf_ops_get(&it); op; op = ckf_ops_next(&it)) {
-		if (!nr || op->start != end) {
-			if (f)
-				f->ranges[nr] = (struct gpu_range){ op->start, f->bytes, 0 };
-			nr++;
-		}
-		end = op->end;
-		if (f) {
-			f->ranges[nr - 1].bytes += op->end - op->start;
-			f->bytes += op->end - op->start;
-		}
-	}
-	return nr;
-}
-
-/*
- * Fills part of one range. Wrong bytes end the task, and with it the restore: the plugin does not keep the
- * errors of its copies. Without workers: the plugin has a thread for each GPU.
- */
-static void fill_gpu(const struct gpu_file *f, uint64_t place, char *buf, uint64_t bytes)
-{
-	const struct ckf_dest dests[] = {
-		{ .start = 0, .end = place, .flags = CKF_DEST_SKIP },
-		{ .start = place, .end = place + bytes, .addr = buf, .prot = PROT_READ | PROT_WRITE },
-		{ .start = place + bytes, .end = 1ull << 63, .flags = CKF_DEST_SKIP },
-	};
-	const struct ckf_fill_opts o = {
-		.size = sizeof(o),
-		.dir_fd = get_service_fd(IMG_FD_OFF),
-		.threads = 1,
-		.flags = switches() | CKF_FILL_NO_HUGE,
-		.timeout_ms = opts.fast_timeout * 1000,
-		.stalled = stalled,
-	};
-	struct ckf_fill_stats stats = { .size = sizeof(stats) };
-	unsigned long long start = now_ns();
-	struct ckf_error err = {};
-
-	if (ckf_fill(img, f->t, place ? dests : dests + 1, place ? 3 : 2, &o, &stats, &err)) {
-		pr_err("%s\n", err.msg);
-		exit(1);
-	}
-	account(&stats, start);
-}
-
-static ssize_t read_gpu_contents(struct gpu_file *f, char *buf, size_t size)
-{
-	uint64_t off = f->pos - sizeof(f->bytes);
-
-	for (uint64_t i = 0; i < f->nr_ranges; i++) {
-		const struct gpu_range *r = &f->ranges[i];
-
-		if (off >= r->off + r->bytes)
-			continue;
-		if (size > r->off + r->bytes - off)
-			size = r->off + r->bytes - off;
-		if (((uintptr_t)buf | off | size) % PAGE_SIZE) {
-			pr_err("Memory of a GPU is read in pages only: KFD_MAX_BUFFER_SIZE is none of them\n");
-			exit(1);
-		}
-		fill_gpu(f, r->place + (off - r->off), buf, size);
-		return size;
-	}
-	return 0;
-}
-
-static ssize_t read_gpu_file(void *cookie, char *buf, size_t size)
-{
-	struct gpu_file *f = cookie;
-	ssize_t n;
-
-	if (f->pos < sizeof(f->bytes)) {
-		n = size < sizeof(f->bytes) - f->pos ? size : sizeof(f->bytes) - f->pos;
-		memcpy(buf, (char *)&f->bytes + f->pos, n);
-	} else {
-		n = read_gpu_contents(f, buf, size);
-	}
-	f->pos += n;
-	return n;
-}
-
-static int close_gpu_file(void *cookie)
-{
-	struct gpu_file *f = cookie;
-
-	xfree(f->buf);
-	xfree(f);
-	return 0;
-}
-
-FILE *fast_image_open_gpu_file(const char *name)
-{
-	const cookie_io_functions_t io = { .read = read_gpu_file, .close = close_gpu_file };
-	const struct ckf_target *t = NULL;
-	unsigned int id, gpu;
-	struct gpu_file *f;
-	uint64_t nr;
-	FILE *fp;
-
-	if (img && sscanf(name, "amdgpu-pages-%u-%x.img", &id, &gpu) == 2)
-		t = ckf_image_find_target(img, CKF_TARGET_DEVICE, (uint64_t)id << 32 | gpu);
-	if (!t)
-		return NULL;
-	nr = gpu_ranges(t, NULL);
-	f = xzalloc(sizeof(*f) + nr * sizeof(f->ranges[0]));
-	if (!f || posix_memalign((void **)&f->buf, PAGE_SIZE, GPU_BUF_BYTES)) {
-		pr_err("No memory to read %s\n", name);
-		exit(1);
-	}
-	f->t = t;
-	f->nr_ranges = gpu_ranges(t, f);
-	fp = fopencookie(f, "r", io);
-	if (!fp || setvbuf(fp, f->buf, _IOFBF, GPU_BUF_BYTES)) {
-		pr_perror("Can't open %s", name);
-		exit(1);
-	}
-	return fp;
 }
 
 static int open_pack(void)

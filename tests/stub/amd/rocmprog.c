@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rocmprog DIR: a program as the ROCm runtime makes it look to the kernel: it has /dev/kfd and all
- * render nodes open, and on each GPU objects in VRAM and GTT, mapped at the addresses where the GPU
- * sees them; host memory that a GPU knows (userptr); doorbells.
+ * rocmprog DIR [MIB [CHILDREN]]: a program as the ROCm runtime makes it look to the kernel: it has
+ * /dev/kfd and all render nodes open, and on each GPU objects in VRAM and GTT, mapped at the
+ * addresses where the GPU sees them; host memory that a GPU knows (userptr); doorbells. MIB: of one
+ * more object on each GPU. CHILDREN: processes that have all that, too, each with its number behind
+ * the names of its files.
  *
  * On SIGUSR1 it checks every byte, and that its objects can be freed and new ones made.
  */
@@ -121,16 +123,31 @@ static const char *live(void)
 	return ioctl(kfd, KFD_IOC_FREE, &f) ? "free" : NULL;
 }
 
+/* "ready" and "report", with the number of this process. */
+static const char *numbered(const char *name, unsigned int nr)
+{
+	static char buf[32];
+
+	snprintf(buf, sizeof(buf), nr ? "%s%u" : "%s", name, nr);
+	return buf;
+}
+
 int main(int argc, char **argv)
 {
-	struct area areas[MAX_GPUS * NR_SHAPES + 1];
-	unsigned int nr = 0;
+	struct area areas[MAX_GPUS * (NR_SHAPES + 1) + 1];
+	struct shape large = { KFD_MEM_VRAM, 0 };
+	unsigned int nr = 0, children, self = 0;
 	char *doorbell;
 
-	if (argc != 2) {
-		fprintf(stderr, "usage: rocmprog DIR\n");
+	if (argc < 2 || argc > 4) {
+		fprintf(stderr, "usage: rocmprog DIR [MIB [CHILDREN]]\n");
 		return 2;
 	}
+	large.pages = argc > 2 ? strtoull(argv[2], NULL, 10) * ((1 << 20) / PAGE) : 0;
+	children = argc > 3 ? (unsigned int)atoi(argv[3]) : 0;
+	for (unsigned int i = 1; i <= children && !self; i++)
+		if (!fork())
+			self = i;
 	trigger_init();
 	kfd = open("/dev/kfd", O_RDWR | O_CLOEXEC);
 	if (kfd < 0)
@@ -139,11 +156,13 @@ int main(int argc, char **argv)
 	for (unsigned int g = 0; g < nr_gpus; g++) {
 		for (unsigned int i = 0; i < NR_SHAPES; i++)
 			areas[nr++] = add_object(g, &shapes[i]);
+		if (large.pages)
+			areas[nr++] = add_object(g, &large);
 	}
 	areas[nr++] = area_new("host", HOST_PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, RANDOM);
 	make_object(0, KFD_MEM_USERPTR, areas[nr - 1].addr, HOST_PAGES * PAGE);
 	doorbell = map_object(0, KFD_MEM_DOORBELL, 2 * PAGE, kfd);
-	report(argv[1], "ready", "%d", (int)getpid());
+	report(argv[1], numbered("ready", self), "%d", (int)getpid());
 	for (;;) {
 		const char *bad = NULL;
 
@@ -154,6 +173,7 @@ int main(int argc, char **argv)
 		if (!bad)
 			bad = live();
 		*(volatile uint64_t *)doorbell = 1;
-		report(argv[1], "report", "%s %s", bad ? "BAD" : "OK", bad ? bad : "");
+		report(argv[1], numbered("report", self), "%s %s", bad ? "BAD" : "OK",
+		       bad ? bad : "");
 	}
 }

@@ -10,7 +10,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 struct page_read;
 struct pstree_item;
@@ -25,6 +24,20 @@ extern int fast_image_open(void);
 
 /* True when the pages come from a fast image. */
 extern bool fast_image_on(void);
+
+/* For what fills other things than memory of tasks: the image, and how much all may do at once. */
+struct ckf_budget;
+struct ckf_fill_opts;
+struct ckf_fill_stats;
+struct ckf_image;
+struct fast_workers;
+extern const struct ckf_image *fast_image_get(void);
+extern const struct ckf_budget *fast_image_budget(void);
+/* The options of a fill by the calling thread; with workers where there is a struct for them. */
+extern void fast_image_fill_opts(struct ckf_fill_opts *o, struct fast_workers *workers);
+/* Counts a fill that began at start, of fast_image_now(). */
+extern void fast_image_account(const struct ckf_fill_stats *s, unsigned long long start);
+extern unsigned long long fast_image_now(void);
 
 /* In place of open_page_read() for a task: nothing is read page by page. */
 extern int fast_image_page_read(struct page_read *pr);
@@ -52,12 +65,6 @@ extern int fast_image_fill_task(struct pstree_item *t, struct task_restore_args 
 
 /* fd: the file that is mapped at addr, or -1. */
 extern int fast_image_fill_shmem(int fd, void *addr, unsigned long size, unsigned long shmid);
-
-/*
- * For the amdgpu plugin: the contents of objects on a GPU, by the name of the file that the dump had. NULL
- * where the image has that file, or there is none of that name.
- */
-extern FILE *fast_image_open_gpu_file(const char *name);
 
 /* What the restorer takes its own share of pages from. */
 extern int fast_image_prepare_ios(struct pstree_item *t, struct task_restore_args *ta);

@@ -1,0 +1,146 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The patched amdgpu plugin on the fake of tests/stub/amd, with libhsakmt as Debian has it: memory of
+# one, two and four GPUs, of one process and of a tree, is dumped byte for byte as by CRIU's own plugin and
+# restored by the engines; by stores, or by the plugin, where the engines cannot be had. When a call
+# fails, the restore succeeds in another way, or no task runs.
+. "$(dirname "$0")/lib.sh"
+. "$ROOT/tests/e2e/amd.sh"
+
+# dump_by CRIU DIR PLUGINS: the tree runs on.
+dump_by() {
+	mkdir "$2"
+	amd "$1" dump -t "$PID" -D "$2" -v4 -o dump.log --libdir "$3" --leave-running ||
+		fail "dump: $(log_errors "$2/dump.log")"
+}
+
+start_rocm() {
+	local i
+	amd start_ready "$BUILD/stub/rocmprog" . "$@"
+	for i in $(seq "${2:-0}"); do
+		wait_ready "ready$i"
+	done
+	pids=($(cat "$D"/ready*))
+}
+
+check_all() {
+	local i
+	check "$PID"
+	for i in $(seq $((${#pids[@]} - 1))); do
+		check "$(cat "$D/ready$i")" "report$i"
+	done
+}
+
+# restores PATTERN VARIABLE=VALUE…: it succeeds, and the log says how.
+restores() {
+	local pattern=$1
+	shift
+	(
+		[ $# = 0 ] || export "$@"
+		amd restore_fast "$D/fast" --libdir "$D/patched"
+	)
+	grep -aq "$pattern" "$D/restore.log" || fail "$*: the log has no $pattern"
+	check_all
+	stop "$PID"
+}
+
+# A restore in which a call fails: either all is right, or nothing runs.
+survives() {
+	local status=0
+	(
+		export "$@"
+		amd restore "$CRIU" "$D/fast" --fast-image --libdir "$D/patched" --fast-timeout 3
+	) || status=$?
+	if [ $status = 0 ]; then
+		check_all
+		stop "$PID"
+	else
+		all_gone "${pids[@]}"
+	fi
+	! grep -aq 'core dumped\|Segmentation' "$D/restore.log" || fail "$*: a crash"
+	last_status=$status
+}
+
+# round GPUS MIB CHILDREN
+round() {
+	make_world $1
+	start_rocm "$2" "$3"
+	rm -rf "$D/dump" "$D/dump2" "$D/fast"
+	dump_by "$CRIU_STOCK" "$D/dump" "$D/plugins"
+	dump_by "$CRIU" "$D/dump2" "$D/patched"
+	! grep -aq 'fast-image: amd:' "$D/dump2/dump.log" ||
+		fail "not by the engines: $(grep -a 'fast-image: amd:' "$D/dump2/dump.log")"
+	for file in "$D"/dump/amdgpu-*; do
+		cmp "$file" "$D/dump2/${file##*/}" || fail "another dump: ${file##*/}"
+	done
+	check_all
+	stop "$PID"
+	"$CKFAST" convert -q --amd "$D/dump2" "$D/fast"
+	restores 'filled by their engines'
+	! grep -aq 'copies the memory' "$D/restore.log" || fail "the plugin copied"
+	[ "$(grep -ac 'amd: GPU .* filled' "$D/restore.log")" = $(($(wc -w <<<"$1") * ${#pids[@]})) ] ||
+		fail "not all of the GPUs"
+}
+
+ways() {
+	restores 'filled by stores' CKF_NO_SDMA=1
+	restores 'The plugin copies the memory' CKF_NO_SDMA=1 AMD_BAR=0
+	restores 'fast-image:' CKF_NO_AMD=1
+	! grep -aq 'amd: Process' "$D/restore.log" || fail "CKF_NO_AMD=1 did nothing"
+}
+
+failures() {
+	local call
+	for call in version acquire apertures policy queue map:3 dmabuf_info dmabuf_import packet packet:3; do
+		survives AMD_FAIL=$call
+		case $call in
+		packet*)
+			[ $last_status != 0 ] || fail "$call: a restore with an engine that stood still"
+			grep -aq 'Memory of AMD GPUs was not restored: .*an SDMA engine has done nothing' \
+				"$D/restore.log" || fail "$call: $(log_errors "$D/restore.log")"
+			;;
+		acquire | apertures | queue | dmabuf_import)
+			[ $last_status = 0 ] || fail "$call: $(log_errors "$D/restore.log")"
+			;;
+		esac
+	done
+	survives AMD_FAIL=dmabuf_map CKF_NO_SDMA=1
+	[ $last_status = 0 ] || fail "dmabuf_map: $(log_errors "$D/restore.log")"
+}
+
+# A dump in which copies fail is as good as one by the plugin, or fails; the process runs on.
+failed_dumps() {
+	local call
+	start_rocm 1
+	for call in queue dmabuf_import packet; do
+		rm -rf "$D/dump3"
+		mkdir "$D/dump3"
+		if AMD_FAIL=$call amd "$CRIU" dump -t "$PID" -D "$D/dump3" -v4 -o dump.log \
+			--libdir "$D/patched" --leave-running; then
+			[ $call != packet ] || fail "a dump by an engine that stood still"
+			"$CKFAST" convert -q --amd "$D/dump3" "$D/fast3" || fail "$call: a bad dump"
+			rm -rf "$D/fast3"
+		fi
+		check "$PID"
+	done
+	stop "$PID"
+}
+
+all() {
+	build_plugin "$BUILD/criu-$V-stock" "$D/plugins"
+	build_plugin "$BUILD/criu-$V" "$D/patched"
+	round 26:128:64 6 0
+	round "26:128:64 48879:129:32 3:130:32 4:131:48" 2 0
+	round "26:128:64 48879:129:32" 3 0
+	ways
+	if [ "$(readlink "$BUILD/bin/criu")" = "criu-$V" ]; then
+		failures
+		failed_dumps
+	fi
+	round "26:128:64 48879:129:32" 2 2
+}
+
+ldconfig -p | grep -q 'libhsakmt\.so\.1' || skip "no libhsakmt (libhsakmt1)"
+LIBDRM_CFLAGS=${LIBDRM_CFLAGS-$(pkg-config --cflags libdrm 2>/dev/null)} ||
+	skip "no headers of libdrm (libdrm-dev)"
+each_version all
