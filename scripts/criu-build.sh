@@ -113,6 +113,23 @@ build_stock() {
 		make -C "$dir/plugins/cuda" ARCH=x86 >>"$dir.log" 2>&1 </dev/null || die "CRIU's CUDA plugin: see $dir.log"
 		install -D -m 755 "$dir/plugins/cuda/cuda_plugin.so" "build/lib/criu-$version-stock/cuda_plugin.so"
 	fi
+	build_amdgpu "$version-stock"
+}
+
+# build_amdgpu NAME: CRIU's plugin for AMD GPUs, where the headers of libdrm are. In a folder of its own,
+# since CRIU loads all that there is in one.
+build_amdgpu() {
+	local dir=build/criu-$1 out=build/lib/amdgpu-$1 plugin=build/criu-$1/plugins/amdgpu id
+	pkg-config --exists libdrm_amdgpu || return 0
+	id=$(cat "$plugin"/*.[ch] "$plugin"/*.proto | sha256sum)
+	[ "$(cat "$out/.amdgpu" 2>/dev/null)" != "$id" ] || return 0
+	rm -f "$plugin/amdgpu_plugin.so"
+	make -C "$plugin" ARCH=x86 amdgpu_plugin.so >>"$dir.log" 2>&1 </dev/null ||
+		die "CRIU's amdgpu plugin: see $dir.log"
+	install -D -m 755 "$plugin/amdgpu_plugin.so" "$out/amdgpu_plugin.so"
+	# What is generated on the way must not count the next time.
+	rm -f "$plugin"/criu-amdgpu.pb-c.[ch]
+	echo "$id" >"$out/.amdgpu"
 }
 
 # The series for VERSION, unpacked in DIR: its own, or the newest that applies as it is. Fails when
@@ -192,7 +209,10 @@ for version in "${versions[@]}"; do
 	}
 	build_stock "$version" "$source"
 	build_patched "$version"
-	[ ! -e "build/criu-$version/.patched" ] || scripts/criu-plugin.sh "$version"
+	if [ -e "build/criu-$version/.patched" ]; then
+		scripts/criu-plugin.sh "$version"
+		build_amdgpu "$version"
+	fi
 	newest=${newest:-$version}
 done
 [ -n "$newest" ] || die "no CRIU source can be had; CRIU_SRC=DIR|TARBALL takes one's own"
