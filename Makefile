@@ -11,6 +11,7 @@
 #	make demo       installs what is missing, builds all, shows a restore both ways
 #	make bench      measures; writes build/bench.json, build/codecs.json, tables and a chart
 #	make bench-field  stock and fast in the states of the field: build/field.json; FIELD_QUICK=1 takes 10 minutes
+#	make bench-amd  stock and fast with memory of AMD GPUs, on a fake: build/amd.json
 #	make bundle     build/bundle: what it takes to measure on another machine
 #	make fuzz       fuzzes each target for FUZZ_SECONDS
 #	make zdtm       CRIU's own test suite, through fast images; zdtm-subset for the memory tests
@@ -159,8 +160,8 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-root check-all check-long check-build \
-	check-root-build coverage demo bench bench-field bundle fuzz \
-	zdtm zdtm-subset zdtm-build lint abi abi-save install install-library install-service install-completions uninstall \
+	check-root-build coverage demo bench bench-amd bench-field bundle fuzz \\
+	zdtm zdtm-subset zdtm-build lint abi abi-save install install-library install-service install-completions uninstall \\
 	install-criu uninstall-criu deb rpm dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT) $(EXAMPLES)
@@ -401,6 +402,11 @@ bench: deps
 	@$(MAKE) $(PARALLEL) all progs criu
 	@tests/bench/bench.sh
 	@tests/bench/codecs.sh
+
+# On a fake of AMD's driver, with a link of set speed: settings in tests/bench/amd.sh.
+bench-amd: deps
+	@$(MAKE) $(PARALLEL) all progs stub criu
+	@tests/bench/amd.sh
 
 bench-field: deps
 	@$(MAKE) $(PARALLEL) all progs criu
