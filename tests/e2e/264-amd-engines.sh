@@ -24,6 +24,7 @@ for gpus in 26:128:64 "26:128:64 48879:129:32" "26:128:64 48879:129:32 3:130:32 
 	[ "$(wc -l <"$D/out")" = $# ] || fail "$(cat "$D/out")"
 	amd "$COPY" 24 1 >/dev/null
 	amd "$COPY" 24 5 >/dev/null
+	amd "$COPY" 24 1 4096 >/dev/null
 	AMD_LATENCY_US=30 AMD_BYTES_PER_S=2000000000 amd "$COPY" 8 >/dev/null
 done
 make_world 26:128:64

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * amdcopy MIB [QUEUES]: copies MIB of memory to every AMD GPU at once and back, through the backend
- * of gpu/amd/, checks every byte, and prints one line of JSON for each GPU with its rates: to the
- * GPU with all slots, back with one piece after the other. Every eighth piece is cleared instead of
- * copied. Runs on the fake of tests/stub/amd/ and on hardware. Exit code 77: there are no engines.
+ * amdcopy MIB [QUEUES [PIECE]]: copies MIB of memory to every AMD GPU at once and back, through the
+ * backend of gpu/amd/, checks every byte, and prints one line of JSON for each GPU with its rates:
+ * to the GPU with all slots, back with one piece after the other. Every eighth piece is cleared
+ * instead of copied. PIECE: bytes of one copy, 4 MiB by default; small ones fill the rings. Runs on
+ * the fake of tests/stub/amd/ and on hardware. Exit code 77: there are no engines.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ struct job {
 	struct ckf_sink *sink;
 	struct ckf_sink_mem *mem;
 	uint64_t bytes;
+	uint32_t piece_bytes;
 	uint64_t to_ns;
 	uint64_t from_ns;
 	struct ckf_error err;
@@ -50,13 +52,27 @@ static void make(const struct job *j, char *slot, uint64_t off)
 	}
 }
 
+/* The last piece first. */
+static int submit(struct job *j, unsigned int stream, const struct ckf_sink_slot *slot,
+		  uint64_t off)
+{
+	static _Thread_local struct ckf_sink_copy copies[SLOT_BYTES / PAGE];
+	uint32_t nr = SLOT_BYTES / j->piece_bytes;
+
+	for (uint32_t i = 0; i < nr; i++) {
+		uint32_t at = (nr - 1 - i) * j->piece_bytes;
+
+		copies[i] = (struct ckf_sink_copy){ j->mem, off + at, at, j->piece_bytes };
+	}
+	return ops->submit(j->sink, stream, slot, copies, nr, &j->err);
+}
+
 static int put_all(struct job *j)
 {
 	struct ckf_sink_slot slot;
 	int ret = 0;
 
 	for (uint64_t off = 0, n = 0; off < j->bytes && !ret; off += SLOT_BYTES, n++) {
-		const struct ckf_sink_copy c = { j->mem, off, 0, SLOT_BYTES };
 		unsigned int stream = (unsigned int)(n % ops->nr_streams(j->sink));
 
 		if (is_cleared(n)) {
@@ -67,7 +83,7 @@ static int put_all(struct job *j)
 		if (ret)
 			break;
 		make(j, slot.addr, off);
-		ret = ops->submit(j->sink, stream, &slot, &c, 1, &j->err);
+		ret = submit(j, stream, &slot, off);
 	}
 	return ret ? ret : ops->drain(j->sink, &j->err);
 }
@@ -157,10 +173,11 @@ int main(int argc, char **argv)
 	struct ckf_error err = { 0 };
 	struct ckf_amd *amd;
 	uint64_t mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+	uint32_t piece = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : SLOT_BYTES;
 	int bad;
 
-	if (!mib || argc > 3) {
-		fprintf(stderr, "usage: amdcopy MIB [QUEUES]\n");
+	if (!mib || argc > 4 || !piece || piece % PAGE || SLOT_BYTES % piece) {
+		fprintf(stderr, "usage: amdcopy MIB [QUEUES [PIECE]]\n");
 		return 2;
 	}
 	o.nr_queues = argc > 2 ? (unsigned int)strtoul(argv[2], NULL, 10) : 0;
@@ -175,6 +192,7 @@ int main(int argc, char **argv)
 		jobs[i] = (struct job){
 			.sink = &amd->sinks[i],
 			.bytes = (mib + 3) / 4 * SLOT_BYTES,
+			.piece_bytes = piece,
 		};
 	t.arg = jobs;
 	ckf_threads_run(&t);
