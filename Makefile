@@ -160,8 +160,8 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-root check-all check-long check-build \
-	check-root-build coverage demo bench bench-amd bench-field bundle fuzz \\
-	zdtm zdtm-subset zdtm-build lint abi abi-save install install-library install-service install-completions uninstall \\
+	check-root-build coverage demo bench bench-amd bench-field bundle fuzz \
+	zdtm zdtm-subset zdtm-build lint abi abi-save install install-library install-service install-completions uninstall \
 	install-criu uninstall-criu deb rpm dist clean FORCE
 
 all: lib $(CKFAST) $(AGENT) $(EXAMPLES)
