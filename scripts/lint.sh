@@ -124,7 +124,9 @@ circles() {
 		            owner[file] = file
 		            names[file].update(INCLUDED.findall(text))
 		        else:
-		            owner.update((name, file) for name in (LABEL if path.endswith('.S') else DEFINED).findall(code))
+		            # A file in the place of another one, where something is missing, defines the same.
+		            for name in (LABEL if path.endswith('.S') else DEFINED).findall(code):
+		                owner.setdefault(name, file)
 		            names[file].update(USED.findall(code))
 		    uses = {file: {owner[n] for n in names[file] if n in owner} - {file} for file in names}
 		    for file in sorted(uses):
