@@ -91,7 +91,8 @@ gpud_inside() {
 
 # outer_number: of the process in the container.
 outer_number() {
-	grep -l "^NSpid:.*	$NUMBER\$" /proc/[0-9]*/status | cut -d/ -f3 | head -n 1
+	# Others may end meanwhile.
+	{ grep -ls "^NSpid:.*	$NUMBER\$" /proc/[0-9]*/status || true; } | cut -d/ -f3 | head -n 1
 }
 
 # gpud in a container, its client outside. What gpud cannot see it does not touch.
