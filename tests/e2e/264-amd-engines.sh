@@ -16,7 +16,7 @@ fails() {
 	grep -q "$3" "$D/err" || fail "$1: $(cat "$D/err")"
 }
 
-ldconfig -p | grep -q 'libhsakmt\.so\.1' || skip "no libhsakmt (libhsakmt1)"
+need_hsakmt
 for gpus in 26:128:64 "26:128:64 48879:129:32" "26:128:64 48879:129:32 3:130:32 4:131:48"; do
 	make_world $gpus
 	amd "$COPY" 24 >"$D/out" || fail "$gpus"

@@ -140,7 +140,7 @@ all() {
 	round "26:128:64 48879:129:32" 2 2
 }
 
-ldconfig -p | grep -q 'libhsakmt\.so\.1' || skip "no libhsakmt (libhsakmt1)"
+need_hsakmt
 LIBDRM_CFLAGS=${LIBDRM_CFLAGS-$(pkg-config --cflags libdrm 2>/dev/null)} ||
 	skip "no headers of libdrm (libdrm-dev)"
 each_version all

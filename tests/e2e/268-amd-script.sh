@@ -8,7 +8,7 @@
 D=$W
 [ -e "$BUILD/lib/amdgpu-$(readlink "$BUILD/bin/criu" | cut -d- -f2)/amdgpu_plugin.so" ] ||
 	skip "no amdgpu plugin (libdrm-dev, make criu)"
-ldconfig -p | grep -q 'libhsakmt\.so\.1' || skip "no libhsakmt (libhsakmt1)"
+need_hsakmt
 make_world 26:128:64 48879:129:64
 export AMD_PROGRAM="$BUILD/stub/rocmprog . 8" AMD_REPS=1 AMD_COPY_MIB=16 AMD_BASE=$W
 amd "$ROOT/tests/gpu/amd.sh" "$W/out" >"$W/log" 2>&1 || fail "$(cat "$W/log")"

@@ -47,6 +47,13 @@ build_plugin() {
 	rm -rf "$D/src"
 }
 
+need_hsakmt() {
+	case $(ldconfig -p) in
+	*libhsakmt.so.1*) ;;
+	*) skip "no libhsakmt (libhsakmt1)" ;;
+	esac
+}
+
 # amd COMMAND…: with the fake.
 amd() {
 	LD_PRELOAD=$SO "$@"
