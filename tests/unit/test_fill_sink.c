@@ -61,7 +61,6 @@ static void test_roads(void **state)
 	}
 }
 
-/* Pages that chunks share are read with the first of them; a slot takes the longest chunk whole. */
 struct hooks {
 	unsigned int allowed;
 	bool refused;
@@ -124,6 +123,7 @@ static void test_hooks(void **state)
 	}
 }
 
+/* Pages that chunks share are read with the first of them; a slot takes the longest chunk whole. */
 static void test_tight(void **state)
 {
 	static const uint32_t flags[] = { 0, CKF_FILL_NO_URING, CKF_FILL_NO_DIRECT };
