@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -73,11 +74,11 @@ static int job_init(struct fill_job *job, struct ckf_error *err)
 	job->small = ckf_pages_to_bytes(job->target->nr_pages) <= FILL_SMALL_BYTES;
 	job->slot_bytes = slot_bytes(job->img, fill_request_bytes(job));
 	job->dir_fd = job->opts->dir_fd >= 0 ? job->opts->dir_fd : job->img->dir_fd;
+	if (job->opts->file > 0 && job->nr_given != 1)
+		return ckf_error_set(err, -EINVAL, "a file has one dest, not %zu", job->nr_given);
 	for (size_t i = 0; i < job->nr_given; i++)
 		if (d[i].start >= d[i].end || (i && d[i].start < d[i - 1].end))
 			return ckf_error_set(err, -EINVAL, "dest %zu is out of order", i);
-	if (job->opts->file > 0 && job->nr_given != 1)
-		return ckf_error_set(err, -EINVAL, "a file has one dest, not %zu", job->nr_given);
 	fill_planner_init(job);
 	if (job->small)
 		return 0;
@@ -228,6 +229,14 @@ static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *e
 	return wait_gone(job, err);
 }
 
+/* A file that ends within its last page is not to become longer. */
+static bool covers_dest(const struct fill_job *job, int file)
+{
+	struct stat st;
+
+	return file > 0 && !fstat(file, &st) && (uint64_t)st.st_size >= job->given->end;
+}
+
 int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const struct ckf_dest *dests,
 	     size_t nr_dests, const struct ckf_fill_opts *opts, struct ckf_fill_stats *stats,
 	     struct ckf_error *err)
@@ -265,7 +274,7 @@ int ckf_fill(const struct ckf_image *img, const struct ckf_target *t, const stru
 		ret = ckf_error_set(err, -ENOMEM, "no memory for the plan");
 		goto out;
 	}
-	if (n == 1 && !job.huge.nr_segs)
+	if (n == 1 && !job.huge.nr_segs && covers_dest(&job, o.file))
 		job.file = o.file;
 	ret = run_workers(&job, n, err);
 	if (job.ret)

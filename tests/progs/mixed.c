@@ -17,6 +17,7 @@
 #define MAX_AREAS 32
 #define TLS_WORDS 1024
 #define STACK_WORDS 8192
+#define ODD_BYTES 5000 /* of a memfd that ends within a page */
 
 struct thread {
 	pthread_t id;
@@ -29,6 +30,7 @@ struct thread {
 
 static struct area areas[MAX_AREAS];
 static unsigned int nr_areas;
+static int odd;
 static struct thread threads[NR_THREADS];
 static _Atomic unsigned int round_now;
 static _Atomic unsigned int nr_running;
@@ -170,6 +172,9 @@ static void add_files(const char *dir)
 	a = area_new("memfd", 4 * MIB / PAGE, MAP_SHARED, fd, MIXED);
 	add(a);
 	add_private_copy("private memfd", &a, fd);
+	odd = memfd_create("odd", 0);
+	if (odd < 0 || ftruncate(odd, ODD_BYTES) || pwrite(odd, "end", 3, ODD_BYTES - 3) != 3)
+		die("memfd");
 
 	snprintf(path, sizeof(path), "%s/mapped", dir);
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -200,9 +205,21 @@ static void add_sysv(void)
 	add(a);
 }
 
+static const char *check_odd(void)
+{
+	char end[4];
+
+	if (pread(odd, end, sizeof(end), ODD_BYTES - 3) != 3 || memcmp(end, "end", 3) != 0)
+		return "a memfd has another end";
+	return NULL;
+}
+
 static void check(const char *dir)
 {
 	const char *problem = check_threads();
+
+	if (!problem)
+		problem = check_odd();
 
 	if (problem) {
 		report(dir, "report", "BAD %s", problem);

@@ -34,6 +34,7 @@ static void test_file(void **state)
 	struct ckf_dest d = { .start = WORLD_BASE,
 			      .end = WORLD_BASE + WORLD_BYTES,
 			      .flags = CKF_DEST_FRESH };
+	const struct ckf_dest two[2] = { d, d };
 	struct ckf_fill_opts o = { .size = sizeof(o), .dir_fd = -1, .threads = 1 };
 	char *other, path[64];
 	struct world w;
@@ -50,6 +51,16 @@ static void test_file(void **state)
 	o.threads = 2;
 	assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, NULL, NULL), 0);
 	world_assert_area(&w, d.addr, 0);
+	munmap(d.addr, WORLD_BYTES);
+	close(fd);
+
+	/* A file that ends within a page stays so: the mapping has the rest of the page. */
+	fd = world_file(&d.addr);
+	assert_int_equal(ftruncate(o.file, (off_t)(WORLD_BASE + WORLD_BYTES - 1)), 0);
+	o.threads = 1;
+	assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, NULL, NULL), 0);
+	world_assert_area(&w, d.addr, 0);
+	assert_int_equal(lseek(o.file, 0, SEEK_END), WORLD_BASE + WORLD_BYTES - 1);
 	close(o.file);
 	munmap(d.addr, WORLD_BYTES);
 	close(fd);
@@ -60,7 +71,7 @@ static void test_file(void **state)
 	o.file = open(path, O_RDONLY);
 	assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, NULL, NULL), 0);
 	world_assert_area(&w, d.addr, 0);
-	assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 2, &o, NULL, NULL), -EINVAL);
+	assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], two, 2, &o, NULL, NULL), -EINVAL);
 	close(o.file);
 	close(fd);
 	munmap(d.addr, WORLD_BYTES);
