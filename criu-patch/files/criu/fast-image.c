@@ -59,7 +59,7 @@
 #define FEW_PAGES 16
 #define MANY_VMAS 1024
 
-/* So few are read from the pack as quickly as from memory, if the page cache has them as they are. */
+/* So few are read as quickly as they are copied, if they are raw chunks of a pack in the page cache. */
 #define READ_PAGES 4
 
 /* What all tasks have done together. In shared memory. */
@@ -93,7 +93,7 @@ static bool few_maps;	       /* it is near the limit of mappings */
 static bool premap_none;       /* it is so near that nothing more than it has can be mapped */
 static bool at_once;	       /* nobody inherits from it: what is inherited can wait for the rest */
 static bool staging;	       /* the restorer's share of the pages comes from memory, not from the pack */
-static bool pack_cached;       /* but what is there as it is wanted */
+static bool pack_cached;       /* but for raw chunks of the own pack, which is in the page cache */
 static bool many_vmas;	       /* it pays to leave those with few pages to the restorer */
 static uint64_t few_left;      /* pages of such VMAs for which there is room among what is staged */
 static char *staged;	       /* these pages, once they are filled */
