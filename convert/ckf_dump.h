@@ -62,8 +62,9 @@ struct ckf_task {
 #define CKF_DUMP_MISSING_BYTES 32
 
 struct ckf_dump {
-	struct ckf_dir dir;	/* fd is owned */
-	struct ckf_task *tasks; /* in the order of pstree.img */
+	struct ckf_dir dir;		/* fd is owned */
+	struct ckf_task *tasks;		/* in the order of pstree.img */
+	const struct ckf_task **by_pid; /* the same, ascending by pid */
 	uint64_t nr_tasks;
 	struct ckf_pagemap *pagemaps; /* ascending by (kind, id) */
 	uint64_t nr_pagemaps;

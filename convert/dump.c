@@ -151,26 +151,29 @@ out:
 	return ret;
 }
 
-static int check_pids(const struct ckf_dump *d, struct ckf_error *err)
+static int compare_task(const void *a, const void *b)
 {
-	uint32_t *pids;
-	int ret = 0;
+	const struct ckf_task *const *x = a, *const *y = b;
 
-	if (d->nr_tasks < 2)
+	return ((*x)->pid > (*y)->pid) - ((*x)->pid < (*y)->pid);
+}
+
+static int sort_tasks(struct ckf_dump *d, struct ckf_error *err)
+{
+	if (!d->nr_tasks)
 		return 0;
-	pids = malloc((size_t)d->nr_tasks * sizeof(*pids));
-	if (!pids)
+	d->by_pid = calloc((size_t)d->nr_tasks, sizeof(struct ckf_task *));
+	if (!d->by_pid)
 		return ckf_error_set(err, -ENOMEM, "no memory for the process tree");
 	for (uint64_t i = 0; i < d->nr_tasks; i++)
-		pids[i] = d->tasks[i].pid;
-	qsort(pids, (size_t)d->nr_tasks, sizeof(*pids), ckf_compare_u32);
-	for (uint64_t i = 1; i < d->nr_tasks && !ret; i++) {
-		if (pids[i] == pids[i - 1])
-			ret = ckf_error_rule(err, -EBADMSG, "pstree.img", -1, 0,
-					     "pid %u is there twice", pids[i]);
+		d->by_pid[i] = &d->tasks[i];
+	qsort(d->by_pid, (size_t)d->nr_tasks, sizeof(*d->by_pid), compare_task);
+	for (uint64_t i = 1; i < d->nr_tasks; i++) {
+		if (d->by_pid[i]->pid == d->by_pid[i - 1]->pid)
+			return ckf_error_rule(err, -EBADMSG, "pstree.img", -1, 0,
+					      "pid %u is there twice", d->by_pid[i]->pid);
 	}
-	free(pids);
-	return ret;
+	return 0;
 }
 
 /* The core of a task itself is read later. CRIU writes any number for the one thread of a zombie.
@@ -234,7 +237,7 @@ static int read_pstree(struct ckf_dump *d, struct ckf_error *err)
 			break;
 	}
 	ckf_img_close(&im);
-	return ret ? ret : check_pids(d, err);
+	return ret ? ret : sort_tasks(d, err);
 }
 
 static int compare_pagemap(const void *a, const void *b)
@@ -268,11 +271,13 @@ const struct ckf_pagemap *ckf_dump_find_pagemap(const struct ckf_dump *d, uint32
 
 const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid)
 {
-	for (uint64_t i = 0; i < d->nr_tasks; i++) {
-		if (d->tasks[i].pid == pid)
-			return &d->tasks[i];
-	}
-	return NULL;
+	const struct ckf_task key = { .pid = (uint32_t)pid }, *key_at = &key;
+	const struct ckf_task **at;
+
+	if (!d->nr_tasks || pid > UINT32_MAX)
+		return NULL;
+	at = bsearch(&key_at, d->by_pid, (size_t)d->nr_tasks, sizeof(*d->by_pid), compare_task);
+	return at ? *at : NULL;
 }
 
 /* CRIU opens no pagemap but those of the tasks: what is wrong with another one is not in its way.
@@ -500,6 +505,7 @@ void ckf_dump_close(struct ckf_dump *d)
 		ckf_pagemap_fini(&d->pagemaps[i]);
 	for (uint64_t i = 0; i < d->nr_amd; i++)
 		ckf_amd_table_fini(&d->amd[i]);
+	free(d->by_pid);
 	free(d->tasks);
 	free(d->pagemaps);
 	free(d->amd);

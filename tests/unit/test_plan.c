@@ -23,6 +23,7 @@ struct fixture {
 	struct ckf_index idx;
 	struct ckf_dump dump;
 	struct ckf_task tasks[3];
+	const struct ckf_task *by_pid[3];
 	struct ckf_vma vmas[3][4];
 	struct ckf_target targets[3];
 };
@@ -44,6 +45,7 @@ static struct fixture *fixture_new(void)
 	}
 	f->idx.targets = f->targets;
 	f->dump.tasks = f->tasks;
+	f->dump.by_pid = f->by_pid;
 	return f;
 }
 
@@ -56,7 +58,7 @@ static void fixture_free(struct fixture *f)
 	free(f);
 }
 
-/* A task with one private anonymous mapping, and its target. */
+/* A task with one private anonymous mapping, and its target. Pids ascend. */
 static struct ckf_vma *add_task(struct fixture *f, uint32_t pid, uint32_t ppid, uint64_t start,
 				uint64_t end)
 {
@@ -64,6 +66,7 @@ static struct ckf_vma *add_task(struct fixture *f, uint32_t pid, uint32_t ppid, 
 	struct ckf_vma *v = &f->vmas[n][0];
 
 	f->tasks[n] = (struct ckf_task){ .pid = pid, .ppid = ppid, .vmas = v, .nr_vmas = 1 };
+	f->by_pid[n] = &f->tasks[n];
 	*v = (struct ckf_vma){
 		.start = start,
 		.end = end,
