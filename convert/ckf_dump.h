@@ -34,7 +34,8 @@ struct ckf_pagemap {
 	uint64_t nr_pages;	  /* all */
 	uint64_t nr_local_pages;  /* in the pages file: these make up its length */
 	struct ckf_gpu_dump *gpu; /* of kind device, but for AMD GPUs */
-	bool unreadable;	  /* of no task of pstree.img, so that nobody has to read it */
+	bool unreadable;	  /* of what the dump does not have: nobody has to read it */
+	bool stray;		  /* left of an older dump, and to be left out */
 };
 
 struct ckf_vma {
@@ -59,6 +60,12 @@ struct ckf_task {
 	bool thp_disabled;
 };
 
+/* True for a task that had ended, TASK_DEAD or TASK_ZOMBIE: CRIU restores none of its memory. */
+static inline bool ckf_task_is_dead(const struct ckf_task *t)
+{
+	return t->state == 2 || t->state == 6; /* compel/include/uapi/task-state.h */
+}
+
 #define CKF_DUMP_MISSING_BYTES 32
 
 struct ckf_dump {
@@ -70,7 +77,10 @@ struct ckf_dump {
 	uint64_t nr_pagemaps;
 	struct ckf_amd_table *amd; /* ascending by file_id; no pagemaps stand for them */
 	uint64_t nr_amd;
-	bool has_parent; /* there is a "parent" link */
+	uint64_t *shmids; /* of its shared memory, ascending, some more than once */
+	uint64_t nr_shmids;
+	bool knows_shmids; /* shmids has all of them */
+	bool has_parent;   /* there is a "parent" link */
 	bool has_inventory;
 	bool has_cores;			      /* there is some core-*.img */
 	char missing[CKF_DUMP_MISSING_BYTES]; /* the first file that pstree.img wants, or "" */
@@ -92,6 +102,8 @@ const struct ckf_pagemap *ckf_dump_find_pagemap(const struct ckf_dump *d, uint32
 						uint64_t id);
 /* The task with this pid, or NULL. */
 const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid);
+/* False when CRIU will not open the pagemap of (kind, id), which is left of an older dump. */
+bool ckf_dump_has_target(const struct ckf_dump *d, uint32_t kind, uint64_t id);
 
 /*
  * Says what is missing of the dump, where something is: -ENOENT when it is no dump at all, -EBADMSG

@@ -23,6 +23,12 @@ static bool has_pages_file(const struct ckf_conversion *c)
 	return false;
 }
 
+static bool is_readme(const void *arg, const char *name)
+{
+	(void)arg;
+	return !strcmp(name, CKF_README_NAME);
+}
+
 /*
  * A fast image has no pages files. Where there are some, a newer dump was written into the
  * directory of an image, and what is left of that is of no use.
@@ -31,7 +37,7 @@ static int check_own_files(struct ckf_conversion *c)
 {
 	if (c->archive || (ckf_image_probe(c->dir.fd) && !has_pages_file(c)))
 		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
-	ckf_file_list_remove(&c->list, CKF_README_NAME);
+	ckf_file_list_drop_stale(&c->list, is_readme, NULL);
 	c->list.nr_left_out++;
 	ckf_warn(&c->opts,
 		 "a dump was written over an older fast image here: what is left of that, "
@@ -150,10 +156,9 @@ static int check_orphans(const struct ckf_conversion *c)
 int ckf_conversion_claim(struct ckf_conversion *c)
 {
 	size_t n;
-	int ret = 0;
+	int ret = ckf_drop_strays(c->dump, &c->list, &c->opts, c->err);
 
-	ckf_drop_strays(c->dump, &c->list, &c->opts);
-	if (c->opts.amd)
+	if (!ret && c->opts.amd)
 		ret = ckf_amd_take(c->dump, &c->list, &c->opts, c->err);
 	if (ret)
 		return ret;

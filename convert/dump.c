@@ -280,8 +280,19 @@ const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid
 	return at ? *at : NULL;
 }
 
-/* CRIU opens no pagemap but those of the tasks: what is wrong with another one is not in its way.
- */
+bool ckf_dump_has_target(const struct ckf_dump *d, uint32_t kind, uint64_t id)
+{
+	const struct ckf_task *t;
+
+	if (kind == CKF_TARGET_SHMEM)
+		return ckf_dump_has_shmem(d, id);
+	if (kind != CKF_TARGET_TASK || !d->nr_tasks)
+		return true;
+	t = ckf_dump_find_task(d, id);
+	return t && !ckf_task_is_dead(t);
+}
+
+/* What is wrong with a pagemap that CRIU does not open is not in its way. */
 static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_pagemap *out,
 			struct ckf_error *err)
 {
@@ -291,8 +302,7 @@ static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_p
 	if (!ret)
 		return 0;
 	ckf_pagemap_name_parse(name, &out->kind, &out->id);
-	if (ret == -ENOMEM || out->kind != CKF_TARGET_TASK || !d->nr_tasks ||
-	    ckf_dump_find_task(d, out->id))
+	if (ret == -ENOMEM || ckf_dump_has_target(d, out->kind, out->id))
 		return ckf_error_set(err, ret, "%s", read_err.msg);
 	out->unreadable = true;
 	out->name = strdup(name);
@@ -416,6 +426,8 @@ static int read_all(struct ckf_dump *d, struct ckf_error *err)
 			ret = read_mm(d, &d->tasks[i], err);
 	}
 	if (!ret)
+		ret = ckf_dump_read_shmids(d, err);
+	if (!ret)
 		ret = read_pagemaps(d, err);
 	if (!ret)
 		ret = check_tables(d, err);
@@ -509,6 +521,7 @@ void ckf_dump_close(struct ckf_dump *d)
 	free(d->tasks);
 	free(d->pagemaps);
 	free(d->amd);
+	free(d->shmids);
 	close(d->dir.fd);
 	free(d);
 }

@@ -256,17 +256,19 @@ bool ckf_file_list_has_odd(const struct ckf_file_list *l, const char *name)
 	return e && !S_ISLNK(e->type);
 }
 
-void ckf_file_list_remove(struct ckf_file_list *l, const char *name)
+void ckf_file_list_drop_stale(struct ckf_file_list *l,
+			      bool (*is_stale)(const void *arg, const char *name), const void *arg)
 {
-	int64_t at = ckf_file_list_find(l, name);
+	uint64_t nr = 0;
 
-	if (at < 0)
-		return;
-	free_file(&l->files[at]);
-	l->nr_files--;
-	l->nr_left_out++;
-	memmove(&l->files[at], &l->files[at + 1],
-		(size_t)(l->nr_files - (uint64_t)at) * sizeof(*l->files));
+	for (uint64_t i = 0; i < l->nr_files; i++) {
+		if (is_stale(arg, l->files[i].name))
+			free_file(&l->files[i]);
+		else
+			l->files[nr++] = l->files[i];
+	}
+	l->nr_left_out += l->nr_files - nr;
+	l->nr_files = nr;
 }
 
 int64_t ckf_file_list_find(const struct ckf_file_list *l, const char *name)

@@ -50,8 +50,9 @@ void ckf_file_list_warn(const struct ckf_file_list *l, const struct ckf_convert_
 int ckf_file_list_check(const struct ckf_file_list *l, struct ckf_error *err);
 /* True for an entry that was left out because it is no file. */
 bool ckf_file_list_has_odd(const struct ckf_file_list *l, const char *name);
-/* Leaves out the file of that name, if there is one. */
-void ckf_file_list_remove(struct ckf_file_list *l, const char *name);
+/* Leaves out the files that is_stale() is true of. */
+void ckf_file_list_drop_stale(struct ckf_file_list *l,
+			      bool (*is_stale)(const void *arg, const char *name), const void *arg);
 /* Position of a name, or -1. */
 int64_t ckf_file_list_find(const struct ckf_file_list *l, const char *name);
 

@@ -23,6 +23,8 @@
 #define CKF_REMAP_MAGIC 0x59133954u
 #define CKF_MNTS_MAGIC 0x55563928u
 #define CKF_CPUINFO_MAGIC 0x61404013u
+#define CKF_MEMFD_INODE_MAGIC 0x48453499u
+#define CKF_IPCNS_SHM_MAGIC 0x46283044u
 
 /* A record of more bytes is refused: the largest real one is an mm with its VMAs. */
 #define CKF_IMG_MAX_RECORD_BYTES (64u << 20)
@@ -96,6 +98,11 @@ void ckf_pagemap_reader_close(struct ckf_pagemap_reader *r);
 /* 1 with the next run (never empty, in ascending order), 0 at the end, -errno. */
 int ckf_pagemap_reader_next(struct ckf_pagemap_reader *r, struct ckf_run *run,
 			    struct ckf_error *err);
+
+/* Finds the shared memory of a dump whose tasks have been read. */
+int ckf_dump_read_shmids(struct ckf_dump *d, struct ckf_error *err);
+/* False when the pagemap of this shared memory is left of an older dump. */
+bool ckf_dump_has_shmem(const struct ckf_dump *d, uint64_t shmid);
 
 /* True when name is that of a pagemap file; kind and id say of what. */
 bool ckf_pagemap_name_parse(const char *name, uint32_t *kind, uint64_t *id);

@@ -1,50 +1,106 @@
 /* SPDX-License-Identifier: MIT */
 /* An earlier dump in the directory leaves pagemaps whose pages files the newer one replaces. */
-#include <string.h>
+#include <errno.h>
+#include <stdlib.h>
 
+#include "base/ckf_table.h"
+#include "img.h"
 #include "stream.h"
 #include "strays.h"
 
-/* True for a pagemap of a task that this dump does not have: CRIU never opens it. */
-static bool is_stray(const struct ckf_dump *d, const struct ckf_pagemap *pm)
+/* The N of pages-N.img that pagemaps name, ascending; an N is there once for each pagemap. */
+struct page_ids {
+	uint32_t *v;
+	uint64_t nr;
+};
+
+static int read_ids(const struct ckf_dump *d, struct page_ids *ids)
 {
-	return pm->kind == CKF_TARGET_TASK && d->nr_tasks && !ckf_dump_find_task(d, pm->id);
+	ids->v = calloc((size_t)d->nr_pagemaps + 1, sizeof(*ids->v));
+	if (!ids->v)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < d->nr_pagemaps; i++) {
+		const struct ckf_pagemap *pm = &d->pagemaps[i];
+
+		if (!pm->unreadable && pm->kind != CKF_TARGET_DEVICE)
+			ids->v[ids->nr++] = pm->pages_id;
+	}
+	qsort(ids->v, (size_t)ids->nr, sizeof(*ids->v), ckf_compare_u32);
+	return 0;
 }
 
-/* True when a pagemap cannot have its pages file: it is too short, or that of another pagemap. */
-static bool lacks_pages(const struct ckf_dump *d, const struct ckf_file_list *l, uint64_t i)
+static bool is_shared(const struct page_ids *ids, uint32_t id)
 {
-	const struct ckf_pagemap *pm = &d->pagemaps[i];
+	const uint32_t *at = bsearch(&id, ids->v, (size_t)ids->nr, sizeof(id), ckf_compare_u32);
+
+	return at && ((at > ids->v && at[-1] == id) || (at + 1 < ids->v + ids->nr && at[1] == id));
+}
+
+/*
+ * True when a pagemap cannot have its pages: the file is too short, or that of another pagemap, or
+ * there is no parent dump for them to be in.
+ */
+static bool lacks_pages(const struct ckf_dump *d, const struct ckf_file_list *l,
+			const struct page_ids *ids, const struct ckf_pagemap *pm)
+{
 	const struct ckf_origin origin = ckf_origin_of(pm);
 	char name[CKF_ORIGIN_NAME_BYTES];
 	int64_t at = ckf_file_list_find(l, ckf_origin_name(d->amd, &origin, name));
 
+	if (pm->nr_pages > pm->nr_local_pages && !d->has_parent)
+		return true;
 	if (at < 0)
 		return pm->nr_local_pages;
-	for (uint64_t k = 0; k < d->nr_pagemaps; k++) {
-		const struct ckf_pagemap *other = &d->pagemaps[k];
-
-		if (k != i && !other->unreadable && other->kind != CKF_TARGET_DEVICE &&
-		    other->pages_id == pm->pages_id)
-			return true;
-	}
-	return l->files[at].size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages;
+	return is_shared(ids, pm->pages_id) ||
+	       l->files[at].size_bytes / CKF_PAGE_BYTES < pm->nr_local_pages;
 }
 
-void ckf_drop_strays(struct ckf_dump *d, struct ckf_file_list *l,
-		     const struct ckf_convert_opts *opts)
+static bool is_dropped(const void *arg, const char *name)
 {
-	for (uint64_t i = d->nr_pagemaps; i-- > 0;) {
+	const struct ckf_dump *d = arg;
+	const struct ckf_pagemap *pm;
+	uint32_t kind;
+	uint64_t id;
+
+	if (!ckf_pagemap_name_parse(name, &kind, &id))
+		return false;
+	pm = ckf_dump_find_pagemap(d, kind, id);
+	return pm && pm->stray;
+}
+
+static void drop_pagemaps(struct ckf_dump *d)
+{
+	uint64_t nr = 0;
+
+	for (uint64_t i = 0; i < d->nr_pagemaps; i++) {
+		if (d->pagemaps[i].stray)
+			ckf_pagemap_fini(&d->pagemaps[i]);
+		else
+			d->pagemaps[nr++] = d->pagemaps[i];
+	}
+	d->nr_pagemaps = nr;
+}
+
+int ckf_drop_strays(struct ckf_dump *d, struct ckf_file_list *l,
+		    const struct ckf_convert_opts *opts, struct ckf_error *err)
+{
+	struct page_ids ids = { 0 };
+
+	if (read_ids(d, &ids))
+		return ckf_error_set(err, -ENOMEM, "no memory for the pagemaps");
+	for (uint64_t i = 0; i < d->nr_pagemaps; i++) {
 		struct ckf_pagemap *pm = &d->pagemaps[i];
 
-		if (!pm->unreadable && (!is_stray(d, pm) || !lacks_pages(d, l, i)))
-			continue;
-		ckf_warn(opts,
-			 "%s is left of an older dump: no task of pstree.img has it; left out",
-			 pm->name);
-		ckf_file_list_remove(l, pm->name);
-		ckf_pagemap_fini(pm);
-		d->nr_pagemaps--;
-		memmove(pm, pm + 1, (size_t)(d->nr_pagemaps - i) * sizeof(*pm));
+		pm->stray = pm->unreadable || (!ckf_dump_has_target(d, pm->kind, pm->id) &&
+					       lacks_pages(d, l, &ids, pm));
+		if (pm->stray)
+			ckf_warn(opts, "%s is left of an older dump: no %s; left out", pm->name,
+				 pm->kind == CKF_TARGET_SHMEM
+					 ? "task, memfd or IPC namespace has that memory"
+					 : "task of pstree.img has it");
 	}
+	ckf_file_list_drop_stale(l, is_dropped, d);
+	drop_pagemaps(d);
+	free(ids.v);
+	return 0;
 }

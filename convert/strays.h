@@ -8,10 +8,10 @@
 #include "files.h"
 
 /*
- * Takes pagemaps of tasks that pstree.img does not have, and that cannot be read or whose pages
- * are gone, from the dump and from the list, and tells of each.
+ * Takes pagemaps of tasks and of shared memory that the dump does not have, and that cannot be read
+ * or whose pages are gone, from the dump and from the list, and tells of each. 0 or -ENOMEM.
  */
-void ckf_drop_strays(struct ckf_dump *d, struct ckf_file_list *l,
-		     const struct ckf_convert_opts *opts);
+int ckf_drop_strays(struct ckf_dump *d, struct ckf_file_list *l,
+		    const struct ckf_convert_opts *opts, struct ckf_error *err);
 
 #endif

@@ -8,6 +8,7 @@
 #include "ckf_dump.h"
 
 #define CKF_VMA_AREA_REGULAR (1u << 0) /* criu/include/image.h */
+#define CKF_VMA_ANON_SHARED (1u << 8)
 #define CKF_VMA_ANON_PRIVATE (1u << 9)
 #define CKF_VMA_EXT_PLUGIN (1u << 27)
 

@@ -61,9 +61,26 @@ readme() {
 	[ -s "$D/flat/README.ckfast" ] || fail "flatten made no README.ckfast"
 }
 
+# Shared memory of another process: the pagemaps of the first stay, their pages files do not.
+shared_over() {
+	local of_first
+	start_ready "$PROGS/mixed" .
+	dump "$PID" "$D/shared"
+	of_first=$(cd "$D/shared" && echo pagemap-shmem-*.img)
+	start_ready "$PROGS/mixed" .
+	dump "$PID" "$D/shared"
+	(cd "$D/shared" && ls $of_first) >"$D/out" || fail "the second dump removed pagemaps"
+	convert "$D/shared" "$D/of-second"
+	says "$D/convert.out" "is left of an older dump" convert
+	restore_fast "$D/of-second"
+	check "$PID"
+	stop "$PID"
+}
+
 stale() {
 	dump_over
 	readme
+	shared_over
 }
 
 each_version stale

@@ -18,6 +18,8 @@
 #include "core.pb-c.h"
 #include "dump_maker.h"
 #include "inventory.pb-c.h"
+#include "ipc-shm.pb-c.h"
+#include "memfd.pb-c.h"
 #include "mm.pb-c.h"
 #include "pagemap.pb-c.h"
 #include "pstree.pb-c.h"
@@ -215,6 +217,48 @@ void dm_tasks(int dir, const struct ckf_task *tasks, size_t nr)
 		put_core(dir, &tasks[i]);
 		put_mm(dir, &tasks[i]);
 	}
+	close(fd);
+}
+
+void dm_ids(int dir, uint32_t pid, uint32_t ipc_ns)
+{
+	TaskKobjIdsEntry e = TASK_KOBJ_IDS_ENTRY__INIT;
+	char name[32];
+	int fd;
+
+	e.has_ipc_ns_id = true;
+	e.ipc_ns_id = ipc_ns;
+	snprintf(name, sizeof(name), "ids-%u.img", pid);
+	fd = dm_image(dir, name, CKF_IDS_MAGIC);
+	put(fd, &e.base);
+	close(fd);
+}
+
+void dm_memfd(int dir, uint32_t shmid)
+{
+	MemfdInodeEntry e = MEMFD_INODE_ENTRY__INIT;
+	int fd = dm_image(dir, "memfd.img", CKF_MEMFD_INODE_MAGIC);
+
+	e.name = (char *)"memfd";
+	e.shmid = shmid;
+	put(fd, &e.base);
+	close(fd);
+}
+
+void dm_segment(int dir, uint32_t ipc_ns, uint32_t shmid, bool in_pagemaps)
+{
+	IpcDescEntry desc = IPC_DESC_ENTRY__INIT;
+	IpcShmEntry e = IPC_SHM_ENTRY__INIT;
+	char name[32];
+	int fd;
+
+	desc.id = shmid;
+	e.desc = &desc;
+	e.has_in_pagemaps = true;
+	e.in_pagemaps = in_pagemaps;
+	snprintf(name, sizeof(name), "ipcns-shm-%u.img", ipc_ns);
+	fd = dm_image(dir, name, CKF_IPCNS_SHM_MAGIC);
+	put(fd, &e.base);
 	close(fd);
 }
 

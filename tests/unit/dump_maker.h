@@ -50,6 +50,11 @@ void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style styl
  */
 void dm_tasks(int dir, const struct ckf_task *tasks, size_t nr);
 
+/* ids-PID.img with an IPC namespace, memfd.img with one memfd, and a segment of a namespace. */
+void dm_ids(int dir, uint32_t pid, uint32_t ipc_ns);
+void dm_memfd(int dir, uint32_t shmid);
+void dm_segment(int dir, uint32_t ipc_ns, uint32_t shmid, bool in_pagemaps);
+
 /*
  * The contents of a page: value 0 zeros, else by its remainder modulo 3 random, compressible by
  * LZ4, or compressible by zstd alone.

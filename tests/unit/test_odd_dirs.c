@@ -259,6 +259,116 @@ static void test_strays(void **state)
 	assert_int_equal(type_of(e->back, "pagemap-10.img"), S_IFREG);
 }
 
+#define ANON_SHARED (1u << 8) /* CRIU's VMA_ bit */
+#define FILE_SHARED (1u << 7)
+
+/* The tasks of setup(), of which the first has shared memory 5, and file 21 mapped. */
+static void add_shared(struct env *e)
+{
+	struct ckf_vma vmas[] = {
+		{ .start = BASE, .end = BASE + 4096, .shmid = 5, .status = ANON_SHARED },
+		{ .start = BASE + 4096, .end = BASE + 8192, .shmid = 21, .status = FILE_SHARED },
+	};
+	struct ckf_task tasks[] = {
+		{ .pid = 1, .comm = "one", .state = ALIVE, .vmas = vmas, .nr_vmas = 2 },
+		{ .pid = 2, .ppid = 1, .comm = "two", .state = DEAD },
+	};
+
+	dm_tasks(e->dir, tasks, 2);
+	dm_ids(e->dir, 1, 3);
+	dm_memfd(e->dir, 6);
+	dm_segment(e->dir, 3, 7, true);
+	dm_segment(e->dir, 4, 22, true);
+}
+
+/* A pagemap of shared memory of one page; pages are in pages-PAGES_ID.img. */
+static void add_shmem(struct env *e, const char *name, uint32_t pages_id, bool has_pages)
+{
+	const struct dm_entry one = { 0, 1, DM_PRESENT };
+	const uint32_t value = 40;
+
+	dm_pagemap(e->dir, name, pages_id, DM_42, &one, 1);
+	if (has_pages)
+		dm_pages(e->dir, pages_id, &value, 1);
+}
+
+/*
+ * Shared memory that no task, memfd or segment of the dump names: with pages of another pagemap,
+ * without pages, with pages of its own, with pages in a parent, and unreadable.
+ */
+static void test_stray_shmem(void **state)
+{
+	static const char *const gone[] = { "20", "21", "22", "24", "25" };
+	const struct dm_entry in_parent = { 0, 1, DM_PARENT };
+	struct ckf_convert_stats stats = { .size = sizeof(stats) };
+	struct env *e = *state;
+
+	add_shared(e);
+	add_shmem(e, "pagemap-shmem-5.img", 5, true);
+	add_shmem(e, "pagemap-shmem-6.img", 6, true);
+	add_shmem(e, "pagemap-shmem-7.img", 7, true);
+	add_shmem(e, "pagemap-shmem-20.img", 1, false);
+	add_shmem(e, "pagemap-shmem-21.img", 5, false);
+	add_shmem(e, "pagemap-shmem-22.img", 22, false);
+	add_shmem(e, "pagemap-shmem-23.img", 23, true);
+	dm_pagemap(e->dir, "pagemap-shmem-24.img", 24, DM_42, &in_parent, 1);
+	dm_write(e->dir, "pagemap-shmem-25.img", "none", 4);
+	/* The second task has ended: an older dump has its memory. */
+	add_shmem(e, "pagemap-2.img", 1, false);
+	roundtrip(e, &stats);
+	assert_int_equal(stats.nr_left_out, 6);
+	for (size_t i = 0; i < sizeof(gone) / sizeof(*gone); i++) {
+		char name[64], words[128];
+
+		snprintf(name, sizeof(name), "pagemap-shmem-%s.img", gone[i]);
+		snprintf(words, sizeof(words), "%s is left of an older dump", name);
+		told(e, words);
+		assert_int_equal(type_of(e->back, name), 0);
+	}
+	told(e, "pagemap-2.img is left of an older dump");
+	for (const char *id = "5\0"
+			      "6\0"
+			      "7\0"
+			      "23\0";
+	     *id; id += strlen(id) + 1) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "pagemap-shmem-%s.img", id);
+		assert_int_equal(type_of(e->back, name), S_IFREG);
+	}
+}
+
+/* Shared memory of the dump itself, or that may be: without its pages, the dump is corrupt. */
+static void refuse_shmem(struct env *e, const char *name)
+{
+	struct ckf_error err = { 0 };
+
+	add_shmem(e, name, 30, false);
+	assert_int_equal(convert(e, NULL, &err), -EBADMSG);
+	assert_non_null(strstr(err.msg, "there is no pages-30.img"));
+	assert_int_equal(unlinkat(e->dir, name, 0), 0);
+}
+
+static void test_live_shmem(void **state)
+{
+	struct env *e = *state;
+
+	add_shared(e);
+	refuse_shmem(e, "pagemap-shmem-5.img");
+	refuse_shmem(e, "pagemap-shmem-6.img");
+	refuse_shmem(e, "pagemap-shmem-7.img");
+	/* Segments in the image itself, as older versions of CRIU wrote them. */
+	dm_segment(e->dir, 3, 7, false);
+	refuse_shmem(e, "pagemap-shmem-20.img");
+	dm_segment(e->dir, 3, 7, true);
+	dm_write(e->dir, "memfd.img", "none", 4);
+	refuse_shmem(e, "pagemap-shmem-20.img");
+	/* Without the ids of the tasks, any namespace may be theirs. */
+	dm_memfd(e->dir, 6);
+	assert_int_equal(unlinkat(e->dir, "ids-1.img", 0), 0);
+	refuse_shmem(e, "pagemap-shmem-22.img");
+}
+
 /* A dump without one of its files does not become an image, and the message names the file. */
 static void incomplete(struct env *e, const char *gone, int code, const char *words)
 {
@@ -466,6 +576,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_large_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tail, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_strays, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stray_shmem, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_live_shmem, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_incomplete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stale, setup, teardown),
