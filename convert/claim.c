@@ -39,6 +39,7 @@ static int check_own_files(struct ckf_conversion *c)
 		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
 	ckf_file_list_drop_stale(&c->list, is_readme, NULL);
 	c->list.nr_left_out++;
+	c->list.nr_stale++;
 	ckf_warn(&c->opts,
 		 "a dump was written over an older fast image here: what is left of that, "
 		 "ckfast.* and " CKF_README_NAME ", is left out, and best removed");

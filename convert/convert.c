@@ -84,10 +84,10 @@ static int copy_files(struct ckf_conversion *c)
 	return ret;
 }
 
-/* In place, what is left out would be lost. */
+/* In place, what is left out would be lost. Of what is stale, nobody can restore anything. */
 static int check_complete(const struct ckf_conversion *c)
 {
-	if (!c->list.nr_left_out && !c->has_tails)
+	if (c->list.nr_left_out == c->list.nr_stale && !c->has_tails)
 		return 0;
 	return ckf_error_set(c->err, -EINVAL,
 			     "some of it cannot be in a fast image: convert it to another "

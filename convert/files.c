@@ -268,6 +268,7 @@ void ckf_file_list_drop_stale(struct ckf_file_list *l,
 			l->files[nr++] = l->files[i];
 	}
 	l->nr_left_out += l->nr_files - nr;
+	l->nr_stale += l->nr_files - nr;
 	l->nr_files = nr;
 }
 

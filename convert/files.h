@@ -28,7 +28,8 @@ struct ckf_file_list {
 	uint64_t nr_odd;
 	uint64_t cap_odd;
 	uint64_t nr_left_out;
-	bool has_own; /* there are files that a fast image has: they are left out, too */
+	uint64_t nr_stale; /* of these, what an older dump or image has left: of no use */
+	bool has_own;	   /* there are files that a fast image has: they are left out, too */
 };
 
 /*

@@ -77,10 +77,31 @@ shared_over() {
 	stop "$PID"
 }
 
+# An engine that makes each dump an image at its place: what is stale there is no reason to refuse.
+over_in_place() {
+	start_ready "$PROGS/mixed" .
+	dump "$PID" "$D/of-second"
+	"$CKFAST" convert --in-place "$D/of-second" >"$D/out" 2>&1 ||
+		fail "convert --in-place: $(cat "$D/out")"
+	says "$D/out" "a dump was written over an older fast image" "convert --in-place"
+	"$CKFAST" verify -q "$D/of-second" || fail "verify of what was made in place"
+	restore_fast "$D/of-second"
+	check "$PID"
+	stop "$PID"
+
+	start_ready "$PROGS/mixed" .
+	dump "$PID" "$D/shared"
+	"$CKFAST" convert -q --in-place "$D/shared" || fail "a stale pagemap was in the way"
+	restore_fast "$D/shared"
+	check "$PID"
+	stop "$PID"
+}
+
 stale() {
 	dump_over
 	readme
 	shared_over
+	over_in_place
 }
 
 each_version stale
