@@ -17,7 +17,7 @@
 #define MAX_AREAS 32
 #define TLS_WORDS 1024
 #define STACK_WORDS 8192
-#define ODD_BYTES 5000 /* of a memfd that ends within a page */
+#define ODD_BYTES 9000 /* of a memfd that ends within a page */
 
 struct thread {
 	pthread_t id;
@@ -31,6 +31,7 @@ struct thread {
 static struct area areas[MAX_AREAS];
 static unsigned int nr_areas;
 static int odd;
+static char odd_bytes[ODD_BYTES];
 static struct thread threads[NR_THREADS];
 static _Atomic unsigned int round_now;
 static _Atomic unsigned int nr_running;
@@ -173,7 +174,9 @@ static void add_files(const char *dir)
 	add(a);
 	add_private_copy("private memfd", &a, fd);
 	odd = memfd_create("odd", 0);
-	if (odd < 0 || ftruncate(odd, ODD_BYTES) || pwrite(odd, "end", 3, ODD_BYTES - 3) != 3)
+	memset(odd_bytes, 'o', ODD_BYTES);
+	if (odd < 0 || write(odd, odd_bytes, ODD_BYTES) != ODD_BYTES ||
+	    mmap(NULL, ODD_BYTES, PROT_READ, MAP_SHARED, odd, 0) == MAP_FAILED)
 		die("memfd");
 
 	snprintf(path, sizeof(path), "%s/mapped", dir);
@@ -207,9 +210,9 @@ static void add_sysv(void)
 
 static const char *check_odd(void)
 {
-	char end[4];
+	static char now[ODD_BYTES + 1];
 
-	if (pread(odd, end, sizeof(end), ODD_BYTES - 3) != 3 || memcmp(end, "end", 3) != 0)
+	if (pread(odd, now, sizeof(now), 0) != ODD_BYTES || memcmp(now, odd_bytes, ODD_BYTES) != 0)
 		return "a memfd has another end";
 	return NULL;
 }
