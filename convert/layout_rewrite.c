@@ -12,6 +12,8 @@
 #include "img.h"
 #include "layout.h"
 
+#define MEDIA_NAME_MAX 127u /* RFC 6838 */
+
 int ckf_layout_add_change(struct ckf_layout *l, const struct ckf_layout_change *change)
 {
 	if (ckf_array_grow(&l->changes, l->nr_changes, &l->cap_changes, sizeof(*l->changes)))
@@ -52,19 +54,52 @@ static int change_member(struct ckf_layout *l, struct ckf_json_text *t, struct c
 	return 0;
 }
 
-/* The media type without what it says of a compression: "" where it says nothing. */
-static void plain_media(const char *media, char *out, size_t room)
+/* One of the two names of a media type, as RFC 6838 has them: none of it needs an escape. */
+static bool is_media_name(const char *s, size_t len)
+{
+	static const char letters[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+";
+
+	return len && len <= MEDIA_NAME_MAX && strspn(s, letters) >= len;
+}
+
+static bool is_media(const char *s)
+{
+	const char *slash = strchr(s, '/');
+
+	return slash && is_media_name(s, (size_t)(slash - s)) &&
+	       is_media_name(slash + 1, strlen(slash + 1));
+}
+
+/* How much of a media type is left without the compression at its end: 0 where it names none. */
+static size_t plain_media(const char *media)
 {
 	static const char *const endings[] = { "+gzip", "+zstd", ".gzip", ".zstd" };
 	size_t n = strlen(media);
 
-	*out = '\0';
 	for (size_t i = 0; i < sizeof(endings) / sizeof(*endings); i++) {
 		size_t len = strlen(endings[i]);
 
 		if (n > len && !strcmp(media + n - len, endings[i]))
-			snprintf(out, room, "\"%.*s\"", (int)(n - len), media);
+			return n - len;
 	}
+	return 0;
+}
+
+/* The new layer is not compressed. The type goes into the document as it is. */
+static int change_media(struct ckf_layout *l, struct ckf_json_text *t, struct ckf_json_span object,
+			const char *media)
+{
+	char plain[2 * MEDIA_NAME_MAX + sizeof("\"/\"")];
+	const size_t n = plain_media(media);
+
+	if (!n)
+		return 0;
+	if (!is_media(media))
+		return ckf_error_set(l->err, -EBADMSG,
+				     "corrupt layout: a layer with a media type that is none");
+	snprintf(plain, sizeof(plain), "\"%.*s\"", (int)n, media);
+	return change_member(l, t, object, "mediaType", plain);
 }
 
 static int change_descriptor(struct ckf_layout *l, struct ckf_json_text *t,
@@ -72,7 +107,7 @@ static int change_descriptor(struct ckf_layout *l, struct ckf_json_text *t,
 			     const struct ckf_layout_change *c)
 {
 	struct ckf_json_span data;
-	char digest[CKF_SHA256_HEX + 16], size[24], media[128];
+	char digest[CKF_SHA256_HEX + 16], size[24];
 	int ret;
 
 	snprintf(digest, sizeof(digest), "\"sha256:%s\"", c->to);
@@ -83,10 +118,7 @@ static int change_descriptor(struct ckf_layout *l, struct ckf_json_text *t,
 	if (!ret && !ckf_json_member(t, object, "data", &data))
 		ret = ckf_error_set(l->err, -EOPNOTSUPP,
 				    "a descriptor of the layout that holds the blob itself");
-	if (ret || !c->is_layer)
-		return ret;
-	plain_media(ref->media, media, sizeof(media));
-	return *media ? change_member(l, t, object, "mediaType", media) : 0;
+	return ret || !c->is_layer ? ret : change_media(l, t, object, ref->media);
 }
 
 /* Takes the changes of doc into account, if there are any. Another one may have become the same. */

@@ -156,6 +156,8 @@ hostile() {
 		text=$(layout bad "$name" "$D/in" "$D/bad")
 		refused "$text" convert "$D/bad" "$D/no"
 		tar -C "$D/bad" -cf "$D/bad.tar" .
+		refused "$text" convert --in-place "$D/bad"
+		tar -C "$D/bad" -df "$D/bad.tar" || fail "$name: in place, it is not as it was"
 		case $name in
 		# In a tar archive, it is not a file.
 		layer_is_a_link) ;;

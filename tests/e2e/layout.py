@@ -311,6 +311,21 @@ class Bad:
         """a descriptor of the layout that holds the blob itself"""
         self.blob(MANIFEST, lambda m: m["layers"][0].update(data="aGVsbG8="))
 
+    def media(self, name):
+        self.blob(MANIFEST, lambda m: m["layers"][0].update(mediaType=name))
+
+    def media_with_quotes(self):
+        """corrupt layout: a layer with a media type that is none"""
+        self.media('a","digest":"sha256:' + 64 * "0" + '","x":"+gzip')
+
+    def media_without_slash(self):
+        """corrupt layout: a layer with a media type that is none"""
+        self.media("layer+gzip")
+
+    def long_media(self):
+        """corrupt layout: a layer with a media type that is none"""
+        self.media("a/" + 123 * "b" + "+gzip")
+
     def nested(self):
         """indexes are nested more than 8 deep"""
         def change(index):
