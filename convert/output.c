@@ -16,14 +16,27 @@
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
 #define TEMP_SUFFIX_BYTES 14 /* ".ckfast-XXXXXX" */
 #define TEMP_TRIES 100
-#define TREE_DEPTH 2u /* blobs/sha256 */
+
+/* The directories in a tree, each in the one before. NULL ends them. */
+static const char *const tree_dirs[] = { "blobs", "sha256", NULL };
+static const char *const no_dirs[] = { NULL };
+
+static const char *const *dirs_of(const struct ckf_output *o)
+{
+	return o->tree ? tree_dirs : no_dirs;
+}
+
+static bool is_own_dir(const char *const *dirs, const char *name)
+{
+	return *dirs && !strcmp(name, *dirs);
+}
 
 struct removal {
 	int dir_fd;
-	unsigned int depth; /* of directories in it that are removed, too */
+	const char *const *dirs; /* that are removed, too */
 };
 
-static int remove_dir(int parent_fd, const char *name, const char *mark, unsigned int depth);
+static int remove_dir(int parent_fd, const char *name, const char *mark, const char *const *dirs);
 
 static int remove_name(void *arg, const char *name)
 {
@@ -31,15 +44,16 @@ static int remove_name(void *arg, const char *name)
 
 	if (!unlinkat(r->dir_fd, name, 0))
 		return 0;
-	return errno == EISDIR && r->depth ? remove_dir(r->dir_fd, name, NULL, r->depth - 1)
-					   : -errno;
+	return errno == EISDIR && is_own_dir(r->dirs, name)
+		       ? remove_dir(r->dir_fd, name, NULL, r->dirs + 1)
+		       : -errno;
 }
 
 /* Removes a directory, the file that makes it what it is first. */
-static int remove_dir(int parent_fd, const char *name, const char *mark, unsigned int depth)
+static int remove_dir(int parent_fd, const char *name, const char *mark, const char *const *dirs)
 {
 	int fd = openat(parent_fd, name, DIR_FLAGS | O_NOFOLLOW), ret = 0;
-	struct removal r = { .dir_fd = fd, .depth = depth };
+	struct removal r = { .dir_fd = fd, .dirs = dirs };
 
 	if (fd < 0)
 		return -errno;
@@ -55,31 +69,56 @@ static int remove_dir(int parent_fd, const char *name, const char *mark, unsigne
 
 struct look {
 	int dir_fd;
-	const char *mark;
+	const char *const *dirs; /* that may be in it */
+	const char *mark;	 /* NULL: one of the directories in a tree */
 	bool has_mark;
-	bool has_dir;
+	bool has_other; /* what is not of a directory of the kind */
 	bool has_any;
 };
+
+static int look_at_dir(struct look *l, int parent_fd, const char *name);
 
 static int look_at_name(void *arg, const char *name)
 {
 	struct look *l = arg;
+	struct look inner = { .dirs = l->dirs + 1 };
 	struct stat st;
+	int ret = 0;
 
 	if (fstatat(l->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
 		return -errno;
 	l->has_any = true;
-	l->has_dir |= S_ISDIR(st.st_mode);
-	l->has_mark |= !strcmp(name, l->mark);
-	return 0;
+	l->has_mark |= l->mark && !strcmp(name, l->mark);
+	if (S_ISDIR(st.st_mode) && is_own_dir(l->dirs, name)) {
+		ret = look_at_dir(&inner, l->dir_fd, name);
+		l->has_other |= inner.has_other;
+	} else if (l->mark) {
+		l->has_other |= S_ISDIR(st.st_mode);
+	} else {
+		/* Files are in the innermost one only. */
+		l->has_other |= *l->dirs || !S_ISREG(st.st_mode);
+	}
+	return ret;
+}
+
+static int look_at_dir(struct look *l, int parent_fd, const char *name)
+{
+	int ret;
+
+	l->dir_fd = openat(parent_fd, name, DIR_FLAGS | O_NOFOLLOW);
+	if (l->dir_fd < 0)
+		return -errno;
+	ret = ckf_dir_each(CKF_DIR(l->dir_fd), look_at_name, l);
+	close(l->dir_fd);
+	return ret;
 }
 
 /* What is in place already: nothing, or something that may be replaced. */
 static int check_existing(struct ckf_output *o, const char *path, bool force, struct ckf_error *err)
 {
-	struct look l = { .mark = o->mark };
+	struct look l = { .dirs = dirs_of(o), .mark = o->mark };
 	struct stat st;
-	int fd, ret;
+	int ret;
 
 	if (fstatat(o->parent_fd, o->name, &st, AT_SYMLINK_NOFOLLOW)) {
 		if (errno == ENOENT)
@@ -95,14 +134,10 @@ static int check_existing(struct ckf_output *o, const char *path, bool force, st
 		return ckf_error_set(err, -EEXIST, "%s is not a regular file", path);
 	if (!S_ISDIR(st.st_mode))
 		return ckf_error_set(err, -EEXIST, "%s is not a directory", path);
-	fd = openat(o->parent_fd, o->name, DIR_FLAGS | O_NOFOLLOW);
-	l.dir_fd = fd;
-	ret = fd < 0 ? -errno : ckf_dir_each(CKF_DIR(fd), look_at_name, &l);
-	if (fd >= 0)
-		close(fd);
+	ret = look_at_dir(&l, o->parent_fd, o->name);
 	if (ret)
 		return ckf_error_set(err, ret, "cannot read %s: %s", path, strerror(-ret));
-	if ((l.has_dir && !o->tree) || (l.has_any && !l.has_mark))
+	if (l.has_other || (l.has_any && !l.has_mark))
 		return ckf_error_set(err, -EEXIST,
 				     "%s is neither empty nor a directory of the kind to replace",
 				     path);
@@ -596,7 +631,7 @@ void ckf_output_close(struct ckf_output *o, void (*warn)(void *arg, const char *
 		ret = unlinkat(o->parent_fd, o->temp, 0) ? -errno : 0;
 	else if (o->created)
 		ret = remove_dir(o->parent_fd, o->temp, o->exchanged ? o->old_mark : o->mark,
-				 o->tree ? TREE_DEPTH : 0);
+				 dirs_of(o));
 	if (ret && o->exchanged && warn) {
 		snprintf(msg, sizeof(msg), "cannot remove what was there before, now called %s: %s",
 			 o->temp, strerror(-ret));

@@ -2,8 +2,8 @@
 /*
  * A directory, or a file, that comes into being all at once: written under another name beside its
  * place, and renamed when it is complete and on stable storage. A directory is flat, with no
- * directories in it, or a tree, with some that its maker knows. Until then nobody but its maker can
- * enter it, and nobody else can open its files.
+ * directories in it, or a tree, with blobs/sha256 in it and files in that one. Until then nobody
+ * but its maker can enter it, and nobody else can open its files.
  */
 #ifndef CKF_CONVERT_OUTPUT_H
 #define CKF_CONVERT_OUTPUT_H
@@ -48,7 +48,8 @@ struct ckf_output {
 int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
 		    struct ckf_error *err);
 
-/* The same for a tree, which may replace another one. */
+/* The same for a tree, which may replace another one: a directory with no others in it than those
+ * of a tree, and nothing but regular files in the innermost. */
 int ckf_output_open_tree(struct ckf_output *o, const char *path, const char *mark, bool force,
 			 struct ckf_error *err);
 /* The same for a file, o->file_fd; with force, another file may be there already. */

@@ -84,6 +84,31 @@ as_archive() {
 	rm "$D/in.tgz" "$D/fast2.tar"
 }
 
+# --force replaces no directory that has something else in it than a layout.
+only_layouts_are_replaced() {
+	local other
+	for other in precious/deep blobs/precious blobs/sha256/precious blobs/sha512 blobs.old; do
+		cp -r "$D/fast" "$D/other"
+		mkdir -p "$D/other/$other"
+		echo precious >"$D/other/$other/file"
+		refused "is neither empty nor a directory of the kind" convert --force "$D/in" "$D/other"
+		[ -s "$D/other/$other/file" ] || fail "$other is gone"
+		rm -r "$D/other"
+	done
+	cp -r "$D/fast" "$D/other"
+	echo precious >"$D/other/blobs/file"
+	refused "is neither empty nor a directory of the kind" convert --force "$D/in" "$D/other"
+	rm "$D/other/blobs/file"
+	ln -s . "$D/other/blobs/sha256/link"
+	refused "is neither empty nor a directory of the kind" convert --force "$D/in" "$D/other"
+	rm -r "$D/other"
+	mkdir "$D/other"
+	echo precious >"$D/other/oci-layout"
+	quiet "$CKFAST" convert --force "$D/in" "$D/other"
+	fast_blobs "$D/other"
+	rm -r "$D/other"
+}
+
 # compressed PROGRAM: the layer comes back as it is when it is not compressed, with its type.
 compressed() {
 	layout make "$D/packed" "$D/checkpoint.tar" "$D/criu.tar" "$1"
@@ -219,6 +244,7 @@ no_room() {
 
 need_ckfast
 each_version there_and_back
+only_layouts_are_replaced
 as_archive
 for form in gzip zstd; do
 	! command -v $form >/dev/null || compressed $form
