@@ -32,6 +32,7 @@ struct ckf_layout_ref {
 	const char *media; /* of the document; "" where it says nothing */
 	char hex[CKF_SHA256_HEX + 1];
 	uint64_t bytes;
+	bool has_data; /* the descriptor holds the blob itself, too */
 };
 
 enum ckf_layout_doc_kind {

@@ -81,7 +81,7 @@ static bool is_checkpoint(const json_t *manifest)
 /* Readers of other languages take "Digest" for "digest". */
 static int check_spelling(struct ckf_layout *l, const json_t *descriptor)
 {
-	static const char *const keys[] = { "mediaType", "digest", "size" };
+	static const char *const keys[] = { "mediaType", "digest", "size", "data" };
 	const char *key;
 	json_t *value;
 
@@ -119,7 +119,10 @@ int ckf_layout_get_ref(struct ckf_layout *l, const json_t *descriptor, struct ck
 	const char *media = json_string_value(json_object_get(descriptor, "mediaType"));
 	int ret;
 
-	*ref = (struct ckf_layout_ref){ .media = media ? media : "" };
+	*ref = (struct ckf_layout_ref){
+		.media = media ? media : "",
+		.has_data = json_object_get(descriptor, "data") != NULL,
+	};
 	if (!json_is_object(descriptor))
 		return ckf_error_set(l->err, -EBADMSG,
 				     "corrupt layout: a descriptor that is no object");

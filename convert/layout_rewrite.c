@@ -106,7 +106,6 @@ static int change_descriptor(struct ckf_layout *l, struct ckf_json_text *t,
 			     struct ckf_json_span object, const struct ckf_layout_ref *ref,
 			     const struct ckf_layout_change *c)
 {
-	struct ckf_json_span data;
 	char digest[CKF_SHA256_HEX + 16], size[24];
 	int ret;
 
@@ -115,7 +114,7 @@ static int change_descriptor(struct ckf_layout *l, struct ckf_json_text *t,
 	ret = change_member(l, t, object, "digest", digest);
 	if (!ret)
 		ret = change_member(l, t, object, "size", size);
-	if (!ret && !ckf_json_member(t, object, "data", &data))
+	if (!ret && ref->has_data)
 		ret = ckf_error_set(l->err, -EOPNOTSUPP,
 				    "a descriptor of the layout that holds the blob itself");
 	return ret || !c->is_layer ? ret : change_media(l, t, object, ref->media);

@@ -311,6 +311,17 @@ class Bad:
         """a descriptor of the layout that holds the blob itself"""
         self.blob(MANIFEST, lambda m: m["layers"][0].update(data="aGVsbG8="))
 
+    def blob_in_escaped_key(self):
+        """a descriptor of the layout that holds the blob itself"""
+        def change(manifest):
+            manifest["layers"][0].update(data="aGVsbG8=")
+            return text(manifest).replace(b'"data"', b'"d\\u0061ta"')
+        self.blob(MANIFEST, change)
+
+    def almost_data(self):
+        """corrupt layout: a descriptor with a key that is almost data"""
+        self.blob(MANIFEST, lambda m: m["layers"][0].update(Data="aGVsbG8="))
+
     def media(self, name):
         self.blob(MANIFEST, lambda m: m["layers"][0].update(mediaType=name))
 
