@@ -33,17 +33,13 @@ bool ckf_layout_probe(const char *path)
 
 static int open_dirs(struct ckf_layout *l, const char *path)
 {
-	int fd;
-
 	l->dir_fd = open(path, DIR_FLAGS);
 	if (l->dir_fd < 0)
 		return ckf_error_set(l->err, -errno, "cannot open %s: %s", path, strerror(errno));
-	fd = openat(l->dir_fd, "blobs", DIR_FLAGS | O_NOFOLLOW);
-	if (fd >= 0) {
-		l->blobs_fd = openat(fd, "sha256", DIR_FLAGS | O_NOFOLLOW);
-		close(fd);
-	}
-	if (l->blobs_fd < 0)
+	l->blobs_fd = openat(l->dir_fd, "blobs", DIR_FLAGS | O_NOFOLLOW);
+	if (l->blobs_fd >= 0)
+		l->sha256_fd = openat(l->blobs_fd, "sha256", DIR_FLAGS | O_NOFOLLOW);
+	if (l->sha256_fd < 0)
 		return ckf_error_set(l->err, -errno, "cannot open blobs/sha256: %s",
 				     strerror(errno));
 	return 0;
@@ -62,6 +58,7 @@ int ckf_layout_open(const char *path, struct ckf_archive *tar, const char *besid
 	l->tar = tar;
 	l->dir_fd = -1;
 	l->blobs_fd = -1;
+	l->sha256_fd = -1;
 	l->err = err;
 	l->tmp_dir = beside || tar ? ckf_archive_dir_of(beside ? beside : path) : strdup(path);
 	if (!l->tmp_dir)
@@ -91,6 +88,8 @@ void ckf_layout_close(struct ckf_layout *l)
 	free(l->layers);
 	free(l->changes);
 	free(l->tmp_dir);
+	if (l->sha256_fd >= 0)
+		close(l->sha256_fd);
 	if (l->blobs_fd >= 0)
 		close(l->blobs_fd);
 	if (l->dir_fd >= 0)

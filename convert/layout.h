@@ -73,7 +73,8 @@ struct ckf_layout_change {
 struct ckf_layout {
 	struct ckf_archive *tar; /* NULL: a directory */
 	int dir_fd;		 /* that directory, or -1 */
-	int blobs_fd;		 /* blobs/sha256 in it */
+	int blobs_fd;		 /* blobs in it */
+	int sha256_fd;		 /* and sha256 in that one */
 	char *tmp_dir;		 /* for what is in compressed layers */
 	struct ckf_layout_doc **docs;
 	uint64_t nr_docs;

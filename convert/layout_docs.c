@@ -29,7 +29,7 @@ int ckf_layout_open_file(const struct ckf_layout *l, const char *name, struct ck
 	if (l->tar)
 		return ckf_dir_open_member(ckf_archive_dir(l->tar), name, part);
 	*part = (struct ckf_file_part){ 0 };
-	part->fd = ckf_open_regular(blob ? l->blobs_fd : l->dir_fd, blob ? name + n : name,
+	part->fd = ckf_open_regular(blob ? l->sha256_fd : l->dir_fd, blob ? name + n : name,
 				    O_NOFOLLOW, &part->bytes);
 	return part->fd < 0 ? part->fd : 0;
 }

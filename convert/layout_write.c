@@ -414,15 +414,11 @@ static int refuse_other_blobs(void *arg, const char *name)
 
 static int copy_dirs(struct writing *w)
 {
-	struct source s = { w, w->l->blobs_fd, w->sha256_fd, CKF_LAYOUT_BLOBS };
-	int fd, ret = ckf_dir_each(CKF_DIR(s.from_fd), copy_blob, &s);
+	struct source s = { w, w->l->sha256_fd, w->sha256_fd, CKF_LAYOUT_BLOBS };
+	int ret = ckf_dir_each(CKF_DIR(s.from_fd), copy_blob, &s);
 
-	if (!ret) {
-		fd = openat(w->l->dir_fd, "blobs", DIR_FLAGS);
-		ret = fd < 0 ? -errno : ckf_dir_each(CKF_DIR(fd), refuse_other_blobs, &s);
-		if (fd >= 0)
-			close(fd);
-	}
+	if (!ret)
+		ret = ckf_dir_each(CKF_DIR(w->l->blobs_fd), refuse_other_blobs, &s);
 	if (!ret) {
 		s = (struct source){ w, w->l->dir_fd, w->out.dir_fd, "" };
 		ret = ckf_dir_each(CKF_DIR(s.from_fd), copy_top, &s);
@@ -470,7 +466,7 @@ static int finish(struct writing *w)
 			ret = ckf_archive_check_unchanged(tar, w->err);
 		return ret ? ret : ckf_output_seal(&w->out, NULL, NULL, w->err);
 	}
-	ret = finish_dir(w, w->sha256_fd, w->l->blobs_fd, "blobs/sha256");
+	ret = finish_dir(w, w->sha256_fd, w->l->sha256_fd, "blobs/sha256");
 	if (!ret)
 		ret = finish_dir(w, w->blobs_fd, w->l->blobs_fd, "blobs");
 	return ret ? ret : ckf_output_seal(&w->out, MARK_PARTIAL_NAME, CKF_LAYOUT_MARK, w->err);
