@@ -31,9 +31,9 @@ bool ckf_layout_probe(const char *path)
 	       !has_file(path, "inventory.img");
 }
 
-static int open_dirs(struct ckf_layout *l, const char *path)
+static int open_dirs(struct ckf_layout *l, int dir_fd, const char *path)
 {
-	l->dir_fd = open(path, DIR_FLAGS);
+	l->dir_fd = openat(dir_fd, path, DIR_FLAGS);
 	if (l->dir_fd < 0)
 		return ckf_error_set(l->err, -errno, "cannot open %s: %s", path, strerror(errno));
 	l->blobs_fd = openat(l->dir_fd, "blobs", DIR_FLAGS | O_NOFOLLOW);
@@ -45,8 +45,8 @@ static int open_dirs(struct ckf_layout *l, const char *path)
 	return 0;
 }
 
-int ckf_layout_open(const char *path, struct ckf_archive *tar, const char *beside,
-		    struct ckf_layout **out, struct ckf_error *err)
+int ckf_layout_open_at(int dir_fd, const char *path, struct ckf_archive *tar, const char *beside,
+		       struct ckf_layout **out, struct ckf_error *err)
 {
 	struct ckf_layout *l = calloc(1, sizeof(*l));
 	int ret = 0;
@@ -64,7 +64,7 @@ int ckf_layout_open(const char *path, struct ckf_archive *tar, const char *besid
 	if (!l->tmp_dir)
 		ret = ckf_error_set(err, -ENOMEM, "no memory for a path");
 	if (!ret && !tar)
-		ret = open_dirs(l, path);
+		ret = open_dirs(l, dir_fd, path);
 	if (!ret)
 		ret = ckf_layout_read_docs(l);
 	if (ret)
@@ -72,6 +72,12 @@ int ckf_layout_open(const char *path, struct ckf_archive *tar, const char *besid
 	else
 		*out = l;
 	return ret;
+}
+
+int ckf_layout_open(const char *path, struct ckf_archive *tar, const char *beside,
+		    struct ckf_layout **out, struct ckf_error *err)
+{
+	return ckf_layout_open_at(AT_FDCWD, path, tar, beside, out, err);
 }
 
 void ckf_layout_close(struct ckf_layout *l)

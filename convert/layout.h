@@ -97,6 +97,9 @@ bool ckf_layout_probe(const char *path);
  */
 int ckf_layout_open(const char *path, struct ckf_archive *tar, const char *beside,
 		    struct ckf_layout **out, struct ckf_error *err);
+/* The same with a path that begins at the directory dir_fd. */
+int ckf_layout_open_at(int dir_fd, const char *path, struct ckf_archive *tar, const char *beside,
+		       struct ckf_layout **out, struct ckf_error *err);
 void ckf_layout_close(struct ckf_layout *l);
 
 /* Opens a file by its name in the layout: 0, -ENOENT or -errno. */

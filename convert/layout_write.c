@@ -472,6 +472,44 @@ static int finish(struct writing *w)
 	return ret ? ret : ckf_output_seal(&w->out, MARK_PARTIAL_NAME, CKF_LAYOUT_MARK, w->err);
 }
 
+/* Each checkpoint is there, as what it has become. */
+static int check_layers(const struct writing *w, const struct ckf_layout *new,
+			struct ckf_error *err)
+{
+	for (uint64_t i = 0; i < w->l->nr_layers; i++) {
+		const char *hex = w->l->layers[i].ref.hex;
+		const struct ckf_layout_change *c = ckf_layout_find_change(w->l, hex);
+		uint64_t want = c ? c->bytes : w->l->layers[i].ref.bytes, at = 0;
+
+		hex = c ? c->to : hex;
+		while (at < new->nr_layers && strcmp(new->layers[at].ref.hex, hex) != 0)
+			at++;
+		if (at == new->nr_layers || new->layers[at].ref.bytes != want)
+			return ckf_error_set(err, -EBADMSG, "no document names the checkpoint %s",
+					     hex);
+	}
+	return 0;
+}
+
+/* Reads the documents of the new layout, as others will: what they say may come from anybody. */
+static int check_written(struct writing *w)
+{
+	const struct ckf_file_part part = { .fd = w->out.file_fd, .bytes = w->copy.off };
+	struct ckf_archive *tar = NULL;
+	struct ckf_layout *new = NULL;
+	struct ckf_error err = { 0 };
+	int ret = 0;
+
+	if (w->l->tar)
+		ret = ckf_archive_open_part(&part, NULL, &tar, &err);
+	if (!ret)
+		ret = ckf_layout_open_at(w->out.dir_fd, ".", tar, NULL, &new, &err);
+	if (!ret)
+		ret = check_layers(w, new, &err);
+	ckf_layout_close(new);
+	return ret ? ckf_error_set(w->err, ret, "the new layout cannot be read: %s", err.msg) : 0;
+}
+
 static int make_dirs(struct writing *w)
 {
 	if (mkdirat(w->out.dir_fd, "blobs", 0700))
@@ -534,6 +572,8 @@ static int write_layout(struct writing *w)
 		ret = put_docs(w);
 	if (!ret)
 		ret = finish(w);
+	if (!ret)
+		ret = check_written(w);
 	if (!ret)
 		ret = ckf_output_commit(&w->out, w->err);
 	if (!ret)

@@ -322,6 +322,16 @@ class Bad:
         """corrupt layout: a descriptor with a key that is almost data"""
         self.blob(MANIFEST, lambda m: m["layers"][0].update(Data="aGVsbG8="))
 
+    def grows(self):
+        """the new layout cannot be read: blobs/sha256/"""
+        def change(index):
+            # Not compressed, its size has a digit more, for which the document has no room.
+            d = next(d for d in index["manifests"] if d["mediaType"] == CRIU)
+            d.update(put(self.top, gzip.compress(read(blob_path(self.top, d["digest"]))), CRIU))
+            assert d["size"] < 1000000, d
+            return text(index).ljust(4 << 20)
+        self.blob(INDEX, change)
+
     def media(self, name):
         self.blob(MANIFEST, lambda m: m["layers"][0].update(mediaType=name))
 
