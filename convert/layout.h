@@ -118,8 +118,11 @@ bool ckf_layout_is_new(const struct ckf_layout *l, const char *hex);
 /* The text with the digests of all blobs that have changed, to be freed; NULL: no memory. */
 char *ckf_layout_new_digests(const struct ckf_layout *l, const char *text, size_t bytes);
 
-/* layout_docs.c: the document that ref names, read once. */
+/* layout_docs.c. Reads a small file that is open, to be freed; a zero byte follows its text. */
+int ckf_layout_read_text(struct ckf_layout *l, const char *name, const struct ckf_file_part *part,
+			 char **out);
 int ckf_layout_read_docs(struct ckf_layout *l);
+/* The document that ref names, read once. */
 int ckf_layout_get_doc(struct ckf_layout *l, const struct ckf_layout_ref *ref,
 		       enum ckf_layout_doc_kind kind, struct ckf_layout_doc **out);
 struct ckf_layout_doc *ckf_layout_find_doc(const struct ckf_layout *l, const char *hex);

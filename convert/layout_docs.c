@@ -150,7 +150,33 @@ struct ckf_layout_doc *ckf_layout_find_doc(const struct ckf_layout *l, const cha
 	return NULL;
 }
 
-static int read_text(struct ckf_layout *l, const char *name, struct ckf_layout_doc *doc)
+int ckf_layout_read_text(struct ckf_layout *l, const char *name, const struct ckf_file_part *part,
+			 char **out)
+{
+	char *text;
+	int ret;
+
+	l->doc_bytes += part->bytes;
+	if (part->bytes > CKF_LAYOUT_MAX_DOC_BYTES || l->doc_bytes > MAX_DOCS_BYTES)
+		return ckf_error_set(l->err, -E2BIG, "%s: more than %u MiB of JSON", name,
+				     part->bytes > CKF_LAYOUT_MAX_DOC_BYTES
+					     ? CKF_LAYOUT_MAX_DOC_BYTES >> 20
+					     : MAX_DOCS_BYTES >> 20);
+	text = malloc((size_t)part->bytes + 1);
+	if (!text)
+		return ckf_error_set(l->err, -ENOMEM, "no memory for %s", name);
+	ret = ckf_pread_all(part->fd, text, (size_t)part->bytes, part->off);
+	if (ret) {
+		free(text);
+		return ckf_error_set(l->err, ret, "cannot read %s: %s", name,
+				     ret == -EBADMSG ? "it became shorter" : strerror(-ret));
+	}
+	text[part->bytes] = '\0';
+	*out = text;
+	return 0;
+}
+
+static int read_doc(struct ckf_layout *l, const char *name, struct ckf_layout_doc *doc)
 {
 	struct ckf_file_part part;
 	int ret = ckf_layout_open_file(l, name, &part);
@@ -158,24 +184,7 @@ static int read_text(struct ckf_layout *l, const char *name, struct ckf_layout_d
 	if (ret)
 		return ckf_error_set(l->err, ret, "cannot open %s: %s", name, strerror(-ret));
 	doc->bytes = (size_t)part.bytes;
-	l->doc_bytes += part.bytes;
-	if (part.bytes > CKF_LAYOUT_MAX_DOC_BYTES || l->doc_bytes > MAX_DOCS_BYTES)
-		ret = ckf_error_set(l->err, -E2BIG, "%s: more than %u MiB of JSON", name,
-				    part.bytes > CKF_LAYOUT_MAX_DOC_BYTES
-					    ? CKF_LAYOUT_MAX_DOC_BYTES >> 20
-					    : MAX_DOCS_BYTES >> 20);
-	if (!ret) {
-		doc->text = malloc(doc->bytes + 1);
-		if (!doc->text)
-			ret = ckf_error_set(l->err, -ENOMEM, "no memory for %s", name);
-	}
-	if (!ret) {
-		ret = ckf_pread_all(part.fd, doc->text, doc->bytes, part.off);
-		doc->text[doc->bytes] = '\0';
-		if (ret)
-			ckf_error_set(l->err, ret, "cannot read %s: %s", name,
-				      ret == -EBADMSG ? "it became shorter" : strerror(-ret));
-	}
+	ret = ckf_layout_read_text(l, name, &part, &doc->text);
 	close(part.fd);
 	return ret;
 }
@@ -213,7 +222,7 @@ static int add_doc(struct ckf_layout *l, const char *name, const struct ckf_layo
 	if (l->nr_docs > MAX_DOCS)
 		return ckf_error_set(l->err, -E2BIG, "more than %u documents in the layout",
 				     MAX_DOCS);
-	ret = read_text(l, name, doc);
+	ret = read_doc(l, name, doc);
 	if (!ret && ref) {
 		memcpy(doc->hex, ref->hex, sizeof(doc->hex));
 		ckf_sha256_mem(doc->text, doc->bytes, hex);

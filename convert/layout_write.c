@@ -297,19 +297,11 @@ static int put_docker(struct writing *w)
 	if (ret)
 		return ckf_error_set(w->err, ret, "cannot open " CKF_LAYOUT_DOCKER ": %s",
 				     strerror(-ret));
-	if (part.bytes > CKF_LAYOUT_MAX_DOC_BYTES)
-		ret = ckf_error_set(w->err, -E2BIG, CKF_LAYOUT_DOCKER ": more than %u MiB",
-				    CKF_LAYOUT_MAX_DOC_BYTES >> 20);
+	ret = ckf_layout_read_text(w->l, CKF_LAYOUT_DOCKER, &part, &text);
 	if (!ret) {
-		text = malloc((size_t)part.bytes + 1);
-		ret = text ? ckf_pread_all(part.fd, text, (size_t)part.bytes, part.off) : -ENOMEM;
-		if (!ret) {
-			changed = ckf_layout_new_digests(w->l, text, (size_t)part.bytes);
-			ret = changed ? 0 : -ENOMEM;
-		}
-		if (ret)
-			ckf_error_set(w->err, ret, "cannot read " CKF_LAYOUT_DOCKER ": %s",
-				      strerror(-ret));
+		changed = ckf_layout_new_digests(w->l, text, (size_t)part.bytes);
+		if (!changed)
+			ret = ckf_error_set(w->err, -ENOMEM, "no memory for " CKF_LAYOUT_DOCKER);
 	}
 	if (!ret)
 		ret = put_file(w, CKF_LAYOUT_DOCKER, CKF_LAYOUT_DOCKER, changed,
