@@ -4,9 +4,9 @@
 
 #include "worker.h"
 
-static void free_worker(void *arg)
+void ckf_worker_free(void *worker)
 {
-	struct ckf_worker *w = arg;
+	struct ckf_worker *w = worker;
 
 	if (!w)
 		return;
@@ -15,7 +15,7 @@ static void free_worker(void *arg)
 	free(w);
 }
 
-static void *new_worker(size_t scratch_bytes)
+void *ckf_worker_new(size_t scratch_bytes)
 {
 	struct ckf_worker *w = calloc(1, sizeof(*w));
 
@@ -24,18 +24,8 @@ static void *new_worker(size_t scratch_bytes)
 	w->scratch = aligned_alloc(CKF_PAGE_BYTES, ckf_align_up(scratch_bytes, CKF_PAGE_BYTES));
 	if (w->scratch && !ckf_codec_ctx_new(&w->codec))
 		return w;
-	free_worker(w);
+	ckf_worker_free(w);
 	return NULL;
-}
-
-struct ckf_worker *ckf_worker_new(size_t scratch_bytes)
-{
-	return new_worker(scratch_bytes);
-}
-
-void ckf_worker_free(struct ckf_worker *w)
-{
-	free_worker(w);
 }
 
 int ckf_workers_start(struct ckf_pool **out, unsigned int threads, size_t scratch_bytes,
@@ -43,8 +33,8 @@ int ckf_workers_start(struct ckf_pool **out, unsigned int threads, size_t scratc
 {
 	const struct ckf_pool_opts opts = {
 		.threads = threads,
-		.new_worker = new_worker,
-		.free_worker = free_worker,
+		.new_worker = ckf_worker_new,
+		.free_worker = ckf_worker_free,
 		.worker_bytes = scratch_bytes,
 	};
 

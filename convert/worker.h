@@ -11,9 +11,9 @@ struct ckf_worker {
 	uint8_t *scratch; /* page-aligned */
 };
 
-/* NULL: no memory. */
-struct ckf_worker *ckf_worker_new(size_t scratch_bytes);
-void ckf_worker_free(struct ckf_worker *w);
+/* A struct ckf_worker, with the types that a pool wants; NULL: no memory. */
+void *ckf_worker_new(size_t scratch_bytes);
+void ckf_worker_free(void *worker);
 
 /* A pool whose jobs get a struct ckf_worker. */
 int ckf_workers_start(struct ckf_pool **out, unsigned int threads, size_t scratch_bytes,
