@@ -231,7 +231,7 @@ static int convert_archive(struct ckf_conversion *c, const char *fast)
 	return ret;
 }
 
-static int convert_what_is_there(struct ckf_conversion *c, const char *fast)
+static int convert_any(struct ckf_conversion *c, const char *fast)
 {
 	if (ckf_layout_probe(c->dump_path))
 		return convert_layout(c, fast);
@@ -257,7 +257,7 @@ int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opt
 	c->dump_path = dump;
 	ret = check_opts(c);
 	if (!ret)
-		ret = convert_what_is_there(c, fast);
+		ret = convert_any(c, fast);
 	c->stats.ns = ckf_now_ns() - start;
 	if (!ret && stats)
 		ckf_opts_give(stats, &c->stats, sizeof(c->stats));

@@ -195,7 +195,7 @@ static int extract_file(struct ckf_extraction *x, const char *fast, const char *
 	return ret ? ret : ckf_extraction_archive(x, a, fast, dump);
 }
 
-static int extract_what_is_there(struct ckf_extraction *x, const char *fast, const char *dump)
+static int extract_any(struct ckf_extraction *x, const char *fast, const char *dump)
 {
 	if (ckf_layout_probe(fast))
 		return extract_layout(x, NULL, fast, dump);
@@ -213,7 +213,7 @@ int ckf_extract(const char *fast, const char *dump, const struct ckf_convert_opt
 	x->err = err;
 	ret = ckf_opts_get(opts, &x->opts, err);
 	if (!ret)
-		ret = extract_what_is_there(x, fast, dump);
+		ret = extract_any(x, fast, dump);
 	extract_free(x);
 	return ret;
 }
