@@ -78,22 +78,66 @@ static bool is_checkpoint(const json_t *manifest)
 	return false;
 }
 
-/* Readers of other languages take "Digest" for "digest". */
-static int check_spelling(struct ckf_layout *l, const json_t *descriptor)
+/*
+ * True for two keys that readers written in Go take for the same: case does not matter to them, and
+ * that of \u017f, in UTF-8 C5 BF, is an s and that of \u212a, E2 84 AA, a k.
+ */
+static bool is_same_to_others(const char *key, const char *want)
 {
-	static const char *const keys[] = { "mediaType", "digest", "size", "data" };
+	for (; *want; want++) {
+		size_t n = 1;
+
+		if (*want == 's' && !strncmp(key, "\xc5\xbf", 2))
+			n = 2;
+		else if (*want == 'k' && !strncmp(key, "\xe2\x84\xaa", 3))
+			n = 3;
+		else if (strncasecmp(key, want, 1) != 0)
+			return false;
+		key += n;
+	}
+	return !*key;
+}
+
+/* Readers of other languages would see another value. keys: NULL ends them. */
+static int check_spelling(struct ckf_layout *l, const json_t *object, const char *what,
+			  const char *const *keys)
+{
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)descriptor, key, value)
+	json_object_foreach((json_t *)object, key, value)
 	{
-		for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
-			if (!strcasecmp(key, keys[i]) && strcmp(key, keys[i]) != 0)
+		for (const char *const *k = keys; *k; k++) {
+			if (is_same_to_others(key, *k) && strcmp(key, *k) != 0)
 				return ckf_error_set(
 					l->err, -EBADMSG,
-					"corrupt layout: a descriptor with a key that is almost %s",
-					keys[i]);
+					"corrupt layout: %s with a key that is almost %s", what,
+					*k);
 		}
+	}
+	return 0;
+}
+
+static int check_doc_spelling(struct ckf_layout *l, const struct ckf_layout_doc *doc)
+{
+	static const char *const index_keys[] = { "manifests", NULL };
+	static const char *const manifest_keys[] = { "config", "layers", NULL };
+	static const char *const config_keys[] = { "rootfs", NULL };
+	static const char *const rootfs_keys[] = { "diff_ids", NULL };
+	int ret;
+
+	switch (doc->kind) {
+	case CKF_LAYOUT_DOC_INDEX:
+		return check_spelling(l, doc->root, "an index", index_keys);
+	case CKF_LAYOUT_DOC_MANIFEST:
+		return check_spelling(l, doc->root, "a manifest", manifest_keys);
+	case CKF_LAYOUT_DOC_CONFIG:
+		ret = check_spelling(l, doc->root, "a configuration", config_keys);
+		return ret ? ret
+			   : check_spelling(l, json_object_get(doc->root, "rootfs"), "a rootfs",
+					    rootfs_keys);
+	case CKF_LAYOUT_DOC_MARK:
+		break;
 	}
 	return 0;
 }
@@ -114,6 +158,7 @@ static bool is_digest(const char *s)
 
 int ckf_layout_get_ref(struct ckf_layout *l, const json_t *descriptor, struct ckf_layout_ref *ref)
 {
+	static const char *const keys[] = { "mediaType", "digest", "size", "data", NULL };
 	const json_t *size = json_object_get(descriptor, "size");
 	const char *digest = json_string_value(json_object_get(descriptor, "digest"));
 	const char *media = json_string_value(json_object_get(descriptor, "mediaType"));
@@ -126,7 +171,7 @@ int ckf_layout_get_ref(struct ckf_layout *l, const json_t *descriptor, struct ck
 	if (!json_is_object(descriptor))
 		return ckf_error_set(l->err, -EBADMSG,
 				     "corrupt layout: a descriptor that is no object");
-	ret = check_spelling(l, descriptor);
+	ret = check_spelling(l, descriptor, "a descriptor", keys);
 	if (ret)
 		return ret;
 	if (!digest || !is_digest(digest))
@@ -231,7 +276,9 @@ static int add_doc(struct ckf_layout *l, const char *name, const struct ckf_layo
 		else if (strcmp(hex, ref->hex) != 0)
 			ret = bad(l, "a digest that is not the one by which it is named", name);
 	}
-	return ret ? ret : parse(l, name, doc);
+	if (!ret)
+		ret = parse(l, name, doc);
+	return ret ? ret : check_doc_spelling(l, doc);
 }
 
 int ckf_layout_get_doc(struct ckf_layout *l, const struct ckf_layout_ref *ref,

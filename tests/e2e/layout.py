@@ -332,6 +332,30 @@ class Bad:
             return text(index).ljust(4 << 20)
         self.blob(INDEX, change)
 
+    def almost_in_unicode(self):
+        """corrupt layout: a descriptor with a key that is almost size"""
+        self.blob(MANIFEST, lambda m: m["layers"][0].update({"\u017fize": 1}))
+
+    def almost_layers(self):
+        """corrupt layout: a manifest with a key that is almost layers"""
+        self.blob(MANIFEST, lambda m: m.update(Layers=[]))
+
+    def almost_config(self):
+        """corrupt layout: a manifest with a key that is almost config"""
+        self.blob(MANIFEST, lambda m: m.update(CONFIG=m["config"]))
+
+    def almost_manifests(self):
+        """corrupt layout: an index with a key that is almost manifests"""
+        self.index(lambda index: index.update({"manifest\u017f": []}))
+
+    def almost_diff_ids(self):
+        """corrupt layout: a rootfs with a key that is almost diff_ids"""
+        def change(manifest):
+            config = json.loads(read(blob_path(self.top, manifest["config"]["digest"])))
+            config["rootfs"]["Diff_IDs"] = []
+            manifest["config"].update(put(self.top, text(config), CONFIG))
+        self.blob(MANIFEST, change)
+
     def media(self, name):
         self.blob(MANIFEST, lambda m: m["layers"][0].update(mediaType=name))
 
