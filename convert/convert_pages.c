@@ -182,8 +182,10 @@ static void stream_done(void *arg, const struct ckf_stream *s)
 static bool fits_cache(const struct ckf_conversion *c)
 {
 	int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	uint64_t available = proc_fd >= 0 ? ckf_memory_available(proc_fd) : 0;
+	uint64_t available;
 
+	if (proc_fd < 0 || ckf_memory_available(proc_fd, &available))
+		available = 0;
 	if (proc_fd >= 0)
 		close(proc_fd);
 	return c->stats.page_bytes <= available / 2;

@@ -7,8 +7,9 @@
 
 /*
  * What may still be allocated without swapping: by the machine's own account, and by the limits of
- * the memory cgroup of this process. proc_fd is the directory /proc. 0 where it cannot be read.
+ * the memory cgroup of this process. proc_fd is the directory /proc. 0, or -errno where it cannot
+ * be told, as for lack of descriptors.
  */
-uint64_t ckf_memory_available(int proc_fd);
+int ckf_memory_available(int proc_fd, uint64_t *bytes);
 
 #endif

@@ -170,17 +170,17 @@ static struct kept_image *image_add(struct gpud_kept *k, const char *path, int d
 	return im;
 }
 
-/* What could still be pinned: 0 where memory is short already. */
-static uint64_t spare_bytes(void)
+/* What could still be pinned: 0 where memory is short already. Or -errno: it cannot be told. */
+static int spare_bytes(uint64_t *bytes)
 {
 	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	uint64_t bytes = 0;
+	int ret = proc < 0 ? -errno : ckf_memory_available(proc, bytes);
 
-	if (proc >= 0) {
-		bytes = ckf_memory_available(proc);
+	if (proc >= 0)
 		close(proc);
-	}
-	return bytes > SPARE_BYTES ? bytes - SPARE_BYTES : 0;
+	if (!ret)
+		*bytes = *bytes > SPARE_BYTES ? *bytes - SPARE_BYTES : 0;
+	return ret;
 }
 
 /* The one that was used least recently, of those that no fill uses; all: what they have together.
@@ -208,10 +208,14 @@ static int make_room(struct gpud_kept *k, uint64_t bytes, struct ckf_error *err)
 	const uint64_t limit = k->g->opts.keep_bytes ? k->g->opts.keep_bytes : UINT64_MAX;
 	struct kept_image *oldest;
 	uint64_t used, idle, spare;
+	int ret;
 
 	for (;;) {
 		oldest = find_idle(k, &idle);
-		spare = spare_bytes();
+		ret = spare_bytes(&spare);
+		if (ret)
+			return ckf_error_set(err, ret, "cannot tell how much memory is free: %s",
+					     strerror(-ret));
 		pthread_mutex_lock(&k->lock);
 		used = k->counts.bytes;
 		if (bytes <= spare && bytes <= limit && used <= limit - bytes) {
@@ -411,9 +415,9 @@ static void refresh(struct gpud_kept *k, uint64_t round)
 static void shed(struct gpud_kept *k)
 {
 	struct kept_image *oldest;
-	uint64_t idle;
+	uint64_t idle, spare;
 
-	if (spare_bytes())
+	if (spare_bytes(&spare) || spare)
 		return;
 	oldest = find_idle(k, &idle);
 	if (oldest)

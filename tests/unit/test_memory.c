@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* loader/ckf_memory.h, with a directory of plain files as /proc. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,13 +14,15 @@
 #include "around.h"
 #include "dump_maker.h"
 
-static uint64_t available(const char *top)
+static uint64_t available(const char *top, int want)
 {
 	int fd = open(top, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	uint64_t bytes;
+	uint64_t bytes = 0;
+	int ret;
 
 	assert_true(fd >= 0);
-	bytes = ckf_memory_available(fd);
+	ret = ckf_memory_available(fd, &bytes);
+	assert_int_equal(ret, want);
 	close(fd);
 	return bytes;
 }
@@ -31,11 +34,13 @@ static void test_available(void **state)
 
 	(void)state;
 	dm_tempdir(top);
-	assert_true(available(top) == 0);
+	available(top, -ENOENT);
 	put_file(top, "meminfo", "MemTotal: 9000 kB\nMemFree: 10 kB\n");
-	assert_true(available(top) == 0);
+	available(top, -ENODATA);
+	put_file(top, "meminfo", "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable:    0 kB\n");
+	assert_true(available(top, 0) == 0);
 	put_file(top, "meminfo", "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable:    4000 kB\n");
-	assert_true(available(top) == 4000 * 1024);
+	assert_true(available(top, 0) == 4000 * 1024);
 
 	make_dir(top, "self");
 	make_dir(top, "cgroup");
@@ -45,9 +50,9 @@ static void test_available(void **state)
 	put_file(top, "cgroup/memory.max", "3000000\n");
 	put_file(top, "cgroup/memory.current", "1000000\n");
 	put_file(top, "cgroup/memory.stat", "inactive_file 0\nactive_file 500000\n");
-	assert_true(available(top) == 2500000);
+	assert_true(available(top, 0) == 2500000);
 	put_file(top, "cgroup/memory.max", "max\n");
-	assert_true(available(top) == 4000 * 1024);
+	assert_true(available(top, 0) == 4000 * 1024);
 	dm_remove(top);
 }
 
