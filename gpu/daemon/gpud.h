@@ -241,9 +241,8 @@ const struct ckf_kept *gpud_kept_of(const struct gpud_kept_mem *mem);
 /* Until the peer of c is gone. *bytes: of memory. -EDQUOT, -ENOMEM, or why it cannot be read. */
 int gpud_kept_keep(struct gpud_kept *k, int dir_fd, struct gpud_conn *c, uint64_t *bytes,
 		   struct ckf_error *err);
-/* dir_fd: -1: all. *nr: how many were in memory. -ENOENT: that one is not kept. */
-int gpud_kept_drop(struct gpud_kept *k, int dir_fd, struct gpud_conn *c, uint64_t *nr,
-		   struct ckf_error *err);
+/* dir_fd: -1: all. *nr: how many, also those not read yet. -ENOENT: that one is not kept. */
+int gpud_kept_drop_dir(struct gpud_kept *k, int dir_fd, uint64_t *nr, struct ckf_error *err);
 
 void gpud_kept_count(struct gpud_kept *k, struct gpud_kept_counts *counts);
 /* fn for each image in memory, with a lock held. */

@@ -40,7 +40,7 @@ int gpud_drop(struct gpud_conn *c, int fd, struct ckf_error *err)
 
 	ret = check_trusted(c, err);
 	if (!ret)
-		ret = gpud_kept_drop(c->g->kept, fd, c, &done.arg, err);
+		ret = gpud_kept_drop_dir(c->g->kept, fd, &done.arg, err);
 	return ret ? ret : gpud_send(c, &done, -1, err);
 }
 
