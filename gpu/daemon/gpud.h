@@ -118,6 +118,8 @@ struct ckf_gpud {
 /* A client is busy restoring, and may not read for a long time; one that never does ends here. */
 #define GPUD_SEND_S 3600
 #define GPUD_NS_PER_S 1000000000ull
+/* Of threads that read and fill: a restore has few others, and waits for them. */
+#define GPUD_FILL_NICE 10
 
 /* Waits until the driver is there. */
 int gpud_pool(struct ckf_gpud *g, struct ckf_cuda_pool **pool, struct ckf_error *err);
@@ -236,6 +238,8 @@ void gpud_kept_free(struct gpud_kept *k);
  */
 struct gpud_kept_mem *gpud_kept_get(struct gpud_kept *k, const struct ckf_image *img);
 void gpud_kept_put(struct gpud_kept_mem *mem);
+/* A fill found nothing, and has ended. */
+void gpud_kept_missed(struct gpud_kept *k);
 const struct ckf_kept *gpud_kept_of(const struct gpud_kept_mem *mem);
 
 /* Until the peer of c is gone. *bytes: of memory. -EDQUOT, -ENOMEM, or why it cannot be read. */

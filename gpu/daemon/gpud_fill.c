@@ -23,8 +23,6 @@
 #define MAX_PARALLEL 16 /* processes filled, or devices warmed, at once */
 #define STREAMS 4	/* more do not copy faster */
 #define IN_FLIGHT_PAUSE_MS 1
-#define FILL_NICE \
-	10 /* what is restored meanwhile has few threads, and all of the rest waits for it */
 
 /* Of a process: what is filled, ascending; imports are in the memory of another process. */
 struct memory {
@@ -456,7 +454,7 @@ static int fill_all(struct fill *f, struct ckf_error *err)
 {
 	int ret;
 
-	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FILL_NICE);
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), GPUD_FILL_NICE);
 	ret = for_each(f, f->src.nr, fill_part, err);
 	/* What they import is filled with the memory of others. */
 	for (unsigned int i = 0; i < f->src.nr && !ret; i++) {
@@ -513,13 +511,17 @@ int gpud_fill(struct gpud_conn *c, int fd, struct ckf_error *err)
 {
 	struct fill f = { .c = c, .dir_fd = fd, .start_ns = ckf_now_ns() };
 	struct ckf_gpud_msg done = { .op = CKF_GPUD_DONE };
+	bool missed;
 	int ret;
 
 	pthread_mutex_init(&f.lock, NULL);
 	ret = gpud_job_start(c, GPUD_FILLING, fd, err);
 	if (!ret)
 		ret = run(&f, err);
+	missed = f.src.img && !f.kept;
 	fill_fini(&f);
+	if (missed)
+		gpud_kept_missed(c->g->kept);
 	done.arg = atomic_load(&f.bytes);
 	done.arg2 = ckf_now_ns() - f.start_ns;
 	gpud_job_end(c, ret, done.arg, err);

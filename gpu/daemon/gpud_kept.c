@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -149,6 +150,7 @@ static void *keeper_main(void *arg)
 	uint64_t next_ns = 0;
 	bool turn, woken;
 
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), GPUD_FILL_NICE);
 	while (!is_stopping(k)) {
 		turn = keeper_wait(k, next_ns, &woken);
 		/* The kernel cannot take pinned memory back: where it is short, it is given back.
@@ -241,6 +243,7 @@ static void *keep_main(void *arg)
 	struct keeping *w = arg;
 	struct dir_key key;
 
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), GPUD_FILL_NICE);
 	w->ret = key_init(w->k, w->dir_fd, &key, w->err);
 	if (!w->ret)
 		w->ret = keep_dir(w, &key);

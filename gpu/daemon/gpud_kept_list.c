@@ -237,9 +237,13 @@ struct gpud_kept_mem *gpud_kept_get(struct gpud_kept *k, const struct ckf_image 
 		mem = find_mem(k, img, seen);
 		free(seen);
 	}
-	if (!mem)
-		gpud_keeper_wake(k);
 	return mem;
+}
+
+void gpud_kept_missed(struct gpud_kept *k)
+{
+	if (has_images(k))
+		gpud_keeper_wake(k);
 }
 
 const struct ckf_kept *gpud_kept_of(const struct gpud_kept_mem *mem)

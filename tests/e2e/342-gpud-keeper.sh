@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Images that gpud keeps, over time: directories that come late and are replaced, memory and
-# descriptors that get short, and reads that are dropped.
+# descriptors that get short, reads that are dropped, and restores that come first.
 . "$(dirname "$0")/lib.sh"
 . "$ROOT/tests/gpu/lib.sh"
 
@@ -160,7 +160,25 @@ dropped_while_read() {
 	stop_gpud
 }
 
+# The keeper waits for the end of the restore that woke it, and has less of the CPUs.
+restores_first() {
+	local client
+	CKF_STUB_DELAY_US=300000 start_gpud --keep "$W/k"
+	awk '$19 == 10' /proc/"$GPUD"/task/*/stat | grep -q . || fail "no thread of gpud is nice"
+	wait_for 20 grep -q 'keep: cannot open' gpud.log || fail "$(cat gpud.log)"
+	put a k
+	"$GPUDTEST" fill b out >client.out 2>client.err &
+	client=$!
+	while ! is_gone "$client"; do
+		! grep -q 'keep: .* MB' gpud.log || is_gone "$client" || fail "the keeper reads during a restore"
+	done
+	wait "$client" || fail "a fill: $(cat client.err)"
+	wait_for 20 kept 1 || fail "not kept: $(cat gpud.log)"
+	stop_gpud
+	rm -r k
+}
+
 images
-for step in ${CKF_STEPS:-late unread replaced short_of_memory short_of_descriptors dropped_while_read}; do
+for step in ${CKF_STEPS:-late unread replaced short_of_memory short_of_descriptors dropped_while_read restores_first}; do
 	"$step"
 done
