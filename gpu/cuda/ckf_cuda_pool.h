@@ -106,7 +106,7 @@ int ckf_cuda_pool_pin(struct ckf_cuda_pool *pool, void *addr, uint64_t bytes,
 		      struct ckf_error *err);
 bool ckf_cuda_pool_unpin(struct ckf_cuda_pool *pool, void *addr);
 
-/* The device has one user more, or less, which copies: its part of the slots is kept for it. */
+/* The device has one user of slots more, or less: its part of them is kept for it. */
 void ckf_cuda_pool_add_user(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d);
 void ckf_cuda_pool_drop_user(struct ckf_cuda_pool *pool, struct ckf_cuda_dev *d);
 

@@ -30,6 +30,7 @@ struct ckf_sink {
 	int (*cancelled)(void *arg);
 	void *arg;
 	_Atomic uint64_t *done_bytes;
+	atomic_bool uses_slots; /* it is a user of the device's slots, since it took the first */
 	CUstream *streams;
 	unsigned int nr_streams;
 	struct ckf_sink_mem *mems; /* all that are not freed */
@@ -100,7 +101,6 @@ int ckf_cuda_sink_open(struct ckf_cuda_pool *pool, const struct ckf_cuda_sink_op
 	sink->cu = pool->cu;
 	sink->pool = pool;
 	sink->dev = &pool->devs[o.device];
-	ckf_cuda_pool_add_user(pool, sink->dev);
 	sink->ordinal = o.device;
 	sink->cancelled = o.cancelled;
 	sink->arg = o.arg;
@@ -368,7 +368,8 @@ static void sink_close(struct ckf_sink *sink)
 	}
 	while (sink->mems)
 		sink_free(sink->mems);
-	ckf_cuda_pool_drop_user(sink->pool, sink->dev);
+	if (atomic_load(&sink->uses_slots))
+		ckf_cuda_pool_drop_user(sink->pool, sink->dev);
 	ckf_cuda_pool_close(sink->own_pool);
 	free(sink->streams);
 	free(sink);
@@ -394,6 +395,9 @@ static int sink_slot_take(struct ckf_sink *sink, struct ckf_sink_slot *out, stru
 {
 	int ret = use_device(sink, err);
 
+	/* Fills from kept memory take none: others have their part of the slots. */
+	if (!ret && !atomic_exchange(&sink->uses_slots, true))
+		ckf_cuda_pool_add_user(sink->pool, sink->dev);
 	if (!ret)
 		ret = ckf_cuda_slot_take(sink->pool, sink->dev, sink->cancelled, sink->arg, out,
 					 err);

@@ -179,6 +179,35 @@ static void test_ranges(void **state)
 	ops->close(NULL);
 }
 
+/* Devices have parts of the slots from when slots are first taken: fills from kept memory take
+ * none. */
+static void test_users(void **state)
+{
+	struct ckf_cuda_pool_opts po = { .size = sizeof(po),
+					 .nr_slots = 2,
+					 .slot_bytes = SLOT_BYTES };
+	struct ckf_cuda_sink_opts so = { .size = sizeof(so), .nr_streams = 1 };
+	struct ckf_sink_mem *mem = NULL;
+	struct ckf_cuda_pool *pool;
+	struct ckf_sink_slot slot;
+	struct ckf_sink *sink;
+
+	(void)state;
+	assert_int_equal(ckf_cuda_pool_open(&po, &pool, NULL), 0);
+	assert_int_equal(ckf_cuda_sink_open(pool, &so, &sink, NULL), 0);
+	assert_int_equal(ops->alloc(sink, MEM_BYTES, &mem, NULL), 0);
+	assert_int_equal(ops->clear(sink, 0, mem, 0, MEM_BYTES, NULL), 0);
+	assert_int_equal(pool->nr_users, 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		assert_int_equal(ops->slot_take(sink, &slot, NULL), 0);
+		assert_int_equal(pool->nr_users, 1);
+		ops->slot_put(sink, &slot);
+	}
+	ops->close(sink);
+	assert_int_equal(pool->nr_users, 0);
+	ckf_cuda_pool_close(pool);
+}
+
 static void set_fail(const char *name, int n)
 {
 	FILE *f = fopen(fail_path, "w");
@@ -253,6 +282,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_devices),
 		cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_users),
 		cmocka_unit_test(test_each_call_fails),
 	};
 
