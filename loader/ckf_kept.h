@@ -15,7 +15,8 @@ struct ckf_packs_seen;
 
 /*
  * What is to be kept of an image, which need not live longer; none of it is there yet. -ENOENT: the
- * image has no device memory. Free with ckf_kept_free(), which takes NULL.
+ * image has no device memory. -EAGAIN: a pack was changed less than a second ago, and whether it is
+ * changed again could not be told. Free with ckf_kept_free(), which takes NULL.
  */
 int ckf_kept_new(const struct ckf_image *img, struct ckf_kept **out, struct ckf_error *err);
 void ckf_kept_free(struct ckf_kept *k);

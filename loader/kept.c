@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "format/ckf_codec.h"
@@ -21,12 +22,19 @@
 #define NOT_KEPT UINT64_MAX
 #define LOAD_CHUNKS 16		   /* that a thread takes at a time */
 #define UPLOAD_BYTES (16ull << 20) /* one copy: the fill can be cancelled after each */
+#define NS_PER_S 1000000000ll
+#define SETTLE_NS NS_PER_S /* after a write, another one may not yet show in ctime */
 
 struct seen_pack {
 	uint64_t dev;
 	uint64_t ino;
 	uint64_t bytes;
-	struct timespec changed; /* whatever writes to a file sets it, and nobody can set it back */
+	/*
+	 * ctime. Assumed: each write sets it, and the clock does not go back. It has the resolution
+	 * of a tick, so two writes may leave the same; pages that are mapped set it only when they
+	 * are first written to after they were last written back; and root can set the clock.
+	 */
+	struct timespec changed;
 };
 
 struct ckf_packs_seen {
@@ -140,6 +148,25 @@ static void place_chunks(struct ckf_kept *k, const struct ckf_index *idx)
 	}
 }
 
+/* Whether a write from now on shows: the last one is not of this moment. */
+static int check_settled(const struct ckf_packs_seen *seen, struct ckf_error *err)
+{
+	struct timespec now;
+	int64_t s;
+
+	(void)timespec_get(&now, TIME_UTC);
+	for (unsigned int i = 0; i < seen->nr; i++) {
+		const struct timespec *t = &seen->packs[i].changed;
+
+		s = now.tv_sec - t->tv_sec;
+		if (s < 2 && s * NS_PER_S + now.tv_nsec - t->tv_nsec < SETTLE_NS)
+			return ckf_error_set(
+				err, -EAGAIN,
+				"a pack was changed less than a second ago: try again");
+	}
+	return 0;
+}
+
 static bool has_device_memory(const struct ckf_index *idx)
 {
 	for (uint64_t i = 0; i < idx->nr_targets; i++)
@@ -167,6 +194,8 @@ int ckf_kept_new(const struct ckf_image *img, struct ckf_kept **out, struct ckf_
 		ret = ckf_packs_see(img, &k->seen, err);
 	else
 		ret = ckf_error_set(err, -ENOMEM, "no memory");
+	if (!ret)
+		ret = check_settled(k->seen, err);
 	if (ret) {
 		ckf_kept_free(k);
 		return ret;

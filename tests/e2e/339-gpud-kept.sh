@@ -31,6 +31,12 @@ images() {
 	image b 8 24
 	image c 26 6
 	stop_gpud
+	settle
+}
+
+# What was just written is not kept.
+settle() {
+	sleep 1
 }
 
 # fills NAME: a fill of that image brings its bytes.
@@ -143,6 +149,7 @@ changed() {
 	wait_for 60 fills_from_kept live c || fail "the last image is not kept: $(cat gpud.log)"
 	stop_gpud
 	# One that a client had kept, and is gone.
+	settle
 	start_gpud
 	verb '' keep live
 	rm -r live
@@ -242,6 +249,8 @@ failures() {
 	cp -r a bad
 	change_byte bad
 	start_gpud
+	verb 'try again' keep bad
+	settle
 	verb 'wrong checksum' keep bad
 	status_is "s['kept']['bytes'], s['kept']['count']" '(0, 0)'
 	stop_gpud
@@ -260,6 +269,7 @@ members() {
 	chown -R 65534:65534 mine
 	rm -rf run
 	start_gpud --group 4242
+	settle
 	verb '' keep mine/a
 	(cd mine && "${member[@]}" fill a >/dev/null 2>../client.err) || fail "a member: $(cat client.err)"
 	status_is "s['kept']['hits']" 1
@@ -277,6 +287,7 @@ members() {
 	chmod 600 mine/a/ckfast.pack
 	! (cd mine && "${member[@]}" fill a >/dev/null 2>../client.err) || fail "a member may not read it"
 	grep -q 'Permission denied' client.err || fail "a member: $(cat client.err)"
+	settle
 	verb '' keep mine/a
 	! (cd mine && "${member[@]}" fill a >/dev/null 2>../client.err) || fail "a member may not read it"
 	grep -q 'Permission denied' client.err || fail "a member: $(cat client.err)"

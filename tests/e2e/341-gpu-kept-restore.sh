@@ -20,12 +20,18 @@ kept_restore() {
 		fail "the restore of $1 was not from memory: $("$CKFAST" gpud --status; cat "$W/gpud.out")"
 }
 
+# keep DIR: when it was written a second ago.
+keep() {
+	sleep 1
+	"$CKFAST" keep "$1" >keep.out 2>&1 || fail "keep: $(cat keep.out)"
+}
+
 one_program() {
 	app_start agent devices=2 busy
 	check "$PID"
 	gpu_dump "$D/dump"
 	convert "$D/dump" "$D/fast"
-	"$CKFAST" keep "$D/fast" >keep.out 2>&1 || fail "keep: $(cat keep.out)"
+	keep "$D/fast"
 	for _ in 1 2; do
 		kept_restore "$D/fast"
 		check "$PID"
@@ -35,7 +41,7 @@ one_program() {
 	kept_restore "$D/fast"
 	gpu_dump "$D/again"
 	"$CKFAST" convert --base "$D/fast" "$D/again" "$D/second" >convert.out 2>&1 || fail "$(cat convert.out)"
-	"$CKFAST" keep "$D/second" >keep.out 2>&1 || fail "keep: $(cat keep.out)"
+	keep "$D/second"
 	kept_restore "$D/second"
 	check "$PID"
 	stop "$PID"
@@ -47,7 +53,7 @@ group() {
 	share_round
 	gpu_dump "$D/dump"
 	convert "$D/dump" "$D/group"
-	"$CKFAST" keep "$D/group" >keep.out 2>&1 || fail "keep: $(cat keep.out)"
+	keep "$D/group"
 	kept_restore "$D/group"
 	share_round
 	stop "$PID"

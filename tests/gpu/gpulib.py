@@ -235,6 +235,8 @@ class Roads:
     def keep(self, images, way):
         """The daemon keeps the image in memory for the way that is called so, and for no other."""
         argv = ["keep", images] if way == "kept" else ["drop", "--all"]
+        if way == "kept":
+            time.sleep(1)  # what was just written is not kept
         got = subprocess.run(self.tools.command("ckfast") + argv, env=self.environment(True),
                              capture_output=True, text=True, timeout=300, check=False)
         if got.returncode:

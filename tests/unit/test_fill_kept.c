@@ -74,11 +74,24 @@ static int at_once(void *arg)
 	return 1;
 }
 
-static struct ckf_kept *keep(const struct sink_world *w, void **mem)
+/* An image is refused as long as a write to it may not show. */
+static struct ckf_kept *new_kept(const struct sink_world *w)
 {
+	struct ckf_error err = { 0 };
 	struct ckf_kept *k;
 
+	assert_int_equal(ckf_kept_new(w->img, &k, &err), -EAGAIN);
+	assert_non_null(strstr(err.msg, "try again"));
+	assert_null(k);
+	sleep(1);
 	assert_int_equal(ckf_kept_new(w->img, &k, NULL), 0);
+	return k;
+}
+
+static struct ckf_kept *keep(const struct sink_world *w, void **mem)
+{
+	struct ckf_kept *k = new_kept(w);
+
 	assert_true(ckf_kept_bytes(k) > 0);
 	*mem = malloc(ckf_kept_bytes(k));
 	assert_non_null(*mem);
@@ -131,7 +144,7 @@ static void test_not_kept(void **state)
 	t = &w.img->idx->targets[0];
 	nr_ops = t->nr_ops;
 	t->nr_ops = 1;
-	assert_int_equal(ckf_kept_new(w.img, &k, NULL), 0);
+	k = new_kept(&w);
 	assert_true(is_kept(&w, k));
 	t->nr_ops = nr_ops;
 	assert_false(is_kept(&w, k));
