@@ -18,7 +18,7 @@ static int check_object(const struct ckf_amd_object *o, uint64_t before, size_t 
 			struct ckf_error *err)
 {
 	if (o->bytes && !(o->bytes % CKF_PAGE_BYTES) && o->start >= before &&
-	    o->bytes <= INT64_MAX - o->start)
+	    o->start <= INT64_MAX && o->bytes <= INT64_MAX - o->start)
 		return 0;
 	return ckf_error_set(err, -EINVAL, "object %zu of a GPU is out of order", nr);
 }
