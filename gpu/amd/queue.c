@@ -139,10 +139,13 @@ static int wait_until(struct engine_queue *q, bool (*ready)(const struct engine_
 	return 0;
 }
 
-/* There is room for the ring to be written up to end. */
+/*
+ * There is room for the ring to be written up to end. Never to its last byte: an engine compares
+ * pointers modulo the ring, and would take a full one for empty.
+ */
 static bool has_room(const struct engine_queue *q, uint64_t end)
 {
-	return end - *(volatile uint64_t *)q->res.Queue_read_ptr_aql <= RING_BYTES;
+	return end - *(volatile uint64_t *)q->res.Queue_read_ptr_aql < RING_BYTES;
 }
 
 static bool is_done(const struct engine_queue *q, uint64_t seq)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backend for AMD GPUs without a GPU: objects that the CPU maps, and queues of a libhsakmt whose
+ * The backend for AMD GPUs without a GPU: objects that the CPU maps, and queues whose
  * engine this test plays. tests/e2e/264-amd-engines.sh has libhsakmt itself.
  */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,9 @@
 
 #include "ckfast.h"
 #include "ckfast_sink.h"
+#ifdef HAVE_HSAKMT
+#include "gpu/amd/queue.h"
+#endif
 
 /* The end of an object is within the offsets that a file may have, also where its start is not. */
 static void test_object_range(void **state)
@@ -53,10 +57,125 @@ static void test_object_range(void **state)
 	close(fd);
 }
 
+#ifdef HAVE_HSAKMT
+#define RING_BYTES (64u << 10)
+#define COPY_BYTES (7 * 4u) /* of packets */
+#define CLEAR_BYTES (5 * 4u)
+#define FENCE_BYTES (4 * 4u)
+
+/* One queue of an engine that runs nothing by itself. */
+static struct {
+	struct engine_queue q;
+	HSAuint64 read_pos;
+	HSAuint64 write_pos;
+	HSAuint64 doorbell;
+} fake;
+
+static HSAKMT_STATUS fake_alloc(HSAuint32 node, HSAuint64 bytes, HsaMemFlags flags, void **out)
+{
+	(void)node;
+	(void)flags;
+	*out = aligned_alloc(CKF_PAGE_BYTES, bytes);
+	return *out ? HSAKMT_STATUS_SUCCESS : HSAKMT_STATUS_NO_MEMORY;
+}
+
+static HSAKMT_STATUS fake_free(void *addr, HSAuint64 bytes)
+{
+	(void)bytes;
+	free(addr);
+	return HSAKMT_STATUS_SUCCESS;
+}
+
+static HSAKMT_STATUS fake_map(void *addr, HSAuint64 bytes, HSAuint64 *at, HsaMemMapFlags flags,
+			      HSAuint64 nr_nodes, HSAuint32 *nodes)
+{
+	(void)bytes;
+	(void)flags;
+	(void)nr_nodes;
+	(void)nodes;
+	*at = (uintptr_t)addr;
+	return HSAKMT_STATUS_SUCCESS;
+}
+
+static HSAKMT_STATUS fake_unmap(void *addr)
+{
+	(void)addr;
+	return HSAKMT_STATUS_SUCCESS;
+}
+
+static HSAKMT_STATUS fake_queue_create(HSAuint32 node, HSA_QUEUE_TYPE type, HSAuint32 percent,
+				       HSA_QUEUE_PRIORITY priority, void *ring, HSAuint64 bytes,
+				       HsaEvent *event, HsaQueueResource *out)
+{
+	(void)node;
+	(void)type;
+	(void)percent;
+	(void)priority;
+	(void)ring;
+	(void)event;
+	assert_int_equal(bytes, RING_BYTES);
+	out->Queue_read_ptr_aql = &fake.read_pos;
+	out->Queue_write_ptr_aql = &fake.write_pos;
+	out->Queue_DoorBell_aql = &fake.doorbell;
+	return HSAKMT_STATUS_SUCCESS;
+}
+
+static HSAKMT_STATUS fake_queue_destroy(HSA_QUEUEID id)
+{
+	(void)id;
+	return HSAKMT_STATUS_SUCCESS;
+}
+
+static const struct hsakmt fake_hsakmt = {
+	.alloc = fake_alloc,
+	.free = fake_free,
+	.map = fake_map,
+	.unmap = fake_unmap,
+	.queue_create = fake_queue_create,
+	.queue_destroy = fake_queue_destroy,
+};
+
+static int open_queue(void **state)
+{
+	(void)state;
+	memset(&fake, 0, sizeof(fake));
+	return queue_open(&fake_hsakmt, 1, 9, 1, &fake.q, NULL);
+}
+
+static int close_queue(void **state)
+{
+	(void)state;
+	queue_close(&fake.q);
+	return 0;
+}
+
+static const struct engine_copy copy = { 0x2000, 0x1000, CKF_PAGE_BYTES };
+
+/* Packets to the last byte of the ring: its pointers would be those of an empty one. */
+static void test_full_ring(void **state)
+{
+	const uint64_t copies = 2, each = COPY_BYTES + FENCE_BYTES;
+	const uint64_t clears = (RING_BYTES - copies * each) / (CLEAR_BYTES + FENCE_BYTES);
+	uint32_t seq;
+
+	(void)state;
+	assert_int_equal(copies * each + clears * (CLEAR_BYTES + FENCE_BYTES), RING_BYTES);
+	for (uint64_t i = 0; i < copies; i++)
+		assert_int_equal(engine_copy(&fake.q, &copy, 1, &seq, NULL), 0);
+	for (uint64_t i = 0; i < clears - 1; i++)
+		assert_int_equal(engine_clear(&fake.q, 0x1000, CKF_PAGE_BYTES, &seq, NULL), 0);
+	assert_int_equal(engine_clear(&fake.q, 0x1000, CKF_PAGE_BYTES, &seq, NULL), -EIO);
+	assert_int_equal(fake.doorbell, RING_BYTES - FENCE_BYTES);
+}
+#endif
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_object_range),
+#ifdef HAVE_HSAKMT
+		cmocka_unit_test_setup_teardown(test_full_ring, open_queue, close_queue),
+#endif
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,7 +3,7 @@
  * User queues of the SDMA engine, as libhsakmt makes them: a ring in memory of the process, a
  * doorbell that says how far it is written, and a thread that plays the engine. The thread belongs
  * to the process that made the queue and sees what that process has mapped on the GPU. After a
- * packet that cannot be run, the engine stands still.
+ * packet that cannot be run, and when the ring is full to its last byte, the engine stands still.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -86,7 +86,7 @@ static void *engine(void *arg)
 		idle.tv_nsec = IDLE_NS;
 		amd_sdma_wake(&s);
 		while (runs && end > pos) {
-			runs = run_ring(q, &s, &pos, end);
+			runs = end - pos < q->args.ring_bytes && run_ring(q, &s, &pos, end);
 			end = __atomic_load_n(q->doorbell, __ATOMIC_ACQUIRE);
 			if (atomic_load(&q->stop))
 				break;
