@@ -59,7 +59,7 @@ void engines_free(struct engines *e, const struct engine_mem *mem);
  */
 int engine_copy(struct engine_queue *q, const struct engine_copy *copies, size_t nr, uint32_t *seq,
 		struct ckf_error *err);
-/* Starts writing zeros; bytes is a multiple of 4. */
+/* Starts writing zeros, likewise; bytes is a multiple of 4. */
 int engine_clear(struct engine_queue *q, uint64_t to, uint64_t bytes, uint32_t *seq,
 		 struct ckf_error *err);
 /* True when what has that number has been done. */

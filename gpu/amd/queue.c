@@ -239,18 +239,27 @@ static int put_copy(struct engine_queue *q, struct engine_copy c, struct ckf_err
 	return 0;
 }
 
+/*
+ * Begins a submission, with the lock held. *seq is the number of a fence that a queue never gets
+ * once it has failed.
+ */
+static int begin(struct engine_queue *q, uint32_t *seq, struct ckf_error *err)
+{
+	*seq = q->seq + 1;
+	return atomic_load(&q->failed) ? fail(q, err) : 0;
+}
+
 int engine_copy(struct engine_queue *q, const struct engine_copy *copies, size_t nr, uint32_t *seq,
 		struct ckf_error *err)
 {
-	int ret = 0;
+	int ret;
 
 	pthread_mutex_lock(&q->lock);
+	ret = begin(q, seq, err);
 	for (size_t i = 0; i < nr && !ret; i++)
 		ret = put_copy(q, copies[i], err);
 	if (!ret)
 		ret = put_fence(q, seq, err);
-	else
-		*seq = q->seq + 1;
 	pthread_mutex_unlock(&q->lock);
 	return ret;
 }
@@ -258,9 +267,10 @@ int engine_copy(struct engine_queue *q, const struct engine_copy *copies, size_t
 int engine_clear(struct engine_queue *q, uint64_t to, uint64_t bytes, uint32_t *seq,
 		 struct ckf_error *err)
 {
-	int ret = 0;
+	int ret;
 
 	pthread_mutex_lock(&q->lock);
+	ret = begin(q, seq, err);
 	for (uint64_t n; bytes && !ret; bytes -= n, to += n) {
 		n = piece(bytes);
 		ret = put(q, (const uint32_t[]){ OP_FILL, low(to), high(to), 0, (uint32_t)n - 1 },

@@ -149,6 +149,13 @@ static int close_queue(void **state)
 	return 0;
 }
 
+/* All that was started is done. */
+static void play_engine(void)
+{
+	fake.read_pos = fake.doorbell;
+	atomic_store(fake.q.fence, fake.q.seq);
+}
+
 static const struct engine_copy copy = { 0x2000, 0x1000, CKF_PAGE_BYTES };
 
 /* Packets to the last byte of the ring: its pointers would be those of an empty one. */
@@ -167,6 +174,27 @@ static void test_full_ring(void **state)
 	assert_int_equal(engine_clear(&fake.q, 0x1000, CKF_PAGE_BYTES, &seq, NULL), -EIO);
 	assert_int_equal(fake.doorbell, RING_BYTES - FENCE_BYTES);
 }
+
+/* A queue that has failed stays so, whatever its engine does afterwards. */
+static void test_failed_queue(void **state)
+{
+	uint32_t first, seq = 0, cleared = 0;
+	uint64_t doorbell;
+
+	(void)state;
+	assert_int_equal(engine_copy(&fake.q, &copy, 1, &first, NULL), 0);
+	assert_int_equal(engine_wait(&fake.q, first, NULL), -EIO);
+	doorbell = fake.doorbell;
+	play_engine();
+	assert_int_equal(engine_copy(&fake.q, &copy, 1, &seq, NULL), -EIO);
+	assert_int_equal(engine_clear(&fake.q, 0x1000, CKF_PAGE_BYTES, &cleared, NULL), -EIO);
+	assert_int_equal(fake.doorbell, doorbell);
+	assert_int_equal(fake.q.write_pos, doorbell);
+	play_engine();
+	assert_true(engine_done(&fake.q, first));
+	assert_false(engine_done(&fake.q, seq));
+	assert_false(engine_done(&fake.q, cleared));
+}
 #endif
 
 int main(void)
@@ -175,6 +203,7 @@ int main(void)
 		cmocka_unit_test(test_object_range),
 #ifdef HAVE_HSAKMT
 		cmocka_unit_test_setup_teardown(test_full_ring, open_queue, close_queue),
+		cmocka_unit_test_setup_teardown(test_failed_queue, open_queue, close_queue),
 #endif
 	};
 
