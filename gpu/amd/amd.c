@@ -140,14 +140,15 @@ int amd_slot_take(struct ckf_amd *amd, uint32_t *nr, struct ckf_error *err)
 	pthread_mutex_unlock(&amd->lock);
 	ret = p.queue ? engine_wait(p.queue, p.seq, err) : 0;
 	if (ret)
-		amd_slot_put(amd, *nr, p); /* a copy may be under way: the next one waits, too */
+		amd_slot_put(amd, *nr); /* a copy may be under way: the next one waits, too */
+	else
+		amd->pending[*nr].queue = NULL;
 	return ret;
 }
 
-void amd_slot_put(struct ckf_amd *amd, uint32_t nr, struct amd_pending pending)
+void amd_slot_put(struct ckf_amd *amd, uint32_t nr)
 {
 	pthread_mutex_lock(&amd->lock);
-	amd->pending[nr] = pending;
 	amd->free[amd->nr_free++] = nr;
 	pthread_cond_signal(&amd->cond);
 	pthread_mutex_unlock(&amd->lock);

@@ -8,7 +8,7 @@
 #include "ckf_amd_sink.h"
 #include "engine.h"
 
-/* What still reads a slot. */
+/* What still reads or writes a slot. */
 struct amd_pending {
 	struct engine_queue *queue; /* NULL: nothing */
 	uint32_t seq;
@@ -31,7 +31,7 @@ struct ckf_amd {
 
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t cond;
-	struct amd_pending *pending; /* by slot */
+	struct amd_pending *pending; /* by slot; that of a taken one is for its taker alone */
 	uint32_t *free;		     /* the one that has been free longest first */
 	unsigned int nr_free;
 };
@@ -41,9 +41,10 @@ struct ckf_sink_mem {
 	struct engine_mem mem; /* by stores, an address of this process */
 };
 
-/* Waits for a slot that nothing reads any more. */
+/* Waits for a slot that nothing reads or writes any more; nothing is pending in it then. */
 int amd_slot_take(struct ckf_amd *amd, uint32_t *nr, struct ckf_error *err);
-void amd_slot_put(struct ckf_amd *amd, uint32_t nr, struct amd_pending pending);
+/* Gives a slot back. Whoever takes it next waits for what is pending. */
+void amd_slot_put(struct ckf_amd *amd, uint32_t nr);
 
 /* The object of a dma-buf. bytes: of it, page-aligned. */
 int amd_import(struct ckf_amd *amd, int fd, uint64_t bytes, struct ckf_sink_mem **out,

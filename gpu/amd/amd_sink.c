@@ -158,7 +158,7 @@ static int sink_slot_take(struct ckf_sink *sink, struct ckf_sink_slot *out, stru
 
 static void sink_slot_put(struct ckf_sink *sink, const struct ckf_sink_slot *slot)
 {
-	amd_slot_put(sink->amd, slot->nr, (struct amd_pending){ NULL, 0 });
+	amd_slot_put(sink->amd, slot->nr);
 }
 
 static int check_range(const struct ckf_sink *sink, unsigned int stream,
@@ -200,7 +200,8 @@ static int submit_engine(struct ckf_sink *sink, unsigned int stream,
 			.bytes = copies[i].bytes,
 		};
 	ret = engine_copy(p.queue, list, nr, &p.seq, err);
-	amd_slot_put(sink->amd, slot->nr, p);
+	sink->amd->pending[slot->nr] = p;
+	amd_slot_put(sink->amd, slot->nr);
 	free(list);
 	return ret;
 }
@@ -225,8 +226,8 @@ static int sink_submit(struct ckf_sink *sink, unsigned int stream, const struct 
 static int sink_fetch(struct ckf_sink *sink, unsigned int stream, const struct ckf_sink_slot *slot,
 		      const struct ckf_sink_copy *copy, struct ckf_error *err)
 {
+	struct amd_pending p;
 	struct engine_copy c;
-	uint32_t seq;
 	int ret;
 
 	ret = check_copy(sink, stream, copy, err);
@@ -239,8 +240,13 @@ static int sink_fetch(struct ckf_sink *sink, unsigned int stream, const struct c
 		memcpy((void *)(uintptr_t)c.to, (const void *)(uintptr_t)c.from, c.bytes);
 		return 0;
 	}
-	ret = engine_copy(queue_of(sink, stream), &c, 1, &seq, err);
-	return ret ? ret : engine_wait(queue_of(sink, stream), seq, err);
+	p.queue = queue_of(sink, stream);
+	ret = engine_copy(p.queue, &c, 1, &p.seq, err);
+	if (!ret)
+		ret = engine_wait(p.queue, p.seq, err);
+	if (ret)
+		sink->amd->pending[slot->nr] = p; /* the engine may still write to the slot */
+	return ret;
 }
 
 static int sink_clear(struct ckf_sink *sink, unsigned int stream, struct ckf_sink_mem *mem,

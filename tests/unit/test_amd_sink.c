@@ -18,6 +18,7 @@
 #include "ckfast.h"
 #include "ckfast_sink.h"
 #ifdef HAVE_HSAKMT
+#include "gpu/amd/amd.h"
 #include "gpu/amd/queue.h"
 #endif
 
@@ -135,6 +136,16 @@ static const struct hsakmt fake_hsakmt = {
 	.queue_destroy = fake_queue_destroy,
 };
 
+/* The queue that amd_sink.c gets. */
+struct engine_queue *__wrap_engines_queue(struct engines *e, unsigned int gpu, unsigned int nr);
+struct engine_queue *__wrap_engines_queue(struct engines *e, unsigned int gpu, unsigned int nr)
+{
+	(void)e;
+	(void)gpu;
+	(void)nr;
+	return &fake.q;
+}
+
 static int open_queue(void **state)
 {
 	(void)state;
@@ -195,6 +206,42 @@ static void test_failed_queue(void **state)
 	assert_false(engine_done(&fake.q, seq));
 	assert_false(engine_done(&fake.q, cleared));
 }
+
+/* Nobody gets a slot that a failed fetch may still write to. */
+static void test_failed_fetch(void **state)
+{
+	struct ckf_sink_mem mem = { .mem = { .addr = 0x10000, .bytes = CKF_PAGE_BYTES } };
+	const struct ckf_sink_copy c = { .mem = &mem, .bytes = CKF_PAGE_BYTES };
+	char memory[2 * CKF_PAGE_BYTES];
+	struct amd_pending pending[2] = { { NULL, 0 }, { NULL, 0 } };
+	uint32_t free_slots[] = { 0, 1 };
+	struct ckf_amd amd = {
+		.engines = (struct engines *)&fake,
+		.nr_slots = 2,
+		.slot_bytes = CKF_PAGE_BYTES,
+		.slots = memory,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.cond = PTHREAD_COND_INITIALIZER,
+		.pending = pending,
+		.free = free_slots,
+		.nr_free = 2,
+	};
+	struct ckf_sink sink = { .amd = &amd, .nr_streams = 1 };
+	struct ckf_sink_slot slot, other;
+
+	(void)state;
+	mem.sink = &sink;
+	assert_int_equal(ckf_amd_sink_ops.slot_take(&sink, &slot, NULL), 0);
+	assert_int_equal(ckf_amd_sink_ops.fetch(&sink, 0, &slot, &c, NULL), -EIO);
+	ckf_amd_sink_ops.slot_put(&sink, &slot);
+	assert_int_equal(ckf_amd_sink_ops.slot_take(&sink, &other, NULL), 0);
+	assert_int_not_equal(other.nr, slot.nr);
+	assert_int_equal(ckf_amd_sink_ops.slot_take(&sink, &slot, NULL), -EIO);
+	play_engine();
+	assert_int_equal(ckf_amd_sink_ops.slot_take(&sink, &slot, NULL), 0);
+	ckf_amd_sink_ops.slot_put(&sink, &slot);
+	assert_int_equal(ckf_amd_sink_ops.slot_take(&sink, &slot, NULL), 0);
+}
 #endif
 
 int main(void)
@@ -204,6 +251,7 @@ int main(void)
 #ifdef HAVE_HSAKMT
 		cmocka_unit_test_setup_teardown(test_full_ring, open_queue, close_queue),
 		cmocka_unit_test_setup_teardown(test_failed_queue, open_queue, close_queue),
+		cmocka_unit_test_setup_teardown(test_failed_fetch, open_queue, close_queue),
 #endif
 	};
 
