@@ -126,6 +126,32 @@ failed_dumps() {
 	stop "$PID"
 }
 
+# limited ARGUMENTS…: a restore with these arguments, in the cgroup G if there is one. FILLER is what the log
+# says of the process that fills.
+limited() {
+	(
+		[ -z "${G-}" ] || echo "$BASHPID" >"$G/cgroup.procs"
+		amd restore_fast "$D/fast" --libdir "$D/patched" "$@"
+	)
+	check_all
+	stop "$PID"
+	FILLER=$(grep -a 'amd: Process' "$D/restore.log") || FILLER=
+}
+
+# No more threads fill at once than --fast-threads and a cgroup allow.
+few_threads() {
+	limited --fast-threads 2
+	[[ $FILLER = *", 2 at once"* ]] || fail "--fast-threads 2: $FILLER"
+	in_cgroup pids pids.max=6 pids.max=6 || {
+		SKIPPED+=" pids"
+		return 0
+	}
+	limited --fast-threads 8
+	[ -z "$FILLER" ] || fail "with hardly a thread left: $FILLER"
+	leave_cgroup
+	G=
+}
+
 all() {
 	build_plugin "$BUILD/criu-$V-stock" "$D/plugins"
 	build_plugin "$BUILD/criu-$V" "$D/patched"
@@ -133,6 +159,7 @@ all() {
 	round "26:128:64 48879:129:32 3:130:32 4:131:48" 2 0
 	round "26:128:64 48879:129:32" 3 0
 	ways
+	few_threads
 	if [ "$(readlink "$BUILD/bin/criu")" = "criu-$V" ]; then
 		failures
 		failed_dumps
@@ -143,4 +170,6 @@ all() {
 need_hsakmt
 LIBDRM_CFLAGS=${LIBDRM_CFLAGS-$(pkg-config --cflags libdrm 2>/dev/null)} ||
 	skip "no headers of libdrm (libdrm-dev)"
+SKIPPED=
 each_version all
+[ -z "$SKIPPED" ] || skip "no cgroup controllers for limits here:$SKIPPED"

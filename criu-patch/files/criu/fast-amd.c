@@ -484,6 +484,7 @@ static void stop_filler(void)
 	kill(filler, SIGKILL);
 	waitpid(filler, NULL, __WCLONE);
 	filler = 0;
+	fast_workers_keep(0);
 }
 
 static unsigned int count_targets(void)
@@ -508,17 +509,25 @@ static unsigned int count_targets(void)
 /* Starts the process with ids that the image does not need; false where that is not to be had. */
 static bool start(const int sk[2])
 {
-	struct fast_workers w = { .budget = fast_image_budget() };
+	/* The process itself only waits, and is one of the few that CRIU may have. */
+	const struct ckf_budget all = { .workers = fast_image_budget()->workers + 1 };
+	struct fast_workers w = { .budget = &all };
+	unsigned int nr;
 	int up[2];
 	char c;
 
 	if (pipe2(up, O_CLOEXEC))
 		return false;
-	if (fast_workers_before(&w, 1)) {
+	nr = fast_workers_before(&w, 1 + fill.nr_runners);
+	if (nr > 1) {
+		fill.nr_runners = nr - 1;
+		fast_workers_keep(fill.nr_runners);
 		filler = start_filler(&w, sk, up[1]);
 		close_safe(&up[1]);
 		if (filler > 0 && read(up[0], &c, 1) != 1)
 			stop_filler();
+		if (filler <= 0)
+			fast_workers_keep(0);
 	}
 	fast_workers_after(&w);
 	fast_workers_end(&w);

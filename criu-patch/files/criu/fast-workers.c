@@ -46,6 +46,8 @@ static uint64_t left_to_criu = CKF_UNLIMITED;
 static uint64_t left_by_pids = CKF_UNLIMITED;
 static uint64_t left_by_unified = CKF_UNLIMITED;
 static bool moved;
+/* Threads of a process beside the tasks: not in task_entries->fast_threads, whose end others wait for. */
+static unsigned int kept;
 
 static void *no_work(void *arg)
 {
@@ -270,6 +272,11 @@ static int move_last_pid(struct fast_workers *w)
 	return 0;
 }
 
+static unsigned int busy_threads(void)
+{
+	return atomic_read(&task_entries->fast_threads) + kept;
+}
+
 unsigned int fast_workers_before(void *arg, unsigned int wanted)
 {
 	struct fast_workers *w = arg;
@@ -278,11 +285,11 @@ unsigned int fast_workers_before(void *arg, unsigned int wanted)
 	w->ns_fd = w->last_pid_fd = -1;
 	w->moved = false;
 	/* Asked again and again while a fill could do with more: nobody is kept waiting for that. */
-	w->locked = atomic_read(&task_entries->fast_threads) < w->budget->workers;
+	w->locked = busy_threads() < w->budget->workers;
 	if (!w->locked)
 		return 0;
 	lock_last_pid();
-	busy = atomic_read(&task_entries->fast_threads);
+	busy = busy_threads();
 	n = ckf_budget_workers(w->budget, wanted, busy, threads_limit(), tree_threads());
 	if (n < wanted)
 		pr_debug("%u workers of %u, %u are busy\n", n, wanted, busy);
@@ -306,6 +313,11 @@ void fast_workers_after(void *arg)
 	close_safe(&w->ns_fd);
 	if (w->locked)
 		unlock_last_pid();
+}
+
+void fast_workers_keep(unsigned int nr)
+{
+	kept = nr;
 }
 
 void fast_workers_end(struct fast_workers *w)

@@ -45,6 +45,12 @@ extern int fast_workers_id_ok(void *arg, int tid);
 /* How many are of use for so many bytes. */
 extern unsigned int fast_workers_wanted(uint64_t bytes);
 
+/*
+ * In the criu process, before there are tasks: so many threads fill beside those of the tasks from now on. What creates
+ * a process or thread does not wait for their end. 0: they have ended.
+ */
+extern void fast_workers_keep(unsigned int nr);
+
 /* When the fill has ended. */
 extern void fast_workers_end(struct fast_workers *w);
 
