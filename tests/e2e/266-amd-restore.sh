@@ -152,6 +152,34 @@ few_threads() {
 	G=
 }
 
+# The slots are in the budget: fewer where memory is scarce, and the plugin copies where there are none.
+little_memory() {
+	local mib limit fewer=0 none=0
+	in_cgroup memory memory.limit_in_bytes=-1 memory.max=max || {
+		SKIPPED+=" memory"
+		return 0
+	}
+	limit=$(cd "$G" && echo memory.limit_in_bytes*)
+	[ -n "$limit" ] || limit=memory.max
+	for mib in 512 128 112 96 80 72 64 56 48 40; do
+		echo $((mib << 20)) >"$G/$limit"
+		limited --fast-threads 2
+		case $FILLER in
+		*"with 8 slots"*) [ $fewer$none = 00 ] || fail "$mib MiB: $FILLER" ;;
+		*"with "[24]" slots"*) fewer=1 ;;
+		'')
+			none=1
+			break
+			;;
+		*) fail "$mib MiB: $FILLER" ;;
+		esac
+	done
+	[ $fewer$none = 11 ] || fail "fewer slots: $fewer, no slots: $none"
+	grep -aq 'amd: Memory is too scarce for slots' "$D/restore.log" || fail "no word of memory in the log"
+	leave_cgroup
+	G=
+}
+
 all() {
 	build_plugin "$BUILD/criu-$V-stock" "$D/plugins"
 	build_plugin "$BUILD/criu-$V" "$D/patched"
@@ -160,6 +188,7 @@ all() {
 	round "26:128:64 48879:129:32" 3 0
 	ways
 	few_threads
+	little_memory
 	if [ "$(readlink "$BUILD/bin/criu")" = "criu-$V" ]; then
 		failures
 		failed_dumps

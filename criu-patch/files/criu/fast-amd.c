@@ -216,9 +216,12 @@ struct answer {
 #define MAX_RUNNERS 32
 #define MIN_SLOTS 8
 #define MAX_SLOTS 64
+#define FEWEST_SLOTS 2 /* where memory is scarce: one is filled while the other is copied */
+#define SLOT_BYTES (4u << 20)
 
 static pid_t filler;	     /* in the criu process */
 static int requests_id = -1; /* of its socket, in the store of descriptors */
+static unsigned int nr_slots; /* of that process */
 static int joined = -1;	     /* what the answer was; -1: not asked */
 
 /* In the process that fills. */
@@ -286,11 +289,11 @@ static void answer(int sock, int ret, const char *text)
 
 static void open_amd(void)
 {
-	unsigned int workers = fast_image_budget()->workers;
 	struct ckf_amd_opts o = {
 		.size = sizeof(o),
 		.flags = getenv("CKF_NO_SDMA") ? CKF_AMD_STORES : 0,
-		.nr_slots = min_t(unsigned int, max_t(unsigned int, 2 * workers, MIN_SLOTS), MAX_SLOTS),
+		.slot_bytes = SLOT_BYTES,
+		.nr_slots = nr_slots,
 		.timeout_ms = opts.fast_timeout * 1000,
 	};
 	struct ckf_error err = {};
@@ -536,6 +539,17 @@ static bool start(const int sk[2])
 	return filler > 0;
 }
 
+/* Takes slots out of the memory that the limits leave beyond that of the tasks; 0 where it is too little. */
+static unsigned int take_slots(void)
+{
+	unsigned int nr = min_t(unsigned int, 2 * fast_image_budget()->workers, MAX_SLOTS);
+
+	for (nr = max_t(unsigned int, nr, MIN_SLOTS); nr >= FEWEST_SLOTS; nr /= 2)
+		if (fast_image_take_spare((uint64_t)nr * SLOT_BYTES))
+			return nr;
+	return 0;
+}
+
 int fast_amd_start(void)
 {
 	int sk[2];
@@ -545,13 +559,19 @@ int fast_amd_start(void)
 	fill.nr_runners = min_t(unsigned int, count_targets(), MAX_RUNNERS);
 	if (!fill.nr_runners)
 		return 0;
+	nr_slots = take_slots();
+	if (!nr_slots) {
+		pr_warn("Memory is too scarce for slots: the plugin copies memory of AMD GPUs by itself\n");
+		return 0;
+	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sk)) {
 		pr_perror("Can't make a socket");
 		return -1;
 	}
 	if (start(sk)) {
 		requests_id = fdstore_add(sk[1]);
-		pr_info("Process %d fills memory of AMD GPUs, %u at once\n", filler, fill.nr_runners);
+		pr_info("Process %d fills memory of AMD GPUs, %u at once, with %u slots\n", filler, fill.nr_runners,
+			nr_slots);
 	} else {
 		pr_warn("No process to fill memory of AMD GPUs: the plugin copies by itself\n");
 	}

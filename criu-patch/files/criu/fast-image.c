@@ -129,6 +129,11 @@ const struct ckf_budget *fast_image_budget(void)
 	return &shared->budget;
 }
 
+bool fast_image_take_spare(uint64_t bytes)
+{
+	return ckf_budget_take_spare(&shared->budget, bytes);
+}
+
 int fast_image_parse_number(const char *opt, const char *arg, unsigned int max, unsigned int *out)
 {
 	char *end;
@@ -465,7 +470,7 @@ static void choose_staging(struct vm_area_list *vmas, uint64_t bytes)
 	many_vmas = staging && vmas->nr > MANY_VMAS;
 	few_left = 0;
 	if (many_vmas && bytes < STAGED_MAX &&
-	    ckf_budget_take_spare(&shared->budget, STAGED_MAX - bytes))
+	    fast_image_take_spare(STAGED_MAX - bytes))
 		few_left = (STAGED_MAX - bytes) / PAGE_SIZE;
 }
 

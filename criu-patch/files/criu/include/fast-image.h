@@ -33,6 +33,8 @@ struct ckf_image;
 struct fast_workers;
 extern const struct ckf_image *fast_image_get(void);
 extern const struct ckf_budget *fast_image_budget(void);
+/* Memory beyond what all fills may take: true when there was that much, which is the caller's then. */
+extern bool fast_image_take_spare(uint64_t bytes);
 /* The options of a fill by the calling thread; with workers where there is a struct for them. */
 extern void fast_image_fill_opts(struct ckf_fill_opts *o, struct fast_workers *workers);
 /* Counts a fill that began at start, of fast_image_now(). */
