@@ -105,9 +105,9 @@ static int open_kfd(int flags)
 
 	if (fd < 0 || !w)
 		return fd;
-	pthread_mutex_lock(&w->lock);
+	amd_lock(w);
 	slot = join_proc(w);
-	pthread_mutex_unlock(&w->lock);
+	amd_unlock(w);
 	if (slot < 0 || amd_fails("open") || lseek(fd, AMD_PROC_POS + slot, SEEK_SET) < 0) {
 		close(fd);
 		errno = ENOMEM;
@@ -484,9 +484,9 @@ static int locked_ioctl(struct amd_world *w, int slot, unsigned long request, vo
 		return amd_fails("queue") ? -ENOMEM : amd_queue_create(w, slot, arg);
 	if (request == KFD_IOC_QUEUE_END)
 		return amd_queue_destroy(((const struct kfd_queue_id *)arg)->queue_id);
-	pthread_mutex_lock(&w->lock);
+	amd_lock(w);
 	ret = kfd_ioctl(w, slot, request, arg);
-	pthread_mutex_unlock(&w->lock);
+	amd_unlock(w);
 	return ret;
 }
 

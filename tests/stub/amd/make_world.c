@@ -109,7 +109,6 @@ static void add_gpu(struct amd_world *w, const char *dev, const char *sys, const
 
 int main(int argc, char **argv)
 {
-	pthread_mutexattr_t attr;
 	struct amd_world *w;
 	struct stat st;
 	int fd;
@@ -124,9 +123,6 @@ int main(int argc, char **argv)
 		die("kfd");
 	w->dev = st.st_dev;
 	w->ino = st.st_ino;
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	pthread_mutex_init(&w->lock, &attr);
 	put(argv[2], "generation_id", "1\n");
 	put(argv[2], "system_properties", "platform_oem 0\nplatform_id 0\nplatform_rev 0\n");
 	put(argv[2], "nodes/0/gpu_id", "0\n");

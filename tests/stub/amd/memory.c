@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -88,7 +89,7 @@ char *amd_memory_at(struct amd_world *w, int slot, uint32_t gpu, uint64_t va, ui
 	struct amd_bo bo = { 0 };
 	char *base;
 
-	pthread_mutex_lock(&w->lock);
+	amd_lock(w);
 	for (uint32_t i = 0; i < p->nr_bos; i++) {
 		const struct amd_bo *b = &p->bos[i];
 
@@ -96,7 +97,7 @@ char *amd_memory_at(struct amd_world *w, int slot, uint32_t gpu, uint64_t va, ui
 		    bytes <= b->bytes - (va - b->addr))
 			bo = *b;
 	}
-	pthread_mutex_unlock(&w->lock);
+	amd_unlock(w);
 	if (!bo.bytes)
 		return NULL;
 	base = bo.flags & KFD_MEM_USERPTR ? (char *)(uintptr_t)bo.user_addr : map_bo(w, &bo);

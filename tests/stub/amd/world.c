@@ -63,6 +63,45 @@ struct amd_world *amd_world(void)
 	return w;
 }
 
+/* A thread that was killed may be there until somebody waits for it. */
+static bool has_ended(pid_t tid)
+{
+	char path[64], text[512], *state;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	fd = amd_raw_open(path, O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return true;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	state = strrchr(text, ')');
+	return !state || strchr("ZX", state[1] ? state[2] : 0);
+}
+
+/* Not a mutex, not even a robust one: a process that CRIU has cloned has no list of those. */
+void amd_lock(struct amd_world *w)
+{
+	const pid_t self = gettid();
+	const int saved = errno;
+	pid_t holder = 0;
+
+	while (!atomic_compare_exchange_strong(&w->holder, &holder, self)) {
+		if (!has_ended(holder)) {
+			holder = 0;
+			usleep(100);
+		}
+	}
+	errno = saved;
+}
+
+void amd_unlock(struct amd_world *w)
+{
+	atomic_store(&w->holder, 0);
+}
+
 int amd_render_gpu(const struct amd_world *w, int fd)
 {
 	struct stat st;

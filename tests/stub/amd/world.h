@@ -11,7 +11,6 @@
 #ifndef AMD_WORLD_H
 #define AMD_WORLD_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -70,7 +69,7 @@ struct amd_proc {
 
 struct amd_world {
 	uint64_t magic;
-	pthread_mutex_t lock; /* of all that follows but dev, ino and what gpus are */
+	_Atomic pid_t holder; /* of the lock of all that follows but dev, ino and what gpus are */
 	uint64_t dev;
 	uint64_t ino; /* of /dev/kfd */
 	uint32_t nr_gpus;
@@ -89,6 +88,9 @@ struct amd_dmabuf {
 
 /* The world, or NULL where there is none. */
 struct amd_world *amd_world(void);
+/* The lock of the world. A thread that has ended holds it no more, however it ended. */
+void amd_lock(struct amd_world *w);
+void amd_unlock(struct amd_world *w);
 /* Without the fake in between. */
 int amd_raw_stat(int dir_fd, const char *path, struct stat *st, int flags);
 int amd_raw_open(const char *path, int flags, mode_t mode);
