@@ -302,7 +302,7 @@ static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_p
 	if (!ret)
 		return 0;
 	ckf_pagemap_name_parse(name, &out->kind, &out->id);
-	if (ret == -ENOMEM || ckf_dump_has_target(d, out->kind, out->id))
+	if ((ret != -EBADMSG && ret != -EOPNOTSUPP) || ckf_dump_has_target(d, out->kind, out->id))
 		return ckf_error_set(err, ret, "%s", read_err.msg);
 	out->unreadable = true;
 	out->name = strdup(name);

@@ -113,6 +113,7 @@ static void make_dumps(struct world *w)
 	dm_pagemap(dir, "pagemap-9.img", 2, DM_41, child, 1);
 	put_pages(dir, 2, 10, 14);
 	dm_pagemap(dir, "pagemap-shmem-5.img", 3, DM_OLD, shmem, 2);
+	dm_memfd(dir, 5);
 	put_pages(dir, 3, 50, 8);
 	put_device(dir);
 	nm_files(dir);
