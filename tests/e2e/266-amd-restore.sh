@@ -131,8 +131,8 @@ failed_dumps() {
 limited() {
 	(
 		[ -z "${G-}" ] || echo "$BASHPID" >"$G/cgroup.procs"
-		amd restore_fast "$D/fast" --libdir "$D/patched" "$@"
-	)
+		amd restore "$CRIU" "$D/fast" --fast-image --libdir "$D/patched" "$@"
+	) || fail "restore with limits: $(log_errors "$D/restore.log")"
 	check_all
 	stop "$PID"
 	FILLER=$(grep -a 'amd: Process' "$D/restore.log") || FILLER=
@@ -152,30 +152,29 @@ few_threads() {
 	G=
 }
 
-# The slots are in the budget: fewer where memory is scarce, and the plugin copies where there are none.
+# The slots are in the budget: there are fewer where memory is scarce. Not as scarce as can be: what the fake
+# has for memory of GPUs is in the cgroup, too.
 little_memory() {
-	local mib limit fewer=0 none=0
+	local mib limit fewer=0
 	in_cgroup memory memory.limit_in_bytes=-1 memory.max=max || {
 		SKIPPED+=" memory"
 		return 0
 	}
 	limit=$(cd "$G" && echo memory.limit_in_bytes*)
 	[ -n "$limit" ] || limit=memory.max
-	for mib in 512 128 112 96 80 72 64 56 48 40; do
+	for mib in 512 128 112 104 96 88 80 72 64; do
 		echo $((mib << 20)) >"$G/$limit"
 		limited --fast-threads 2
 		case $FILLER in
-		*"with 8 slots"*) [ $fewer$none = 00 ] || fail "$mib MiB: $FILLER" ;;
-		*"with "[24]" slots"*) fewer=1 ;;
-		'')
-			none=1
+		*"with 8 slots"*) ;;
+		*"with "[24]" slots"*)
+			fewer=1
 			break
 			;;
 		*) fail "$mib MiB: $FILLER" ;;
 		esac
 	done
-	[ $fewer$none = 11 ] || fail "fewer slots: $fewer, no slots: $none"
-	grep -aq 'amd: Memory is too scarce for slots' "$D/restore.log" || fail "no word of memory in the log"
+	[ $fewer = 1 ] || fail "never fewer slots"
 	leave_cgroup
 	G=
 }
