@@ -65,4 +65,5 @@ roads() {
 	[ -s "$D/inspect.out" ] || fail "inspect says nothing"
 }
 
+newest_version
 each_version roads

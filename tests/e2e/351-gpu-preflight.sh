@@ -165,4 +165,5 @@ each_thing() {
 	imported
 }
 
+newest_version
 each_version each_thing

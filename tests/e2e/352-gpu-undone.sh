@@ -112,4 +112,5 @@ undone() {
 	done
 }
 
+newest_version
 each_version undone

@@ -73,4 +73,5 @@ shared_arena() {
 	done
 }
 
+newest_version
 each_version shared_arena

@@ -126,4 +126,5 @@ shared() {
 	refusals
 }
 
+newest_version
 each_version shared
