@@ -134,7 +134,7 @@ static int check_in_place(struct ckf_conversion *c)
 	return ret;
 }
 
-static int put_into_place(struct ckf_conversion *c)
+static int seal(struct ckf_conversion *c)
 {
 	int ret = ckf_user_stop(&c->opts, c->err);
 
@@ -142,8 +142,6 @@ static int put_into_place(struct ckf_conversion *c)
 		ret = ckf_output_seal(&c->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, c->err);
 	if (!ret && c->out.in_place)
 		ret = check_in_place(c);
-	if (!ret)
-		ret = ckf_output_commit(&c->out, c->err);
 	return ret;
 }
 
@@ -173,13 +171,10 @@ static int convert_into(struct ckf_conversion *c, const char *fast)
 	if (!ret)
 		ret = ckf_write_readme(&c->out, &c->idx, c->err);
 	if (!ret)
-		ret = put_into_place(c);
-	if (!ret)
-		ckf_warn_own(&c->out, &c->opts);
+		ret = seal(c);
 	if (c->pack_fd >= 0)
 		close(c->pack_fd);
-	ckf_output_close(&c->out, c->opts.warn, c->opts.arg);
-	return ret;
+	return ckf_finish_output(&c->out, ret, &c->opts, c->err);
 }
 
 static int convert_dir(struct ckf_conversion *c, const char *fast)

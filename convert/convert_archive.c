@@ -258,12 +258,7 @@ int ckf_conversion_into_archive(struct ckf_conversion *c, const char *fast)
 		ret = ckf_output_seal(&c->out, NULL, NULL, c->err);
 	if (!ret)
 		ret = check(c, c->out.in_place);
-	if (!ret)
-		ret = ckf_output_commit(&c->out, c->err);
-	if (!ret)
-		ckf_warn_own(&c->out, &c->opts);
-	ckf_output_close(&c->out, c->opts.warn, c->opts.arg);
-	return ret;
+	return ckf_finish_output(&c->out, ret, &c->opts, c->err);
 }
 
 int ckf_conversion_into_layer(struct ckf_conversion *c, const struct ckf_output *o,

@@ -164,12 +164,7 @@ static int extract_dir(struct ckf_extraction *x, const char *fast, const char *d
 		ret = extract_files(x);
 	if (!ret)
 		ret = ckf_output_seal(&x->out, NULL, NULL, x->err);
-	if (!ret)
-		ret = ckf_output_commit(&x->out, x->err);
-	if (!ret)
-		ckf_warn_own(&x->out, &x->opts);
-	ckf_output_close(&x->out, x->opts.warn, x->opts.arg);
-	return ret;
+	return ckf_finish_output(&x->out, ret, &x->opts, x->err);
 }
 
 /* tar: the archive that it is in, or NULL. */

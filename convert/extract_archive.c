@@ -232,12 +232,7 @@ static int remake_file(struct remaking *r, const char *fast, const char *out)
 	ret = remake(r, &at);
 	if (!ret)
 		ret = ckf_output_seal(&x->out, NULL, NULL, x->err);
-	if (!ret)
-		ret = ckf_output_commit(&x->out, x->err);
-	if (!ret)
-		ckf_warn_own(&x->out, &x->opts);
-	ckf_output_close(&x->out, x->opts.warn, x->opts.arg);
-	return ret;
+	return ckf_finish_output(&x->out, ret, &x->opts, x->err);
 }
 
 int ckf_extraction_archive(struct ckf_extraction *x, struct ckf_archive *a, const char *fast,

@@ -526,10 +526,15 @@ void ckf_warn(const struct ckf_convert_opts *opts, const char *fmt, ...)
 	opts->warn(opts->arg, msg);
 }
 
-void ckf_warn_own(const struct ckf_output *o, const struct ckf_convert_opts *opts)
+int ckf_finish_output(struct ckf_output *o, int ret, const struct ckf_convert_opts *opts,
+		      struct ckf_error *err)
 {
-	if (o->own)
+	if (!ret)
+		ret = ckf_output_commit(o, err);
+	if (!ret && o->own)
 		ckf_warn(opts,
 			 "without the right to set owners: files are your own, and groups may do "
 			 "what all others may");
+	ckf_output_close(o, opts->warn, opts->arg);
+	return ret;
 }

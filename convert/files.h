@@ -106,8 +106,13 @@ int ckf_finish_image_file(struct ckf_output *o, int fd, const struct ckf_file *f
 			  struct ckf_error *err);
 /* The same for the pack, or the index: only who may read all of the memory may read these. */
 int ckf_finish_memory_file(struct ckf_output *o, int fd, const char *name, struct ckf_error *err);
-/* Says it once when files are the caller's own which belonged to others. */
-void ckf_warn_own(const struct ckf_output *o, const struct ckf_convert_opts *opts);
+/*
+ * The end of an output: where ret is 0 it gets its name, and a warning if files are the caller's
+ * own which belonged to others; else nothing is left of it. Returns ret, or why it could not get
+ * its name.
+ */
+int ckf_finish_output(struct ckf_output *o, int ret, const struct ckf_convert_opts *opts,
+		      struct ckf_error *err);
 
 /*
  * Writes the index, under a name that the commit of the output replaces, and the pack header; sets

@@ -278,12 +278,7 @@ static int flatten_into(struct flatten *f, const char *out)
 		ret = ckf_write_readme(&f->out, f->img->idx, f->err);
 	if (!ret)
 		ret = ckf_output_seal(&f->out, CKF_IDX_PARTIAL_NAME, CKF_IDX_NAME, f->err);
-	if (!ret)
-		ret = ckf_output_commit(&f->out, f->err);
-	if (!ret)
-		ckf_warn_own(&f->out, &f->opts);
-	ckf_output_close(&f->out, f->opts.warn, f->opts.arg);
-	return ret;
+	return ckf_finish_output(&f->out, ret, &f->opts, f->err);
 }
 
 int ckf_flatten(const char *fast, const char *out, const struct ckf_convert_opts *opts,

@@ -566,10 +566,6 @@ static int write_layout(struct writing *w)
 		ret = finish(w);
 	if (!ret)
 		ret = check_written(w);
-	if (!ret)
-		ret = ckf_output_commit(&w->out, w->err);
-	if (!ret)
-		ckf_warn_own(&w->out, w->opts);
 	ckf_archive_copy_fini(&w->copy);
 	return ret;
 }
@@ -580,7 +576,7 @@ static int make(struct writing *w, const char *from, const char *to)
 
 	if (!ret) {
 		ret = write_layout(w);
-		ckf_output_close(&w->out, w->opts->warn, w->opts->arg);
+		ret = ckf_finish_output(&w->out, ret, w->opts, w->err);
 	}
 	if (w->sha256_fd >= 0)
 		close(w->sha256_fd);
