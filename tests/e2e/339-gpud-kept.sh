@@ -6,37 +6,16 @@
 # they are dropped.
 . "$(dirname "$0")/lib.sh"
 . "$ROOT/tests/gpu/lib.sh"
+. "$ROOT/tests/gpu/kept.sh"
 
 export CKF_STUB_GPUS=2
-[ -x "$BUILD/bin/criu-stock" ] || skip "no patched CRIU in build/bin (make criu)"
-mkdir out
-
-# image NAME MIB…: a fast image with such memory of one process, whose pid is always the same.
-image() {
-	local name=$1
-	shift
-	cp -r dump "dump-$name"
-	works save "dump-$name" "$FIRST" "$@"
-	mv "expect-$FIRST" "expect-$name"
-	"$CKFAST" convert "dump-$name" "$name" >convert.log 2>&1 || fail "convert $name: $(cat convert.log)"
-}
 
 images() {
-	use_criu "$BUILD/bin/criu-stock" "$BUILD/bin/criu"
-	start_ready "$PROGS/bigproc" . 8
-	FIRST=$PID
-	dump "$PID" "$W/dump"
-	start_gpud
+	images_begin
 	image a 24 6 2
 	image b 8 24
 	image c 26 6
-	stop_gpud
-	settle
-}
-
-# What was just written is not kept.
-settle() {
-	sleep 1
+	images_end
 }
 
 # fills NAME: a fill of that image brings its bytes.
@@ -44,10 +23,6 @@ fills() {
 	works fill "$1" out
 	cmp "out/$FIRST" "expect-$1" || fail "fill of $1: the memory is not the same"
 	rm "out/$FIRST"
-}
-
-kept() {
-	[ "$(status "s['kept']['count']")" = "$1" ]
 }
 
 # kept_are NAME…: these are kept, and no others.

@@ -5,44 +5,24 @@
 # descriptors that get short, reads that are dropped, and restores that come first.
 . "$(dirname "$0")/lib.sh"
 . "$ROOT/tests/gpu/lib.sh"
+. "$ROOT/tests/gpu/kept.sh"
 
 export CKF_STUB_GPUS=1
-[ -x "$BUILD/bin/criu-stock" ] || skip "no patched CRIU in build/bin (make criu)"
-mkdir out
-
-# image NAME MIB…: a fast image with such memory of one process.
-image() {
-	local name=$1
-	shift
-	cp -r dump "dump-$name"
-	works save "dump-$name" "$FIRST" "$@"
-	"$CKFAST" convert "dump-$name" "$name" >convert.log 2>&1 || fail "convert $name: $(cat convert.log)"
-	rm -r "dump-$name"
-}
 
 images() {
-	use_criu "$BUILD/bin/criu-stock" "$BUILD/bin/criu"
-	start_ready "$PROGS/bigproc" . 8
-	FIRST=$PID
-	dump "$PID" "$W/dump"
-	start_gpud
+	images_begin
 	image a 24
 	image b 26
 	image big 768
-	stop_gpud
-	# What was just written is not kept.
-	sleep 1
+	images_end
+	rm -r dump-*
 }
 
 # put NAME AT: that image is at AT, and has been for a while.
 put() {
 	rm -rf "$2"
 	cp -r "$1" "$2"
-	sleep 1
-}
-
-kept() {
-	[ "$(status "s['kept']['count']")" = "$1" ]
+	settle
 }
 
 keep() {

@@ -211,33 +211,6 @@ in_place() {
 	rm "$D/here.tar"
 }
 
-# killed_at_each_call FROM TO ARGS…: killed before each call that changes a directory, nothing is at TO or a
-# whole layout; FROM is as before unless it is TO.
-killed_at_each_call() {
-	local from=$1 to=$2 call rc=1 whole=0
-	shift 2
-	for ((call = 1; rc != 0; call++)); do
-		[ $call -lt 200 ] || fail "$*: never ends"
-		rm -rf "$D/place"
-		mkdir "$D/place"
-		cp -rp "$D/in" "$D/place/$from"
-		rc=0
-		(cd "$D/place" && killed_at $call "$@") || rc=$?
-		[ $rc = 0 ] || [ $rc = 137 ] || fail "$*: call $call: $(cat "$D/killed.out")"
-		[ "$from" = "$to" ] || diff -r "$D/in" "$D/place/$from" || fail "$*: call $call: $from changed"
-		if [ -e "$D/place/$to" ] && ! diff -rq "$D/in" "$D/place/$to" >/dev/null; then
-			fast_blobs "$D/place/$to"
-			whole=1
-		elif [ "$from" = "$to" ]; then
-			[ -e "$D/place/$to" ] || fail "$*: call $call: $to is gone"
-		fi
-		! ls "$D/place" | grep -vxF -e "$from" -e "$to" || fail "$*: call $call: left to see"
-	done
-	[ $call -gt 4 ] || fail "$*: only $call calls were counted"
-	[ $whole = 1 ] || fail "$*: never whole"
-	[ -z "$(find "$D/place" -name '.*ckfast*')" ] || fail "$*: something is left"
-}
-
 no_room() {
 	mkdir "$D/small"
 	mount -t tmpfs -o size=1M none "$D/small"
@@ -260,5 +233,5 @@ merged
 hostile
 in_place
 no_room
-killed_at_each_call in out convert in out
-killed_at_each_call in in convert --in-place in
+killed_at_each 200 "$D/in" in out fast_blobs convert in out
+killed_at_each 200 "$D/in" in in fast_blobs convert --in-place in

@@ -199,6 +199,34 @@ killed_at() {
 	) >"$D/killed.out" 2>&1
 }
 
+# killed_at_each MOST OLD FROM TO WHOLE ARGS…: "ckfast ARGS…" in $D/place, killed before each call that changes a
+# directory, of which there are fewer than MOST. OLD, a file or a directory, is at FROM; it stays so unless FROM
+# is TO. At TO is nothing, or OLD, or what the command WHOLE finds right; in the end nothing else is left.
+killed_at_each() {
+	local most=$1 old=$2 from=$3 to=$4 right=$5 call rc=1 whole=0
+	shift 5
+	for ((call = 1; rc != 0; call++)); do
+		[ $call -lt $most ] || fail "$*: never ends"
+		rm -rf "$D/place"
+		mkdir "$D/place"
+		cp -rp "$old" "$D/place/$from"
+		rc=0
+		(cd "$D/place" && killed_at $call "$@") || rc=$?
+		[ $rc = 0 ] || [ $rc = 137 ] || fail "$*: call $call: $(cat "$D/killed.out")"
+		[ "$from" = "$to" ] || diff -r "$old" "$D/place/$from" || fail "$*: call $call: $from changed"
+		if [ -e "$D/place/$to" ] && ! diff -rq "$old" "$D/place/$to" >/dev/null; then
+			"$right" "$D/place/$to" || fail "$*: call $call: half of it"
+			whole=1
+		elif [ "$from" = "$to" ]; then
+			[ -e "$D/place/$to" ] || fail "$*: call $call: $to is gone"
+		fi
+		! ls "$D/place" | grep -vxF -e "$from" -e "$to" || fail "$*: call $call: left to see"
+	done
+	[ $call -gt 4 ] || fail "$*: only $call calls were counted"
+	[ $whole = 1 ] || fail "$*: never whole"
+	[ -z "$(find "$D/place" -name '.*ckfast*')" ] || fail "$*: something is left"
+}
+
 # convert DUMP FAST OPTIONS…: and verifies.
 convert() {
 	"$CKFAST" convert "$@" >"$D/convert.out" 2>&1 || fail "convert: $(cat "$D/convert.out")"
