@@ -21,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -462,19 +461,13 @@ static int start_runners(struct fast_workers *w)
 
 static pid_t start_filler(struct fast_workers *w, const int sk[2], int up)
 {
-	const pid_t criu = getpid();
-	sigset_t all;
-	pid_t pid;
+	pid_t pid = fast_workers_fork();
 
-	pid = syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
 	if (pid)
 		return pid;
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
 	fill.sock = sk[0];
 	close(sk[1]);
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != criu || fast_workers_id_ok(w, getpid()) ||
-	    start_runners(w) || write(up, "", 1) != 1)
+	if (fast_workers_id_ok(w, getpid()) || start_runners(w) || write(up, "", 1) != 1)
 		_exit(1);
 	close(up);
 	open_amd();

@@ -8,8 +8,6 @@
  */
 #include <errno.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,23 +56,12 @@ int fast_files_check_now(void)
 	return img ? check(img, CKF_FILES_LATER) : 0;
 }
 
-/*
- * In a process without a signal for its end: the handler of the criu process takes any child that ends for
- * a task that failed. A thread would not do, since the criu process changes namespaces.
- */
 static pid_t start_checker(void)
 {
-	const pid_t criu = getpid();
-	sigset_t all;
-	pid_t pid;
+	pid_t pid = fast_workers_fork();
 
-	pid = syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
 	if (pid)
 		return pid;
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != criu)
-		_exit(1);
 	_exit(fast_files_check_now() ? 1 : 0);
 }
 

@@ -11,11 +11,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -48,6 +50,22 @@ static uint64_t left_by_unified = CKF_UNLIMITED;
 static bool moved;
 /* Threads of a process beside the tasks: not in task_entries->fast_threads, whose end others wait for. */
 static unsigned int kept;
+
+pid_t fast_workers_fork(void)
+{
+	const pid_t criu = getpid();
+	sigset_t all;
+	pid_t pid;
+
+	pid = syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+	if (pid)
+		return pid;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != criu)
+		_exit(1);
+	return 0;
+}
 
 static void *no_work(void *arg)
 {

@@ -46,6 +46,13 @@ extern int fast_workers_id_ok(void *arg, int tid);
 extern unsigned int fast_workers_wanted(uint64_t bytes);
 
 /*
+ * A process beside the tasks, as by fork(): it handles no signal, ends with the criu process, and its end
+ * sends none, since the handler of the criu process takes any child that ends for a task that failed. A
+ * thread would not do: the criu process changes namespaces. Waited for with __WCLONE.
+ */
+extern pid_t fast_workers_fork(void);
+
+/*
  * In the criu process, before there are tasks: so many threads fill beside those of the tasks from now on. What creates
  * a process or thread does not wait for their end. 0: they have ended.
  */
