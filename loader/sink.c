@@ -44,12 +44,14 @@ int sink_job_order(struct sink_job *job,
 		   uint32_t (*sink_of)(const struct sink_job *job, uint64_t unit),
 		   struct ckf_error *err)
 {
-	uint64_t *nr = calloc(job->nr_sinks + 1ul, sizeof(*nr));
-	struct turn *turns = calloc(job->nr_units + 1, sizeof(*turns));
+	struct turn *turns;
+	uint64_t *nr;
 	int ret = 0;
 
 	if (job->nr_sinks < 2)
-		goto out;
+		return 0;
+	nr = calloc(job->nr_sinks, sizeof(*nr));
+	turns = calloc(job->nr_units + 1, sizeof(*turns));
 	job->order = malloc((job->nr_units + 1) * sizeof(*job->order));
 	if (!nr || !turns || !job->order) {
 		ret = ckf_error_set(err, -ENOMEM, "no memory for the plan");
