@@ -8,7 +8,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 out=build/bundle
-bin=build/bin
 max_mib=40
 
 die() {
@@ -23,12 +22,13 @@ libraries_of() {
 	ldd "$1" | awk '/=> \// { print $3 } /^[ \t]*\/.*ld-linux/ { print $1 }'
 }
 
+# add_program PATH: a program of build/, and a wrapper in bin/ that starts it with these libraries.
 add_program() {
-	local name=$1 lib
-	[ -e "$bin/$name" ] || die "no $bin/$name (make all criu)"
-	install -m 755 "$(readlink -f "$bin/$name")" "$out/libexec/$name"
+	local path=$1 name=${1##*/} lib
+	[ -e "$path" ] || die "no $path (make all criu progs)"
+	install -m 755 "$(readlink -f "$path")" "$out/libexec/$name"
 	strip "$out/libexec/$name"
-	for lib in $(libraries_of "$bin/$name"); do
+	for lib in $(libraries_of "$path"); do
 		[ -e "$out/lib/${lib##*/}" ] || install -m 755 "$(readlink -f "$lib")" "$out/lib/${lib##*/}"
 	done
 	cat >"$out/bin/$name" <<-END
@@ -50,13 +50,16 @@ add_static() {
 rm -rf "$out"
 mkdir -p "$out"/{bin,lib,libexec,progs,bench,gpu}
 for name in ckfast criu criu-stock cuda-checkpoint; do
-	add_program "$name"
+	add_program "build/bin/$name"
 done
 # What the driver of a GPU needs, too, once one of these programs loads it.
 for lib in libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1; do
 	install -m 755 "$("${CC:-gcc}" -print-file-name=$lib)" "$out/lib/$lib"
 done
-[ ! -e "$bin/criu-populate" ] || add_program criu-populate
+[ ! -e build/bin/criu-populate ] || add_program build/bin/criu-populate
+# Linked by the Makefile, which knows its sources; the benchmark looks for it among the others.
+add_program build/progs/stages
+ln -s ../bin/stages "$out/progs/stages"
 strip --strip-unneeded "$out"/lib/*
 # After strip, which would take from a plugin what CRIU looks up in it.
 install -m 755 build/lib/libckfast-cuda.so "$out/lib/"
@@ -69,9 +72,6 @@ for name in bench_mem pretouch; do
 	add_static "tests/progs/$name.c"
 done
 add_static tests/bench/bare.c -luring
-add_static tests/bench/stages.c \
-	convert/{encode,prefilter,model,calibrate,decode_costs,pack_writer}.c build/obj/internal.a \
-	-lzstd -llz4 -luring
 install -m 644 tests/bench/*.py "$out/bench/"
 install -m 644 -D -t "$out/bench/servers" tests/bench/servers/*
 install -m 755 tests/bench/bench16.sh "$out/bench16.sh"
