@@ -34,7 +34,6 @@ struct park {
 	int gpud;
 	struct ckf_gpu_process **gpus; /* of each pid, as far as they are open */
 	uint32_t *image_pids;
-	unsigned int nr_woken;
 	uint64_t bytes; /* that were moved */
 	struct ckf_error err;
 	uint64_t start_ns;
@@ -162,6 +161,8 @@ static int take_memory(struct park *p, unsigned int *locked)
 		ret = ckf_gpu_processes_share(p->gpus, p->nr, &p->err);
 	for (unsigned int i = 0; i < p->nr && !ret; i++)
 		ret = ckf_gpu_process_save(p->gpus[i], p->gpud, p->dir_fd, &p->err);
+	for (unsigned int i = 0; i < p->nr && !ret; i++)
+		ret = ckf_gpu_process_begin_suspend(p->gpus[i], p->gpud, p->dir_fd, &p->err);
 	for (unsigned int i = 0; i < p->nr && !ret; i++) {
 		ret = ckf_gpu_process_suspend(p->gpus[i], p->gpud, p->dir_fd, &p->err);
 		p->bytes += ckf_gpu_process_bytes(p->gpus[i]);
@@ -199,23 +200,35 @@ static int give_memory(struct park *p, struct ckf_gpu_fill *fill)
 	return ret;
 }
 
-/* Wakes the driver while memory is filled. A process that cannot have its memory stays parked. */
+/* Of all processes at once. One that cannot have its memory keeps no other from it. */
+static int resume_all(struct park *p)
+{
+	int ret = 0, one;
+
+	for (unsigned int i = 0; i < p->nr; i++)
+		ckf_gpu_process_begin_resume(p->gpus[i]);
+	for (unsigned int i = 0; i < p->nr; i++) {
+		p->bytes += ckf_gpu_process_bytes(p->gpus[i]);
+		one = ckf_gpu_process_resume(p->gpus[i], p->gpud, &p->err);
+		ret = ret ? ret : one;
+	}
+	return ret;
+}
+
+/* Wakes the driver while memory is filled. If that fails, all stay parked. */
 static int wake(struct park *p, struct ckf_gpu_fill *fill)
 {
-	unsigned int resumed = 0;
 	int ret = 0;
 
-	for (; p->nr_woken < p->nr && !ret; p->nr_woken += !ret)
-		ret = ckf_gpu_process_wake(p->gpus[p->nr_woken], p->gpud, &p->err);
+	for (unsigned int i = 0; i < p->nr; i++)
+		ckf_gpu_process_begin_wake(p->gpus[i], p->gpud);
+	for (unsigned int i = 0; i < p->nr && !ret; i++)
+		ret = ckf_gpu_process_wake(p->gpus[i], p->gpud, &p->err);
 	if (!ret && fill)
 		ret = give_memory(p, fill);
-	for (; resumed < p->nr && !ret; resumed += !ret) {
-		p->bytes += ckf_gpu_process_bytes(p->gpus[resumed]);
-		ret = ckf_gpu_process_resume(p->gpus[resumed], p->gpud, &p->err);
-		if (ret)
-			return ret;
-	}
-	for (unsigned int i = 0; i < p->nr_woken && ret; i++)
+	if (!ret)
+		return resume_all(p);
+	for (unsigned int i = 0; i < p->nr; i++)
 		ckf_gpu_process_sleep(p->gpus[i], p->gpud, NULL);
 	return ret;
 }

@@ -693,11 +693,9 @@ struct ckf_gpu_process;
 int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, struct ckf_error *err);
 /* Closes the descriptors of memory that was not given back, which frees it. Takes NULL. */
 void ckf_gpu_process_close(struct ckf_gpu_process *p);
-
 pid_t ckf_gpu_process_pid(const struct ckf_gpu_process *p);
 /* Bytes that were taken or given, for messages. */
 uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p);
-
 /* -EBUSY unless all that these processes share of device memory can be saved and given back, and no
  * other process has it: the error names one. They may run. Without an agent nobody knows. */
 int ckf_gpu_check_shared(const pid_t *pids, size_t nr, struct ckf_error *err);
@@ -706,7 +704,6 @@ int ckf_gpu_check_shared(const pid_t *pids, size_t nr, struct ckf_error *err);
 int ckf_gpu_processes_share(struct ckf_gpu_process *const *list, size_t nr, struct ckf_error *err);
 /* Lets gpud begin to save the memory of a locked process; suspend waits for it. */
 int ckf_gpu_process_save(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err);
-
 /* The pid in the innermost pid namespace, which images are named by. 0, or -errno. */
 int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err);
 
@@ -727,6 +724,15 @@ int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, str
  */
 int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
 
+/*
+ * Begin with what suspend, wake and resume have driver and agent do, and return while they work: so
+ * they serve several processes at the same time. The call itself follows before the process is
+ * closed, and ends what was begun; what could not begin, it does from the start.
+ */
+int ckf_gpu_process_begin_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd,
+				  struct ckf_error *err);
+void ckf_gpu_process_begin_wake(struct ckf_gpu_process *p, int gpud);
+void ckf_gpu_process_begin_resume(struct ckf_gpu_process *p);
 /* The opposite of wake: the process is locked, and suspended by the driver, as it was before. */
 int ckf_gpu_process_sleep(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
 
@@ -747,7 +753,6 @@ void ckf_gpu_process_kill(const struct ckf_gpu_process *p);
 
 /* A process that somebody else has suspended, or that was restored: asks the driver how it is. */
 int ckf_gpu_process_adopt(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
-
 /* Of an adopted one: memory of the agent's allocations is away, was saved, and has to be given.
  * What was not saved before whoever took it has died, the agent still has. */
 bool ckf_gpu_process_needs_memory(const struct ckf_gpu_process *p);
@@ -757,23 +762,18 @@ bool ckf_gpu_process_needs_memory(const struct ckf_gpu_process *p);
  * when a process is to get its memory. For one thread.
  */
 struct ckf_gpu_fill;
-
 /* True when the directory has images of device memory. */
 bool ckf_gpu_images_probe(int dir_fd);
-
 /* Asks gpud (whose socket may be used meanwhile) to fill memory for all images of device memory in
  * dir_fd, and returns while it works; what it refuses within a moment is returned at once. */
 int ckf_gpu_fill_start(int gpud, int dir_fd, struct ckf_gpu_fill **out, struct ckf_error *err);
-
 /* Waits until gpud has found that the images fit this machine, and tells p which devices take the
  * place of others. */
 int ckf_gpu_fill_accepted(struct ckf_gpu_fill *f, struct ckf_gpu_process *p, struct ckf_error *err);
-
 /* Waits until gpud has made all memory and gives that of the process image_pid to p, which may map
  * it; but it must not run before ckf_gpu_fill_wait(). 0 also when there is none. */
 int ckf_gpu_fill_memory(struct ckf_gpu_fill *f, uint32_t image_pid, struct ckf_gpu_process *p,
 			struct ckf_error *err);
-
 /* Waits for the same. -EBUSY when these processes share memory with another one of the images. */
 int ckf_gpu_fill_check_shared(struct ckf_gpu_fill *f, const uint32_t *image_pids, size_t nr,
 			      struct ckf_error *err);

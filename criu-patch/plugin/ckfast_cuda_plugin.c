@@ -39,14 +39,28 @@
 
 #define PLUGIN_NAME "ckfast_cuda_plugin"
 #define DRIVER_NAME "libcuda.so"
-#define MAX_SAVES 16 /* at once */
+#define MAX_AT_ONCE 16 /* processes */
 
+/* Of a dump. */
 struct task {
 	struct list_head list;
 	struct ckf_gpu_process *gpu;
 };
 
+/* Of a restore: a task that has not got its memory yet, and how far that has come. */
+struct restored {
+	struct list_head list;
+	int pid;
+	uint32_t image_pid;
+	struct ckf_gpu_process *gpu; /* NULL: it does not use CUDA */
+	bool late;		     /* it gets its memory when it runs */
+	int ret;
+	struct ckf_error err;
+	unsigned long long begun_ms, woken_ms, mapped_ms;
+};
+
 static LIST_HEAD(tasks);
+static LIST_HEAD(restored);
 static bool disabled;
 static bool in_inventory;
 static bool looked_at; /* by preflight_tree() */
@@ -297,20 +311,35 @@ static int share_memory(void)
 }
 
 /*
- * The memory of several tasks is saved at once: those that come next in CRIU's order, which is the
- * order of the list. What cannot begin here begins when it is the task's turn.
+ * The memory of several tasks is saved at once, and the driver then suspends them at the same time:
+ * those that come next in CRIU's order, which is the order of the list.
  */
-static void begin_saves(struct task *first)
+static int begin_suspends(struct task *first)
 {
+	struct ckf_error err = {};
 	unsigned int nr = 0;
 	struct task *t = first;
+	int ret = 0;
 
 	list_for_each_entry_from(t, &tasks, list)
 	{
-		if (nr++ == MAX_SAVES ||
+		/* What cannot begin here begins when it is the task's turn. */
+		if (nr++ == MAX_AT_ONCE ||
 		    ckf_gpu_process_save(t->gpu, gpud, criu_get_image_dir(), NULL))
-			return;
+			break;
 	}
+	nr = 0;
+	t = first;
+	list_for_each_entry_from(t, &tasks, list)
+	{
+		if (nr++ == MAX_AT_ONCE || ret)
+			break;
+		ret = ckf_gpu_process_begin_suspend(t->gpu, gpud, criu_get_image_dir(), &err);
+		if (ret)
+			pr_err("Can't save the device memory of process %d: %s\n",
+			       ckf_gpu_process_pid(t->gpu), err.msg);
+	}
+	return ret;
 }
 
 static int cuda_checkpoint(int pid)
@@ -328,7 +357,8 @@ static int cuda_checkpoint(int pid)
 	if (must_end() || (!looked_at && (preflight_tree() || share_memory())))
 		return -1;
 	looked_at = true;
-	begin_saves(t);
+	if (begin_suspends(t))
+		return -1;
 	ret = ckf_gpu_process_suspend(t->gpu, gpud, criu_get_image_dir(), &err);
 	if (ret == -EDEADLK)
 		drop_gpud();
@@ -342,55 +372,142 @@ static int cuda_checkpoint(int pid)
 }
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, cuda_checkpoint)
 
-/*
- * The driver's restore and the mapping go on beside the fill. The process does not run before
- * every byte is there and was found to be right.
- */
-static int give_back(int pid, struct ckf_error *err)
+/* What the driver was asked for ends when the process runs. The connection is good for nothing else
+ * until then. */
+static void note_stuck(struct restored *r)
 {
-	struct ckf_gpu_process *gpu = NULL;
-	struct ckf_gpu_fill_stats stats = { .size = sizeof(stats) };
-	unsigned long long t[3] = { now_ms() };
-	uint32_t image_pid;
-	bool late;
-	int ret;
+	if (r->ret != -EDEADLK)
+		return;
+	r->ret = 0;
+	r->late = true;
+	drop_gpud();
+}
 
-	ret = connect_gpud(err);
-	if (!ret)
-		ret = ckf_gpu_process_open(pid, gpud, &gpu, err);
-	if (ret == -ESRCH)
+/* The driver begins to restore the process. */
+static void begin_wake(struct restored *r)
+{
+	r->begun_ms = now_ms();
+	r->ret = connect_gpud(&r->err);
+	if (!r->ret)
+		r->ret = ckf_gpu_process_open(r->pid, gpud, &r->gpu, &r->err);
+	if (!r->ret)
+		r->ret = ckf_gpu_image_pid(r->pid, &r->image_pid, &r->err);
+	if (!r->ret && fill)
+		r->ret = ckf_gpu_fill_accepted(fill, r->gpu, &r->err);
+	if (!r->ret)
+		r->ret = ckf_gpu_process_adopt(r->gpu, gpud, &r->err);
+	if (!r->ret)
+		ckf_gpu_process_begin_wake(r->gpu, gpud);
+	note_stuck(r);
+}
+
+/* The driver has restored it, and the agent begins to map the memory. */
+static void begin_mapping(struct restored *r)
+{
+	if (!r->ret && !r->late)
+		r->ret = connect_gpud(&r->err);
+	if (!r->ret && !r->late)
+		r->ret = ckf_gpu_process_wake(r->gpu, gpud, &r->err);
+	note_stuck(r);
+	r->woken_ms = now_ms();
+	if (!r->ret && fill)
+		r->ret = ckf_gpu_fill_memory(fill, r->image_pid, r->gpu, &r->err);
+	if (!r->ret && !r->late)
+		ckf_gpu_process_begin_resume(r->gpu);
+}
+
+/* All is mapped, and all threads are stopped again. */
+static void end_mapping(struct restored *r)
+{
+	if (!r->ret && !r->late)
+		r->ret = connect_gpud(&r->err);
+	if (!r->ret && !r->late)
+		r->ret = ckf_gpu_process_resume(r->gpu, gpud, &r->err);
+	note_stuck(r);
+	r->mapped_ms = now_ms();
+}
+
+static int add_restored(int pid)
+{
+	struct restored *r = calloc(1, sizeof(*r));
+
+	if (!r) {
+		pr_err("No memory for process %d\n", pid);
+		return -1;
+	}
+	r->pid = pid;
+	list_add_tail(&r->list, &restored);
+	return 0;
+}
+
+/*
+ * The task pid, and those whose turn comes after it: the driver restores all of them at the same
+ * time, beside the fill, and their agents map memory at the same time.
+ */
+static int restore_together(int pid)
+{
+	struct pstree_item *item;
+	unsigned int nr = 1;
+	bool after = false;
+	struct restored *r;
+
+	if (add_restored(pid))
+		return -1;
+	for_each_pstree_item(item) {
+		if (after && nr < MAX_AT_ONCE && task_alive(item) && uses_cuda(item->pid->real)) {
+			if (add_restored(item->pid->real))
+				return -1;
+			nr++;
+		}
+		after |= item->pid->real == pid;
+	}
+	list_for_each_entry(r, &restored, list)
+		begin_wake(r);
+	list_for_each_entry(r, &restored, list)
+		begin_mapping(r);
+	list_for_each_entry(r, &restored, list)
+		end_mapping(r);
+	return 0;
+}
+
+static struct restored *find_restored(int pid)
+{
+	struct restored *r;
+
+	if (list_empty(&restored) && restore_together(pid))
+		return NULL;
+	list_for_each_entry(r, &restored, list)
+		if (r->pid == pid)
+			return r;
+	pr_err("Process %d was not there when the others got their memory\n", pid);
+	return NULL;
+}
+
+/* The process does not run before every byte is there and was found to be right. */
+static int give_back(struct restored *r)
+{
+	struct ckf_gpu_fill_stats stats = { .size = sizeof(stats) };
+
+	if (r->ret == -ESRCH && !r->gpu)
 		return 0;
-	if (!ret)
-		ret = ckf_gpu_image_pid(pid, &image_pid, err);
-	if (!ret && fill)
-		ret = ckf_gpu_fill_accepted(fill, gpu, err);
-	if (!ret)
-		ret = ckf_gpu_process_adopt(gpu, gpud, err);
-	if (!ret)
-		ret = ckf_gpu_process_wake(gpu, gpud, err);
-	late = ret == -EDEADLK;
-	if (late)
-		drop_gpud();
-	t[1] = now_ms();
-	if ((!ret || late) && fill)
-		ret = ckf_gpu_fill_memory(fill, image_pid, gpu, err);
-	if (!ret && !late)
-		ret = ckf_gpu_process_resume(gpu, gpud, err);
-	late |= ret == -EDEADLK;
-	t[2] = now_ms();
-	/* Mapped, but all of its threads are still stopped. */
-	if ((!ret || late) && fill)
-		ret = ckf_gpu_fill_wait(fill, image_pid, &stats, err);
-	if (late && (!ret || ret == -EDEADLK))
-		ret = resume_late(gpu, true);
-	else if (!ret)
-		pr_info("Process %d has its device memory: %llu bytes in %llu ms; "
-			"the driver took %llu ms, mapping %llu ms, then waited %llu ms\n",
-			pid, (unsigned long long)stats.bytes,
-			(unsigned long long)stats.ns / 1000000, t[1] - t[0], t[2] - t[1],
-			now_ms() - t[2]);
-	ckf_gpu_process_close(gpu);
-	return ret;
+	if (!r->ret && fill)
+		r->ret = ckf_gpu_fill_wait(fill, r->image_pid, &stats, &r->err);
+	if (r->ret)
+		return r->ret;
+	if (r->late)
+		return resume_late(r->gpu, true);
+	pr_info("Process %d has its device memory: %llu bytes in %llu ms; "
+		"the driver took %llu ms, mapping %llu ms, then waited %llu ms\n",
+		r->pid, (unsigned long long)stats.bytes, (unsigned long long)stats.ns / 1000000,
+		r->woken_ms - r->begun_ms, r->mapped_ms - r->woken_ms, now_ms() - r->mapped_ms);
+	return 0;
+}
+
+static void forget(struct restored *r)
+{
+	ckf_gpu_process_close(r->gpu);
+	list_del(&r->list);
+	free(r);
 }
 
 /*
@@ -399,13 +516,21 @@ static int give_back(int pid, struct ckf_error *err)
  */
 static int cuda_resume_late(int pid)
 {
-	struct ckf_error err = {};
+	struct restored *r;
+	int ret = -1;
 
 	if (disabled || !uses_cuda(pid))
 		return -ENOTSUP;
-	if (!give_back(pid, &err))
+	r = find_restored(pid);
+	if (r) {
+		ret = give_back(r);
+		if (ret)
+			pr_err("Process %d is ended: it cannot get its device memory back: %s\n",
+			       pid, r->err.msg);
+		forget(r);
+	}
+	if (!ret)
 		return 0;
-	pr_err("Process %d is ended: it cannot get its device memory back: %s\n", pid, err.msg);
 	kill(pid, SIGKILL);
 	return -ECANCELED;
 }
@@ -445,6 +570,17 @@ static int plugin_init(int stage)
 	return 0;
 }
 
+/* The driver works at all of them at the same time. Who cannot begin here begins when resumed. */
+static void begin_wakes(void)
+{
+	struct task *t;
+
+	if (connect_gpud(NULL))
+		return;
+	list_for_each_entry(t, &tasks, list)
+		ckf_gpu_process_begin_wake(t->gpu, gpud);
+}
+
 /* ask: the driver knows better how far a gpud that is gone has come. */
 static int try_resume(struct ckf_gpu_process *gpu, bool ask, struct ckf_error *err)
 {
@@ -479,8 +615,13 @@ static void resume_task(struct ckf_gpu_process *gpu, bool failed)
 
 static void plugin_fini(int stage, int ret)
 {
+	struct restored *r, *next_r;
 	struct task *t, *next;
 
+	list_for_each_entry_safe(r, next_r, &restored, list)
+		forget(r);
+	if (!list_empty(&tasks) && (ret || opts.final_state != TASK_DEAD))
+		begin_wakes();
 	list_for_each_entry_safe(t, next, &tasks, list) {
 		if (ret || opts.final_state != TASK_DEAD)
 			resume_task(t->gpu, ret);

@@ -33,10 +33,9 @@
 #include "ckf_process.h"
 #include "gpu/cuda/ckf_cuda_abi.h"
 #include "ckf_gpud_msg.h"
+#include "driver.h"
 
-#define RELOCK_TIMEOUT_MS 30000 /* nobody is inside: it takes microseconds */
 #define MIN_LOCK_MS 1000
-#define STUCK_TIMEOUT_S 300
 #define STOP_SAVE_S 60
 #define LATE_TRIES 10 /* once the process runs */
 #define LATE_PAUSE_NS 100000000
@@ -45,113 +44,24 @@
 
 struct ckf_gpu_process {
 	pid_t pid;
-	int pidfd; /* what gpud knows it by: it may be in another pid namespace */
+	int pidfd;
 	uint32_t image_pid;
-	/* A call is under way in the driver that cannot end before the process runs: all further
-	 * ones for this process go by the same connection. -1: none. */
-	int stuck_gpud;
-	bool is_stuck;		    /* its answer has not come */
-	struct ckf_tracee restorer; /* the driver's own thread in the process */
-	pid_t restore_tid;
+	struct driver driver;
 	struct ckf_agent_call agent;
 	bool has_agent;
-	bool locked;
-	bool suspended; /* by the driver */
-	bool parked;	/* the agent's memory is away */
-	int save_sock;	/* to gpud, which saves the memory; -1: nothing was asked for yet */
+	bool parked;   /* the agent's memory is away */
+	bool saved;    /* and in images, as the agent knows */
+	bool mapping;  /* the agent was sent all that it is to map */
+	int save_sock; /* to gpud, which saves the memory; -1: nothing was asked for yet */
 	struct ckf_gpu_memory *mem;
 	size_t nr_mem;
 	size_t cap_mem;
-	struct pair {
-		uint8_t old_uuid[16];
-		uint8_t new_uuid[16];
-	} pairs[CKF_GPU_MAX_DEVICES];
-	unsigned int nr_pairs;
 };
-
-/*
- * The driver does what it is asked for by a thread in the process. Where that is stopped, by
- * anybody but us, the call would not come back.
- */
-static int check_restorer(const struct ckf_gpu_process *p, struct ckf_error *err)
-{
-	pid_t tracer;
-
-	if (!p->restore_tid || p->restorer.running || !ckf_thread_stopped(p->restore_tid, &tracer))
-		return 0;
-	return ckf_error_set(err, -EBUSY, "process %d is stopped, by %s: let it go on first",
-			     (int)p->pid, tracer ? "a debugger" : "a signal");
-}
-
-/* Chooses the connection, and has it free: the answer to a call that was stuck comes first, and is
- * of no interest any more. */
-static int end_stuck(struct ckf_gpu_process *p, int *gpud, struct ckf_error *err)
-{
-	const uint64_t end = ckf_now_ns() + STUCK_TIMEOUT_S * NS_PER_S;
-	struct ckf_gpud_msg m;
-	int ret;
-
-	if (p->stuck_gpud >= 0)
-		*gpud = p->stuck_gpud;
-	if (!p->is_stuck)
-		return 0;
-	ret = ckf_tracee_wait(&p->restorer, p->pid, *gpud, POLLIN, end, err);
-	if (!ret)
-		ret = gpud_recv_until(*gpud, &m, NULL, end, err);
-	if (!ret)
-		p->is_stuck = false;
-	return ret;
-}
-
-static int action(struct ckf_gpu_process *p, int gpud, uint32_t what, uint64_t timeout_ms,
-		  uint64_t *answer, struct ckf_error *err)
-{
-	struct ckf_gpud_msg m = {
-		.op = CKF_GPUD_CHECKPOINT,
-		.arg = what,
-		.arg2 = timeout_ms,
-	};
-	uint64_t end;
-	int ret = check_restorer(p, err);
-
-	if (!ret)
-		ret = end_stuck(p, &gpud, err);
-	if (!ret)
-		ret = gpud_call_send(gpud, &m, p->pidfd, &end, err);
-	if (ret)
-		return ret;
-	ret = ckf_tracee_wait(&p->restorer, p->pid, gpud, POLLIN, end, err);
-	if (ret) {
-		/* Without a descriptor for it the answer is waited for where the next call goes. */
-		p->is_stuck = true;
-		if (p->stuck_gpud < 0)
-			p->stuck_gpud = fcntl(gpud, F_DUPFD_CLOEXEC, 0);
-		return ret;
-	}
-	ret = gpud_call_recv(gpud, &m, end, err);
-	if (!ret && answer)
-		*answer = m.arg;
-	return ret;
-}
 
 int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err)
 {
 	*image_pid = ckf_inner_id(pid, pid);
 	return *image_pid ? 0 : ckf_error_set(err, -ESRCH, "there is no process %d", (int)pid);
-}
-
-static int find_restorer(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
-{
-	uint64_t inner = 0;
-	int ret = action(p, gpud, CKF_GPUD_RESTORE_TID, 0, &inner, err);
-
-	if (ret)
-		return ret;
-	p->restore_tid = ckf_find_thread(p->pid, (uint32_t)inner);
-	return p->restore_tid ? 0
-			      : ckf_error_set(err, -EPROTO,
-					      "process %d has no thread %llu, which gpud names",
-					      (int)p->pid, (unsigned long long)inner);
 }
 
 int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, struct ckf_error *err)
@@ -162,7 +72,7 @@ int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, stru
 	if (!p)
 		return ckf_error_set(err, -ENOMEM, "no memory for a process");
 	p->pid = pid;
-	p->stuck_gpud = -1;
+	p->driver = DRIVER_INIT;
 	p->save_sock = -1;
 	p->agent.sock = -1;
 	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -172,7 +82,7 @@ int ckf_gpu_process_open(pid_t pid, int gpud, struct ckf_gpu_process **out, stru
 	else
 		ret = ckf_gpu_image_pid(pid, &p->image_pid, err);
 	if (!ret)
-		ret = find_restorer(p, gpud, err);
+		ret = driver_open(&p->driver, pid, p->pidfd, gpud, err);
 	if (ret) {
 		ckf_gpu_process_close(p);
 		return ret;
@@ -215,11 +125,10 @@ void ckf_gpu_process_close(struct ckf_gpu_process *p)
 	if (!p)
 		return;
 	stop_save(p);
+	driver_close(&p->driver);
 	drop_memory(p);
 	if (p->pidfd >= 0)
 		close(p->pidfd);
-	if (p->stuck_gpud >= 0)
-		close(p->stuck_gpud);
 	free(p->mem);
 	free(p);
 }
@@ -242,19 +151,6 @@ uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p)
 	for (size_t i = 0; i < p->nr_mem; i++)
 		bytes += p->mem[i].bytes;
 	return bytes;
-}
-
-static int set_lock(struct ckf_gpu_process *p, int gpud, bool on, struct ckf_error *err)
-{
-	int ret;
-
-	if (p->locked == on)
-		return 0;
-	ret = action(p, gpud, on ? CKF_GPUD_LOCK : CKF_GPUD_UNLOCK, on ? RELOCK_TIMEOUT_MS : 0,
-		     NULL, err);
-	if (!ret)
-		p->locked = on;
-	return ret;
 }
 
 int ckf_gpu_process_give(struct ckf_gpu_process *p, const struct ckf_gpu_memory *m,
@@ -331,7 +227,7 @@ int ckf_gpu_process_save(struct ckf_gpu_process *p, int gpud, int dir_fd, struct
 	int ret;
 
 	/* A program may have freed all that it had. */
-	if (!p->nr_mem || p->save_sock >= 0)
+	if (!p->nr_mem || p->saved || p->save_sock >= 0)
 		return 0;
 	p->save_sock = ckf_gpud_join(gpud, err);
 	if (p->save_sock < 0)
@@ -359,10 +255,11 @@ static int release_memory(struct ckf_gpu_process *p, struct ckf_error *err)
 	return ckf_agent_ask(&p->agent, (struct ckf_agent_msg){ .op = CKF_AGENT_RELEASE }, err);
 }
 
-static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
+/* All that the agent is to map. It may map already. */
+static int send_mapping(struct ckf_gpu_process *p, struct ckf_error *err)
 {
 	struct ckf_agent_msg m = { .op = CKF_AGENT_UNPARK };
-	int ret, end;
+	int ret;
 
 	ret = ckf_agent_begin(&p->agent, err);
 	if (!ret)
@@ -375,13 +272,22 @@ static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
 		};
 		ret = ckf_agent_send(&p->agent, &m, p->mem[i].fd, err);
 	}
+	m = (struct ckf_agent_msg){ .op = CKF_AGENT_COMMIT };
+	return ret ? ret : ckf_agent_send(&p->agent, &m, -1, err);
+}
+
+static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
+{
+	int ret = p->mapping ? 0 : send_mapping(p, err), end;
+
+	p->mapping = false;
 	if (!ret)
-		ret = ckf_agent_ask(&p->agent, (struct ckf_agent_msg){ .op = CKF_AGENT_COMMIT },
-				    err);
+		ret = ckf_agent_done(&p->agent, err);
 	end = ckf_agent_end(&p->agent, ret ? NULL : err);
 	if (ret || end)
 		return ret ? ret : end;
 	p->parked = false;
+	p->saved = false;
 	drop_memory(p);
 	return 0;
 }
@@ -419,29 +325,29 @@ static int close_gate(struct ckf_gpu_process *p, unsigned int timeout_ms, struct
 static int lock_driver(struct ckf_gpu_process *p, int gpud, uint64_t end_ms, struct ckf_error *err)
 {
 	uint64_t now = ckf_now_ns() / NS_PER_MS;
-	int ret = action(p, gpud, CKF_GPUD_LOCK,
-			 end_ms > now + MIN_LOCK_MS ? end_ms - now : MIN_LOCK_MS, NULL, err);
+	int ret = driver_call(&p->driver, gpud, CKF_GPUD_LOCK,
+			      end_ms > now + MIN_LOCK_MS ? end_ms - now : MIN_LOCK_MS, NULL, err);
 
-	p->locked = !ret;
+	p->driver.locked = !ret;
 	return ret;
 }
 
 /* The gate is closed, and the driver has finished all work. */
 static int take_away(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
-	int ret = set_lock(p, gpud, false, err);
+	int ret = driver_lock(&p->driver, gpud, false, err);
 
 	if (!ret)
 		ret = take_memory(p, err);
 	if (!ret)
 		ret = release_memory(p, err);
-	return ret ? ret : set_lock(p, gpud, true, err);
+	return ret ? ret : driver_lock(&p->driver, gpud, true, err);
 }
 
 /* What a lock that failed has done is undone; the process runs. */
 static void undo_lock(struct ckf_gpu_process *p, int gpud)
 {
-	set_lock(p, gpud, false, NULL);
+	driver_lock(&p->driver, gpud, false, NULL);
 	if (p->parked)
 		unpark(p, NULL);
 	if (!p->parked)
@@ -455,7 +361,7 @@ int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeo
 	uint64_t state = CU_PROCESS_STATE_FAILED;
 	int ret, end;
 
-	ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
+	ret = driver_state(&p->driver, gpud, &state, err);
 	if (!ret)
 		ret = find_agent(p, err);
 	if (ret)
@@ -481,101 +387,60 @@ int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeo
 	return ret ? ret : end;
 }
 
-/* The driver's part, with its thread running. */
-static int sleep_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
-{
-	int ret = set_lock(p, gpud, true, err);
-
-	if (!ret && !p->suspended)
-		ret = action(p, gpud, CKF_GPUD_SUSPEND, 0, NULL, err);
-	if (!ret)
-		p->suspended = true;
-	return ret;
-}
-
 int ckf_gpu_process_pair(struct ckf_gpu_process *p, const uint8_t old_uuid[16],
 			 const uint8_t new_uuid[16], struct ckf_error *err)
 {
-	struct pair *pair = &p->pairs[p->nr_pairs];
-
-	if (p->nr_pairs == CKF_GPU_MAX_DEVICES)
-		return ckf_error_set(err, -E2BIG, "more than %d GPUs", CKF_GPU_MAX_DEVICES);
-	memcpy(pair->old_uuid, old_uuid, sizeof(pair->old_uuid));
-	memcpy(pair->new_uuid, new_uuid, sizeof(pair->new_uuid));
-	p->nr_pairs++;
-	return 0;
+	return driver_pair(&p->driver, old_uuid, new_uuid, err);
 }
 
-static int send_pairs(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+static int sleep_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
-	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
-	int ret = end_stuck(p, &gpud, err);
-
-	for (unsigned int i = 0; i < p->nr_pairs && !ret; i++) {
-		memcpy(m.uuid, p->pairs[i].old_uuid, sizeof(m.uuid));
-		memcpy(m.uuid2, p->pairs[i].new_uuid, sizeof(m.uuid2));
-		ret = ckf_gpud_send(gpud, &m, -1, err);
-	}
-	return ret;
+	return driver_sleep(&p->driver, gpud, err);
 }
 
 static int wake_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
-	int ret = 0;
-
-	if (p->suspended) {
-		ret = send_pairs(p, gpud, err);
-		if (!ret)
-			ret = action(p, gpud, CKF_GPUD_RESUME, 0, NULL, err);
-		if (ret)
-			return ret;
-		p->suspended = false;
-		p->locked = true;
-	}
-	return set_lock(p, gpud, false, err);
+	return driver_wake(&p->driver, gpud, err);
 }
 
 static int resume_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
-	int ret = wake_running(p, gpud, err);
+	int ret = driver_wake(&p->driver, gpud, err);
 
 	if (!ret && p->parked)
 		ret = unpark(p, err);
 	/* Where it is stuck, its agent's gate is closed, or the driver has it locked. */
-	if (ret && (ret != -EDEADLK || (p->agent.version < 2 && !p->is_stuck)))
-		set_lock(p, gpud, true, NULL);
+	if (ret && (ret != -EDEADLK || (p->agent.version < 2 && !p->driver.is_stuck)))
+		driver_lock(&p->driver, gpud, true, NULL);
 	return ret;
 }
 
-/* Calls what with the driver's thread running, which it does anyway unless the caller has stopped
- * it. */
+/* Calls what with the driver's thread running, and stops it again if it was. */
 static int with_restorer(struct ckf_gpu_process *p, int gpud,
 			 int (*what)(struct ckf_gpu_process *p, int gpud, struct ckf_error *err),
 			 struct ckf_error *err)
 {
-	struct ckf_error run_err = { 0 };
-	int ret, end;
+	int ret = driver_run(&p->driver, err), end;
 
-	ret = ckf_tracee_run(&p->restorer, p->restore_tid, &run_err);
-	if (ret && ret != -ESRCH)
-		return ckf_error_set(err, ret, "%s", run_err.msg);
+	if (ret)
+		return ret;
 	ret = what(p, gpud, err);
-	end = ckf_tracee_stop(&p->restorer, ret ? NULL : err);
+	end = ckf_tracee_stop(&p->driver.thread, ret ? NULL : err);
 	return ret ? ret : end;
 }
 
 static int adopt_running(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 {
 	uint64_t state = CU_PROCESS_STATE_FAILED;
-	int ret = action(p, gpud, CKF_GPUD_STATE, 0, &state, err);
+	int ret = driver_state(&p->driver, gpud, &state, err);
 
 	if (!ret)
 		ret = find_agent(p, err);
 	if (ret)
 		return ret;
-	p->suspended = state == CU_PROCESS_STATE_CHECKPOINTED;
-	p->locked = p->suspended || state == CU_PROCESS_STATE_LOCKED;
-	if (p->locked || p->parked)
+	p->driver.suspended = state == CU_PROCESS_STATE_CHECKPOINTED;
+	p->driver.locked = p->driver.suspended || state == CU_PROCESS_STATE_LOCKED;
+	if (p->driver.locked || p->parked)
 		return 0;
 	return ckf_error_set(err, -EINVAL, "CUDA of process %d is not suspended", (int)p->pid);
 }
@@ -606,15 +471,42 @@ static int say_saved(struct ckf_gpu_process *p, struct ckf_error *err)
 	return ret ? ret : end;
 }
 
+static int save_all(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
+{
+	int ret;
+
+	if (p->saved || !p->nr_mem)
+		return 0;
+	ret = ckf_gpu_process_save(p, gpud, dir_fd, err);
+	if (!ret)
+		ret = wait_save(p, err);
+	if (!ret)
+		ret = say_saved(p, err);
+	p->saved = !ret;
+	return ret;
+}
+
+int ckf_gpu_process_begin_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd,
+				  struct ckf_error *err)
+{
+	int ret = save_all(p, gpud, dir_fd, err);
+
+	if (!ret && p->driver.locked && !p->driver.suspended)
+		driver_begin(&p->driver, gpud, CKF_GPUD_SUSPEND);
+	return ret;
+}
+
 int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
 {
-	int ret = ckf_gpu_process_save(p, gpud, dir_fd, err);
+	int ret = save_all(p, gpud, dir_fd, err);
 
-	if (!ret && p->nr_mem)
-		ret = wait_save(p, err);
-	if (!ret && p->nr_mem)
-		ret = say_saved(p, err);
 	return ret ? ret : with_restorer(p, gpud, sleep_running, err);
+}
+
+void ckf_gpu_process_begin_wake(struct ckf_gpu_process *p, int gpud)
+{
+	if (p->driver.suspended)
+		driver_begin(&p->driver, gpud, CKF_GPUD_RESUME);
 }
 
 int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
@@ -671,17 +563,34 @@ void ckf_gpu_process_kill(const struct ckf_gpu_process *p)
 	syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
 }
 
-int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+/* Agent and memory as a resume needs them. */
+static int check_memory(struct ckf_gpu_process *p, struct ckf_error *err)
 {
 	int ret = find_agent(p, err);
 
-	stop_save(p);
+	if (!ret && !p->parked && p->nr_mem)
+		ret = ckf_error_set(err, -EBADMSG,
+				    "process %d and the images of its device memory do not fit",
+				    (int)p->pid);
+	return ret;
+}
 
-	if (ret)
-		return ret;
-	if (!p->parked && p->nr_mem)
-		return ckf_error_set(err, -EBADMSG,
-				     "process %d and the images of its device memory do not fit",
-				     (int)p->pid);
-	return with_restorer(p, gpud, resume_running, err);
+void ckf_gpu_process_begin_resume(struct ckf_gpu_process *p)
+{
+	/* The agent needs a driver that is awake. */
+	if (p->mapping || p->driver.locked || p->driver.suspended || check_memory(p, NULL) ||
+	    !p->parked)
+		return;
+	if (send_mapping(p, NULL))
+		ckf_agent_end(&p->agent, NULL);
+	else
+		p->mapping = true;
+}
+
+int ckf_gpu_process_resume(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
+{
+	int ret = p->mapping ? 0 : check_memory(p, err);
+
+	stop_save(p);
+	return ret ? ret : with_restorer(p, gpud, resume_running, err);
 }

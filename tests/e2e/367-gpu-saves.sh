@@ -1,20 +1,26 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # The memory of all processes of a dump is saved at once, on a slow GPU so that it is seen; if the dump
-# ends meanwhile, nothing goes on being written, no half of it is left, and the processes go on.
+# ends meanwhile, nothing goes on being written, no half of it is left, and the processes go on. The
+# driver suspends all of them at the same time, and so it wakes them, at a restore and after a dump.
 . "$(dirname "$0")/gpu.sh"
 . "$ROOT/tests/e2e/share.sh"
 
 # saving N: so many processes' memory is being saved.
 saving() {
-	"$CKFAST" gpud --socket "$CKFAST_GPUD_SOCKET" --status --json | "$PYTHON" -c 'import json, sys
-nr = sum(t["kind"] == "save" for t in json.load(sys.stdin)["transfers"])
-sys.exit(nr < int(sys.argv[1]))' "$1"
+	local nr
+	nr=$("$CKFAST" gpud --socket "$CKFAST_GPUD_SOCKET" --status --json | grep -c '"kind": "save"')
+	[ "$nr" -ge "$1" ]
+}
+
+# In a subshell, which it becomes.
+dump_leaving() {
+	mkdir -p "$D/dump"
+	exec "$CRIU" dump -t "$PID" -D "$D/dump" -v4 -o "$D/dump.log" --libdir "$(plugin_of "$CRIU")" --leave-running
 }
 
 start_dump() {
-	mkdir -p "$D/dump"
-	"$CRIU" dump -t "$PID" -D "$D/dump" -v4 -o "$D/dump.log" --libdir "$(plugin_of "$CRIU")" --leave-running &
+	dump_leaving &
 	DUMP=$!
 }
 
@@ -44,4 +50,45 @@ saves() {
 	rm -rf "$D/dump"
 }
 
+# With a driver whose calls for one process do not end before those for the others begin.
+meeting_start() {
+	export CKF_STUB_MEET=cuCheckpointProcessCheckpoint:3,cuCheckpointProcessRestore:3
+	gpud_start
+	unset CKF_STUB_MEET
+}
+
+# meets COMMAND…: works with such a driver.
+meets() {
+	local job
+	("$@") &
+	job=$!
+	if ! wait_for 60 is_gone "$job"; then
+		kill -9 "$GPUD_PID"
+		fail "$1: the driver is not called for all processes at the same time"
+	fi
+	wait "$job" || fail "$1 fails"
+}
+
+together() {
+	meeting_start
+	share_start agent how=ipc procs=3
+	meets dump_leaving
+	share_round
+	gpud_stop
+	meeting_start
+	meets "$CKFAST" park "${RANKS[@]}"
+	meets "$CKFAST" unpark "${RANKS[@]}"
+	share_round
+	gpud_stop
+	meeting_start
+	meets gpu_dump "$D/dump"
+	meets gpu_restore "$D/dump"
+	share_round
+	stop "$PID"
+	gpud_stop
+	gpu_idle
+	rm -rf "$D/dump"
+}
+
 each_version saves
+each_version together

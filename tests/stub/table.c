@@ -12,6 +12,7 @@
 
 #define SPEC_BYTES 1024
 #define HEAP_BYTES 40000
+#define MEET_NS 1000000u
 
 enum {
 	LOOKUP_FOUND = 0,
@@ -42,6 +43,7 @@ static const char *fail_path;
 static const char *hit_path;
 static const char *count_path;
 static bool fail_once;
+static const char *meet_spec;
 static const char *heap_path;
 static char file_seen[SPEC_BYTES];
 static uint32_t calls_before[STUB_NR_FNS];
@@ -125,6 +127,17 @@ static CUresult may_go_on(enum stub_fn fn)
 	return CUDA_SUCCESS;
 }
 
+/* The first N calls of a function go on together. */
+static void meet(enum stub_fn fn)
+{
+	const size_t len = strlen(fns[fn].name);
+	const char *at = meet_spec ? strstr(meet_spec, fns[fn].name) : NULL;
+	uint32_t nr = at && at[len] == ':' ? (uint32_t)strtoul(at + len + 1, NULL, 10) : 0;
+
+	while (__atomic_load_n(&calls[fn], __ATOMIC_SEQ_CST) < nr)
+		stub_sleep_ns(MEET_NS);
+}
+
 CUresult stub_enter(enum stub_fn fn)
 {
 	CUresult res;
@@ -132,6 +145,7 @@ CUresult stub_enter(enum stub_fn fn)
 	if (fns[fn].need != STUB_FREE)
 		stub_gate_call();
 	res = may_go_on(fn);
+	meet(fn);
 	if (res)
 		stub_leave(fn);
 	else
@@ -185,6 +199,7 @@ __attribute__((constructor)) static void table_init(void)
 	hit_path = getenv("CKF_STUB_HIT");
 	count_path = getenv("CKF_STUB_COUNT");
 	fail_once = getenv("CKF_STUB_FAIL_ONCE") != NULL;
+	meet_spec = getenv("CKF_STUB_MEET");
 	heap_path = getenv("CKF_STUB_MALLOC");
 }
 
