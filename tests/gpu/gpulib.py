@@ -172,10 +172,62 @@ class Group(Task):
                 pass
 
 
+class Ranks(Group):
+    """The processes of ranks.py and the one that started them. All are asked at the same time, since
+    they answer together."""
+
+    def __init__(self, tools, work, ranks, gib, kind, env):
+        argv = [sys.executable, "-B", os.path.join(tools.gpu, "ranks.py"), ".", str(ranks), str(gib),
+                kind]
+        super().__init__(tools, work, argv, ranks)
+        self.env = env
+        self.asked = 0
+
+    def everyone(self):
+        return self.pids + [self.pid]
+
+    def say(self, name, rank):
+        path = os.path.join(self.work, f"go{rank}")
+        with open(path + ".new", "w", encoding="utf-8") as f:
+            f.write(name)
+        os.rename(path + ".new", path)
+
+    def begin(self):
+        """Asks all, which may not be there yet; wait() has the answers."""
+        self.asked += 1
+        for rank in range(self.procs):
+            self.say(str(self.asked), rank)
+
+    def wait(self, timeout=60):
+        paths = [os.path.join(self.work, f"out-{self.asked}-{i}") for i in range(self.procs)]
+        harness.wait_until("the ranks do not answer", lambda: self.is_gone() or
+                           all(os.path.exists(p) for p in paths), timeout)
+        if not all(os.path.exists(p) for p in paths):
+            raise harness.Failure("the ranks have ended: " +
+                                  harness.tail(os.path.join(self.work, "stderr")))
+        return [read_json(p) for p in paths]
+
+    def ask(self, timeout=60):
+        self.begin()
+        return self.wait(timeout)
+
+    def is_gone(self):
+        return all([harness.is_gone(pid) for pid in self.everyone()])
+
+    def kill(self):
+        for pid in self.everyone():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
 class Roads:
     """Dumps and restores one task. All images are below base."""
 
     env = {}  # more of CRIU's environment, and so of a helper's
+    dump_options = ["--link-remap", "--file-locks"]
+    restore_options = ["--link-remap", "--file-locks"]
     gib = 0  # of GPU memory: how long CRIU may take
 
     def __init__(self, tools, task, base, gpud_socket):
@@ -218,7 +270,7 @@ class Roads:
     def dump(self, images, stock=False, daemon=False, leave=False):
         shutil.rmtree(images, ignore_errors=True)
         os.makedirs(images)
-        more = ["-t", str(self.task.pid), "--link-remap", "--file-locks"]
+        more = ["-t", str(self.task.pid), *self.dump_options]
         if leave:
             more.append("--leave-running")
         seconds, _ = self.criu(stock, "dump", images, daemon, *more)
@@ -245,7 +297,7 @@ class Roads:
     def restore(self, images, way):
         """Seconds, and what the log says of the phases."""
         stock = way == "stock"
-        more = ["-d", "--link-remap", "--file-locks"]
+        more = ["-d", *self.restore_options]
         if not stock and os.path.exists(os.path.join(images, "ckfast.idx")):
             more.append("--fast-image")
         watch = Watch()

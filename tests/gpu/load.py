@@ -7,7 +7,7 @@ agent.
     LOAD_PARKS=100 LOAD_LEFT=20 LOAD_RESTORES=20
                           of a program with all kinds of load
     LOAD_SINGLE=20        parks of programs with one kind each
-    LOAD_SECONDS=500      nothing new begins afterwards
+    GPU_SECONDS=500      nothing new begins afterwards
 
 Writes OUTDIR/load.json, and the logs of what failed."""
 
@@ -27,7 +27,7 @@ PARKS = int(os.environ.get("LOAD_PARKS", "100"))
 LEFT = int(os.environ.get("LOAD_LEFT", "20"))
 RESTORES = int(os.environ.get("LOAD_RESTORES", "20"))
 SINGLE = int(os.environ.get("LOAD_SINGLE", "20"))
-SECONDS = float(os.environ.get("LOAD_SECONDS", "500"))
+SECONDS = float(os.environ.get("GPU_SECONDS", "500"))
 BASE = os.path.join(os.environ.get("GPU_BASE", "/dev/shm"), "ckfast-load")
 SOCKET = "/run/ckfast-test/gpud.sock"
 ALL = ["kernels", "copies", "churn", "graphs", "events", "pool"]
