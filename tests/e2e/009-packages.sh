@@ -31,6 +31,19 @@ for unit in $(sed -n 's/^UNITS := //p' "$ROOT/Makefile"); do
 	done
 done
 
+# Packages are built with what the Makefile and deps.sh name. Left out is what build-essential has.
+modules=$(sed -n 's/^\(LIB\|CONVERT\)_PACKAGES := \($(LIB_PACKAGES)\)\?//p' "$ROOT/Makefile")
+for module in $modules; do
+	grep -q "^BuildRequires:.*pkgconfig($module)" "$ROOT/packaging/ckfast.spec" ||
+		fail "packaging/ckfast.spec: BuildRequires leaves out $module"
+done
+sed -n '/^Build-Depends:/,/^Standards-Version:/s/^\(Build-Depends:\)\? *\([a-z0-9.+-]*\).*/\2/p' "$DEB/control" |
+	sort >required
+sed -n '/^\(build\|criu\)=(/,/)/p' "$ROOT/scripts/deps.sh" | sed 's/.*=(//; s/)//; s/pkg-config/pkgconf/' |
+	xargs -n 1 | grep -vxE 'libc6-dev|patch|xz-utils' | sort >wanted
+missing=$(comm -13 required wanted)
+[ -z "$missing" ] || fail "debian/control: Build-Depends leaves out $missing"
+
 # Symbols, none of which is newer than the library.
 sed -n 's/^\t\(ckf_[a-z0-9_]*\);$/\1/p' "$ROOT/include/ckfast.map" >exported
 sed -n 's/^ \(ckf_[a-z0-9_]*\)@CKFAST_0 [0-9.]*$/\1/p' "$DEB/libckfast0.symbols" >symbols
