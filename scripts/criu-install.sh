@@ -48,7 +48,9 @@ install_pages() {
 		echo "criu-install: no asciidoc or no xmlto: without CRIU's manual pages" >&2
 		return
 	fi
-	make_quietly "CRIU's manual pages" -C "$tree/Documentation" "${pages[@]}"
+	# asciidoc may start the first python3 in PATH, which has to be the one that it was installed for.
+	PATH=$(dirname "$(command -v asciidoc)"):$PATH \
+		make_quietly "CRIU's manual pages" -C "$tree/Documentation" "${pages[@]}"
 	for page in "${pages[@]}"; do
 		install -m 644 -D "$tree/Documentation/$page" "$to/share/man/man${page##*.}/$page"
 	done

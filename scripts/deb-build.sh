@@ -17,6 +17,8 @@ tree=$out/ckfast-$version
 orig=$out/ckfast_$version.orig.tar.gz
 # Neither the settings of the make that runs this nor those of its user.
 unset MAKEFLAGS MFLAGS MAKELEVEL CFLAGS CPPFLAGS LDFLAGS CRIU_VERSION
+# Only programs of the distribution: another python3 lacks the modules of its packages.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 die() {
 	echo "deb: $*" >&2
