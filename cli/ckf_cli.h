@@ -186,4 +186,6 @@ int cli_open_dir(const char *path, struct ckf_error *err);
 #define CLI_OWN_BYTES 4096
 /* The path to run this program once more by. Returns buf. */
 const char *cli_own_program(char buf[CLI_OWN_BYTES]);
+/* The path of the agent for CUDA programs, which is installed beside this program. */
+int cli_find_agent(char buf[CLI_OWN_BYTES], struct ckf_error *err);
 #endif

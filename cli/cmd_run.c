@@ -2,7 +2,6 @@
 /* ckfast run: starts a program with the agent in front of the CUDA driver. */
 #include <errno.h>
 #include <getopt.h>
-#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,20 +68,12 @@ static int print_environment(const struct cli_verb *verb, const char *agent)
 	return CKF_EXIT_OK;
 }
 
-/* Packages have it in a folder of ckfast's own: it is no library to link with. */
-static int find_agent(char *buf, size_t bytes, struct ckf_error *err)
-{
-	if (!ckf_gpu_find_own("lib/ckfast/" CKF_AGENT_LIBRARY, buf, bytes, NULL))
-		return 0;
-	return ckf_gpu_find_own("lib/" CKF_AGENT_LIBRARY, buf, bytes, err);
-}
-
 static int run_run(const struct cli_verb *verb, int argc, char **argv)
 {
 	bool env = false, help = false;
 	const struct cli_opt opts[] = { { "env", .flag = &env }, { 0 } };
 	struct ckf_error err = { 0 };
-	char agent[PATH_MAX];
+	char agent[CLI_OWN_BYTES];
 	int ret;
 
 	ret = cli_take_options(verb, argc, argv, opts, &help);
@@ -92,7 +83,7 @@ static int run_run(const struct cli_verb *verb, int argc, char **argv)
 		return cli_help(verb);
 	if (env != (optind == argc))
 		return cli_usage(verb, "want a program, or --env: %s", verb->args);
-	ret = find_agent(agent, sizeof(agent), &err);
+	ret = cli_find_agent(agent, &err);
 	if (ret)
 		return cli_fail(verb, env ? "--env" : argv[optind], ret, &err);
 	if (env)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* NVIDIA's driver and its GPUs, gpud, and CRIU's plugin for them. One line where there is no GPU.
+/*
+ * NVIDIA's driver and its GPUs, gpud, the agent, and CRIU's plugin for them. One line where there
+ * is no GPU.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,6 +11,7 @@
 
 #define DRIVER_MS 30000 /* it takes seconds where nothing keeps it awake */
 #define GPUD_MS 5000
+#define AGENT_MS 5000
 #define DRIVER_FILE "/proc/driver/nvidia/version"
 #define OUR_PLUGIN "ckfast_cuda_plugin.so"
 #define STOCK_PLUGIN "cuda_plugin.so"
@@ -61,6 +64,20 @@ static void add_devices(struct doctor *d, json_t *devices)
 	}
 }
 
+/* error: a positive errno, why the driver gives no answer. */
+static const char *driver_hint(int error)
+{
+	switch (error) {
+	case EOPNOTSUPP:
+		return "install driver 570 or later";
+	case ENODEV:
+		return "try nvidia-smi; in a container, the NVIDIA container toolkit provides the "
+		       "driver";
+	default:
+		return "try nvidia-smi";
+	}
+}
+
 static void check_driver(struct doctor *d)
 {
 	struct doctor_output out;
@@ -80,10 +97,8 @@ static void check_driver(struct doctor *d)
 		facts = doctor_add(d, "driver", DOCTOR_BROKEN, "try nvidia-smi",
 				   "%s crashes when it is asked", version);
 	else if (error)
-		facts = doctor_add(d, "driver", DOCTOR_BROKEN,
-				   error == EOPNOTSUPP ? "install driver 570 or later"
-						       : "try nvidia-smi",
-				   "%s: %s", version, msg ? msg : strerror(error));
+		facts = doctor_add(d, "driver", DOCTOR_BROKEN, driver_hint(error), "%s: %s",
+				   version, msg ? msg : strerror(error));
 	else if (!json_array_size(devices))
 		facts = doctor_add(d, "driver", DOCTOR_DEGRADED,
 				   "nothing that used a GPU can be restored: look at "
@@ -123,6 +138,25 @@ static void check_gpud(struct doctor *d)
 	else
 		doctor_add(d, "gpud", DOCTOR_BROKEN, "start it anew, of the same version as ckfast",
 			   "%s", answer && msg ? msg : "does not answer");
+	json_decref(answer);
+}
+
+static void check_agent(struct doctor *d)
+{
+	struct doctor_output out;
+	json_t *answer;
+	const char *path;
+
+	d->ask("agent", AGENT_MS, &out);
+	answer = doctor_answer(&out);
+	path = json_string_value(json_object_get(answer, "path"));
+	if (path)
+		doctor_add(d, "agent", DOCTOR_OK, NULL, "%s", path);
+	else
+		doctor_add(d, "agent", DOCTOR_DEGRADED,
+			   "ckfast run fails, and without it device memory takes several times as "
+			   "long: install ckfast-cuda",
+			   "there is no " CKF_AGENT_LIBRARY " beside ckfast");
 	json_decref(answer);
 }
 
@@ -196,5 +230,6 @@ void doctor_check_gpu(struct doctor *d)
 	}
 	check_driver(d);
 	check_gpud(d);
+	check_agent(d);
 	check_plugins(d);
 }

@@ -99,6 +99,17 @@ static json_t *ask_nftables(void)
 	return say_errno(error);
 }
 
+/* Not of the machine, but of where this program is installed. */
+static json_t *ask_agent(void)
+{
+	struct ckf_error err = { 0 };
+	char path[CLI_OWN_BYTES];
+	int ret = cli_find_agent(path, &err);
+
+	return json_pack("{si so}", "errno", -ret, ret ? "message" : "path",
+			 cli_json_string(ret ? err.msg : path));
+}
+
 static const struct {
 	const char *question;
 	json_t *(*ask)(void);
@@ -106,6 +117,7 @@ static const struct {
 	{ "io_uring", ask_uring },   { "userfaultfd", ask_userfaultfd },
 	{ "set_tid", ask_set_tid },  { "nftables", ask_nftables },
 	{ "cuda", doctor_ask_cuda }, { "gpud", doctor_ask_gpud },
+	{ "agent", ask_agent },
 };
 
 int doctor_probe(const struct cli_verb *verb, const char *question)

@@ -21,3 +21,11 @@ const char *cli_own_program(char buf[CLI_OWN_BYTES])
 		snprintf(buf, CLI_OWN_BYTES, "/proc/self/exe");
 	return buf;
 }
+
+/* Packages have it in a folder of ckfast's own: it is no library to link with. */
+int cli_find_agent(char buf[CLI_OWN_BYTES], struct ckf_error *err)
+{
+	if (!ckf_gpu_find_own("lib/ckfast/" CKF_AGENT_LIBRARY, buf, CLI_OWN_BYTES, NULL))
+		return 0;
+	return ckf_gpu_find_own("lib/" CKF_AGENT_LIBRARY, buf, CLI_OWN_BYTES, err);
+}

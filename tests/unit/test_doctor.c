@@ -386,6 +386,9 @@ static void test_driver(void **state)
 	gpu("driver", DOCTOR_BROKEN, "570 or later");
 	dw_answer("cuda", EXITED("{\"errno\": 5}"));
 	gpu("driver", DOCTOR_BROKEN, "Input/output error");
+	dw_answer("cuda", EXITED("{\"errno\": 19, \"message\": \"no CUDA driver: libcuda.so.1\"}"));
+	gpu("driver", DOCTOR_BROKEN, "565.57.01: no CUDA driver: libcuda.so.1");
+	gpu("driver", DOCTOR_BROKEN, "container toolkit");
 	dw_answer("cuda", DOCTOR_TIMED_OUT, 0, "");
 	gpu("driver", DOCTOR_BROKEN, "does not answer");
 	dw_answer("cuda", DOCTOR_KILLED, SIGSEGV, "");
@@ -408,6 +411,19 @@ static void test_gpud(void **state)
 	gpu("gpud", DOCTOR_BROKEN, "another version");
 	dw_answer("gpud", DOCTOR_TIMED_OUT, 0, "");
 	gpu("gpud", DOCTOR_BROKEN, "does not answer");
+}
+
+static void test_agent(void **state)
+{
+	(void)state;
+	dw_put(NVIDIA, "");
+	dw_answer("agent",
+		  EXITED("{\"errno\": 0, \"path\": \"/usr/lib/ckfast/libckfast-cuda.so\"}"));
+	gpu("agent", DOCTOR_OK, "/usr/lib/ckfast/libckfast-cuda.so");
+	dw_answer("agent", EXITED("{\"errno\": 2, \"message\": \"x\"}"));
+	gpu("agent", DOCTOR_DEGRADED, "install ckfast-cuda");
+	dw_answer("agent", DOCTOR_KILLED, SIGKILL, "");
+	gpu("agent", DOCTOR_DEGRADED, "no libckfast-cuda.so");
 }
 
 static void put_library(const char *path, unsigned char machine)
@@ -540,8 +556,9 @@ int main(void)
 		TEST(test_user_ns), TEST(test_network),
 		TEST(test_criu),    TEST(test_criu_untrusted),
 		TEST(test_driver),  TEST(test_gpud),
-		TEST(test_plugin),  TEST(test_pid),
-		TEST(test_report),  TEST(test_run),
+		TEST(test_agent),   TEST(test_plugin),
+		TEST(test_pid),	    TEST(test_report),
+		TEST(test_run),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
