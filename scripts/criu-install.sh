@@ -49,8 +49,10 @@ install_pages() {
 		return
 	fi
 	# asciidoc may start the first python3 in PATH, which has to be the one that it was installed for.
+	# What CRIU has xmlto put into pages for better PostScript calls macros that groff does not have.
 	PATH=$(dirname "$(command -v asciidoc)"):$PATH \
-		make_quietly "CRIU's manual pages" -C "$tree/Documentation" "${pages[@]}"
+		make_quietly "CRIU's manual pages" -C "$tree/Documentation" \
+		XMLTO="xmlto --stringparam man.output.better.ps.enabled=0" "${pages[@]}"
 	for page in "${pages[@]}"; do
 		install -m 644 -D "$tree/Documentation/$page" "$to/share/man/man${page##*.}/$page"
 	done
