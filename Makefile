@@ -393,7 +393,8 @@ check-long: deps
 	@CKF_LONG=1 tests/run.sh $(T)
 
 coverage:
-	@$(MAKE) $(PARALLEL) D=cov all unit stub
+	@$(MAKE) $(PARALLEL) all progs stub $(if $(filter 0,$(shell id -u)),criu)
+	@$(MAKE) $(PARALLEL) D=cov all unit
 	@scripts/coverage.sh
 
 demo: deps
