@@ -11,6 +11,7 @@
 #	make demo       installs what is missing, builds all, shows a restore both ways
 #	make bench      measures; writes build/bench.json, build/codecs.json, tables and a chart
 #	make bench-field  stock and fast in the states of the field: build/field.json; FIELD_QUICK=1 takes 10 minutes
+#	make bench-podman  a container of podman, checkpointed and restored both ways: build/podman.json
 #	make bench-amd  stock and fast with memory of AMD GPUs, on a fake: build/amd.json
 #	make bundle     build/bundle: what it takes to measure on another machine
 #	make fuzz       fuzzes each target for FUZZ_SECONDS
@@ -160,7 +161,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $@)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all lib unit progs stub fuzz-build deps criu check check-root check-all check-long check-build \
-	check-root-build coverage demo bench bench-amd bench-field bundle fuzz \
+	check-root-build coverage demo bench bench-amd bench-field bench-podman bundle fuzz \
 	zdtm zdtm-subset zdtm-build lint abi abi-save install install-library install-service install-completions uninstall \
 	install-criu uninstall-criu deb rpm dist clean FORCE
 
@@ -414,6 +415,10 @@ bench-amd: deps
 bench-field: deps
 	@$(MAKE) $(PARALLEL) all progs criu
 	@tests/bench/field.sh
+
+bench-podman: deps
+	@$(MAKE) $(PARALLEL) all progs criu
+	@/usr/bin/python3 -B tests/bench/podman.py
 
 bundle: all progs stub criu
 	@scripts/bundle.sh
