@@ -16,4 +16,7 @@ int gpud_call_send(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t *dea
 		   struct ckf_error *err);
 int gpud_call_recv(int sock, struct ckf_gpud_msg *m, uint64_t deadline_ns, struct ckf_error *err);
 
+/* The error that an ERROR message says: below 0, whatever number is in it. */
+int gpud_answered_error(const struct ckf_gpud_msg *m, struct ckf_error *err);
+
 #endif

@@ -13,7 +13,7 @@
 #include "format/ckf_gpu_dump.h"
 #include "base/ckf_opts.h"
 #include "ckf_process.h"
-#include "ckf_gpud.h"
+#include "ckf_gpud_msg.h"
 
 #define REFUSAL_MS 50 /* a running daemon has said by then whether GPU and image fit */
 
@@ -118,7 +118,7 @@ static void take_message(struct ckf_gpu_fill *f)
 	} else if (!ret && m.op == CKF_GPUD_DONE) {
 		f->done = true;
 	} else if (!ret && m.op == CKF_GPUD_ERROR) {
-		ret = ckf_error_set(&f->err, m.arg ? -(int)m.arg : -EIO, "%s", m.text);
+		ret = gpud_answered_error(&m, &f->err);
 	} else if (!ret) {
 		ret = ckf_error_set(&f->err, -EPROTO, "gpud says %u", m.op);
 	}

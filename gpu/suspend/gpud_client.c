@@ -213,8 +213,7 @@ int gpud_recv_until(int sock, struct ckf_gpud_msg *m, int *fd, uint64_t deadline
 	return ckf_error_set(err, ret, "cannot receive from gpud's socket: %s", strerror(-ret));
 }
 
-/* The error of an ERROR message. */
-static int answered_error(const struct ckf_gpud_msg *m, struct ckf_error *err)
+int gpud_answered_error(const struct ckf_gpud_msg *m, struct ckf_error *err)
 {
 	return ckf_error_set(err, m->arg > 0 && m->arg <= MAX_ERRNO ? -(int)m->arg : -EIO, "%s",
 			     m->text);
@@ -228,7 +227,7 @@ static int send_error(int sock, int ret, struct ckf_error *err)
 
 	if (ret == -EPIPE && poll(&p, 1, 0) > 0 && !ckf_gpud_recv(sock, &m, NULL, NULL) &&
 	    m.op == CKF_GPUD_ERROR)
-		return answered_error(&m, err);
+		return gpud_answered_error(&m, err);
 	if (ret == -ETIMEDOUT)
 		return ckf_error_set(err, ret, "the other end of gpud's socket does not read");
 	return ckf_error_set(err, ret, "cannot send to gpud's socket: %s", strerror(-ret));
@@ -251,7 +250,7 @@ int gpud_send_until(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t dea
 static int check_done(const struct ckf_gpud_msg *m, struct ckf_error *err)
 {
 	if (m->op == CKF_GPUD_ERROR)
-		return answered_error(m, err);
+		return gpud_answered_error(m, err);
 	if (m->op != CKF_GPUD_DONE)
 		return ckf_error_set(err, -EBADMSG, "gpud answered with message %u", m->op);
 	return 0;

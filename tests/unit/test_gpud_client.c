@@ -8,65 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <sys/socket.h>
 #include <cmocka.h>
 
-#include "base/ckf_error.h"
 #include "base/ckf_scm.h"
 #include "base/ckf_threads.h"
 #include "gpu/suspend/ckf_gpud_msg.h"
-
-struct ends {
-	int client;
-	int gpud;
-	struct ckf_error err;
-};
-
-static int setup(void **state)
-{
-	struct ends *e = calloc(1, sizeof(*e));
-	int sv[2];
-
-	if (!e || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
-		return -1;
-	e->client = sv[0];
-	e->gpud = sv[1];
-	*state = e;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct ends *e = *state;
-
-	close(e->client);
-	if (e->gpud >= 0)
-		close(e->gpud);
-	free(e);
-	return 0;
-}
-
-/* What gpud will have said when it is asked. */
-static void answer(struct ends *e, uint32_t op, uint64_t arg, const char *text, int fd)
-{
-	struct ckf_gpud_msg m = { .op = op, .arg = arg };
-
-	strncpy(m.text, text, sizeof(m.text) - 1);
-	assert_int_equal(ckf_scm_send(e->gpud, &m, sizeof(m), fd), 0);
-}
-
-static void hang_up(struct ends *e)
-{
-	close(e->gpud);
-	e->gpud = -1;
-}
-
-static void expect(struct ends *e, int got, int want, const char *message)
-{
-	assert_int_equal(got, want);
-	assert_non_null(strstr(e->err.msg, message));
-	e->err = (struct ckf_error){ 0 };
-}
+#include "gpud_ends.h"
 
 static int ask(struct ends *e)
 {
@@ -80,18 +27,18 @@ static void test_answers(void **state)
 	struct ends *e = *state;
 	uint64_t half = 0;
 
-	answer(e, CKF_GPUD_DONE, 0, "", -1);
+	ends_answer(e, CKF_GPUD_DONE, 0, "", -1);
 	assert_int_equal(ask(e), 0);
-	answer(e, CKF_GPUD_ERROR, ENODEV, "no such GPU", -1);
-	expect(e, ask(e), -ENODEV, "no such GPU");
-	answer(e, CKF_GPUD_ERROR, 0, "no number", -1);
-	expect(e, ask(e), -EIO, "no number");
-	answer(e, CKF_GPUD_ERROR, UINT64_MAX, "no number", -1);
-	expect(e, ask(e), -EIO, "no number");
-	answer(e, CKF_GPUD_MEMORY, 0, "", -1);
-	expect(e, ask(e), -EBADMSG, "gpud answered with message");
+	ends_answer(e, CKF_GPUD_ERROR, ENODEV, "no such GPU", -1);
+	ends_expect(e, ask(e), -ENODEV, "no such GPU");
+	ends_answer(e, CKF_GPUD_ERROR, 0, "no number", -1);
+	ends_expect(e, ask(e), -EIO, "no number");
+	ends_answer(e, CKF_GPUD_ERROR, UINT64_MAX, "no number", -1);
+	ends_expect(e, ask(e), -EIO, "no number");
+	ends_answer(e, CKF_GPUD_MEMORY, 0, "", -1);
+	ends_expect(e, ask(e), -EBADMSG, "gpud answered with message");
 	assert_int_equal(ckf_scm_send(e->gpud, &half, sizeof(half), -1), 0);
-	expect(e, ask(e), -EBADMSG, "bad message");
+	ends_expect(e, ask(e), -EBADMSG, "bad message");
 }
 
 /* The last byte of a text is not gpud's to set. */
@@ -113,11 +60,11 @@ static void test_silence(void **state)
 	const uint64_t end = ckf_now_ns() + 1000000;
 	int ret;
 
-	expect(e, gpud_recv_until(e->client, &m, NULL, end, &e->err), -ETIMEDOUT, "in time");
+	ends_expect(e, gpud_recv_until(e->client, &m, NULL, end, &e->err), -ETIMEDOUT, "in time");
 	do {
 		ret = gpud_send_until(e->client, &m, -1, end, &e->err);
 	} while (!ret);
-	expect(e, ret, -ETIMEDOUT, "does not read");
+	ends_expect(e, ret, -ETIMEDOUT, "does not read");
 }
 
 static void test_gone(void **state)
@@ -125,10 +72,10 @@ static void test_gone(void **state)
 	struct ends *e = *state;
 	struct ckf_gpud_msg m = { .op = CKF_GPUD_HELLO };
 
-	hang_up(e);
-	expect(e, ckf_gpud_recv(e->client, &m, NULL, &e->err), -ECONNRESET, "the other end");
-	expect(e, ask(e), -EPIPE, "cannot send");
-	expect(e, ckf_gpud_recv(-1, &m, NULL, &e->err), -EBADF, "cannot receive");
+	ends_hang_up(e);
+	ends_expect(e, ckf_gpud_recv(e->client, &m, NULL, &e->err), -ECONNRESET, "the other end");
+	ends_expect(e, ask(e), -EPIPE, "cannot send");
+	ends_expect(e, ckf_gpud_recv(-1, &m, NULL, &e->err), -EBADF, "cannot receive");
 }
 
 /* What it has said last is the reason. */
@@ -136,9 +83,9 @@ static void test_gone_with_reason(void **state)
 {
 	struct ends *e = *state;
 
-	answer(e, CKF_GPUD_ERROR, EBUSY, "too many", -1);
-	hang_up(e);
-	expect(e, ask(e), -EBUSY, "too many");
+	ends_answer(e, CKF_GPUD_ERROR, EBUSY, "too many", -1);
+	ends_hang_up(e);
+	ends_expect(e, ask(e), -EBUSY, "too many");
 }
 
 static void test_join(void **state)
@@ -146,17 +93,17 @@ static void test_join(void **state)
 	struct ends *e = *state;
 	int fd;
 
-	answer(e, CKF_GPUD_DONE, 0, "", e->gpud);
+	ends_answer(e, CKF_GPUD_DONE, 0, "", e->gpud);
 	fd = ckf_gpud_join(e->client, &e->err);
 	assert_true(fd >= 0);
 	close(fd);
-	answer(e, CKF_GPUD_DONE, 0, "", -1);
-	expect(e, ckf_gpud_join(e->client, &e->err), -EBADMSG, "without a connection");
+	ends_answer(e, CKF_GPUD_DONE, 0, "", -1);
+	ends_expect(e, ckf_gpud_join(e->client, &e->err), -EBADMSG, "without a connection");
 	/* A descriptor that comes along with an error is not kept. */
 	fd = dup(0);
 	close(fd);
-	answer(e, CKF_GPUD_ERROR, EBUSY, "too many", e->gpud);
-	expect(e, ckf_gpud_join(e->client, &e->err), -EBUSY, "too many");
+	ends_answer(e, CKF_GPUD_ERROR, EBUSY, "too many", e->gpud);
+	ends_expect(e, ckf_gpud_join(e->client, &e->err), -EBUSY, "too many");
 	assert_int_equal(dup(0), fd);
 	close(fd);
 }
@@ -166,15 +113,15 @@ static void test_status(void **state)
 	struct ends *e = *state;
 	char *json;
 
-	answer(e, CKF_GPUD_TEXT, 0, "{\"a\":", -1);
-	answer(e, CKF_GPUD_TEXT, 0, "1}", -1);
-	answer(e, CKF_GPUD_DONE, 0, "", -1);
+	ends_answer(e, CKF_GPUD_TEXT, 0, "{\"a\":", -1);
+	ends_answer(e, CKF_GPUD_TEXT, 0, "1}", -1);
+	ends_answer(e, CKF_GPUD_DONE, 0, "", -1);
 	assert_int_equal(ckf_gpud_status(e->client, &json, NULL), 0);
 	assert_string_equal(json, "{\"a\":1}");
 	free(json);
-	answer(e, CKF_GPUD_TEXT, 0, "{", -1);
-	answer(e, CKF_GPUD_ERROR, ENODEV, "no driver", -1);
-	expect(e, ckf_gpud_status(e->client, &json, &e->err), -ENODEV, "no driver");
+	ends_answer(e, CKF_GPUD_TEXT, 0, "{", -1);
+	ends_answer(e, CKF_GPUD_ERROR, ENODEV, "no driver", -1);
+	ends_expect(e, ckf_gpud_status(e->client, &json, &e->err), -ENODEV, "no driver");
 	assert_null(json);
 }
 
@@ -185,19 +132,20 @@ static void test_connect(void **state)
 
 	memset(path, 'x', sizeof(path) - 1);
 	path[sizeof(path) - 1] = '\0';
-	expect(e, ckf_gpud_connect(path, NULL, &e->err), -ENAMETOOLONG, "too long");
-	expect(e, ckf_gpud_connect("/no/such/socket", NULL, &e->err), -ENOENT, "cannot connect");
-	expect(e, ckf_gpud_connect("/no/such/socket", "/no/such/helper", &e->err), -ENOENT,
-	       "cannot start /no/such/helper");
+	ends_expect(e, ckf_gpud_connect(path, NULL, &e->err), -ENAMETOOLONG, "too long");
+	ends_expect(e, ckf_gpud_connect("/no/such/socket", NULL, &e->err), -ENOENT,
+		    "cannot connect");
+	ends_expect(e, ckf_gpud_connect("/no/such/socket", "/no/such/helper", &e->err), -ENOENT,
+		    "cannot start /no/such/helper");
 	/* A helper that ends without having gone to the background. */
-	expect(e, ckf_gpud_connect("/no/such/socket", "/bin/false", &e->err), -EIO,
-	       "ended at once");
+	ends_expect(e, ckf_gpud_connect("/no/such/socket", "/bin/false", &e->err), -EIO,
+		    "ended at once");
 	/* One that does, but says nothing. */
 	assert_int_equal(ckf_gpud_connect("/no/such/socket", "/bin/true", &e->err), -EPIPE);
 	e->err = (struct ckf_error){ 0 };
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, ends_set_up, ends_tear_down)
 
 int main(void)
 {
