@@ -14,12 +14,14 @@
 #include "gpud_ends.h"
 
 #define MAX_FDS 1024
+#define MAX_SECONDS 60
 
 int ends_set_up(void **state)
 {
 	struct ends *e = calloc(1, sizeof(*e));
 	int sv[2];
 
+	alarm(MAX_SECONDS);
 	if (!e || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
 		return -1;
 	e->client = sv[0];

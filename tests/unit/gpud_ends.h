@@ -12,7 +12,10 @@ struct ends {
 	struct ckf_error err;
 };
 
-/* Of cmocka: *state is a struct ends. */
+/*
+ * Of cmocka: *state is a struct ends. A client that waits for an answer which the test has not
+ * given ends the test after a minute.
+ */
 int ends_set_up(void **state);
 int ends_tear_down(void **state);
 

@@ -183,7 +183,7 @@ static void test_shared(void **state)
 	struct ckf_gpu_fill *f;
 
 	assert_int_equal(start(e, &f), 0);
-	say_memory(e, 6, 0, 0, 0);
+	say_memory(e, 6, 0, 0, 1);
 	say_memory(e, 7, 0, 0, 0);
 	say_memory(e, 7, 1, CKF_GPU_ALLOC_SHARED, 1);
 	say_memory(e, 8, 2, CKF_GPU_ALLOC_SHARED | CKF_GPU_ALLOC_IMPORT, 1);
