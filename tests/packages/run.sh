@@ -104,12 +104,12 @@ put_packages() {
 	rm -rf "$dir"
 }
 
-# The packages of others that ours need.
+# The packages of others that ours need, and pkgconf, by which programs find libckfast.
 install_needed() {
 	local needed
 	needed=$(inside apt-get -s install $(shipped "$version") |
 		awk '/^Inst/ && $2 !~ /^(lib)?ckfast/ { print $2 }')
-	inside apt-get -qy install $needed
+	inside apt-get -qy install $needed pkgconf
 }
 
 # state FILE: each file with its type, mode, owner, link and contents, and the diversions. Not /run, which
@@ -147,6 +147,7 @@ use() {
 	[ "$(inside crit --version)" = "$(inside criu --version | sed -n 's/^Version: \([0-9.]*\).*/\1/p')" ] ||
 		fail "crit is of version $(inside crit --version)"
 	inside ckfast run --env | grep -q '^LD_PRELOAD=/usr/lib/ckfast/' || fail "no agent"
+	inside pkg-config --static --libs ckfast >/dev/null || fail "libckfast-dev lacks what programs link with it"
 	[ -e "$root/usr/share/man/man8/criu.8.gz" ] || fail "no criu(8)"
 	[ ! -e "$root/etc/systemd/system/multi-user.target.wants/ckfast-gpud.service" ] || fail "gpud is enabled"
 	[ ! -e "$root/etc/systemd/system/multi-user.target.wants/ckfast-watch.service" ] || fail "watch is enabled"
