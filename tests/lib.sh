@@ -75,15 +75,27 @@ wait_ready() {
 	[ -e "$D/$1" ] || fail "the program did not get ready: $(cat "$D/stderr")"
 }
 
-# stop PID: ends a process that this test has started or restored, and its children. STOP_SIGNAL: by
-# what, where coverage is measured.
+# stop PID: ends a process that this test has started or restored, and its children. Where coverage is
+# measured, first by STOP_SIGNAL, which those that are stopped, or know it as another one, survive.
 stop() {
 	local p tree
 	tree=$(tree_of "$1")
-	for p in $tree; do
-		kill -"${STOP_SIGNAL:-9}" "$p" 2>/dev/null || true
-	done
+	if [ -n "${STOP_SIGNAL:-}" ]; then
+		signal_all "$STOP_SIGNAL" $tree
+		for p in $tree; do
+			wait_for 2 is_gone "$p" || true
+		done
+	fi
+	signal_all KILL $tree
 	all_gone $tree
+}
+
+# signal_all SIGNAL PID…
+signal_all() {
+	local p
+	for p in "${@:2}"; do
+		kill -"$1" "$p" 2>/dev/null || true
+	done
 }
 
 all_gone() {

@@ -65,7 +65,7 @@ each_version() {
 	local stock versions=()
 	need_ckfast
 	if [ -n "$GIVEN_CRIU_STOCK" ]; then
-		versions=(given)
+		versions=("$("$GIVEN_CRIU_STOCK" --version | sed -n 's/^Version: //p')")
 	else
 		for stock in "$BUILD"/bin/criu-*-stock; do
 			V=${stock##*/criu-}
