@@ -4,6 +4,29 @@
 SO=$BUILD/stub/libamd.so
 [ -e "$SO" ] || skip "no $SO (make stub)"
 
+# libhsakmt looks at the caches of each CPU of the first node, which not all virtual machines show.
+show_caches() {
+	local node=/sys/devices/system/node/node0 cpu nr
+	for cpu in "$node"/cpu[0-9]*; do
+		[ ! -e "$cpu/cache" ] || return 0
+	done
+	mkdir -p "$W/node"
+	mount -t tmpfs none "$W/node"
+	for cpu in "$node"/cpu[0-9]*; do
+		nr=${cpu##*/cpu}
+		cpu=$W/node/cpu$nr/cache/index0
+		mkdir -p "$cpu"
+		echo 1 >"$cpu/level"
+		echo 32K >"$cpu/size"
+		echo Data >"$cpu/type"
+		echo 64 >"$cpu/coherency_line_size"
+		echo 8 >"$cpu/ways_of_associativity"
+		echo 1 >"$cpu/physical_line_partition"
+		echo "$nr" >"$cpu/shared_cpu_list"
+	done
+	mount --move "$W/node" "$node"
+}
+
 # make_world GPU_ID:MINOR:MIB…: over /dev and /sys/class, in the mount namespace of this test. Where
 # there is one already, it is replaced.
 make_world() {
@@ -25,6 +48,7 @@ make_world() {
 	mount --move "$W/sys" /sys/class
 	# Where libhsakmt looks.
 	mount --bind /sys/class /sys/devices/virtual
+	show_caches
 }
 
 # build_plugin SOURCE DIR: the plugin of that CRIU; libdrm itself is the fake's.
