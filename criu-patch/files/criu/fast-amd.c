@@ -710,31 +710,50 @@ static struct ckf_amd *open_to_save(void)
 	return save_amd;
 }
 
+/* Where what f has ends, in its file; -1: nowhere, or it has not got there. *ret is then what to answer. */
+static off_t written_end(FILE *f, int *ret)
+{
+	off_t off;
+
+	if (fflush(f)) {
+		pr_perror("Can't write what comes before memory of AMD GPUs");
+		*ret = -1;
+		return -1;
+	}
+	off = lseek(fileno(f), 0, SEEK_CUR);
+	if (off < 0) {
+		/* A stream has no places to write to. */
+		pr_pwarn("The plugin copies memory of AMD GPUs by itself: no place in its file");
+		*ret = 1;
+	}
+	return off;
+}
+
 static int save_objects(struct ckf_amd *amd, FILE *f, const struct fast_amd_bo *bos, unsigned int nr)
 {
 	struct ckf_amd_object *objects = xzalloc(nr * sizeof(*objects));
 	struct ckf_amd_objects *set = NULL;
 	struct ckf_error err = {};
 	off_t off;
-	int ret;
+	int ret = 0;
 
 	if (!objects)
 		return -1;
-	off = fflush(f) ? -1 : lseek(fileno(f), 0, SEEK_CUR);
+	off = written_end(f, &ret);
 	for (unsigned int i = 0; i < nr; i++) {
 		objects[i] = (struct ckf_amd_object){ .start = off, .bytes = bos[i].bytes, .dmabuf = bos[i].dmabuf };
 		off += bos[i].bytes;
 	}
-	/* A stream has no places to write to. */
-	ret = off < 0 ? 1 : 0;
-	if (!ret && ckf_amd_import(amd, objects, nr, &set, &err))
+	if (!ret && ckf_amd_import(amd, objects, nr, &set, &err)) {
+		pr_warn("The plugin copies memory of AMD GPUs by itself: %s\n", err.msg);
 		ret = 1;
-	else if (!ret && ckf_amd_save(set, fileno(f), 0, &err))
+	} else if (!ret && ckf_amd_save(set, fileno(f), 0, &err)) {
+		pr_err("%s\n", err.msg);
 		ret = -1;
-	else if (!ret && fseeko(f, off, SEEK_SET))
+	} else if (!ret && fseeko(f, off, SEEK_SET)) {
+		pr_perror("Can't go behind memory of AMD GPUs in its file");
 		ret = -1;
-	if (ret)
-		pr_warn("%s\n", err.code ? err.msg : "No place to write memory of AMD GPUs to");
+	}
 	ckf_amd_release(set);
 	xfree(objects);
 	return ret;
