@@ -2,6 +2,7 @@
 /* Finds the state of the fake driver, and makes its files look like devices. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,10 +167,10 @@ int amd_find_gpu(const struct amd_world *w, const struct amd_proc *p, uint32_t u
 
 bool amd_fails(const char *name)
 {
-	static atomic_int left = -1;
+	static atomic_int left = INT_MIN; /* not set yet; in the end ever further below 0 */
 	const char *want = getenv("AMD_FAIL");
 	size_t len = strlen(name);
-	int first = -1;
+	int first = INT_MIN;
 
 	if (!want || strncmp(want, name, len) != 0 || (want[len] && want[len] != ':'))
 		return false;
