@@ -17,6 +17,7 @@
 #define DEFAULT_SLOTS 16u
 #define DEFAULT_SLOT_BYTES (4u << 20)
 #define DEFAULT_TIMEOUT_MS 10000u
+#define CANCEL_POLL_MS 100
 
 static int make_slots(struct ckf_amd *amd, struct ckf_error *err)
 {
@@ -30,22 +31,30 @@ static int make_slots(struct ckf_amd *amd, struct ckf_error *err)
 	return 0;
 }
 
-static int make_sinks(struct ckf_amd *amd, struct ckf_error *err)
+struct ckf_sink *amd_sinks_new(struct ckf_amd *amd, const struct ckf_amd_watch *watch)
 {
-	unsigned int nr = amd->engines ? engines_nr_gpus(amd->engines) : 1;
+	struct ckf_sink *sinks = calloc(amd->nr_sinks, sizeof(*sinks));
 
-	amd->sinks = calloc(nr, sizeof(*amd->sinks));
-	amd->pending = calloc(amd->nr_slots, sizeof(*amd->pending));
-	amd->free = calloc(amd->nr_slots, sizeof(*amd->free));
-	if (!amd->sinks || !amd->pending || !amd->free)
-		return ckf_error_set(err, -ENOMEM, "no memory");
-	amd->nr_sinks = nr;
-	for (unsigned int i = 0; i < nr; i++)
-		amd->sinks[i] = (struct ckf_sink){
+	for (unsigned int i = 0; sinks && i < amd->nr_sinks; i++) {
+		sinks[i] = (struct ckf_sink){
 			.amd = amd,
 			.gpu = i,
 			.nr_streams = amd->engines ? engines_nr_queues(amd->engines, i) : 1,
 		};
+		if (watch)
+			sinks[i].watch = *watch;
+	}
+	return sinks;
+}
+
+static int make_sinks(struct ckf_amd *amd, struct ckf_error *err)
+{
+	amd->nr_sinks = amd->engines ? engines_nr_gpus(amd->engines) : 1;
+	amd->sinks = amd_sinks_new(amd, NULL);
+	amd->pending = calloc(amd->nr_slots, sizeof(*amd->pending));
+	amd->free = calloc(amd->nr_slots, sizeof(*amd->free));
+	if (!amd->sinks || !amd->pending || !amd->free)
+		return ckf_error_set(err, -ENOMEM, "no memory");
 	for (unsigned int i = 0; i < amd->nr_slots; i++)
 		amd->free[i] = i;
 	amd->nr_free = amd->nr_slots;
@@ -127,22 +136,37 @@ static uint32_t pick(struct ckf_amd *amd)
 	return nr;
 }
 
-int amd_slot_take(struct ckf_amd *amd, uint32_t *nr, struct ckf_error *err)
+static bool is_cancelled(const struct ckf_amd_watch *watch)
+{
+	return watch->cancelled && watch->cancelled(watch->arg);
+}
+
+int amd_slot_take(struct ckf_amd *amd, const struct ckf_amd_watch *watch, uint32_t *nr,
+		  struct ckf_error *err)
 {
 	struct amd_pending p;
 	int ret;
 
+	if (is_cancelled(watch))
+		return -ECANCELED;
 	pthread_mutex_lock(&amd->lock);
-	while (!amd->nr_free)
-		pthread_cond_wait(&amd->cond, &amd->lock);
+	while (!amd->nr_free) {
+		if (ckf_cond_wait_ms(&amd->cond, &amd->lock, CANCEL_POLL_MS) ||
+		    !is_cancelled(watch))
+			continue;
+		pthread_mutex_unlock(&amd->lock);
+		return -ECANCELED;
+	}
 	*nr = pick(amd);
 	p = amd->pending[*nr];
 	pthread_mutex_unlock(&amd->lock);
 	ret = p.queue ? engine_wait(p.queue, p.seq, err) : 0;
+	if (!ret)
+		amd->pending[*nr].queue = NULL;
+	if (!ret && is_cancelled(watch))
+		ret = -ECANCELED;
 	if (ret)
 		amd_slot_put(amd, *nr); /* a copy may be under way: the next one waits, too */
-	else
-		amd->pending[*nr].queue = NULL;
 	return ret;
 }
 
@@ -152,4 +176,33 @@ void amd_slot_put(struct ckf_amd *amd, uint32_t nr)
 	amd->free[amd->nr_free++] = nr;
 	pthread_cond_signal(&amd->cond);
 	pthread_mutex_unlock(&amd->lock);
+}
+
+unsigned int ckf_amd_nr_gpus(const struct ckf_amd *amd)
+{
+	return amd->engines ? engines_nr_gpus(amd->engines) : 0;
+}
+
+unsigned int ckf_amd_nr_queues(const struct ckf_amd *amd, unsigned int gpu)
+{
+	return engines_nr_queues(amd->engines, gpu);
+}
+
+bool ckf_amd_failed(const struct ckf_amd *amd)
+{
+	for (unsigned int i = 0; i < ckf_amd_nr_gpus(amd); i++)
+		for (unsigned int k = 0; k < engines_nr_queues(amd->engines, i); k++)
+			if (engine_failed(engines_queue(amd->engines, i, k)))
+				return true;
+	return false;
+}
+
+struct ckf_amd_slots ckf_amd_slots(struct ckf_amd *amd)
+{
+	struct ckf_amd_slots s = { .total = amd->nr_slots, .slot_bytes = amd->slot_bytes };
+
+	pthread_mutex_lock(&amd->lock);
+	s.in_use = amd->nr_slots - amd->nr_free;
+	pthread_mutex_unlock(&amd->lock);
+	return s;
 }

@@ -19,6 +19,7 @@ struct ckf_sink {
 	unsigned int gpu;
 	unsigned int nr_streams;
 	bool owns; /* close() closes amd, too */
+	struct ckf_amd_watch watch;
 };
 
 struct ckf_amd {
@@ -41,13 +42,20 @@ struct ckf_sink_mem {
 	struct engine_mem mem; /* by stores, an address of this process */
 };
 
-/* Waits for a slot that nothing reads or writes any more; nothing is pending in it then. */
-int amd_slot_take(struct ckf_amd *amd, uint32_t *nr, struct ckf_error *err);
+/* One sink for each GPU, or one for all by stores, for free(); NULL: no memory. */
+struct ckf_sink *amd_sinks_new(struct ckf_amd *amd, const struct ckf_amd_watch *watch);
+
+/*
+ * Waits for a slot that nothing reads or writes any more; nothing is pending in it then. -ECANCELED
+ * by watch.
+ */
+int amd_slot_take(struct ckf_amd *amd, const struct ckf_amd_watch *watch, uint32_t *nr,
+		  struct ckf_error *err);
 /* Gives a slot back. Whoever takes it next waits for what is pending. */
 void amd_slot_put(struct ckf_amd *amd, uint32_t nr);
 
-/* The object of a dma-buf. bytes: of it, page-aligned. */
-int amd_import(struct ckf_amd *amd, int fd, uint64_t bytes, struct ckf_sink_mem **out,
+/* The object of a dma-buf, for one of sinks. bytes: of it, page-aligned. */
+int amd_import(struct ckf_sink *sinks, int fd, uint64_t bytes, struct ckf_sink_mem **out,
 	       struct ckf_error *err);
 
 #endif

@@ -10,47 +10,100 @@
 
 struct ckf_amd_objects {
 	struct ckf_amd *amd;
+	struct ckf_sink *sinks; /* of this job, by GPU */
 	struct ckf_sink_dest *dests;
 	size_t nr;
+	size_t cap;
 };
 
-static int check_object(const struct ckf_amd_object *o, uint64_t before, size_t nr,
+static int check_object(const struct ckf_amd_objects *set, const struct ckf_amd_object *o,
 			struct ckf_error *err)
 {
+	uint64_t before = set->nr ? set->dests[set->nr - 1].end : 0;
+
 	if (o->bytes && !(o->bytes % CKF_PAGE_BYTES) && o->start >= before &&
 	    o->start <= INT64_MAX && o->bytes <= INT64_MAX - o->start)
 		return 0;
-	return ckf_error_set(err, -EINVAL, "object %zu of a GPU is out of order", nr);
+	return ckf_error_set(err, -EINVAL, "object %zu of a GPU is out of order", set->nr);
 }
 
-int ckf_amd_import(struct ckf_amd *amd, const struct ckf_amd_object *objects, size_t nr,
-		   struct ckf_amd_objects **out, struct ckf_error *err)
+int ckf_amd_objects_new(struct ckf_amd *amd, const struct ckf_amd_watch *watch,
+			struct ckf_amd_objects **out, struct ckf_error *err)
 {
 	struct ckf_amd_objects *set = calloc(1, sizeof(*set));
-	uint64_t end = 0;
-	int ret = 0;
 
 	*out = NULL;
 	if (!set)
 		return ckf_error_set(err, -ENOMEM, "no memory");
 	set->amd = amd;
-	set->dests = calloc(nr ? nr : 1, sizeof(*set->dests));
-	if (!set->dests)
-		ret = ckf_error_set(err, -ENOMEM, "no memory");
-	while (!ret && set->nr < nr) {
-		const struct ckf_amd_object *o = &objects[set->nr];
-		struct ckf_sink_dest *d = &set->dests[set->nr];
-
-		ret = check_object(o, end, set->nr, err);
-		if (!ret)
-			ret = amd_import(amd, o->dmabuf, o->bytes, &d->mem, err);
-		if (ret)
-			break;
-		d->start = o->start;
-		d->end = end = o->start + o->bytes;
-		d->sink = d->mem->sink;
-		set->nr++;
+	set->sinks = amd_sinks_new(amd, watch);
+	if (!set->sinks) {
+		free(set);
+		return ckf_error_set(err, -ENOMEM, "no memory");
 	}
+	*out = set;
+	return 0;
+}
+
+static int grow(struct ckf_amd_objects *set, struct ckf_error *err)
+{
+	size_t cap = set->cap ? set->cap * 2 : 64;
+	struct ckf_sink_dest *more;
+
+	if (set->nr < set->cap)
+		return 0;
+	more = realloc(set->dests, cap * sizeof(*more));
+	if (!more)
+		return ckf_error_set(err, -ENOMEM, "no memory");
+	set->dests = more;
+	set->cap = cap;
+	return 0;
+}
+
+int ckf_amd_objects_add(struct ckf_amd_objects *set, const struct ckf_amd_object *o,
+			struct ckf_error *err)
+{
+	struct ckf_sink_mem *mem;
+	int ret;
+
+	ret = check_object(set, o, err);
+	if (!ret)
+		ret = grow(set, err);
+	if (!ret)
+		ret = amd_import(set->sinks, o->dmabuf, o->bytes, &mem, err);
+	if (ret)
+		return ret;
+	set->dests[set->nr++] = (struct ckf_sink_dest){
+		.start = o->start,
+		.end = o->start + o->bytes,
+		.sink = mem->sink,
+		.mem = mem,
+	};
+	return 0;
+}
+
+uint64_t ckf_amd_objects_bytes(const struct ckf_amd_objects *set, unsigned int gpu)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < set->nr; i++)
+		if (set->dests[i].sink == &set->sinks[gpu])
+			sum += set->dests[i].end - set->dests[i].start;
+	return sum;
+}
+
+int ckf_amd_import(struct ckf_amd *amd, const struct ckf_amd_object *objects, size_t nr,
+		   struct ckf_amd_objects **out, struct ckf_error *err)
+{
+	struct ckf_amd_objects *set;
+	int ret;
+
+	*out = NULL;
+	ret = ckf_amd_objects_new(amd, NULL, &set, err);
+	if (ret)
+		return ret;
+	for (size_t i = 0; i < nr && !ret; i++)
+		ret = ckf_amd_objects_add(set, &objects[i], err);
 	if (ret) {
 		ckf_amd_release(set);
 		return ret;
@@ -66,6 +119,7 @@ void ckf_amd_release(struct ckf_amd_objects *objects)
 	for (size_t i = 0; i < objects->nr; i++)
 		ckf_amd_sink_ops.free(objects->dests[i].mem);
 	free(objects->dests);
+	free(objects->sinks);
 	free(objects);
 }
 

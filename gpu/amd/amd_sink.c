@@ -104,10 +104,11 @@ static void mem_undo(struct ckf_amd *amd, const struct engine_mem *mem)
 		munmap((void *)(uintptr_t)mem->addr, mem->bytes);
 }
 
-int amd_import(struct ckf_amd *amd, int fd, uint64_t bytes, struct ckf_sink_mem **out,
+int amd_import(struct ckf_sink *sinks, int fd, uint64_t bytes, struct ckf_sink_mem **out,
 	       struct ckf_error *err)
 {
 	struct ckf_sink_mem *mem = calloc(1, sizeof(*mem));
+	struct ckf_amd *amd = sinks->amd;
 	int ret;
 
 	*out = NULL;
@@ -126,7 +127,7 @@ int amd_import(struct ckf_amd *amd, int fd, uint64_t bytes, struct ckf_sink_mem 
 		free(mem);
 		return ret;
 	}
-	mem->sink = &amd->sinks[mem->mem.gpu];
+	mem->sink = &sinks[mem->mem.gpu];
 	*out = mem;
 	return 0;
 }
@@ -148,7 +149,7 @@ static int sink_share(struct ckf_sink_mem *mem, struct ckf_error *err)
 static int sink_slot_take(struct ckf_sink *sink, struct ckf_sink_slot *out, struct ckf_error *err)
 {
 	uint32_t nr;
-	int ret = amd_slot_take(sink->amd, &nr, err);
+	int ret = amd_slot_take(sink->amd, &sink->watch, &nr, err);
 
 	if (!ret)
 		*out = (struct ckf_sink_slot){ slot_addr(sink->amd, nr), sink->amd->slot_bytes,
@@ -181,6 +182,12 @@ static int check_copy(const struct ckf_sink *sink, unsigned int stream,
 	return check_range(sink, stream, c->mem, c->mem_off, c->bytes, err);
 }
 
+static void count(const struct ckf_sink *sink, uint64_t bytes)
+{
+	if (sink->watch.done_bytes)
+		atomic_fetch_add(sink->watch.done_bytes, bytes);
+}
+
 static int submit_engine(struct ckf_sink *sink, unsigned int stream,
 			 const struct ckf_sink_slot *slot, const struct ckf_sink_copy *copies,
 			 size_t nr, struct ckf_error *err)
@@ -211,8 +218,11 @@ static int sink_submit(struct ckf_sink *sink, unsigned int stream, const struct 
 {
 	int ret = 0;
 
-	for (size_t i = 0; i < nr && !ret; i++)
+	for (size_t i = 0; i < nr && !ret; i++) {
 		ret = check_copy(sink, stream, &copies[i], err);
+		if (!ret)
+			count(sink, copies[i].bytes);
+	}
 	if (!ret && !by_stores(sink))
 		return submit_engine(sink, stream, slot, copies, nr, err);
 	for (size_t i = 0; i < nr && !ret; i++)
@@ -255,9 +265,12 @@ static int sink_clear(struct ckf_sink *sink, unsigned int stream, struct ckf_sin
 	uint32_t seq;
 	int ret;
 
+	if (sink->watch.cancelled && sink->watch.cancelled(sink->watch.arg))
+		return -ECANCELED;
 	ret = check_range(sink, stream, mem, mem_off, bytes, err);
 	if (ret || !bytes)
 		return ret;
+	count(sink, bytes);
 	if (by_stores(sink)) {
 		memset((char *)(uintptr_t)mem->mem.addr + mem_off, 0, bytes);
 		atomic_thread_fence(memory_order_seq_cst);

@@ -66,6 +66,8 @@ int engine_clear(struct engine_queue *q, uint64_t to, uint64_t bytes, uint32_t *
 bool engine_done(const struct engine_queue *q, uint32_t seq);
 /* Waits for that: -EIO when the engine stands still. */
 int engine_wait(struct engine_queue *q, uint32_t seq, struct ckf_error *err);
+/* True when one has waited in vain: what is started on the queue from then on is never done. */
+bool engine_failed(const struct engine_queue *q);
 /* Waits for everything that was started so far. */
 int engine_drain(struct engine_queue *q, struct ckf_error *err);
 

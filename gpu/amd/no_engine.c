@@ -42,5 +42,6 @@ NEVER(int, engine_copy,
 NEVER(int, engine_clear,
       (struct engine_queue * q, uint64_t to, uint64_t bytes, uint32_t *seq, struct ckf_error *err))
 NEVER(bool, engine_done, (const struct engine_queue *q, uint32_t seq))
+NEVER(bool, engine_failed, (const struct engine_queue *q))
 NEVER(int, engine_wait, (struct engine_queue * q, uint32_t seq, struct ckf_error *err))
 NEVER(int, engine_drain, (struct engine_queue * q, struct ckf_error *err))

@@ -158,6 +158,11 @@ bool engine_done(const struct engine_queue *q, uint32_t seq)
 	return (int32_t)(atomic_load_explicit(q->fence, memory_order_acquire) - seq) >= 0;
 }
 
+bool engine_failed(const struct engine_queue *q)
+{
+	return atomic_load(&q->failed);
+}
+
 int engine_wait(struct engine_queue *q, uint32_t seq, struct ckf_error *err)
 {
 	return wait_until(q, is_done, seq, err);
