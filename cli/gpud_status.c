@@ -33,12 +33,12 @@ static const char *string(json_t *obj, const char *key, char *buf, size_t bytes)
 	return cli_escape(s ? s : "?", buf, bytes);
 }
 
-static void print_jobs(json_t *jobs, const char *kind)
+static void print_jobs(json_t *jobs, const char *kind, const char *name)
 {
 	json_t *j = json_object_get(jobs, kind);
 	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN];
 
-	printf("%ss      %" PRIu64 ", %" PRIu64 " failed, %s", kind, number(j, "count"),
+	printf("%-9s %" PRIu64 ", %" PRIu64 " failed, %s", name, number(j, "count"),
 	       number(j, "failed"), cli_bytes(number(j, "bytes"), a));
 	if (number(j, "last_ns"))
 		printf("; the last one %s in %.3f s, %.1f GB/s",
@@ -65,9 +65,17 @@ static void print_kept(json_t *kept)
 		       number(d, "hits"), (double)number(d, "age_ns") / 1e9);
 }
 
+static void print_slots(json_t *slots)
+{
+	char a[CLI_BYTES_LEN];
+
+	printf("slots     %" PRIu64 " of %s, %" PRIu64 " in use\n", number(slots, "total"),
+	       cli_bytes(number(slots, "slot_bytes"), a), number(slots, "in_use"));
+}
+
 static void print_status(json_t *obj)
 {
-	json_t *slots = json_object_get(obj, "slots"), *d;
+	json_t *slots = json_object_get(obj, "slots"), *amd = json_object_get(obj, "amd"), *d;
 	char a[CLI_BYTES_LEN], b[CLI_BYTES_LEN], name[64], uuid[40];
 	size_t i;
 
@@ -81,10 +89,17 @@ static void print_status(json_t *obj)
 		else
 			printf(", no context\n");
 	}
-	printf("slots     %" PRIu64 " of %s, %" PRIu64 " in use\n", number(slots, "total"),
-	       cli_bytes(number(slots, "slot_bytes"), a), number(slots, "in_use"));
-	print_jobs(json_object_get(obj, "jobs"), "fill");
-	print_jobs(json_object_get(obj, "jobs"), "save");
+	if (slots)
+		print_slots(slots);
+	json_array_foreach(json_object_get(amd, "devices"), i, d)
+		printf("AMD %-5" PRIu64 " %" PRIu64 " queues\n", number(d, "ordinal"),
+		       number(d, "queues"));
+	if (amd)
+		print_slots(json_object_get(amd, "slots"));
+	print_jobs(json_object_get(obj, "jobs"), "fill", "fills");
+	if (amd)
+		print_jobs(json_object_get(obj, "jobs"), "fill-amd", "AMD fills");
+	print_jobs(json_object_get(obj, "jobs"), "save", "saves");
 	if (number(json_object_get(obj, "kept"), "count"))
 		print_kept(json_object_get(obj, "kept"));
 	json_array_foreach(json_object_get(obj, "transfers"), i, d) printf(

@@ -209,6 +209,26 @@ int ckf_amd_fill(const struct ckf_amd_objects *objects, const struct ckf_image *
 int ckf_amd_save(const struct ckf_amd_objects *objects, int fd, unsigned int threads,
 		 struct ckf_error *err);
 
+/*
+ * The same by `ckfast gpud`, which has engines, queues and slots ready, and reads the image itself.
+ * It is the one that ckf_gpud_connect() finds. Any thread.
+ */
+
+/*
+ * How many AMD GPUs it serves, or why it cannot be asked to fill their memory: -ENOENT or
+ * -ECONNREFUSED it does not run, -EOPNOTSUPP it is of another version, -ENODEV it serves none.
+ */
+int ckf_amd_gpud_gpus(struct ckf_error *err);
+/*
+ * Has it fill objects, as for ckf_amd_import(), whose descriptors stay the caller's, with a target
+ * of the image in dir_fd. A descriptor for ckf_amd_gpud_wait(); or -errno, and then nothing is
+ * written to them, also not later.
+ */
+int ckf_amd_gpud_fill(int dir_fd, uint64_t target, const struct ckf_amd_object *objects, size_t nr,
+		      struct ckf_error *err);
+/* Waits until all is filled and checked, and closes fill. stats may be NULL. */
+int ckf_amd_gpud_wait(int fill, struct ckf_gpu_fill_stats *stats, struct ckf_error *err);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

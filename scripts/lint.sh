@@ -162,7 +162,7 @@ layer convert base format loader
 layer gpu/cuda base format loader
 layer gpu/amd base format loader
 layer gpu/suspend base format loader gpu/cuda
-layer gpu/daemon base format loader gpu/cuda gpu/suspend
+layer gpu/daemon base format loader gpu/amd gpu/cuda gpu/suspend
 layer gpu/agent base format gpu/cuda gpu/suspend
 layer cli base format loader convert gpu/cuda gpu/suspend gpu/daemon
 for file in gpu/daemon/*.[ch]; do

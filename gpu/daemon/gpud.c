@@ -96,6 +96,7 @@ void ckf_gpud_free(struct ckf_gpud *g)
 		return;
 	pthread_join(g->opener, NULL);
 	gpud_kept_free(g->kept);
+	gpud_amd_free(g->amd);
 	ckf_cuda_pool_close(g->pool);
 	pthread_cond_destroy(&g->cond);
 	pthread_mutex_destroy(&g->lock);
@@ -105,13 +106,18 @@ void ckf_gpud_free(struct ckf_gpud *g)
 int ckf_gpud_warm(struct ckf_gpud *g, const unsigned int *devices, unsigned int nr,
 		  struct ckf_error *err)
 {
+	struct ckf_error cuda_err = { 0 }, amd_err = { 0 };
 	struct ckf_cuda_pool *pool;
 	unsigned int n;
-	int ret;
+	int ret, amd_ret;
 
-	ret = gpud_pool(g, &pool, err);
+	amd_ret = gpud_amd_new(g, &amd_err);
+	ret = gpud_pool(g, &pool, &cuda_err);
+	if (ret == -ENODEV && !amd_ret && !nr)
+		return 0;
 	if (ret)
-		return ret;
+		return ckf_error_set(err, ret, amd_ret ? "%s; no AMD GPUs: %s" : "%s", cuda_err.msg,
+				     amd_err.msg);
 	n = nr ? nr : pool->nr_devs;
 	for (unsigned int i = 0; i < n && !ret; i++)
 		ret = ckf_cuda_pool_warm(pool, nr ? devices[i] : i, err);
@@ -269,7 +275,8 @@ static int join_conn(struct gpud_conn *c, struct ckf_error *err)
 static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
 {
 	bool wants_fd = m->op == CKF_GPUD_FILL || m->op == CKF_GPUD_SAVE ||
-			m->op == CKF_GPUD_CHECKPOINT || m->op == CKF_GPUD_KEEP;
+			m->op == CKF_GPUD_CHECKPOINT || m->op == CKF_GPUD_KEEP ||
+			m->op == CKF_GPUD_FILL_AMD;
 
 	if (!c->greeted && m->op != CKF_GPUD_HELLO)
 		return not_greeted(c, err);
@@ -292,6 +299,10 @@ static int request(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, st
 		return gpud_keep(c, fd, err);
 	case CKF_GPUD_DROP:
 		return gpud_drop(c, fd, err);
+	case CKF_GPUD_AMD_GPUS:
+		return gpud_amd_gpus(c, err);
+	case CKF_GPUD_FILL_AMD:
+		return gpud_fill_amd(c, m, fd, err);
 	case CKF_GPUD_JOIN:
 		return join_conn(c, err);
 	default:

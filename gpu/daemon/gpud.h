@@ -10,6 +10,7 @@
 #include "format/ckf_gpu_dump.h"
 #include "gpu/suspend/ckf_gpud.h"
 #include "ckf_gpud_server.h"
+#include "gpu/amd/ckf_amd_sink.h"
 #include "gpu/cuda/ckf_cuda_pool.h"
 #include "gpu/suspend/ckf_gpud_msg.h"
 
@@ -18,6 +19,7 @@ enum gpud_job_kind {
 	GPUD_FILLING,
 	GPUD_SAVING,
 	GPUD_KEEPING,
+	GPUD_FILLING_AMD,
 	GPUD_JOB_KINDS,
 	/* A checkpoint call: counted like a job, but moves no bytes. */
 	GPUD_CALLING = GPUD_JOB_KINDS,
@@ -61,7 +63,7 @@ struct gpud_sum {
 	/* Of those that succeeded. */
 	uint64_t bytes;
 	uint64_t ns;
-	uint64_t gpu_bytes[GPUD_COUNTED_GPUS];
+	uint64_t gpu_bytes[GPUD_COUNTED_GPUS]; /* GPUD_FILLING_AMD: of AMD's GPUs, else NVIDIA's */
 	uint64_t last_bytes;
 	uint64_t last_ns;
 };
@@ -107,6 +109,7 @@ struct ckf_gpud {
 	struct ckf_error open_err;
 	struct ckf_cuda_pool *pool; /* NULL until opened */
 	struct gpud_kept *kept;	    /* has a lock of its own */
+	struct gpud_amd *amd;	    /* likewise; before there are connections; NULL: no AMD GPUs */
 	struct gpud_conn *conns;
 	unsigned int nr_conns;
 	struct gpud_sum sums[GPUD_REQUEST_KINDS];
@@ -123,6 +126,8 @@ struct ckf_gpud {
 
 /* Waits until the driver is there. */
 int gpud_pool(struct ckf_gpud *g, struct ckf_cuda_pool **pool, struct ckf_error *err);
+/* Likewise; *pool is NULL where only AMD GPUs are served. */
+int gpud_pool_or_none(struct ckf_gpud *g, struct ckf_cuda_pool **pool, struct ckf_error *err);
 /* Sends a message of this connection; any thread. fd: -1 or one that stays the caller's. */
 int gpud_send(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
 /* For ckf_cuda_sink_opts: true when the peer is gone or gpud is to stop. arg: struct gpud_conn. */
@@ -130,7 +135,7 @@ int gpud_cancelled(void *arg);
 /* An error of the rules of ckf_gpud.h: -EPROTO, and the connection will be closed. */
 int gpud_bad(struct gpud_conn *c, const char *what, struct ckf_error *err);
 
-/* gpud_fill.c, gpud_save.c, gpud_checkpoint.c, gpud_status.c */
+/* gpud_fill.c, gpud_fill_amd.c, gpud_save.c, gpud_checkpoint.c, gpud_status.c */
 
 /* Requests: 0 when everything was answered, or the error that is still to be answered. fd: the
  * descriptor that came with it, or -1; gpud.c closes it. */
@@ -142,6 +147,8 @@ int gpud_pair(struct gpud_conn *c, const struct ckf_gpud_msg *m, struct ckf_erro
 int gpud_status(struct gpud_conn *c, struct ckf_error *err);
 int gpud_keep(struct gpud_conn *c, int fd, struct ckf_error *err);
 int gpud_drop(struct gpud_conn *c, int fd, struct ckf_error *err);
+int gpud_amd_gpus(struct gpud_conn *c, struct ckf_error *err);
+int gpud_fill_amd(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
 
 /* gpud_job.c */
 
@@ -252,6 +259,18 @@ void gpud_kept_count(struct gpud_kept *k, struct gpud_kept_counts *counts);
 /* fn for each image in memory, with a lock held. */
 void gpud_kept_each(struct gpud_kept *k, void (*fn)(void *arg, const struct gpud_kept_info *info),
 		    void *arg);
+
+/* gpud_amd.c: AMD's GPUs */
+
+struct gpud_amd;
+
+/* Opens them, and sets g->amd; else says why in the log, if the machine has some. */
+int gpud_amd_new(struct ckf_gpud *g, struct ckf_error *err);
+/* When no connection is open. Takes NULL. */
+void gpud_amd_free(struct gpud_amd *a);
+/* For a job, until gpud_amd_put(). a may be NULL. -ENODEV: there are none, or not at this time. */
+int gpud_amd_get(struct gpud_amd *a, struct ckf_amd **out, struct ckf_error *err);
+void gpud_amd_put(struct gpud_amd *a);
 
 /* gpud_metrics.c */
 

@@ -27,6 +27,16 @@ int gpud_pool(struct ckf_gpud *g, struct ckf_cuda_pool **pool, struct ckf_error 
 	return ret;
 }
 
+int gpud_pool_or_none(struct ckf_gpud *g, struct ckf_cuda_pool **pool, struct ckf_error *err)
+{
+	struct ckf_error pool_err = { 0 };
+	int ret = gpud_pool(g, pool, &pool_err);
+
+	if (!ret || (ret == -ENODEV && g->amd))
+		return 0;
+	return ckf_error_set(err, ret, "%s", pool_err.msg);
+}
+
 int gpud_send(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err)
 {
 	int ret;

@@ -11,7 +11,7 @@
 
 #define FD_LINK_BYTES 32
 
-const char *const gpud_job_names[GPUD_JOB_KINDS] = { "idle", "fill", "save", "keep" };
+const char *const gpud_job_names[GPUD_JOB_KINDS] = { "idle", "fill", "save", "keep", "fill-amd" };
 
 int gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd, struct ckf_error *err)
 {

@@ -19,8 +19,9 @@ static const char *const failure_names[GPUD_FAILURE_KINDS] = {
 	"cancelled", "not_found", "no_space",	 "protocol", "permission", "limit"
 };
 
-static const char *const request_names[GPUD_REQUEST_KINDS] = { "", "restore", "save", "keep",
-							       "checkpoint" };
+static const char *const request_names[GPUD_REQUEST_KINDS] = {
+	"", "restore", "save", "keep", "restore_amd", "checkpoint"
+};
 
 static const char *const refusal_names[GPUD_REFUSAL_KINDS] = { "user", "connections", "requests",
 							       "bytes" };
@@ -54,15 +55,17 @@ static void seconds(FILE *f, const char *name, const char *type, const char *hel
 static void add_sums(FILE *f, const struct gpud_sum sums[GPUD_REQUEST_KINDS])
 {
 	const struct gpud_sum *fill = &sums[GPUD_FILLING], *save = &sums[GPUD_SAVING];
+	const struct gpud_sum *amd = &sums[GPUD_FILLING_AMD];
 
 	counter(f, "restores_total", "Restores of device memory that succeeded.",
-		fill->nr - fill->failed);
+		fill->nr - fill->failed + amd->nr - amd->failed);
 	counter(f, "saves_total", "Saves of device memory that succeeded.",
 		save->nr - save->failed);
-	counter(f, "restored_bytes_total", "Device memory that was restored.", fill->bytes);
+	counter(f, "restored_bytes_total", "Device memory that was restored.",
+		fill->bytes + amd->bytes);
 	counter(f, "saved_bytes_total", "Device memory that was saved.", save->bytes);
 	seconds(f, "restore_seconds_total", "counter", "Time of the restores that succeeded.",
-		fill->ns);
+		fill->ns + amd->ns);
 	seconds(f, "save_seconds_total", "counter", "Time of the saves that succeeded.", save->ns);
 	counter(f, "checkpoint_calls_total", "Checkpoint calls of the driver that succeeded.",
 		sums[GPUD_CALLING].nr - sums[GPUD_CALLING].failed);
@@ -96,6 +99,27 @@ static void add_slots(FILE *f, struct ckf_cuda_pool *pool)
 	gauge(f, "slots_waiting", "Threads that wait for a pinned buffer.",
 	      ckf_cuda_slots_waiting(pool));
 	gauge(f, "slot_bytes", "Size of a pinned buffer.", pool->slot_bytes);
+}
+
+static void add_amd(FILE *f, struct ckf_gpud *g, const struct gpud_sum *sum)
+{
+	struct ckf_amd_slots slots;
+	struct ckf_amd *amd;
+	unsigned int nr;
+
+	if (gpud_amd_get(g->amd, &amd, NULL))
+		return;
+	nr = ckf_amd_nr_gpus(amd);
+	slots = ckf_amd_slots(amd);
+	gpud_amd_put(g->amd);
+	gauge(f, "amd_devices", "AMD GPUs.", nr);
+	gauge(f, "amd_slots", "Pinned buffers for AMD GPUs.", slots.total);
+	gauge(f, "amd_slots_free", "Pinned buffers for AMD GPUs that are free.",
+	      slots.total - slots.in_use);
+	family(f, "amd_device_bytes_total", "counter", "Memory of the AMD GPU restored.");
+	for (unsigned int i = 0; i < nr && i < GPUD_COUNTED_GPUS; i++)
+		fprintf(f, PREFIX "amd_device_bytes_total{device=\"%u\"} %" PRIu64 "\n", i,
+			sum->gpu_bytes[i]);
 }
 
 static void add_kept(FILE *f, struct ckf_gpud *g)
@@ -158,7 +182,7 @@ int gpud_metrics(struct ckf_gpud *g, char **text, size_t *len, struct ckf_error 
 	int ret;
 
 	*text = NULL;
-	ret = gpud_pool(g, &pool, err);
+	ret = gpud_pool_or_none(g, &pool, err);
 	if (ret)
 		return ret;
 	gpud_count(g, sums, &counts);
@@ -172,8 +196,11 @@ int gpud_metrics(struct ckf_gpud *g, char **text, size_t *len, struct ckf_error 
 		ckf_now_ns() - g->start_ns);
 	add_sums(f, sums);
 	add_clients(f, &counts);
-	add_slots(f, pool);
-	add_devices(f, pool, sums);
+	if (pool) {
+		add_slots(f, pool);
+		add_devices(f, pool, sums);
+	}
+	add_amd(f, g, &sums[GPUD_FILLING_AMD]);
 	add_kept(f, g);
 	if (!fclose(f))
 		return 0;

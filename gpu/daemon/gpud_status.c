@@ -82,6 +82,29 @@ static int add_device(struct text *t, struct ckf_cuda_pool *pool, unsigned int i
 	return ret;
 }
 
+static void add_cuda_slots(struct text *t, struct ckf_cuda_pool *pool)
+{
+	add(t, "\"slots\":{\"total\":%u,\"in_use\":%u,\"slot_bytes\":%u},", pool->nr_slots,
+	    ckf_cuda_slots_in_use(pool), pool->slot_bytes);
+}
+
+static void add_amd(struct text *t, struct ckf_gpud *g)
+{
+	struct ckf_amd_slots slots;
+	struct ckf_amd *amd;
+
+	if (gpud_amd_get(g->amd, &amd, NULL))
+		return;
+	add(t, "\"amd\":{\"devices\":[");
+	for (unsigned int i = 0; i < ckf_amd_nr_gpus(amd); i++)
+		add(t, "%s{\"ordinal\":%u,\"queues\":%u}", i ? "," : "", i,
+		    ckf_amd_nr_queues(amd, i));
+	slots = ckf_amd_slots(amd);
+	add(t, "],\"slots\":{\"total\":%u,\"in_use\":%u,\"slot_bytes\":%u}},", slots.total,
+	    slots.in_use, slots.slot_bytes);
+	gpud_amd_put(g->amd);
+}
+
 static double rate(uint64_t bytes, uint64_t ns)
 {
 	return ns ? (double)bytes / (double)ns : 0;
@@ -180,14 +203,16 @@ int gpud_status(struct gpud_conn *c, struct ckf_error *err)
 	struct text t = { 0 };
 	int ret;
 
-	ret = gpud_pool(c->g, &pool, err);
+	ret = gpud_pool_or_none(c->g, &pool, err);
 	if (ret)
 		return ret;
 	add(&t, "{\"version\":%d,\"pid\":%d,\"devices\":[", JSON_VERSION, (int)getpid());
-	for (unsigned int i = 0; i < pool->nr_devs && !ret; i++)
+	for (unsigned int i = 0; pool && i < pool->nr_devs && !ret; i++)
 		ret = add_device(&t, pool, i, err);
-	add(&t, "],\"slots\":{\"total\":%u,\"in_use\":%u,\"slot_bytes\":%u},", pool->nr_slots,
-	    ckf_cuda_slots_in_use(pool), pool->slot_bytes);
+	add(&t, "],");
+	if (pool)
+		add_cuda_slots(&t, pool);
+	add_amd(&t, c->g);
 	add_kept(&t, c);
 	pthread_mutex_lock(&c->g->lock);
 	add_jobs(&t, c->g);

@@ -24,7 +24,7 @@
 
 #include "ckfast.h"
 
-#define CKF_GPUD_VERSION 4
+#define CKF_GPUD_VERSION 5
 #define CKF_GPUD_ANSWER_S 300 /* the driver alone may take a minute for a full GPU */
 
 #define CKF_GPUD_MAX_TIMEOUT_MS 86400000u
@@ -83,6 +83,17 @@ enum ckf_gpud_op {
 	 * kept; ERROR EPERM likewise, ENOENT: it was not kept.
 	 */
 	CKF_GPUD_DROP = 11,
+	/* DONE, arg: how many AMD GPUs are served. */
+	CKF_GPUD_AMD_GPUS = 12,
+	/*
+	 * Beside it a descriptor of the directory of a fast image; arg: the id of the target in it
+	 * that is the memory of an AMD GPU, arg2: how many objects it is. Then each object, as
+	 * MEMORY with addr: its place in the target, bytes, and its dma-buf, ascending by addr.
+	 * ACCEPTED when all are imported, and are as large as those of the image. Then COMMIT, and
+	 * not before that anything is written to them; DONE with arg: bytes filled and checked,
+	 * arg2: ns. ERROR at any time: ENODEV when no AMD GPUs are served.
+	 */
+	CKF_GPUD_FILL_AMD = 13,
 	/* Answers. */
 	CKF_GPUD_DONE = 16,
 	CKF_GPUD_READY = 17,

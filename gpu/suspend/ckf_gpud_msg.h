@@ -18,5 +18,7 @@ int gpud_call_recv(int sock, struct ckf_gpud_msg *m, uint64_t deadline_ns, struc
 
 /* The error that an ERROR message says: below 0, whatever number is in it. */
 int gpud_answered_error(const struct ckf_gpud_msg *m, struct ckf_error *err);
+/* Receives an answer that is to be op: an ERROR becomes err and -errno, another one -EBADMSG. */
+int gpud_answer(int sock, uint32_t op, struct ckf_gpud_msg *m, struct ckf_error *err);
 
 #endif

@@ -246,14 +246,26 @@ int gpud_send_until(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t dea
 	return ret ? send_error(sock, ret, err) : 0;
 }
 
-/* The answer to a request that has only one. */
-static int check_done(const struct ckf_gpud_msg *m, struct ckf_error *err)
+static int check_answer(const struct ckf_gpud_msg *m, uint32_t op, struct ckf_error *err)
 {
 	if (m->op == CKF_GPUD_ERROR)
 		return gpud_answered_error(m, err);
-	if (m->op != CKF_GPUD_DONE)
+	if (m->op != op)
 		return ckf_error_set(err, -EBADMSG, "gpud answered with message %u", m->op);
 	return 0;
+}
+
+/* The answer to a request that has only one. */
+static int check_done(const struct ckf_gpud_msg *m, struct ckf_error *err)
+{
+	return check_answer(m, CKF_GPUD_DONE, err);
+}
+
+int gpud_answer(int sock, uint32_t op, struct ckf_gpud_msg *m, struct ckf_error *err)
+{
+	int ret = ckf_gpud_recv(sock, m, NULL, err);
+
+	return ret ? ret : check_answer(m, op, err);
 }
 
 int gpud_call_send(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t *deadline_ns,

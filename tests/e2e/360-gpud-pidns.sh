@@ -122,15 +122,17 @@ gpud_contained() {
 	rm -r "$D/inner" "$D/outside"
 }
 
+VERSION=$(sed -n 's/^#define CKF_GPUD_VERSION //p' "$ROOT/gpu/suspend/ckf_gpud.h")
+
 # Old clients with this gpud; this client with an old one.
 versions() {
 	local v
 	gpud_start
-	for v in 0 3; do
+	for v in 0 $((VERSION - 1)); do
 		! "$GPUDTEST" hello $v 2>client.err || fail "a client of version $v is served"
 		grep -q 'both have to come from one version of ckfast' client.err || fail "version $v: $(cat client.err)"
 	done
-	"$GPUDTEST" hello 4 >/dev/null || fail "a client of version 4 is not served"
+	"$GPUDTEST" hello "$VERSION" >/dev/null || fail "a client of version $VERSION is not served"
 	gpud_stop
 	"$PYTHON" - "$W/old.sock" <<-'END' &
 		import socket, struct, sys
@@ -145,7 +147,7 @@ versions() {
 	END
 	wait_for 20 test -S old.sock
 	! CKFAST_GPUD_SOCKET=$W/old.sock "$CKFAST" park $$ 2>client.err || fail "an old gpud is used"
-	grep -q 'old.sock: gpud speaks version 2, the client version 4' client.err || fail "an old gpud: $(cat client.err)"
+	grep -q 'old.sock: gpud speaks version 2, the client version '"$VERSION" client.err || fail "an old gpud: $(cat client.err)"
 }
 
 pidns() {
