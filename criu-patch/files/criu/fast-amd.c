@@ -4,7 +4,8 @@
  *
  * A restore: a process that is started before the tasks has the GPUs open by libhsakmt. Tasks send it dma-bufs of
  * their objects and go on as soon as it has imported them; it fills them beside the tasks' own restore, a thread for
- * each target of the image at once. The criu process waits for it before any task runs.
+ * each target of the image at once. The criu process waits for it before any task runs. Where `ckfast gpud` serves
+ * the GPUs, that process hands the dma-bufs on to it, and opens nothing.
  *
  * Where that process, or the GPUs' engines, cannot be had, the plugin copies by itself what looks to it like the file
  * of the dump.
@@ -220,7 +221,8 @@ struct answer {
 
 static pid_t filler;	     /* in the criu process */
 static int requests_id = -1; /* of its socket, in the store of descriptors */
-static unsigned int nr_slots; /* of that process */
+static bool by_gpud;	     /* it lets gpud fill */
+static unsigned int nr_slots; /* of that process, where it fills by itself */
 static int joined = -1;	     /* what the answer was; -1: not asked */
 
 /* In the process that fills. */
@@ -331,32 +333,68 @@ static int take_objects(int sock, struct ckf_amd_object *objects, unsigned int n
 	return ret;
 }
 
-static int import(int sock, const struct message *m, struct ckf_amd_objects **out, struct ckf_error *err)
+/* Objects that have been imported. */
+struct job {
+	uint64_t target;
+	struct ckf_amd_objects *objects; /* NULL: by gpud */
+	int gpud;			 /* what waits for it, or -1 */
+};
+
+static int import(struct job *j, const struct ckf_amd_object *objects, unsigned int nr, struct ckf_error *err)
+{
+	pthread_mutex_lock(&fill.lock);
+	while (!fill.opened)
+		pthread_cond_wait(&fill.cond, &fill.lock);
+	pthread_mutex_unlock(&fill.lock);
+	if (!fill.amd)
+		return ckf_error_set(err, -ENODEV, "AMD GPUs cannot be used here");
+	return ckf_amd_import(fill.amd, objects, nr, &j->objects, err);
+}
+
+static int begin_job(int sock, const struct message *m, struct job *j, struct ckf_error *err)
 {
 	struct ckf_amd_object *objects = calloc(m->nr, sizeof(*objects));
 	int ret;
 
 	if (!objects)
 		return ckf_error_set(err, -ENOMEM, "no memory");
-	ret = take_objects(sock, objects, m->nr);
-	if (ret)
-		ckf_error_set(err, -EIO, "a task has not sent all of its objects");
-	pthread_mutex_lock(&fill.lock);
-	while (!fill.opened)
-		pthread_cond_wait(&fill.cond, &fill.lock);
-	pthread_mutex_unlock(&fill.lock);
-	if (!ret && !fill.amd)
-		ret = ckf_error_set(err, -ENODEV, "AMD GPUs cannot be used here");
-	if (!ret)
-		ret = ckf_amd_import(fill.amd, objects, m->nr, out, err);
+	if (take_objects(sock, objects, m->nr)) {
+		ret = ckf_error_set(err, -EIO, "a task has not sent all of its objects");
+	} else if (by_gpud) {
+		j->gpud = ckf_amd_gpud_fill(get_service_fd(IMG_FD_OFF), j->target, objects, m->nr, err);
+		ret = j->gpud < 0 ? j->gpud : 0;
+	} else {
+		ret = import(j, objects, m->nr, err);
+	}
 	for (unsigned int i = 0; i < m->nr; i++)
 		close_safe(&objects[i].dmabuf);
 	free(objects);
 	return ret;
 }
 
-static int fill_objects(const struct ckf_amd_objects *objects, uint64_t id, struct ckf_error *err)
+static int wait_gpud(struct job *j, struct ckf_error *err)
 {
+	struct ckf_gpu_fill_stats got = { .size = sizeof(got) };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
+	unsigned long long start = fast_image_now();
+	struct ckf_error gpud_err = {};
+	int ret;
+
+	ret = ckf_amd_gpud_wait(j->gpud, &got, &gpud_err);
+	if (ret)
+		return ckf_error_set(err, ret, "gpud: %s", gpud_err.msg);
+	stats.filled_bytes = got.bytes;
+	stats.ns = got.ns;
+	fast_image_account(&stats, start);
+	pthread_mutex_lock(&fill.lock);
+	pr_info("GPU %" PRIx64 ": %" PRIu64 " filled by gpud, %" PRIu64 " us\n", j->target, got.bytes, got.ns / 1000);
+	pthread_mutex_unlock(&fill.lock);
+	return 0;
+}
+
+static int fill_objects(const struct job *j, struct ckf_error *err)
+{
+	const uint64_t id = j->target;
 	const struct ckf_image *img = fast_image_get();
 	const struct ckf_target *t = ckf_image_find_target(img, CKF_TARGET_DEVICE, id);
 	struct ckf_target_info info = { .size = sizeof(info) };
@@ -371,7 +409,7 @@ static int fill_objects(const struct ckf_amd_objects *objects, uint64_t id, stru
 	ckf_target_get_info(img, t, &info);
 	fast_image_fill_opts(&o, &workers);
 	o.threads = fast_workers_wanted(info.nr_pages * PAGE_SIZE);
-	ret = ckf_amd_fill(objects, img, t, &o, &stats, err);
+	ret = ckf_amd_fill(j->objects, img, t, &o, &stats, err);
 	fast_workers_end(&workers);
 	if (ret)
 		return ret;
@@ -383,23 +421,29 @@ static int fill_objects(const struct ckf_amd_objects *objects, uint64_t id, stru
 	return 0;
 }
 
+/* A gpud says so for good: nobody else may then do it in its place. */
+static bool is_final(int ret)
+{
+	return by_gpud && (ret == -EDQUOT || ret == -EPERM || ret == -EBADMSG);
+}
+
 /* The first failure is the result of all. */
 static void serve_fill(int sock, const struct message *m)
 {
-	struct ckf_amd_objects *objects = NULL;
+	struct job j = { .target = m->target, .gpud = -1 };
 	struct ckf_error err = {};
 	int ret;
 
 	pthread_mutex_lock(&fill.lock);
 	fill.nr_active++;
 	pthread_mutex_unlock(&fill.lock);
-	ret = import(sock, m, &objects, &err);
-	answer(sock, ret ? 1 : 0, err.msg);
-	if (!ret)
-		ret = fill_objects(objects, m->target, &err);
-	else
+	ret = begin_job(sock, m, &j, &err);
+	answer(sock, !ret ? 0 : is_final(ret) ? -1 : 1, err.msg);
+	if (ret)
 		ret = 0;
-	ckf_amd_release(objects);
+	else
+		ret = by_gpud ? wait_gpud(&j, &err) : fill_objects(&j, &err);
+	ckf_amd_release(j.objects);
 	pthread_mutex_lock(&fill.lock);
 	if (ret && !fill.result.ret) {
 		fill.result.ret = -1;
@@ -470,7 +514,8 @@ static pid_t start_filler(struct fast_workers *w, const int sk[2], int up)
 	if (fast_workers_id_ok(w, getpid()) || start_runners(w) || write(up, "", 1) != 1)
 		_exit(1);
 	close(up);
-	open_amd();
+	if (!by_gpud)
+		open_amd();
 	for (;;)
 		pause();
 }
@@ -543,6 +588,19 @@ static unsigned int take_slots(void)
 	return 0;
 }
 
+static bool find_gpud(void)
+{
+	struct ckf_error err = {};
+	int ret;
+
+	if (getenv("CKF_NO_SDMA"))
+		return false;
+	ret = ckf_amd_gpud_gpus(&err);
+	if (ret < 0 && ret != -ENOENT && ret != -ECONNREFUSED && ret != -ENODEV)
+		pr_warn("Without gpud: %s\n", err.msg);
+	return ret > 0;
+}
+
 int fast_amd_start(void)
 {
 	int sk[2];
@@ -552,8 +610,10 @@ int fast_amd_start(void)
 	fill.nr_runners = min_t(unsigned int, count_targets(), MAX_RUNNERS);
 	if (!fill.nr_runners)
 		return 0;
-	nr_slots = take_slots();
-	if (!nr_slots) {
+	by_gpud = find_gpud();
+	if (!by_gpud)
+		nr_slots = take_slots();
+	if (!by_gpud && !nr_slots) {
 		pr_warn("Memory is too scarce for slots: the plugin copies memory of AMD GPUs by itself\n");
 		return 0;
 	}
@@ -563,8 +623,11 @@ int fast_amd_start(void)
 	}
 	if (start(sk)) {
 		requests_id = fdstore_add(sk[1]);
-		pr_info("Process %d fills memory of AMD GPUs, %u at once, with %u slots\n", filler, fill.nr_runners,
-			nr_slots);
+		if (by_gpud)
+			pr_info("Process %d lets gpud fill memory of AMD GPUs, %u at once\n", filler, fill.nr_runners);
+		else
+			pr_info("Process %d fills memory of AMD GPUs, %u at once, with %u slots\n", filler,
+				fill.nr_runners, nr_slots);
 	} else {
 		pr_warn("No process to fill memory of AMD GPUs: the plugin copies by itself\n");
 	}
@@ -637,6 +700,10 @@ static int request_fill(const struct gpu_file *f, uint64_t id, const struct fast
 	close_safe(&sock);
 	if (!ret && !a.ret)
 		return 0;
+	if (!ret && a.ret < 0) {
+		pr_err("Memory of GPU %" PRIx64 " is not filled: gpud: %s\n", id, a.text);
+		return -1;
+	}
 	pr_warn("The plugin copies the memory of GPU %" PRIx64 " by itself: %s\n", id,
 		ret ? "the process that fills is gone" : a.text);
 	return 1;
