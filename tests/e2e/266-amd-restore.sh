@@ -162,7 +162,7 @@ little_memory() {
 	}
 	limit=$(cd "$G" && echo memory.limit_in_bytes*)
 	[ -n "$limit" ] || limit=memory.max
-	for mib in 512 128 112 104 96 88 80 72 64; do
+	for mib in 512 128 112 104 96 88 80 72 64 56 48; do
 		echo $((mib << 20)) >"$G/$limit"
 		limited --fast-threads 2
 		case $FILLER in
