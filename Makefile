@@ -333,6 +333,7 @@ build/progs/stages: tests/bench/stages.c $(addprefix convert/,encode.c prefilter
 build/progs/stages: PROG_FLAGS = $(LIB_LIBS)
 build/stub/cuapp build/stub/cuapp-linked: tests/stub/app/cuapp.c
 build/stub/rocmprog: tests/stub/amd/rocmprog.c
+build/stub/rocmprog: PROG_FLAGS := -lm
 build/stub/cuanswers: tests/stub/app/cuanswers.c
 build/stub/cuapp-linked build/stub/cuanswers: build/stub/libcuda.so.1
 build/stub/cuapp-linked: PROG_FLAGS := -DLINKED

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rocmprog DIR [MIB [CHILDREN]]: a program as the ROCm runtime makes it look to the kernel: it has
- * /dev/kfd and all render nodes open, and on each GPU objects in VRAM and GTT, mapped at the
- * addresses where the GPU sees them; host memory that a GPU knows (userptr); doorbells. MIB: of one
- * more object on each GPU. CHILDREN: processes that have all that, too, each with its number behind
- * the names of its files.
+ * rocmprog DIR [MIB [CHILDREN [LAYERS]]]: a program as the ROCm runtime makes it look to the
+ * kernel: it has /dev/kfd and all render nodes open, and on each GPU objects in VRAM and GTT,
+ * mapped at the addresses where the GPU sees them; host memory that a GPU knows (userptr);
+ * doorbells. MIB: of one more object on each GPU. CHILDREN: processes that have all that, too, each
+ * with its number behind the names of its files. LAYERS: of weights in one more object on each GPU;
+ * the last one is the GPU's own, the others are the same on all.
  *
  * On SIGUSR1 it checks every byte, and that its objects can be freed and new ones made.
  */
 
 #include "kfd.h"
-#include "tests/progs/prog.h"
+#include "tests/progs/bf16.h"
 
 #define MAX_GPUS 4
 #define HOST_PAGES 40u
@@ -115,6 +116,34 @@ static struct area add_object(unsigned int gpu, const struct shape *shape)
 	return a;
 }
 
+static uint64_t layer_number(unsigned int gpu, uint64_t layer, uint64_t nr_layers)
+{
+	return layer + 1 == nr_layers ? nr_layers + gpu : layer;
+}
+
+static char *add_weights(unsigned int gpu, uint64_t nr_layers)
+{
+	char *addr = map_object(gpu, KFD_MEM_VRAM, nr_layers * LAYER_BYTES, gpus[gpu].node);
+
+	for (uint64_t i = 0; i < nr_layers; i++)
+		layer_fill((uint16_t *)(addr + i * LAYER_BYTES), layer_number(gpu, i, nr_layers),
+			   0);
+	return addr;
+}
+
+static bool weights_good(unsigned int gpu, const char *addr, uint64_t nr_layers)
+{
+	uint16_t *want = malloc(LAYER_BYTES);
+	bool good = want;
+
+	for (uint64_t i = 0; i < nr_layers && good; i++) {
+		layer_fill(want, layer_number(gpu, i, nr_layers), 0);
+		good = !memcmp(addr + i * LAYER_BYTES, want, LAYER_BYTES);
+	}
+	free(want);
+	return good;
+}
+
 static const char *live(void)
 {
 	struct kfd_alloc a = make_object(0, KFD_MEM_VRAM, NULL, PAGE);
@@ -137,14 +166,17 @@ int main(int argc, char **argv)
 	struct area areas[MAX_GPUS * (NR_SHAPES + 1) + 1];
 	struct shape large = { KFD_MEM_VRAM, 0 };
 	unsigned int nr = 0, children, self = 0;
-	char *doorbell;
+	char *doorbell, *weights[MAX_GPUS];
+	uint64_t nr_layers;
 
-	if (argc < 2 || argc > 4) {
-		fprintf(stderr, "usage: rocmprog DIR [MIB [CHILDREN]]\n");
+	if (argc < 2 || argc > 5) {
+		fprintf(stderr, "usage: rocmprog DIR [MIB [CHILDREN [LAYERS]]]\n");
 		return 2;
 	}
 	large.pages = argc > 2 ? strtoull(argv[2], NULL, 10) * ((1 << 20) / PAGE) : 0;
 	children = argc > 3 ? (unsigned int)atoi(argv[3]) : 0;
+	nr_layers = argc > 4 ? strtoull(argv[4], NULL, 10) : 0;
+	table_init();
 	for (unsigned int i = 1; i <= children && !self; i++)
 		if (!fork())
 			self = i;
@@ -158,6 +190,8 @@ int main(int argc, char **argv)
 			areas[nr++] = add_object(g, &shapes[i]);
 		if (large.pages)
 			areas[nr++] = add_object(g, &large);
+		if (nr_layers)
+			weights[g] = add_weights(g, nr_layers);
 	}
 	areas[nr++] = area_new("host", HOST_PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, RANDOM);
 	make_object(0, KFD_MEM_USERPTR, areas[nr - 1].addr, HOST_PAGES * PAGE);
@@ -170,6 +204,9 @@ int main(int argc, char **argv)
 		for (unsigned int i = 0; i < nr; i++)
 			if (area_check(&areas[i]) >= 0)
 				bad = areas[i].name;
+		for (unsigned int g = 0; g < nr_gpus && nr_layers; g++)
+			if (!weights_good(g, weights[g], nr_layers))
+				bad = "weights";
 		if (!bad)
 			bad = live();
 		*(volatile uint64_t *)doorbell = 1;
