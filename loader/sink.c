@@ -90,7 +90,8 @@ unsigned int sink_stream(const struct sink_worker *w, const struct ckf_sink *sin
 {
 	const struct ckf_sink_ops *ops = w->job->ops;
 
-	return ops->nr_streams ? w->nr % ops->nr_streams(sink) : 0;
+	/* Each slot to the next one: there may be fewer workers than streams. */
+	return ops->nr_streams ? (w->nr + w->nr_submits) % ops->nr_streams(sink) : 0;
 }
 
 int sink_slot_take(struct sink_worker *w, struct ckf_sink *sink)
@@ -150,6 +151,7 @@ int sink_slot_submit(struct sink_worker *w)
 	w->sink = NULL;
 	ret = w->job->ops->submit(sink, sink_stream(w, sink), &w->slot, w->copies, w->nr_copies,
 				  &w->err);
+	w->nr_submits++;
 	return ret ? ckf_error_set(&w->err, ret, "cannot copy to %s: %s", w->job->ops->name,
 				   strerror(-ret))
 		   : 0;

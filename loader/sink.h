@@ -60,6 +60,7 @@ struct sink_worker {
 	struct ckf_sink_copy *copies; /* out of the slot */
 	size_t nr_copies;
 	size_t max_copies;
+	unsigned int nr_submits; /* slots so far */
 	struct sink_clear clear; /* not started yet */
 	struct ckf_fill_stats stats;
 	struct ckf_error err;

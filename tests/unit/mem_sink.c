@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -30,6 +31,7 @@ struct job {
 
 struct ckf_sink {
 	struct ckf_sink_opts opts;
+	atomic_uint streams; /* bits of those that were used */
 	uint8_t *slots;
 	pthread_t thread;
 	pthread_mutex_t lock; /* for all below */
@@ -273,6 +275,7 @@ static int mem_submit(struct ckf_sink *s, unsigned int stream, const struct ckf_
 		return ckf_error_set(err, -EIO, "injected");
 	}
 	set_state(s, slot, SLOT_COPYING);
+	atomic_fetch_or(&s->streams, 1u << stream);
 	j = calloc(1, sizeof(*j) + nr * sizeof(*copies));
 	assert_non_null(j);
 	j->slot = *slot;
@@ -318,6 +321,11 @@ static int mem_drain(struct ckf_sink *s, struct ckf_error *err)
 static unsigned int mem_nr_streams(const struct ckf_sink *s)
 {
 	return s->opts.nr_streams;
+}
+
+unsigned int mem_sink_streams(const struct ckf_sink *s)
+{
+	return atomic_load(&s->streams);
 }
 
 uint8_t *mem_sink_bytes(struct ckf_sink_mem *mem)

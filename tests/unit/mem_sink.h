@@ -29,6 +29,8 @@ void mem_sink_fail(enum mem_sink_call call, unsigned int nth);
 unsigned int mem_sink_count(enum mem_sink_call call);
 
 uint8_t *mem_sink_bytes(struct ckf_sink_mem *mem);
+/* Bit n: something was submitted on stream n. */
+unsigned int mem_sink_streams(const struct ckf_sink *sink);
 /* Nothing is under way and no slot is taken. */
 bool mem_sink_idle(struct ckf_sink *sink);
 

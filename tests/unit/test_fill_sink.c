@@ -61,6 +61,26 @@ static void test_roads(void **state)
 	}
 }
 
+/* One worker uses all streams of a device: each may be an engine. */
+static void test_streams(void **state)
+{
+	struct sink_world w;
+
+	(void)state;
+	sw_init(&w, 1);
+	sw_open_sinks(&w, 4);
+	sw_add_dests(&w);
+	sw_count_all(&w);
+	assert_int_equal(sw_fill(&w, 0, 1, NULL, NULL), 0);
+	sw_assert_clean(&w);
+	sw_assert_dests(&w);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(mem_sink_streams(w.sinks[i]), 3);
+	sw_free_dests(&w);
+	sw_close_sinks(&w);
+	sw_fini(&w);
+}
+
 struct hooks {
 	unsigned int wanted; /* as many as there are lanes, up to 4 */
 	unsigned int allowed;
@@ -439,10 +459,11 @@ static void test_file(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_roads),	 cmocka_unit_test(test_bad_checksum),
-		cmocka_unit_test(test_failures), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_file),	 cmocka_unit_test(test_stalled),
-		cmocka_unit_test(test_tight),	 cmocka_unit_test(test_hooks),
+		cmocka_unit_test(test_roads),	     cmocka_unit_test(test_streams),
+		cmocka_unit_test(test_bad_checksum), cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_refused),	     cmocka_unit_test(test_file),
+		cmocka_unit_test(test_stalled),	     cmocka_unit_test(test_tight),
+		cmocka_unit_test(test_hooks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
