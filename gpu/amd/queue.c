@@ -27,7 +27,8 @@
 #define FENCE_UNCACHED (3u << 16)
 
 #define SPINS 200
-#define WAIT_NS 20000
+#define WAIT_NS 20000 /* at first */
+#define WAIT_MAX_NS 500000
 
 static uint32_t low(uint64_t v)
 {
@@ -112,13 +113,14 @@ static int fail(struct engine_queue *q, struct ckf_error *err)
 }
 
 /*
- * Waits until ready(): by spinning, since a copy takes some 100 us, and then more and more by
- * sleeping. The engine has failed when its read pointer stands still for too long.
+ * Waits until ready(): by spinning, since a copy takes some 100 us, and then by sleeping, longer
+ * and longer, since the CPUs have memory to read and to check. The engine has failed when its read
+ * pointer stands still for too long.
  */
 static int wait_until(struct engine_queue *q, bool (*ready)(const struct engine_queue *, uint64_t),
 		      uint64_t arg, struct ckf_error *err)
 {
-	const struct timespec pause = { 0, WAIT_NS };
+	struct timespec pause = { 0, WAIT_NS };
 	uint64_t moved_ns = ckf_now_ns(), pos = 0, now;
 
 	for (unsigned int spins = 0; !ready(q, arg); spins++) {
@@ -129,6 +131,9 @@ static int wait_until(struct engine_queue *q, bool (*ready)(const struct engine_
 			continue;
 		}
 		nanosleep(&pause, NULL);
+		/* By no more than a part of what the wait has taken so far. */
+		if (pause.tv_nsec < WAIT_MAX_NS)
+			pause.tv_nsec += pause.tv_nsec / 8;
 		now = *(volatile uint64_t *)q->res.Queue_read_ptr_aql;
 		if (now != pos)
 			moved_ns = ckf_now_ns();
