@@ -506,6 +506,9 @@ SHOWN int ioctl(int fd, unsigned long request, ...)
 	if (slot < 0 || slot >= AMD_MAX_PROCS)
 		return (int)syscall(SYS_ioctl, fd, request, arg);
 	ret = locked_ioctl(w, (int)slot, request, arg);
+	/* It takes its time here, and not that of an engine. */
+	if (!ret && request == KFD_IOC_MAP)
+		amd_memory_map(w, (int)slot, ((struct kfd_map *)arg)->handle);
 	if (!ret)
 		return 0;
 	errno = -ret;

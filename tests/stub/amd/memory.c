@@ -32,7 +32,7 @@ bool amd_dmabuf_read(const struct amd_world *w, int fd, struct amd_dmabuf *out)
 	       out->gpu < w->nr_gpus;
 }
 
-static char *map_node(const struct amd_gpu *gpu, uint64_t off, uint64_t bytes)
+static char *map_node(const struct amd_gpu *gpu, uint64_t off, uint64_t bytes, int flags)
 {
 	char path[64];
 	void *addr;
@@ -42,7 +42,8 @@ static char *map_node(const struct amd_gpu *gpu, uint64_t off, uint64_t bytes)
 	fd = amd_raw_open(path, O_RDWR | O_CLOEXEC, 0);
 	if (fd < 0)
 		return NULL;
-	addr = (void *)syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, off);
+	addr = (void *)syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | flags,
+			       fd, off);
 	close(fd);
 	return addr == MAP_FAILED ? NULL : addr;
 }
@@ -59,7 +60,8 @@ static char *map_bo(const struct amd_world *w, const struct amd_bo *bo)
 	if (i < AMD_MAX_BOS) {
 		addr = maps[i].addr;
 	} else if (free_nr >= 0) {
-		addr = map_node(&w->gpus[bo->gpu], bo->off, bo->bytes);
+		/* An engine has no page faults that take its time. */
+		addr = map_node(&w->gpus[bo->gpu], bo->off, bo->bytes, MAP_POPULATE);
 		if (addr) {
 			maps[free_nr].handle = bo->handle;
 			maps[free_nr].addr = addr;
@@ -104,6 +106,20 @@ char *amd_memory_at(struct amd_world *w, int slot, uint32_t gpu, uint64_t va, ui
 	return base ? base + (va - bo.addr) : NULL;
 }
 
+void amd_memory_map(struct amd_world *w, int slot, uint64_t handle)
+{
+	const struct amd_proc *p = &w->procs[slot];
+	struct amd_bo bo = { 0 };
+
+	amd_lock(w);
+	for (uint32_t i = 0; i < p->nr_bos; i++)
+		if (p->bos[i].handle == handle)
+			bo = p->bos[i];
+	amd_unlock(w);
+	if (bo.bytes && bo.flags & (KFD_MEM_VRAM | KFD_MEM_GTT))
+		map_bo(w, &bo);
+}
+
 /* A dma-buf shows the memory of its object, and all others what they are. */
 static void *map_any(void *addr, size_t bytes, int prot, int flags, int fd, off_t off)
 {
@@ -121,7 +137,7 @@ static void *map_any(void *addr, size_t bytes, int prot, int flags, int fd, off_
 		errno = EPERM;
 		return MAP_FAILED;
 	}
-	ret = off || bytes > d.bytes ? NULL : map_node(&w->gpus[d.gpu], d.off, bytes);
+	ret = off || bytes > d.bytes ? NULL : map_node(&w->gpus[d.gpu], d.off, bytes, 0);
 	if (ret)
 		return ret;
 	errno = EINVAL;

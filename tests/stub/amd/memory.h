@@ -10,6 +10,8 @@
  * not all of the range is. Takes the world's lock.
  */
 char *amd_memory_at(struct amd_world *w, int slot, uint32_t gpu, uint64_t va, uint64_t bytes);
+/* Has an object ready for that, which an engine then does not wait for. Takes the world's lock. */
+void amd_memory_map(struct amd_world *w, int slot, uint64_t handle);
 /* The object has gone. */
 void amd_memory_drop(uint64_t handle);
 /* Reads what a dma-buf is; false for any other file. */
