@@ -36,7 +36,7 @@ def main():
             ways.setdefault(way, []).append((int(ns) / 1e9, copying(f"{root}/{way}.{rep}.log")))
     result = {"version": 1, "gpus": gpus, "gpu_bytes": gpu_bytes, "link_bytes_per_s": speed,
               "latency_us": latency, "cpus": len(os.sched_getaffinity(0)), "ways": {}}
-    print(f"{gpus} GPUs, {gpu_bytes >> 20} MiB on all, {speed / 1e9:.1f} GB/s each, {latency} us a packet")
+    print(f"{gpus} GPUs, {gpu_bytes >> 20} MiB on all, {speed / 1e9:.2f} GB/s each, {latency} us a packet")
     print(f"{'way':8} {'restore s':>10} {'copies s':>10} {'link':>6}")
     for way, pairs in ways.items():
         wall = statistics.median(p[0] for p in pairs)
