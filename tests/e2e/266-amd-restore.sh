@@ -126,6 +126,38 @@ failed_dumps() {
 	stop "$PID"
 }
 
+# dump_to_odd FILE: a dump in which that is in the place of a file with memory of a GPU.
+dump_to_odd() {
+	rm -rf "$D/dump3"
+	mkdir "$D/dump3"
+	ln -s "$1" "$D/dump3/$PAGES"
+	amd "$CRIU" dump -t "$PID" -D "$D/dump3" -v4 -o dump.log --libdir "$D/patched" --leave-running
+}
+
+# The log says why memory of a GPU cannot be written. A stream gets it from the plugin.
+odd_files() {
+	local reader
+	[ -e /dev/full ] || mknod -m 666 /dev/full c 1 7
+	start_rocm 1
+	dump_by "$CRIU" "$D/dump4" "$D/patched"
+	PAGES=$(cd "$D/dump4" && echo amdgpu-pages-*-001a.img)
+	mkfifo "$D/fifo"
+	cat "$D/fifo" >"$D/streamed" &
+	reader=$!
+	dump_to_odd "$D/fifo" || fail "a dump to a stream: $(log_errors "$D/dump3/dump.log")"
+	wait $reader
+	grep -aq 'The plugin copies memory of AMD GPUs by itself: no place in its file: Illegal seek' \
+		"$D/dump3/dump.log" || fail "a stream: $(log_errors "$D/dump3/dump.log")"
+	cmp "$D/streamed" "$D/dump4/$PAGES" || fail "another dump by a stream"
+	# Last: a dump that fails leaves the fake's process paused, as CRIU's own plugin does.
+	! dump_to_odd /dev/full || fail "a dump to a full device"
+	grep -aq "Can't write what comes before memory of AMD GPUs: No space left" "$D/dump3/dump.log" ||
+		fail "a full device: $(log_errors "$D/dump3/dump.log")"
+	rm -rf "$D/dump3" "$D/dump4" "$D/fifo"
+	check "$PID"
+	stop "$PID"
+}
+
 # limited ARGUMENTS…: a restore with these arguments, in the cgroup G if there is one. FILLER is what the log
 # says of the process that fills.
 limited() {
@@ -191,6 +223,7 @@ all() {
 		little_memory
 		failures
 		failed_dumps
+		odd_files
 	fi
 	round "26:128:64 48879:129:32" 2 2
 }
