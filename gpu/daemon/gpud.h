@@ -94,6 +94,9 @@ struct gpud_conn {
 	_Atomic uint64_t total_bytes;
 	_Atomic uint64_t done_bytes;
 	_Atomic uint64_t start_ns;
+	/* When the client heard that the job gets on, and how far it was. */
+	_Atomic uint64_t said_ns;
+	_Atomic uint64_t said_bytes;
 };
 
 struct ckf_gpud {
@@ -132,6 +135,8 @@ int gpud_pool_or_none(struct ckf_gpud *g, struct ckf_cuda_pool **pool, struct ck
 int gpud_send(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
 /* For ckf_cuda_sink_opts: true when the peer is gone or gpud is to stop. arg: struct gpud_conn. */
 int gpud_cancelled(void *arg);
+/* Something was done: the client, which waits, hears of it now and then. */
+void gpud_moves(struct gpud_conn *c);
 /* An error of the rules of ckf_gpud.h: -EPROTO, and the connection will be closed. */
 int gpud_bad(struct gpud_conn *c, const char *what, struct ckf_error *err);
 

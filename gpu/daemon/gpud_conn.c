@@ -3,7 +3,8 @@
  * What the answers to requests need of their connection and of the driver.
  *
  * A job asks between slots whether its peer is still there (gpud_cancelled()), so nothing has to
- * watch over it.
+ * watch over it. The peer hears now and then that the job gets on, and waits for no job that stands
+ * still.
  */
 #include <errno.h>
 #include <poll.h>
@@ -50,10 +51,27 @@ int gpud_send(struct gpud_conn *c, const struct ckf_gpud_msg *m, int fd, struct 
 	return ret;
 }
 
+void gpud_moves(struct gpud_conn *c)
+{
+	const struct ckf_gpud_msg m = { .op = CKF_GPUD_MOVES };
+	const uint64_t now_ns = ckf_now_ns();
+	uint64_t said_ns = atomic_load(&c->said_ns);
+
+	if (now_ns < said_ns + CKF_GPUD_MOVES_S * GPUD_NS_PER_S ||
+	    !atomic_compare_exchange_strong(&c->said_ns, &said_ns, now_ns))
+		return;
+	atomic_store(&c->said_bytes, atomic_load(&c->done_bytes));
+	gpud_send(c, &m, -1, NULL);
+}
+
 int gpud_cancelled(void *arg)
 {
 	struct gpud_conn *c = arg;
 	struct pollfd p = { .fd = c->sock, .events = POLLRDHUP };
+
+	/* Asked by those that wait, too: for as long as nothing is done, nothing is said. */
+	if (atomic_load(&c->done_bytes) != atomic_load(&c->said_bytes))
+		gpud_moves(c);
 
 	if (atomic_load(&c->g->stopping))
 		return 1;

@@ -21,6 +21,8 @@ int gpud_job_start(struct gpud_conn *c, enum gpud_job_kind kind, int dir_fd, str
 	atomic_store(&c->total_bytes, 0);
 	atomic_store(&c->done_bytes, 0);
 	atomic_store(&c->start_ns, ckf_now_ns());
+	atomic_store(&c->said_ns, ckf_now_ns());
+	atomic_store(&c->said_bytes, 0);
 	return gpud_client_begin(c, kind, err);
 }
 

@@ -215,10 +215,17 @@ struct keeping {
 	struct ckf_error *err;
 };
 
+/* Asked after each chunk. */
+static int keep_cancelled(void *arg)
+{
+	gpud_moves(arg);
+	return gpud_cancelled(arg);
+}
+
 /* The image of the directory is there, and current. With the turn. */
 static int keep_dir(struct keeping *w, const struct dir_key *key)
 {
-	struct gpud_load l = { .cancelled = gpud_cancelled, .arg = w->c, .may_drop = true };
+	struct gpud_load l = { .cancelled = keep_cancelled, .arg = w->c, .may_drop = true };
 	struct gpud_kept *k = w->k;
 	struct gpud_image *im;
 	int fd;

@@ -26,6 +26,7 @@
 
 #define CKF_GPUD_VERSION 5
 #define CKF_GPUD_ANSWER_S 300 /* the driver alone may take a minute for a full GPU */
+#define CKF_GPUD_MOVES_S 60   /* between two MOVES */
 
 #define CKF_GPUD_MAX_TIMEOUT_MS 86400000u
 
@@ -101,6 +102,8 @@ enum ckf_gpud_op {
 	CKF_GPUD_TEXT = 19,
 	CKF_GPUD_ACCEPTED = 20,
 	CKF_GPUD_MADE = 21,
+	/* At any time of a FILL, FILL_AMD, SAVE or KEEP that gets on, but takes long. */
+	CKF_GPUD_MOVES = 22,
 };
 
 enum ckf_gpud_action {
@@ -133,7 +136,8 @@ int ckf_gpud_join(int sock, struct ckf_error *err);
 
 /*
  * Send and receive one message, each within CKF_GPUD_ANSWER_S, or else -ETIMEDOUT; *fd is -1 or a
- * descriptor, which is the receiver's to close.
+ * descriptor, which is the receiver's to close. MOVES are not received: each gives the answer that
+ * is waited for as much time again.
  */
 int ckf_gpud_send(int sock, const struct ckf_gpud_msg *m, int fd, struct ckf_error *err);
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err);

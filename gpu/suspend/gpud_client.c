@@ -181,9 +181,24 @@ static uint64_t answer_deadline(void)
 	return ckf_now_ns() + CKF_GPUD_ANSWER_S * NS_PER_S;
 }
 
+/* The next message that is an answer. While gpud says that it gets on, there is time. */
+static int recv_answer(int sock, struct ckf_gpud_msg *m, int *fd, uint64_t deadline_ns,
+		       struct ckf_error *err)
+{
+	int ret;
+
+	while (!(ret = gpud_recv_until(sock, m, fd, deadline_ns, err)) && m->op == CKF_GPUD_MOVES) {
+		if (fd && *fd >= 0)
+			close(*fd);
+		if (deadline_ns < answer_deadline())
+			deadline_ns = answer_deadline();
+	}
+	return ret;
+}
+
 int ckf_gpud_recv(int sock, struct ckf_gpud_msg *m, int *fd, struct ckf_error *err)
 {
-	return gpud_recv_until(sock, m, fd, answer_deadline(), err);
+	return recv_answer(sock, m, fd, answer_deadline(), err);
 }
 
 int gpud_recv_until(int sock, struct ckf_gpud_msg *m, int *fd, uint64_t deadline_ns,
@@ -280,7 +295,7 @@ int gpud_call_send(int sock, const struct ckf_gpud_msg *m, int fd, uint64_t *dea
 
 int gpud_call_recv(int sock, struct ckf_gpud_msg *m, uint64_t deadline_ns, struct ckf_error *err)
 {
-	int ret = gpud_recv_until(sock, m, NULL, deadline_ns, err);
+	int ret = recv_answer(sock, m, NULL, deadline_ns, err);
 
 	return ret ? ret : check_done(m, err);
 }
