@@ -275,7 +275,7 @@ void ckf_gpu_fill_close(struct ckf_gpu_fill *f)
 
 int ckf_gpu_find_own(const char *name, char *buf, size_t bytes, struct ckf_error *err)
 {
-	char exe[PATH_MAX];
+	char exe[PATH_MAX] = "the program";
 	ssize_t len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 	char *slash;
 
