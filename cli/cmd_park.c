@@ -94,20 +94,27 @@ static int check_image_pid(struct park *p, unsigned int i)
 	return 0;
 }
 
+static int connect_gpud(struct park *p)
+{
+	if (p->gpud >= 0)
+		close(p->gpud);
+	p->gpud = ckf_gpud_connect(p->socket, ckf_gpu_find_helper(p->helper, sizeof(p->helper)),
+				   &p->err);
+	return p->gpud < 0 ? p->gpud : 0;
+}
+
 static int open_processes(struct park *p)
 {
-	int ret;
+	int ret = connect_gpud(p);
 
-	p->gpud = ret = ckf_gpud_connect(
-		p->socket, ckf_gpu_find_helper(p->helper, sizeof(p->helper)), &p->err);
-	for (unsigned int i = 0; i < p->nr && ret >= 0; i++) {
+	for (unsigned int i = 0; i < p->nr && !ret; i++) {
 		ret = ckf_gpu_process_open(p->pids[i], p->gpud, &p->gpus[i], &p->err);
 		if (!ret)
 			ret = ckf_gpu_image_pid(p->pids[i], &p->image_pids[i], &p->err);
 		if (!ret)
 			ret = check_image_pid(p, i);
 	}
-	return ret < 0 ? ret : 0;
+	return ret;
 }
 
 /* The directory is in a place that all may write to: it has to be one of ours. */
@@ -170,6 +177,38 @@ static int take_memory(struct park *p, unsigned int *locked)
 	return ret;
 }
 
+/* If it is gpud that has failed, another one asks the driver how far it had come. */
+static bool gets_back(struct park *p, struct ckf_gpu_process *gpu)
+{
+	int ret = ckf_gpu_process_resume(gpu, p->gpud, NULL);
+
+	if (ret && !connect_gpud(p)) {
+		ret = ckf_gpu_process_adopt(gpu, p->gpud, NULL);
+		/* Neither locked nor without memory: all was done. */
+		if (ret == -EINVAL)
+			return true;
+		if (!ret)
+			ret = ckf_gpu_process_resume(gpu, p->gpud, NULL);
+	}
+	return !ret;
+}
+
+/* What was taken. The images stay if they are all that is left of the memory of a process. */
+static void undo(struct park *p, unsigned int locked)
+{
+	unsigned int left = 0;
+
+	for (unsigned int i = 0; i < locked; i++)
+		left += !gets_back(p, p->gpus[i]);
+	if (!left)
+		remove_dir(p);
+	else
+		fprintf(stderr,
+			"ckfast park: %u of the processes have not got their memory back: "
+			"ckfast unpark --dir %s, with all processes, tries again\n",
+			left, p->dir);
+}
+
 static int park(struct park *p)
 {
 	unsigned int locked = 0;
@@ -182,10 +221,8 @@ static int park(struct park *p)
 		ret = make_dir(p);
 	if (!ret)
 		ret = take_memory(p, &locked);
-	for (unsigned int i = 0; i < locked && ret; i++)
-		ckf_gpu_process_resume(p->gpus[i], p->gpud, NULL);
 	if (ret && p->dir_fd >= 0)
-		remove_dir(p);
+		undo(p, locked);
 	return ret;
 }
 
@@ -200,7 +237,8 @@ static int give_memory(struct park *p, struct ckf_gpu_fill *fill)
 	return ret;
 }
 
-/* Of all processes at once. One that cannot have its memory keeps no other from it. */
+/* Of all processes at once. What has failed is tried once more: processes that share memory with
+ * one that runs cannot get it later. */
 static int resume_all(struct park *p)
 {
 	int ret = 0, one;
@@ -209,7 +247,9 @@ static int resume_all(struct park *p)
 		ckf_gpu_process_begin_resume(p->gpus[i]);
 	for (unsigned int i = 0; i < p->nr; i++) {
 		p->bytes += ckf_gpu_process_bytes(p->gpus[i]);
-		one = ckf_gpu_process_resume(p->gpus[i], p->gpud, &p->err);
+		one = ckf_gpu_process_resume(p->gpus[i], p->gpud, NULL);
+		if (one)
+			one = ckf_gpu_process_resume(p->gpus[i], p->gpud, &p->err);
 		ret = ret ? ret : one;
 	}
 	return ret;

@@ -725,9 +725,9 @@ int ckf_gpu_process_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd, str
 int ckf_gpu_process_wake(struct ckf_gpu_process *p, int gpud, struct ckf_error *err);
 
 /*
- * Begin with what suspend, wake and resume have driver and agent do, and return while they work: so
- * they serve several processes at the same time. The call itself follows before the process is
- * closed, and ends what was begun; what could not begin, it does from the start.
+ * Begin with what suspend, wake and resume have driver and agent do, so that they serve several
+ * processes at the same time; suspend first waits for its save, and is to be resumed when that
+ * fails. The call itself ends what was begun; what could not begin, it does from the start.
  */
 int ckf_gpu_process_begin_suspend(struct ckf_gpu_process *p, int gpud, int dir_fd,
 				  struct ckf_error *err);

@@ -334,6 +334,8 @@ static int begin_suspends(struct task *first)
 	{
 		if (nr++ == MAX_AT_ONCE || ret)
 			break;
+		if (must_end())
+			return -1;
 		ret = ckf_gpu_process_begin_suspend(t->gpu, gpud, criu_get_image_dir(), &err);
 		if (ret)
 			pr_err("Can't save the device memory of process %d: %s\n",
@@ -383,8 +385,8 @@ static void note_stuck(struct restored *r)
 	drop_gpud();
 }
 
-/* The driver begins to restore the process. */
-static void begin_wake(struct restored *r)
+/* What there is of it. */
+static void adopt(struct restored *r)
 {
 	r->begun_ms = now_ms();
 	r->ret = connect_gpud(&r->err);
@@ -396,9 +398,14 @@ static void begin_wake(struct restored *r)
 		r->ret = ckf_gpu_fill_accepted(fill, r->gpu, &r->err);
 	if (!r->ret)
 		r->ret = ckf_gpu_process_adopt(r->gpu, gpud, &r->err);
-	if (!r->ret)
-		ckf_gpu_process_begin_wake(r->gpu, gpud);
 	note_stuck(r);
+}
+
+/* The driver begins to restore it. */
+static void begin_wake(struct restored *r)
+{
+	if (!r->ret && !r->late && !connect_gpud(NULL))
+		ckf_gpu_process_begin_wake(r->gpu, gpud);
 }
 
 /* The driver has restored it, and the agent begins to map the memory. */
@@ -436,6 +443,7 @@ static int add_restored(int pid)
 		return -1;
 	}
 	r->pid = pid;
+	r->ret = -ENOMEM; /* until it is looked at */
 	list_add_tail(&r->list, &restored);
 	return 0;
 }
@@ -444,7 +452,7 @@ static int add_restored(int pid)
  * The task pid, and those whose turn comes after it: the driver restores all of them at the same
  * time, beside the fill, and their agents map memory at the same time.
  */
-static int restore_together(int pid)
+static void restore_together(int pid)
 {
 	struct pstree_item *item;
 	unsigned int nr = 1;
@@ -452,34 +460,33 @@ static int restore_together(int pid)
 	struct restored *r;
 
 	if (add_restored(pid))
-		return -1;
+		return;
 	for_each_pstree_item(item) {
 		if (after && nr < MAX_AT_ONCE && task_alive(item) && uses_cuda(item->pid->real)) {
 			if (add_restored(item->pid->real))
-				return -1;
+				return;
 			nr++;
 		}
 		after |= item->pid->real == pid;
 	}
+	list_for_each_entry(r, &restored, list)
+		adopt(r);
+	/* Not before: gpud may limit how many requests there are at once. */
 	list_for_each_entry(r, &restored, list)
 		begin_wake(r);
 	list_for_each_entry(r, &restored, list)
 		begin_mapping(r);
 	list_for_each_entry(r, &restored, list)
 		end_mapping(r);
-	return 0;
 }
 
 static struct restored *find_restored(int pid)
 {
 	struct restored *r;
 
-	if (list_empty(&restored) && restore_together(pid))
-		return NULL;
 	list_for_each_entry(r, &restored, list)
 		if (r->pid == pid)
 			return r;
-	pr_err("Process %d was not there when the others got their memory\n", pid);
 	return NULL;
 }
 
@@ -510,18 +517,35 @@ static void forget(struct restored *r)
 	free(r);
 }
 
+static void forget_restored(void)
+{
+	struct restored *r, *next;
+
+	list_for_each_entry_safe(r, next, &restored, list)
+		forget(r);
+}
+
 /*
  * A stock CRIU goes on whatever this returns, so the process is ended here: it would run without
  * its memory. The patched one ends the whole tree at -ECANCELED.
  */
 static int cuda_resume_late(int pid)
 {
-	struct restored *r;
+	struct restored *r = find_restored(pid);
 	int ret = -1;
 
-	if (disabled || !uses_cuda(pid))
+	if (disabled || !uses_cuda(pid)) {
+		/* It has ended meanwhile. */
+		if (r)
+			forget(r);
 		return -ENOTSUP;
-	r = find_restored(pid);
+	}
+	/* The turn of those before is over. */
+	if (!r) {
+		forget_restored();
+		restore_together(pid);
+		r = find_restored(pid);
+	}
 	if (r) {
 		ret = give_back(r);
 		if (ret)
@@ -615,11 +639,9 @@ static void resume_task(struct ckf_gpu_process *gpu, bool failed)
 
 static void plugin_fini(int stage, int ret)
 {
-	struct restored *r, *next_r;
 	struct task *t, *next;
 
-	list_for_each_entry_safe(r, next_r, &restored, list)
-		forget(r);
+	forget_restored();
 	if (!list_empty(&tasks) && (ret || opts.final_state != TASK_DEAD))
 		begin_wakes();
 	list_for_each_entry_safe(t, next, &tasks, list) {

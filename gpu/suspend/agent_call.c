@@ -345,6 +345,11 @@ int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err)
 	return ckf_tracee_stop(&c->thread, err);
 }
 
+void ckf_agent_renew(struct ckf_agent_call *c)
+{
+	c->deadline_ns = deadline(c, ANSWER_TIMEOUT_MS);
+}
+
 /* -EDEADLK when the agent cannot get on before all threads run. */
 static int wait_agent(struct ckf_agent_call *c, short events, struct ckf_error *err)
 {
@@ -361,7 +366,7 @@ int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int 
 
 	/* All others go on with a request. */
 	if (m->op != CKF_AGENT_MAP && m->op != CKF_AGENT_COMMIT)
-		c->deadline_ns = deadline(c, ANSWER_TIMEOUT_MS);
+		ckf_agent_renew(c);
 	ret = wait_agent(c, POLLOUT, err);
 	if (ret)
 		return ret;

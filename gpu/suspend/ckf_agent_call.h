@@ -55,6 +55,8 @@ int ckf_agent_end(struct ckf_agent_call *c, struct ckf_error *err);
  */
 int ckf_agent_send(struct ckf_agent_call *c, const struct ckf_agent_msg *m, int fd,
 		   struct ckf_error *err);
+/* The time starts anew: something else was waited for since. */
+void ckf_agent_renew(struct ckf_agent_call *c);
 /*
  * ALLOC with a descriptor, the caller's to close, or DONE without one: *fd is -1. An ERROR message
  * becomes err and -EIO, all else -EPROTO. -EDEADLK as of ckf_tracee_wait(): all that is left then

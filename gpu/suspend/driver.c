@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/ckf_threads.h"
@@ -18,7 +20,13 @@
 
 #define RELOCK_TIMEOUT_MS 30000 /* nobody is inside: it takes microseconds */
 #define STUCK_TIMEOUT_S 300
+#define MAX_BEGUN 16
+#define QUOTA_WAIT_S 60 /* longer than the driver takes for a process */
+#define QUOTA_PAUSE_NS 20000000
 #define NS_PER_S 1000000000ull
+
+/* Calls whose answers nobody has waited for, of all processes: they count for gpud's limits. */
+static atomic_uint nr_begun;
 
 /*
  * The driver does what it is asked for by a thread in the process. Where that is stopped, by
@@ -87,8 +95,8 @@ static int wait_answer(struct driver *d, int gpud, uint64_t end_ns, uint64_t *an
 	return ret;
 }
 
-int driver_call(struct driver *d, int gpud, uint32_t action, uint64_t timeout_ms, uint64_t *answer,
-		struct ckf_error *err)
+static int call_once(struct driver *d, int gpud, uint32_t action, uint64_t timeout_ms,
+		     uint64_t *answer, struct ckf_error *err)
 {
 	struct ckf_gpud_msg m = {
 		.op = CKF_GPUD_CHECKPOINT,
@@ -105,6 +113,23 @@ int driver_call(struct driver *d, int gpud, uint32_t action, uint64_t timeout_ms
 	return ret ? ret : wait_answer(d, gpud, end_ns, answer, err);
 }
 
+int driver_call(struct driver *d, int gpud, uint32_t action, uint64_t timeout_ms, uint64_t *answer,
+		struct ckf_error *err)
+{
+	const struct timespec pause = { .tv_nsec = QUOTA_PAUSE_NS };
+	const uint64_t end_ns = ckf_now_ns() + QUOTA_WAIT_S * NS_PER_S;
+	struct ckf_error call_err;
+	int ret;
+
+	do {
+		call_err = (struct ckf_error){ 0 };
+		ret = call_once(d, gpud, action, timeout_ms, answer, &call_err);
+		/* Too many requests at once: those that were begun end by themselves. */
+	} while (ret == -EDQUOT && atomic_load(&nr_begun) && ckf_now_ns() < end_ns &&
+		 !nanosleep(&pause, NULL));
+	return ret ? ckf_error_set(err, ret, "%s", call_err.msg) : 0;
+}
+
 /* Waits for what was begun, and notes what it has done. */
 static int end_begun(struct driver *d, struct ckf_error *err)
 {
@@ -115,6 +140,7 @@ static int end_begun(struct driver *d, struct ckf_error *err)
 	if (sock < 0)
 		return 0;
 	d->begun.sock = -1;
+	atomic_fetch_sub(&nr_begun, 1);
 	ret = wait_answer(d, sock, d->begun.end_ns, NULL, &begun_err);
 	close(sock);
 	if (!ret)
@@ -157,7 +183,7 @@ void driver_begin(struct driver *d, int gpud, uint32_t action)
 	struct driver_begun b = { .action = action };
 	int ret;
 
-	if (d->begun.sock >= 0 || d->stuck_gpud >= 0)
+	if (d->begun.sock >= 0 || d->stuck_gpud >= 0 || atomic_load(&nr_begun) >= MAX_BEGUN)
 		return;
 	b.sock = ckf_gpud_join(gpud, NULL);
 	if (b.sock < 0)
@@ -171,6 +197,7 @@ void driver_begin(struct driver *d, int gpud, uint32_t action)
 		ret = gpud_call_send(b.sock, &m, d->pidfd, &b.end_ns, NULL);
 	if (!ret) {
 		d->begun = b;
+		atomic_fetch_add(&nr_begun, 1);
 		return;
 	}
 	close(b.sock);

@@ -125,6 +125,8 @@ void ckf_gpu_process_close(struct ckf_gpu_process *p)
 	if (!p)
 		return;
 	stop_save(p);
+	if (p->mapping)
+		ckf_agent_end(&p->agent, NULL);
 	driver_close(&p->driver);
 	drop_memory(p);
 	if (p->pidfd >= 0)
@@ -280,6 +282,8 @@ static int unpark(struct ckf_gpu_process *p, struct ckf_error *err)
 {
 	int ret = p->mapping ? 0 : send_mapping(p, err), end;
 
+	if (p->mapping)
+		ckf_agent_renew(&p->agent);
 	p->mapping = false;
 	if (!ret)
 		ret = ckf_agent_done(&p->agent, err);

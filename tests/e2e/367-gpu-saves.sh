@@ -90,5 +90,61 @@ together() {
 	rm -rf "$D/dump"
 }
 
+all_saved() {
+	local tables=("$W"/parked/ckfast-gpu-[0-9]*.img)
+	[ ${#tables[@]} = 3 ] && [ -e "${tables[2]}" ]
+}
+
+# gpud is killed while the driver suspends all of three processes, whose memory is in images alone.
+park_killed() {
+	local park
+	export CKF_STUB_MEET=cuCheckpointProcessCheckpoint:5
+	gpud_start
+	unset CKF_STUB_MEET
+	"$CKFAST" park "${RANKS[@]}" --dir "$W/parked" 2>park.err &
+	park=$!
+	wait_for 20 all_saved || fail "the memory is not saved: $(cat park.err)"
+	kill -9 "$GPUD_PID"
+	! wait "$park" || fail "a park without gpud has succeeded"
+	GPUD_PID=
+	export CKFAST_GPUD_SOCKET=$W/none
+}
+
+# What was saved is given back by another gpud, or stays until there is one.
+killed() {
+	share_start agent how=ipc procs=3
+	park_killed
+	[ ! -e "$W/parked" ] || fail "the processes have their memory, and images are left"
+	share_round
+	CKFAST_GPUD_HELPER=$W/nothing park_killed
+	grep -q "ckfast unpark --dir $W/parked" park.err || fail "park does not say what to do: $(cat park.err)"
+	"$CKFAST" unpark "${RANKS[@]}" --dir "$W/parked" >unpark.out || fail "unpark after a park that failed"
+	[ ! -e "$W/parked" ] || fail "unpark has left $W/parked"
+	share_round
+	stop "$PID"
+	gpu_idle
+}
+
+# Of processes that share memory, one fails to map it, once.
+half_mapped() {
+	gpud_start
+	export CKF_STUB_HIT=$W/hit CKF_STUB_FAIL_ONCE=1
+	share_start agent how=ipc procs=3
+	unset CKF_STUB_HIT CKF_STUB_FAIL_ONCE
+	"$CKFAST" park "${RANKS[@]}" --dir "$W/parked" >park.out || fail "park"
+	echo cuMemImportFromShareableHandle:1 >"$D/fail1"
+	rm -f "$W/hit"
+	"$CKFAST" unpark "${RANKS[@]}" --dir "$W/parked" >unpark.out || fail "one failure, and no second try"
+	[ -s "$W/hit" ] || fail "no call has failed"
+	rm -f "$D/fail1"
+	share_round
+	stop "$PID"
+	gpud_stop
+	gpu_idle
+}
+
 each_version saves
 each_version together
+D=$W
+killed
+half_mapped
