@@ -120,7 +120,10 @@ uint32_t img_chunk(struct img_builder *b, uint32_t codec, const void *pages, uin
 	need(stored_bytes > 0, "pages do not compress");
 	i = img_chunk_bare(b, codec, nr_pages, (uint32_t)stored_bytes);
 	b->idx.chunks[i].checksum = ckf_hash64(pages, bytes);
-	b->pack = realloc(b->pack, b->idx.pack_bytes);
+	if (b->idx.pack_bytes > b->pack_room) {
+		b->pack_room = 2 * b->idx.pack_bytes;
+		b->pack = realloc(b->pack, b->pack_room);
+	}
 	need(b->pack, "no memory");
 	memset(b->pack + old_bytes, 0, b->idx.pack_bytes - old_bytes);
 	memcpy(b->pack + b->idx.chunks[i].pack_off, stored, (size_t)stored_bytes);

@@ -27,6 +27,7 @@
 struct img_builder {
 	struct ckf_index idx; /* may be changed at will between the calls */
 	uint8_t *pack;	      /* idx.pack_bytes of them, header included once encoded */
+	uint64_t pack_room;   /* doubles: realloc() may copy all each time */
 	void **contents;      /* of each verbatim file */
 	struct ckf_codec_ctx *codecs;
 	uint64_t end; /* of the last chunk in the pack */
