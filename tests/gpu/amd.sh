@@ -67,7 +67,8 @@ copies() {
 				row "amdcopy, $queues queues" ok "$line"
 			done <"$log"
 		else
-			row "amdcopy, $queues queues" FAILED "$(tail -n 1 "$log")"
+			# Other GPUs may have been right.
+			row "amdcopy, $queues queues" FAILED "$(grep -v '^{' "$log" | tail -n 1)"
 		fi
 	done
 }
