@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -62,6 +63,45 @@ def gpu_facts():
 def read_json(path):
     with open(path, encoding="utf-8") as f:
         return json.load(f)
+
+
+def spread(values):
+    """The median, the least and the most."""
+    return f"{statistics.median(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else "-"
+
+
+class Run:
+    """One run of a script: what was checked, measured and found wrong. more: of the result."""
+
+    def __init__(self, out, more):
+        self.out = out
+        self.tools = GpuTools()
+        self.start = time.monotonic()
+        self.failures = []
+        self.result = {"version": 1, "gpus": gpu_facts(), "cpu": harness.cpu_model(),
+                       "cpus": len(os.sched_getaffinity(0)), "kernel": os.uname().release,
+                       "commit": self.tools.commit(), **more, "checks": {}, "steps": {},
+                       "restores": []}
+
+    def say(self, *words):
+        print(f"[{time.monotonic() - self.start:6.1f}]", *words, flush=True)
+
+    def check(self, name, right, why=""):
+        self.result["checks"][name] = bool(right)
+        self.say("ok  " if right else "FAIL", name, "" if right else why)
+        if not right:
+            self.failures.append(f"{name}: {why}")
+
+    def write(self, name, lines):
+        """The table with what failed, as text and on standard output, and the result."""
+        lines += ["FAIL " + f for f in self.failures]
+        lines.append(f"{sum(self.result['checks'].values())} checks passed, {len(self.failures)} "
+                     "failed")
+        with open(os.path.join(self.out, name + ".txt"), "w", encoding="utf-8") as f:
+            f.write("\n".join(lines) + "\n")
+        with open(os.path.join(self.out, name + ".json"), "w", encoding="utf-8") as f:
+            json.dump(self.result, f, indent=1)
+        print("\n".join(lines))
 
 
 class Watch(threading.Thread):

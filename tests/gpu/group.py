@@ -22,7 +22,6 @@ import http.client
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import threading
@@ -48,29 +47,13 @@ NO_SHARING = {"NCCL_P2P_DISABLE": "1", "NCCL_CUMEM_ENABLE": "0"}
 TCP = ["--tcp-established", "--network-lock", "skip"]
 
 
-class Run:
+class Run(gpulib.Run):
     def __init__(self, out):
-        self.out = out
-        self.tools = gpulib.GpuTools()
-        self.start = time.monotonic()
         self.ranks = max(2, len(gpulib.gpu_facts()))
-        self.failures = []
-        self.result = {"version": 1, "gpus": gpulib.gpu_facts(), "cpu": harness.cpu_model(),
-                       "cpus": len(os.sched_getaffinity(0)), "kernel": os.uname().release,
-                       "commit": self.tools.commit(), "ranks": self.ranks, "idle_s": IDLE,
-                       "base": BASE, "checks": {}, "steps": {}, "restores": []}
+        super().__init__(out, {"ranks": self.ranks, "idle_s": IDLE, "base": BASE})
 
     def over(self):
         return time.monotonic() - self.start > SECONDS
-
-    def say(self, *words):
-        print(f"[{time.monotonic() - self.start:6.1f}]", *words, flush=True)
-
-    def check(self, name, right, why=""):
-        self.result["checks"][name] = bool(right)
-        self.say("ok  " if right else "FAIL", name, "" if right else why)
-        if not right:
-            self.failures.append(f"{name}: {why}")
 
 
 class Case:
@@ -329,18 +312,10 @@ def report(run):
                 continue
             text = f"{name:8} {way:8}{len(rows):4}"
             for key in keys:
-                values = [r[key] for r in rows if key in r]
-                text += f"{statistics.median(values):.3f} ({min(values):.3f}-{max(values):.3f})" \
-                    .rjust(24) if values else "-".rjust(24)
+                text += f"{gpulib.spread([r[key] for r in rows if key in r]):>24}"
             lines.append(text)
     lines += [f"{k}: {v:.2f}" for k, v in run.result["steps"].items()]
-    lines += ["FAIL " + f for f in run.failures]
-    lines.append(f"{sum(run.result['checks'].values())} checks passed, {len(run.failures)} failed")
-    with open(os.path.join(run.out, "group.txt"), "w", encoding="utf-8") as f:
-        f.write("\n".join(lines) + "\n")
-    with open(os.path.join(run.out, "group.json"), "w", encoding="utf-8") as f:
-        json.dump(run.result, f, indent=1)
-    print("\n".join(lines))
+    run.write("group", lines)
 
 
 def set_most_waiting(connections):

@@ -6,13 +6,14 @@ With several GPUs each has an equal share of the layers, in order, and of the re
 Writes DIR/ready with the tokens that it generates. Whenever DIR/go turns up it takes its text
 as a name, generates again, sums up all weights and the reserve, and writes DIR/out-NAME: the tokens,
 the sum, and when the first token was there (seconds since the epoch)."""
-import json
 import os
 import sys
 import time
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from watched import checksum, write
 
 TOKENS = 8
 SHAPES = {'8b': {'hidden_size': 4096, 'num_attention_heads': 32, 'intermediate_size': 14336},
@@ -90,27 +91,10 @@ def generate(model):
     return tokens, first
 
 
-def checksum(tensors):
-    """Any changed bit changes it: each word counts by its place."""
-    total = 0
-    for t in tensors:
-        words = t.detach().reshape(-1).view(torch.int16)
-        for part in words.split(1 << 26):
-            weights = torch.arange(1, part.numel() + 1, device=t.device, dtype=torch.int64)
-            total = (total * 31 + int((part.to(torch.int64) * weights).sum().item())) & (2 ** 63 - 1)
-    return total
-
-
 def tidy():
     torch.cuda.empty_cache()
     for device in gpus():
         torch.cuda.synchronize(device)
-
-
-def write(path, obj):
-    with open(path + '.new', 'w', encoding='utf-8') as f:
-        json.dump(obj, f)
-    os.rename(path + '.new', path)
 
 
 def main():

@@ -25,6 +25,8 @@ import time
 import torch
 import torch.distributed as dist
 
+from watched import checksum, write
+
 CPU = os.environ.get('RANKS_DEVICE') == 'cpu'
 WORDS = (1 << 20) + 24  # of a collective; not a power of two
 ROUNDS = 3
@@ -36,23 +38,6 @@ def free_port():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
-
-
-def write(path, obj):
-    with open(path + '.new', 'w', encoding='utf-8') as f:
-        json.dump(obj, f)
-    os.rename(path + '.new', path)
-
-
-def checksum(tensors):
-    """Any changed bit changes it: each word counts by its place."""
-    total = 0
-    for t in tensors:
-        words = t.detach().reshape(-1).view(torch.int16)
-        for part in words.split(1 << 26):
-            weights = torch.arange(1, part.numel() + 1, device=t.device, dtype=torch.int64)
-            total = (total * 31 + int((part.to(torch.int64) * weights).sum().item())) & (2 ** 63 - 1)
-    return total
 
 
 class Rank:

@@ -49,31 +49,15 @@ IDLE_MIB = 64  # what nvidia-smi may differ by when nothing runs
 PROGRAM_MIB = 128  # at least, on each GPU of the plain CUDA program, without its contexts
 
 
-class Run:
+class Run(gpulib.Run):
     def __init__(self, out):
-        self.out = out
-        self.tools = gpulib.GpuTools()
-        self.end = time.monotonic() + SECONDS
-        self.failures = []
-        self.result = {"version": 1, "gpus": gpulib.gpu_facts(), "cpu": harness.cpu_model(),
-                       "cpus": len(os.sched_getaffinity(0)),
-                       "memory_mib": harness.meminfo("MemTotal") // 1024,
-                       "kernel": os.uname().release, "commit": self.tools.commit(),
-                       "model": MODEL, "layers": LAYERS, "kv_gib": KV_GIB, "base": BASE,
-                       "cold": COLD,
-                       "command": ALLOC_CONF + f"GPU_MODEL={MODEL} GPU_LAYERS={LAYERS} GPU_KV_GIB={KV_GIB:g} GPU_REPS={REPS} "
-                                  f"GPU_BASE={os.path.dirname(BASE)} GPU_COLD={int(COLD)} "
-                                  "./gpu.sh OUTDIR",
-                       "checks": {}, "steps": {}, "restores": []}
-
-    def say(self, *words):
-        print(f"[{SECONDS - (self.end - time.monotonic()):6.1f}]", *words, flush=True)
-
-    def check(self, name, right, why=""):
-        self.result["checks"][name] = bool(right)
-        self.say("ok  " if right else "FAIL", name, "" if right else why)
-        if not right:
-            self.failures.append(f"{name}: {why}")
+        super().__init__(out, {
+            "memory_mib": harness.meminfo("MemTotal") // 1024, "model": MODEL, "layers": LAYERS,
+            "kv_gib": KV_GIB, "base": BASE, "cold": COLD,
+            "command": ALLOC_CONF + f"GPU_MODEL={MODEL} GPU_LAYERS={LAYERS} GPU_KV_GIB={KV_GIB:g} "
+                       f"GPU_REPS={REPS} GPU_BASE={os.path.dirname(BASE)} GPU_COLD={int(COLD)} "
+                       "./gpu.sh OUTDIR"})
+        self.end = self.start + SECONDS
 
     def keep_logs(self, roads, name):
         for log in ("dump.log", "restore.log"):
@@ -620,21 +604,10 @@ def report(run):
             continue
         text = f"{way:8} {len(rows):4} "
         for key in keys:
-            values = [r[key] for r in rows if key in r]
-            if values:
-                spread = f"{statistics.median(values):.3f} ({min(values):.3f}-{max(values):.3f})"
-            else:
-                spread = "-"
-            text += f"{spread:>24}"
+            text += f"{gpulib.spread([r[key] for r in rows if key in r]):>24}"
         lines.append(text + f"{run.result['steps'].get(way + '_image_mib', 0):12}")
     lines += [f"{k}: {v}" for k, v in run.result["steps"].items() if not k.endswith("image_mib")]
-    lines += ["FAIL " + f for f in run.failures]
-    lines.append(f"{sum(run.result['checks'].values())} checks passed, {len(run.failures)} failed")
-    with open(os.path.join(run.out, "gpu.txt"), "w", encoding="utf-8") as f:
-        f.write("\n".join(lines) + "\n")
-    with open(os.path.join(run.out, "gpu.json"), "w", encoding="utf-8") as f:
-        json.dump(run.result, f, indent=1)
-    print("\n".join(lines))
+    run.write("gpu", lines)
 
 
 def steps(run):
