@@ -14,25 +14,6 @@
 #define IMG_COMMON_MAGIC 0x54564319u /* before the magic of the type, since images v1.1 */
 #define IMG_BUF_BYTES (64u << 10)
 
-int ckf_array_grow(void *array, uint64_t nr, uint64_t *cap, size_t entry_bytes)
-{
-	uint64_t want = *cap + *cap / 2 + 16;
-	uint64_t bytes;
-	void *p;
-
-	if (nr < *cap)
-		return 0;
-	if (ckf_mul_overflow(want, entry_bytes, &bytes) || bytes > SIZE_MAX / 2)
-		return -ENOMEM;
-	memcpy(&p, array, sizeof(p));
-	p = realloc(p, (size_t)bytes);
-	if (!p)
-		return -ENOMEM;
-	memcpy(array, &p, sizeof(p));
-	*cap = want;
-	return 0;
-}
-
 int ckf_open_of_dump(const struct ckf_dir *dir, const char *name, struct ckf_file_part *out)
 {
 	uint64_t bytes;

@@ -10,6 +10,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "base/ckf_array.h"
 #include "ckf_dump.h"
 
 #define CKF_PAGEMAP_MAGIC 0x56084025u /* criu/include/magic.h */
@@ -106,11 +107,5 @@ bool ckf_dump_has_shmem(const struct ckf_dump *d, uint64_t shmid);
 
 /* True when name is that of a pagemap file; kind and id say of what. */
 bool ckf_pagemap_name_parse(const char *name, uint32_t *kind, uint64_t *id);
-
-/*
- * Makes room for one more entry of entry_bytes in *array, which has nr entries and room for *cap.
- * Growth is geometric. 0 or -ENOMEM, with *array as it was.
- */
-int ckf_array_grow(void *array, uint64_t nr, uint64_t *cap, size_t entry_bytes);
 
 #endif

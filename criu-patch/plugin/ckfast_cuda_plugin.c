@@ -408,12 +408,18 @@ static void begin_wake(struct restored *r)
 		ckf_gpu_process_begin_wake(r->gpu, gpud);
 }
 
-/* The driver has restored it, and the agent begins to map the memory. */
-static void begin_mapping(struct restored *r)
+/* Nothing has failed, and no thread of it is stuck. */
+static bool goes_on(struct restored *r)
 {
 	if (!r->ret && !r->late)
 		r->ret = connect_gpud(&r->err);
-	if (!r->ret && !r->late)
+	return !r->ret && !r->late;
+}
+
+/* The driver has restored it, and the agent begins to map the memory. */
+static void begin_mapping(struct restored *r)
+{
+	if (goes_on(r))
 		r->ret = ckf_gpu_process_wake(r->gpu, gpud, &r->err);
 	note_stuck(r);
 	r->woken_ms = now_ms();
@@ -426,9 +432,7 @@ static void begin_mapping(struct restored *r)
 /* All is mapped, and all threads are stopped again. */
 static void end_mapping(struct restored *r)
 {
-	if (!r->ret && !r->late)
-		r->ret = connect_gpud(&r->err);
-	if (!r->ret && !r->late)
+	if (goes_on(r))
 		r->ret = ckf_gpu_process_resume(r->gpu, gpud, &r->err);
 	note_stuck(r);
 	r->mapped_ms = now_ms();

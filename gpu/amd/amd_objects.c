@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ckf_array.h"
 #include "base/ckf_io_util.h"
 #include "base/ckf_threads.h"
 #include "amd.h"
@@ -13,7 +14,7 @@ struct ckf_amd_objects {
 	struct ckf_sink *sinks; /* of this job, by GPU */
 	struct ckf_sink_dest *dests;
 	size_t nr;
-	size_t cap;
+	uint64_t cap;
 };
 
 static int check_object(const struct ckf_amd_objects *set, const struct ckf_amd_object *o,
@@ -45,21 +46,6 @@ int ckf_amd_objects_new(struct ckf_amd *amd, const struct ckf_amd_watch *watch,
 	return 0;
 }
 
-static int grow(struct ckf_amd_objects *set, struct ckf_error *err)
-{
-	size_t cap = set->cap ? set->cap * 2 : 64;
-	struct ckf_sink_dest *more;
-
-	if (set->nr < set->cap)
-		return 0;
-	more = realloc(set->dests, cap * sizeof(*more));
-	if (!more)
-		return ckf_error_set(err, -ENOMEM, "no memory");
-	set->dests = more;
-	set->cap = cap;
-	return 0;
-}
-
 int ckf_amd_objects_add(struct ckf_amd_objects *set, const struct ckf_amd_object *o,
 			struct ckf_error *err)
 {
@@ -67,8 +53,8 @@ int ckf_amd_objects_add(struct ckf_amd_objects *set, const struct ckf_amd_object
 	int ret;
 
 	ret = check_object(set, o, err);
-	if (!ret)
-		ret = grow(set, err);
+	if (!ret && ckf_array_grow(&set->dests, set->nr, &set->cap, sizeof(*set->dests)))
+		ret = ckf_error_set(err, -ENOMEM, "no memory");
 	if (!ret)
 		ret = amd_import(set->sinks, o->dmabuf, o->bytes, &mem, err);
 	if (ret)

@@ -95,21 +95,36 @@ static int wait_answer(struct driver *d, int gpud, uint64_t end_ns, uint64_t *an
 	return ret;
 }
 
-static int call_once(struct driver *d, int gpud, uint32_t action, uint64_t timeout_ms,
-		     uint64_t *answer, struct ckf_error *err)
+/* A RESUME with its pairs, which gpud forgets with each one, also if it refuses it. */
+static int send_call(const struct driver *d, int gpud, uint32_t action, uint64_t timeout_ms,
+		     uint64_t *end_ns, struct ckf_error *err)
 {
-	struct ckf_gpud_msg m = {
+	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
+	int ret = 0;
+
+	for (unsigned int i = 0; action == CKF_GPUD_RESUME && i < d->nr_pairs && !ret; i++) {
+		memcpy(m.uuid, d->pairs[i].old_uuid, sizeof(m.uuid));
+		memcpy(m.uuid2, d->pairs[i].new_uuid, sizeof(m.uuid2));
+		ret = ckf_gpud_send(gpud, &m, -1, err);
+	}
+	m = (struct ckf_gpud_msg){
 		.op = CKF_GPUD_CHECKPOINT,
 		.arg = action,
 		.arg2 = timeout_ms,
 	};
+	return ret ? ret : gpud_call_send(gpud, &m, d->pidfd, end_ns, err);
+}
+
+static int call_once(struct driver *d, int gpud, uint32_t action, uint64_t timeout_ms,
+		     uint64_t *answer, struct ckf_error *err)
+{
 	uint64_t end_ns;
 	int ret = check_thread(d, err);
 
 	if (!ret)
 		ret = end_stuck(d, &gpud, err);
 	if (!ret)
-		ret = gpud_call_send(gpud, &m, d->pidfd, &end_ns, err);
+		ret = send_call(d, gpud, action, timeout_ms, &end_ns, err);
 	return ret ? ret : wait_answer(d, gpud, end_ns, answer, err);
 }
 
@@ -164,22 +179,8 @@ int driver_pair(struct driver *d, const uint8_t old_uuid[16], const uint8_t new_
 	return 0;
 }
 
-static int send_pairs(const struct driver *d, int gpud, struct ckf_error *err)
-{
-	struct ckf_gpud_msg m = { .op = CKF_GPUD_PAIR };
-	int ret = 0;
-
-	for (unsigned int i = 0; i < d->nr_pairs && !ret; i++) {
-		memcpy(m.uuid, d->pairs[i].old_uuid, sizeof(m.uuid));
-		memcpy(m.uuid2, d->pairs[i].new_uuid, sizeof(m.uuid2));
-		ret = ckf_gpud_send(gpud, &m, -1, err);
-	}
-	return ret;
-}
-
 void driver_begin(struct driver *d, int gpud, uint32_t action)
 {
-	const struct ckf_gpud_msg m = { .op = CKF_GPUD_CHECKPOINT, .arg = action };
 	struct driver_begun b = { .action = action };
 	int ret;
 
@@ -191,10 +192,8 @@ void driver_begin(struct driver *d, int gpud, uint32_t action)
 	ret = driver_run(d, NULL);
 	if (!ret)
 		ret = check_thread(d, NULL);
-	if (!ret && action == CKF_GPUD_RESUME)
-		ret = send_pairs(d, b.sock, NULL);
 	if (!ret)
-		ret = gpud_call_send(b.sock, &m, d->pidfd, &b.end_ns, NULL);
+		ret = send_call(d, b.sock, action, 0, &b.end_ns, NULL);
 	if (!ret) {
 		d->begun = b;
 		atomic_fetch_add(&nr_begun, 1);
@@ -240,11 +239,7 @@ int driver_wake(struct driver *d, int gpud, struct ckf_error *err)
 	if (ret && (!sleeps || ret == -EDEADLK))
 		return ckf_error_set(err, ret, "%s", begun_err.msg);
 	if (d->suspended) {
-		ret = end_stuck(d, &gpud, err);
-		if (!ret)
-			ret = send_pairs(d, gpud, err);
-		if (!ret)
-			ret = driver_call(d, gpud, CKF_GPUD_RESUME, 0, NULL, err);
+		ret = driver_call(d, gpud, CKF_GPUD_RESUME, 0, NULL, err);
 		if (ret)
 			return ret;
 		d->suspended = false;

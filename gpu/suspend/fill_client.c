@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "format/ckf_gpu_dump.h"
+#include "base/ckf_array.h"
 #include "base/ckf_opts.h"
 #include "ckf_process.h"
 #include "ckf_gpud_msg.h"
@@ -31,7 +32,7 @@ struct ckf_gpu_fill {
 	int sock;
 	struct item *items;
 	size_t nr;
-	size_t cap;
+	uint64_t cap;
 	struct ready *ready;
 	size_t nr_ready;
 	struct ckf_gpud_msg pairs[CKF_GPU_MAX_DEVICES];
@@ -61,16 +62,8 @@ bool ckf_gpu_images_probe(int dir_fd)
 
 static int add_item(struct ckf_gpu_fill *f, const struct ckf_gpud_msg *m, int fd)
 {
-	size_t cap = f->cap ? f->cap * 2 : 64;
-	struct item *more;
-
-	if (f->nr == f->cap) {
-		more = realloc(f->items, cap * sizeof(*more));
-		if (!more)
-			return -ENOMEM;
-		f->items = more;
-		f->cap = cap;
-	}
+	if (ckf_array_grow(&f->items, f->nr, &f->cap, sizeof(*f->items)))
+		return -ENOMEM;
 	f->items[f->nr].pid = m->pid;
 	f->items[f->nr++].mem = (struct ckf_gpu_memory){
 		.addr = m->addr,

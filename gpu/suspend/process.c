@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "format/ckf_gpu_dump.h"
+#include "base/ckf_array.h"
 #include "base/ckf_threads.h"
 #include "ckf_agent_call.h"
 #include "ckf_gpud.h"
@@ -55,7 +56,7 @@ struct ckf_gpu_process {
 	int save_sock; /* to gpud, which saves the memory; -1: nothing was asked for yet */
 	struct ckf_gpu_memory *mem;
 	size_t nr_mem;
-	size_t cap_mem;
+	uint64_t cap_mem;
 };
 
 int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err)
@@ -158,19 +159,11 @@ uint64_t ckf_gpu_process_bytes(const struct ckf_gpu_process *p)
 int ckf_gpu_process_give(struct ckf_gpu_process *p, const struct ckf_gpu_memory *m,
 			 struct ckf_error *err)
 {
-	size_t cap = p->cap_mem ? p->cap_mem * 2 : 64;
-	struct ckf_gpu_memory *more;
-
 	if (p->nr_mem == CKF_GPU_MAX_ALLOCS)
 		return ckf_error_set(err, -E2BIG, "process %d has more than %u allocations",
 				     (int)p->pid, CKF_GPU_MAX_ALLOCS);
-	if (p->nr_mem == p->cap_mem) {
-		more = realloc(p->mem, cap * sizeof(*more));
-		if (!more)
-			return ckf_error_set(err, -ENOMEM, "no memory for a list of memory");
-		p->mem = more;
-		p->cap_mem = cap;
-	}
+	if (ckf_array_grow(&p->mem, p->nr_mem, &p->cap_mem, sizeof(*p->mem)))
+		return ckf_error_set(err, -ENOMEM, "no memory for a list of memory");
 	p->mem[p->nr_mem++] = *m;
 	return 0;
 }
@@ -477,13 +470,12 @@ static int say_saved(struct ckf_gpu_process *p, struct ckf_error *err)
 
 static int save_all(struct ckf_gpu_process *p, int gpud, int dir_fd, struct ckf_error *err)
 {
-	int ret;
+	int ret = ckf_gpu_process_save(p, gpud, dir_fd, err);
 
-	if (p->saved || !p->nr_mem)
-		return 0;
-	ret = ckf_gpu_process_save(p, gpud, dir_fd, err);
-	if (!ret)
-		ret = wait_save(p, err);
+	/* There is nothing to save, or it was saved before. */
+	if (ret || p->save_sock < 0)
+		return ret;
+	ret = wait_save(p, err);
 	if (!ret)
 		ret = say_saved(p, err);
 	p->saved = !ret;

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/ckf_array.h"
 #include "format/ckf_gpu_dump.h"
 #include "ckf_agent_call.h"
 #include "ckf_process.h"
@@ -31,7 +32,7 @@ struct holder {
 struct holders {
 	struct holder *list;
 	size_t nr;
-	size_t cap;
+	uint64_t cap;
 };
 
 /* Any order of open files: below 0, 0 or above. A file that is gone is equal to none. */
@@ -57,16 +58,8 @@ static bool same_memory(const struct holder *a, const struct holder *b)
 
 static int add(struct holders *h, const struct holder *one, struct ckf_error *err)
 {
-	size_t cap = h->cap ? h->cap * 2 : 64;
-	struct holder *more;
-
-	if (h->nr == h->cap) {
-		more = realloc(h->list, cap * sizeof(*more));
-		if (!more)
-			return ckf_error_set(err, -ENOMEM, "no memory for a list of shared memory");
-		h->list = more;
-		h->cap = cap;
-	}
+	if (ckf_array_grow(&h->list, h->nr, &h->cap, sizeof(*h->list)))
+		return ckf_error_set(err, -ENOMEM, "no memory for a list of shared memory");
 	h->list[h->nr++] = *one;
 	return 0;
 }

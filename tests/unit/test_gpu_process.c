@@ -176,6 +176,59 @@ static void test_order(void **state)
 	ckf_gpu_process_close(p);
 }
 
+/* Suspended by somebody else, and to go on with another GPU. */
+static struct ckf_gpu_process *adopt_child(struct ends *e)
+{
+	const uint8_t old_uuid[16] = { 1 }, new_uuid[16] = { 2 };
+	struct ckf_gpu_process *p = open_child(e);
+
+	say_done(e, CU_PROCESS_STATE_CHECKPOINTED);
+	assert_int_equal(ckf_gpu_process_adopt(p, e->client, &e->err), 0);
+	asked(e, CKF_GPUD_STATE);
+	assert_int_equal(ckf_gpu_process_pair(p, old_uuid, new_uuid, &e->err), 0);
+	return p;
+}
+
+static void asked_to_resume(struct ends *e)
+{
+	const struct ckf_gpud_msg m = ends_heard(e);
+
+	assert_int_equal(m.op, CKF_GPUD_PAIR);
+	assert_int_equal(m.uuid2[0], 2);
+	asked(e, CKF_GPUD_RESUME);
+}
+
+/* A call is begun on a connection of its own. What is refused meanwhile, since there are too many
+ * requests, is asked for again, as a whole. */
+static void test_begun(void **state)
+{
+	struct ends *e = *state, *own;
+	struct ckf_gpu_process *first = adopt_child(e), *second = adopt_child(e);
+
+	assert_int_equal(ends_set_up((void **)&own), 0);
+	ends_answer(e, CKF_GPUD_DONE, 0, "", own->client);
+	ckf_gpu_process_begin_wake(first, e->client);
+	assert_int_equal(ends_heard(e).op, CKF_GPUD_JOIN);
+	asked_to_resume(own);
+
+	ends_answer(e, CKF_GPUD_ERROR, EDQUOT, "too many requests", -1);
+	say_done(e, 0);
+	say_done(e, 0);
+	assert_int_equal(ckf_gpu_process_wake(second, e->client, &e->err), 0);
+	asked_to_resume(e);
+	asked_to_resume(e);
+	asked(e, CKF_GPUD_UNLOCK);
+
+	say_done(own, 0);
+	say_done(e, 0);
+	assert_int_equal(ckf_gpu_process_wake(first, e->client, &e->err), 0);
+	asked(e, CKF_GPUD_UNLOCK);
+	none_asked(e);
+	ckf_gpu_process_close(first);
+	ckf_gpu_process_close(second);
+	ends_tear_down((void **)&own);
+}
+
 static void test_failures(void **state)
 {
 	struct ends *e = *state;
@@ -314,9 +367,9 @@ static void test_save(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_open),     TEST(test_states),		 TEST(test_order),
-		TEST(test_failures), TEST(test_stopped),	 TEST(test_resume_late),
-		TEST(test_save),     TEST(test_too_much_memory),
+		TEST(test_open),	TEST(test_states),   TEST(test_order),
+		TEST(test_begun),	TEST(test_failures), TEST(test_stopped),
+		TEST(test_resume_late), TEST(test_save),     TEST(test_too_much_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
