@@ -13,8 +13,7 @@ use_criu "$BUILD/bin/criu-$V-stock" "$BUILD/bin/criu-$V"
 PLUGIN=$BUILD/lib/amdgpu-$V
 [ -e "$PLUGIN/amdgpu_plugin.so" ] || skip "no $PLUGIN/amdgpu_plugin.so (libdrm-dev, make criu)"
 need_hsakmt
-PROTOCOL=$ROOT/gpu/suspend/ckf_gpud.h
-GPUD_VERSION=$(sed -n 's/^#define CKF_GPUD_VERSION //p' "$PROTOCOL")
+GPUD_VERSION=$(gpud_version)
 export GPUD_VERSION CKFAST
 METRICS=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 

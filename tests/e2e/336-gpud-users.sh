@@ -76,11 +76,9 @@ own_rights() {
 	kill $SLEEPER
 }
 
-VERSION=$(sed -n 's/^#define CKF_GPUD_VERSION //p' "$ROOT/gpu/suspend/ckf_gpud.h")
-
 # A connection that joins another one is the same member's.
 joined() {
-	(cd mine && "${MEMBER[@]}" "$PYTHON" - ../run/gpud.sock theirs $$ "$VERSION") >joined.out 2>&1 <<-'END' || fail "joined: $(cat joined.out)"
+	(cd mine && "${MEMBER[@]}" "$PYTHON" - ../run/gpud.sock theirs $$ "$(gpud_version)") >joined.out 2>&1 <<-'END' || fail "joined: $(cat joined.out)"
 		import os, socket, struct, sys
 		HELLO, CHECKPOINT, FILL, JOIN, DONE, ERROR = 1, 3, 4, 9, 16, 18
 		def message(op, arg=0):

@@ -122,7 +122,7 @@ gpud_contained() {
 	rm -r "$D/inner" "$D/outside"
 }
 
-VERSION=$(sed -n 's/^#define CKF_GPUD_VERSION //p' "$ROOT/gpu/suspend/ckf_gpud.h")
+VERSION=$(gpud_version)
 
 # Old clients with this gpud; this client with an old one.
 versions() {

@@ -50,9 +50,9 @@ replaced() {
 
 connections() {
 	start_gpud
-	"$PYTHON" - "$CKFAST_GPUD_SOCKET" >many.out <<-'END' || fail "connections: $(cat many.out)"
+	"$PYTHON" - "$CKFAST_GPUD_SOCKET" "$(gpud_version)" >many.out <<-'END' || fail "connections: $(cat many.out)"
 		import socket, struct, sys
-		HELLO = struct.pack("<IIQ", 1, 0, 4) + bytes(496)
+		HELLO = struct.pack("<IIQ", 1, 0, int(sys.argv[2])) + bytes(496)
 		socks, refused = [], None
 		for i in range(400):
 		    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

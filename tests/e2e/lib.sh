@@ -265,6 +265,11 @@ restore_refused() {
 		fail "$2: no clear error: $(log_errors "$D/restore.log")"
 }
 
+# The version of the protocol between gpud and its clients.
+gpud_version() {
+	sed -n 's/^#define CKF_GPUD_VERSION //p' "$ROOT/gpu/suspend/ckf_gpud.h"
+}
+
 # flip FILE OFFSET: turns all bits of one byte.
 flip() {
 	"$PYTHON" - "$1" "$2" <<-'END'
