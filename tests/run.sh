@@ -4,7 +4,10 @@
 # run.sh [--fast | --root] [WORD…]: runs the tests whose names hold one of the words (all without), one line for each.
 # What make has built is what is run. Logs: build/test-logs/NAME.log.
 #
-# --fast: those that need no root, no network and no CRIU, several at once
+# As many at once as there are CPUs, but for a script with the word Alone at its head: it changes or measures what all
+# processes share.
+#
+# --fast: those that need no root, no network and no CRIU
 #	lint		scripts/lint.sh
 #	unit/NAME	build/unit/NAME
 #	unit/fault	build/fault/fault: the Nth call of everything fails
@@ -39,7 +42,7 @@ if [ -n "${CKF_LONG:-}" ]; then
 	fuzz_seconds=300
 	long_factor=5
 fi
-jobs=1
+jobs=$(nproc)
 nr=0
 mkdir -p "$logs"
 results=$(mktemp -d "$logs/results.XXXXXX")
@@ -94,14 +97,27 @@ run_one() {
 one() {
 	wanted "$1" || return 0
 	nr=$((nr + 1))
-	if [ $jobs = 1 ]; then
-		run_one $nr "$@"
-		return
-	fi
-	while [ "$(jobs -pr | wc -l)" -ge $jobs ]; do
+	while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do
 		wait -n || true
 	done
 	run_one $nr "$@" &
+}
+
+# alone NAME SECONDS COMMAND…: when those before have ended.
+alone() {
+	wait
+	one "$@"
+	wait
+}
+
+# scripts COMMAND FILE…: by one or alone.
+scripts() {
+	local run=$1 name
+	shift
+	for name; do
+		name=${name##*/}
+		"$run" "e2e/${name%.sh}" 600 "tests/e2e/$name"
+	done
 }
 
 # units DIR PREFIX: the unit tests that are built there.
@@ -133,47 +149,44 @@ fast() {
 }
 
 root() {
-	local test name kind
 	units build/asan-ubsan asan
 	units build/tsan tsan
 	if [ -n "${CKF_LONG:-}" ]; then
 		one py-asan 900 env CKFAST=build/asan-ubsan/bin/ckfast /usr/bin/python3 tests/py/run.py
 	fi
-	for test in tests/e2e/[0-9]*.sh; do
-		name=${test##*/}
-		one "e2e/${name%.sh}" 600 "$test"
-	done
+	scripts one $(grep -L '^# Alone: ' tests/e2e/[0-9]*.sh)
+	scripts alone $(grep -l '^# Alone: ' tests/e2e/[0-9]*.sh)
 	if [ -n "${CKF_LONG:-}" ]; then
 		sanitized
-		one packages/debian 600 tests/packages/run.sh
-		one packages/rpm 300 tests/packages/rpm.sh
+		alone packages/debian 600 tests/packages/run.sh
+		alone packages/rpm 300 tests/packages/rpm.sh
 	fi
-	one zdtm 900 tests/zdtm/zdtm.sh subset
+	alone zdtm 900 tests/zdtm/zdtm.sh subset
 }
 
 # The same programs with sanitizers: ckfast, and what is ours in CRIU, which frees nothing at its end. Not where memory is
-# measured.
+# measured. A test has one directory to work in, so it ends before it runs with another program.
 sanitized() {
-	local test name kind
+	local test name kind run
 	for kind in asan-ubsan tsan; do
 		for name in 105-convert-jobs 210-parent 220-bases; do
 			one "${kind%-ubsan}-convert/$name" 600 env CKFAST="$PWD/build/$kind/bin/ckfast" "tests/e2e/$name.sh"
 		done
+		wait
 	done
 	for test in tests/e2e/0[1-8]*.sh tests/e2e/2*.sh; do
 		name=${test##*/}
 		[ "$name" != 082-limits.sh ] || continue
-		one "asan-restore/${name%.sh}" 600 env ASAN_OPTIONS=detect_leaks=0 \
+		run=one
+		! grep -q '^# Alone: ' "$test" || run=alone
+		"$run" "asan-restore/${name%.sh}" 600 env ASAN_OPTIONS=detect_leaks=0 \
 			CRIU="$PWD/build/asan-ubsan/bin/criu" CRIU_STOCK="$PWD/build/bin/criu-stock" "$test"
 	done
+	wait
 }
 
-if [ $tier != root ]; then
-	jobs=$(nproc)
-	fast
-	wait
-	jobs=1
-fi
+[ $tier = root ] || fast
+wait
 [ $tier = fast ] || root
 
 if grep -qs '^skipped' "$results"/*; then

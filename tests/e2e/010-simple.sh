@@ -30,4 +30,5 @@ simple() {
 	DUMPER=$CRIU roundtrip "$PROGS/bigproc" . 16 random
 }
 
+every_version
 each_version simple

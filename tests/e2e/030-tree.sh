@@ -55,4 +55,5 @@ shares() {
 		fail "memory that was shared is no more: Pss $fast KiB, stock $stock KiB"
 }
 
+every_version
 each_version shares

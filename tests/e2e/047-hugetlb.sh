@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Memory in pages of 2 MiB from the kernel's pool, which CRIU's restorer fills by itself.
+# Alone: the pool is the machine's.
 . "$(dirname "$0")/lib.sh"
 
 pool=/proc/sys/vm/nr_hugepages

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Damaged bytes under pages that CRIU's restorer puts in place itself, by copying what was filled
 # for it or by reading the pack: no such restore succeeds, and nothing is left of it.
+# Alone: the pool of huge pages is the machine's.
 . "$(dirname "$0")/lib.sh"
 
 POOL=/proc/sys/vm/nr_hugepages

@@ -55,4 +55,5 @@ detect() {
 	all_gone "$PID"
 }
 
+every_version
 each_version detect

@@ -87,4 +87,5 @@ plugin() {
 LIBDRM_CFLAGS=${LIBDRM_CFLAGS-$(pkg-config --cflags libdrm 2>/dev/null)} ||
 	skip "no headers of libdrm (libdrm-dev)"
 make_world 26:128:64 48879:129:32
+every_version
 each_version plugin

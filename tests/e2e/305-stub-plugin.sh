@@ -52,5 +52,6 @@ with_plugin() {
 }
 
 tried=
+every_version
 each_version with_plugin
 [ -n "$tried" ] || skip "no CRIU of 4.2 or later for x86 in build/ with its source"

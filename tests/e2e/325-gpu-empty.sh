@@ -57,4 +57,5 @@ empty() {
 	gpu_idle
 }
 
+every_version
 each_version empty

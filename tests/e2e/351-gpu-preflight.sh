@@ -165,5 +165,4 @@ each_thing() {
 	imported
 }
 
-newest_version
 each_version each_thing

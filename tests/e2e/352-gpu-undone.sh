@@ -112,5 +112,4 @@ undone() {
 	done
 }
 
-newest_version
 each_version undone

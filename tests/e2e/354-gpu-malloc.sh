@@ -73,5 +73,4 @@ shared_arena() {
 	done
 }
 
-newest_version
 each_version shared_arena

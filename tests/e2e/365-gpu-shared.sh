@@ -126,5 +126,4 @@ shared() {
 	refusals
 }
 
-newest_version
 each_version shared

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Where the kernel commits no more memory than there is (vm.overcommit_memory=2), a fast restore
-# needs hardly more than the stock CRIU. The setting is the whole machine's: it is in force while
-# one restore runs, and no longer.
+# needs hardly more than the stock CRIU.
+# Alone: the setting is the machine's. It is in force while one restore runs, and no longer.
 . "$(dirname "$0")/lib.sh"
 
 MIB=256

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A reservation that is much larger than memory, with a part of it in use: it is mapped as the stock
 # CRIU maps it.
+# Alone: it measures what the machine has committed.
 . "$(dirname "$0")/lib.sh"
 
 GIB=64

@@ -123,4 +123,5 @@ neighbours() {
 	locked_briefly
 }
 
+every_version
 each_version neighbours

@@ -40,4 +40,5 @@ compare_running() {
 	END
 }
 
+every_version
 each_version many

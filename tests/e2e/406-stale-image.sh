@@ -35,4 +35,5 @@ again() {
 	stop "$PID"
 }
 
+every_version
 each_version again

@@ -49,4 +49,5 @@ version() {
 	options
 }
 
+every_version
 each_version version

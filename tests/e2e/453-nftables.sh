@@ -61,4 +61,5 @@ import fcntl, socket, struct
 s = socket.socket()
 fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: IFF_UP, IFF_RUNNING
 END
+every_version
 each_version connection

@@ -53,14 +53,14 @@ need_ckfast() {
 	[ -x "$CKFAST" ] || skip "no $CKFAST (make all)"
 }
 
-# For what takes long and hardly depends on CRIU's version: the newest one only, but in long runs.
-NEWEST_ONLY=
-newest_version() {
-	[ -n "${CKF_LONG:-}" ] || NEWEST_ONLY=yes
+EVERY_VERSION=
+# Before each_version, where what is tested depends on CRIU's version.
+every_version() {
+	EVERY_VERSION=yes
 }
 
-# each_version COMMAND…: runs it for each CRIU that is built both ways, with V, CRIU, CRIU_STOCK
-# and a directory D.
+# each_version COMMAND…: runs it for the newest CRIU that is built both ways, in long runs and after every_version for
+# each of them, with V, CRIU, CRIU_STOCK and a directory D.
 each_version() {
 	local stock versions=()
 	need_ckfast
@@ -74,7 +74,7 @@ each_version() {
 		done
 	fi
 	[ ${#versions[@]} -gt 0 ] || skip "no patched CRIU in build/bin (make criu)"
-	[ "$NEWEST_ONLY" != yes ] || versions=("${versions[-1]}")
+	[ -n "${CKF_LONG:-}${EVERY_VERSION:-}" ] || versions=("${versions[-1]}")
 	for V in "${versions[@]}"; do
 		use_criu "${GIVEN_CRIU_STOCK:-$BUILD/bin/criu-$V-stock}" "${GIVEN_CRIU:-$BUILD/bin/criu-$V}"
 		D=$W/$V
