@@ -10,7 +10,7 @@ NR=0
 # odd_start THING [agent]: cuapp with it. Sets PID, the root, and APP, which has CUDA. False where
 # the kernel has no such thing.
 odd_start() {
-	local thing=$1 app=("$STUB/cuapp" .)
+	local thing=$1 app=("$STUB/cuapp" . allocs=9)
 	[ "${2:-}" != agent ] || app=("$CKFAST" run -- "${app[@]}")
 	rm -f "$D"/ready "$D"/report "$D"/child
 	start "$PYTHON" "$ROOT/tests/e2e/odd.py" "$thing" "${app[@]}"
@@ -65,7 +65,7 @@ refused() {
 ranks_start() {
 	rm -f "$D"/ready "$D"/child
 	start "$@" "$PYTHON" "$ROOT/tests/e2e/odd.py" stay-rank0 "$PYTHON" "$ROOT/tests/e2e/odd.py" rank1 \
-		"$STUB/cuapp" .
+		"$STUB/cuapp" . allocs=9
 	wait_ready ready
 	APP=$(cat "$D/child")
 }
@@ -97,7 +97,7 @@ imported() {
 	local name
 	mkdir -p "$D/one" "$D/two"
 	rm -f "$D"/{one,two}/{ready,report}
-	start "$BASH" -c '"$@" one & (ulimit -Sn 500; exec "$@" two vmm import) & wait' pair "$CKFAST" run -- "$STUB/cuapp"
+	start "$BASH" -c '"$@" one & (ulimit -Sn 500; exec "$@" two allocs=9 vmm import) & wait' pair "$CKFAST" run -- "$STUB/cuapp"
 	for name in one two; do
 		wait_for 60 test -e "$D/$name/ready" || fail "$name does not get ready: $(cat "$D/stderr")"
 	done
@@ -132,7 +132,7 @@ plain() {
 no_session() {
 	local leader
 	rm -f "$D/ready"
-	start "$BASH" -c '"$@" & wait' leader "$STUB/cuapp" .
+	start "$BASH" -c '"$@" & wait' leader "$STUB/cuapp" . allocs=9
 	wait_ready ready
 	leader=$PID
 	PID=$(tree_of "$leader" | tail -n 1)

@@ -94,7 +94,7 @@ undone() {
 	local kind
 	rm -f "$FAIL"
 	for kind in agent ''; do
-		pair_start "$kind" devices=2
+		pair_start "$kind" devices=2 allocs=9
 		calls_fail
 		left
 		# What depends neither on the version nor on who takes the memory is tried once.

@@ -61,7 +61,7 @@ park_frees() {
 killed() {
 	local kind word
 	for kind in agent ''; do
-		app_start $kind devices=2 vmm
+		app_start $kind devices=2 allocs=9 vmm
 		for word in 'is locked' 'in images of their own' 'Dumping opened files'; do
 			given_back "$word"
 		done

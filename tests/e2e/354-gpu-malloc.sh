@@ -63,7 +63,7 @@ shared_arena() {
 	local kind
 	for kind in agent ''; do
 		[ -n "$kind" ] || [[ $V != 4.1* ]] || continue
-		app_start $kind malloc=4
+		app_start $kind allocs=9 malloc=4
 		until_stuck "a dump" dump_fails
 		until_stuck "--leave-running" left_running
 		until_stuck "a restore" dump_and_restore

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Each call of the driver that a dump of two processes makes fails once: in either process, and in gpud. The
 # dump may fail or not; both processes go on with their memory, and so they do in the end. With CKF_LONG
-# all calls, some 700; otherwise the first, fourth, sixteenth and so on of each function.
+# all calls, some 700; otherwise the first, eighth and so on of each function, in one process or the other.
 . "$(dirname "$0")/gpu.sh"
 
 HITS=$W/hits
@@ -20,7 +20,7 @@ each_fails() {
 	local file=$1 fn n
 	shift
 	for fn in "$@"; do
-		for ((n = 1; ; n = LONG ? n + 1 : 4 * n)); do
+		for ((n = 1; ; n = LONG ? n + 1 : 8 * n)); do
 			rm -f "$HITS"
 			echo "$fn:$n" >"$file"
 			pair_dump --leave-running || true
@@ -40,12 +40,13 @@ gpud_calls() {
 }
 
 each_call() {
-	local name fns
+	local names=(one two) i fns
 	# These cost more time than they show in another version.
 	[[ $V != 4.1* ]] || return 0
 	pair_start agent allocs=9 vmm
-	for name in one two; do
-		each_fails "$D/$name/fail" "${AGENT_CALLS[@]}"
+	for i in "${!AGENT_CALLS[@]}"; do
+		[ $LONG = 0 ] || each_fails "$D/${names[(i + 1) % 2]}/fail" "${AGENT_CALLS[i]}"
+		each_fails "$D/${names[i % 2]}/fail" "${AGENT_CALLS[i]}"
 	done
 	mapfile -t fns < <(gpud_calls)
 	[ ${#fns[@]} -gt 10 ] || fail "gpud calls only ${fns[*]}"
