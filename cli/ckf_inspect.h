@@ -88,8 +88,8 @@ struct insp {
 	struct ckf_restore_work work; /* of a restore of everything */
 	double core_s;		      /* that the CPUs take to fill; -1: not known */
 	struct ckf_speeds speeds;     /* otherwise: to estimate with, of this image */
-	uint64_t nr_files[CKF_FILE_SIZED_PAGES + 1]; /* by kind */
-	uint64_t file_bytes[CKF_FILE_SIZED_PAGES + 1];
+	uint64_t nr_files[CKF_FILE_HEADED_PAGES + 1]; /* by kind */
+	uint64_t file_bytes[CKF_FILE_HEADED_PAGES + 1];
 };
 
 /* Opens and gathers. insp_close() in any case. */
@@ -128,8 +128,9 @@ json_t *insp_json_devices(const struct insp *insp);
 /* The same for the memory of AMD GPUs. */
 void insp_print_amd(const struct insp *insp);
 json_t *insp_json_amd(const struct insp *insp);
-/* The name of a target that has the memory of an AMD GPU. Returns buf. */
-const char *insp_amd_target_name(const struct insp *insp, uint64_t target_id, char *buf,
-				 size_t buf_bytes);
+json_t *insp_json_render(const struct insp *insp);
+/* The name of a target that has memory of an AMD GPU. Returns buf. */
+const char *insp_amd_target_name(const struct insp *insp, const struct ckf_target *target,
+				 char *buf, size_t buf_bytes);
 
 #endif

@@ -347,8 +347,9 @@ static int gather_image(struct insp *insp)
 
 const char *insp_feature_name(unsigned int bit)
 {
-	static const char *const names[] = { "lz4",	"zstd",	  "bf16",      "bases",
-					     "devices", "packed", "page-sums", "sized-pages" };
+	static const char *const names[] = { "lz4",	  "zstd",	 "bf16",
+					     "bases",	  "devices",	 "packed",
+					     "page-sums", "sized-pages", "headed-pages" };
 
 	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : NULL;
 }

@@ -127,10 +127,9 @@ static json_t *json_codecs(const struct insp *insp)
 static json_t *json_files(const struct ckf_index *idx)
 {
 	static const char *const kinds[] = {
-		[CKF_FILE_VERBATIM] = "verbatim",
-		[CKF_FILE_PAGES] = "pages",
-		[CKF_FILE_SYMLINK] = "symlink",
-		[CKF_FILE_SIZED_PAGES] = "sized-pages",
+		[CKF_FILE_VERBATIM] = "verbatim",	  [CKF_FILE_PAGES] = "pages",
+		[CKF_FILE_SYMLINK] = "symlink",		  [CKF_FILE_SIZED_PAGES] = "sized-pages",
+		[CKF_FILE_HEADED_PAGES] = "headed-pages",
 	};
 	json_t *list = json_array();
 
@@ -280,6 +279,7 @@ json_t *insp_json(const struct insp *insp, bool plan, bool chunks)
 		json_object_set_new(obj, "device_memory", insp_json_devices(insp));
 		json_object_set_new(obj, "device_bytes", cli_json_u64(insp->device_bytes));
 		json_object_set_new(obj, "amd_memory", insp_json_amd(insp));
+		json_object_set_new(obj, "render_nodes", insp_json_render(insp));
 	}
 	if (obj && insp->incomplete.code)
 		json_object_set_new(obj, "incomplete", cli_json_string(insp->incomplete.msg));

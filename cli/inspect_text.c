@@ -30,7 +30,7 @@ static const char *target_name(const struct insp *insp, const struct ckf_target 
 	if (t->kind == CKF_TARGET_SHMEM)
 		return "";
 	if (t->kind == CKF_TARGET_DEVICE && ckf_amd_is_target_id(t->id))
-		return insp_amd_target_name(insp, t->id, buf, NAME_BYTES);
+		return insp_amd_target_name(insp, t, buf, NAME_BYTES);
 	return insp_task_name(insp, t->id, buf, NAME_BYTES);
 }
 
@@ -44,6 +44,13 @@ static void print_more(uint64_t all, uint64_t shown, const char *where)
 {
 	if (all > shown)
 		printf("    … and %" PRIu64 " more (%s)\n", all - shown, where);
+}
+
+/* Of a number for each kind of files: the sum over those in the pack. */
+static uint64_t in_pack(const uint64_t *of_kind)
+{
+	return of_kind[CKF_FILE_PAGES] + of_kind[CKF_FILE_SIZED_PAGES] +
+	       of_kind[CKF_FILE_HEADED_PAGES];
 }
 
 static void print_head(const struct insp *insp)
@@ -78,9 +85,7 @@ static void print_head(const struct insp *insp)
 	printf("  files      kept as they were: %" PRIu64 " (%s), in the pack: %" PRIu64
 	       " (%s), links: %" PRIu64 "\n",
 	       insp->nr_files[CKF_FILE_VERBATIM], cli_bytes(insp->file_bytes[CKF_FILE_VERBATIM], a),
-	       insp->nr_files[CKF_FILE_PAGES] + insp->nr_files[CKF_FILE_SIZED_PAGES],
-	       cli_bytes(insp->file_bytes[CKF_FILE_PAGES] + insp->file_bytes[CKF_FILE_SIZED_PAGES],
-			 b),
+	       in_pack(insp->nr_files), cli_bytes(in_pack(insp->file_bytes), b),
 	       insp->nr_files[CKF_FILE_SYMLINK]);
 }
 

@@ -54,21 +54,11 @@ static struct ckf_amd_gpu *find_gpu(const struct ckf_amd_table *t, uint32_t gpu_
 	return t->nr_gpus ? bsearch(&key, t->gpus, t->nr_gpus, sizeof(key), compare_gpu) : NULL;
 }
 
-/* A count that a message gives of its own entries. */
-static int check_count(const struct ckf_img *im, const char *what, uint64_t count, uint64_t entries,
-		       struct ckf_error *err)
-{
-	if (count == entries)
-		return 0;
-	return ckf_img_bad(im, count > entries ? -EBADMSG : -EOPNOTSUPP, err,
-			   "%s, got a count of %" PRIu64 ", want %" PRIu64, what, count, entries);
-}
-
 static int read_gpus(const struct ckf_img *im, struct ckf_amd_table *t, const CkfAmdKfd *kfd,
 		     struct ckf_error *err)
 {
-	int ret = check_count(im, "devices", (uint64_t)kfd->nr_gpus + kfd->nr_cpus, kfd->n_devices,
-			      err);
+	int ret = ckf_img_check_count(im, "devices", (uint64_t)kfd->nr_gpus + kfd->nr_cpus,
+				      kfd->n_devices, err);
 
 	if (ret)
 		return ret;
@@ -166,7 +156,7 @@ static int take_message(const struct ckf_img *im, struct ckf_amd_table *t, const
 	t->pid = kfd->pid;
 	t->nr_objects = kfd->n_objects;
 	if (!ret)
-		ret = check_count(im, "objects", kfd->nr_objects, kfd->n_objects, err);
+		ret = ckf_img_check_count(im, "objects", kfd->nr_objects, kfd->n_objects, err);
 	for (size_t i = 0; i < kfd->n_objects && !ret; i++)
 		ret = check_object(im, t, i, kfd->objects[i], err);
 	return ret ? ret : place_objects(t, kfd);

@@ -13,6 +13,7 @@
 #include "format/ckf_disk.h"
 #include "format/ckf_gpu_dump.h"
 #include "ckf_amd.h"
+#include "ckf_render.h"
 
 /* A run of pages of a pagemap. */
 struct ckf_run {
@@ -34,6 +35,7 @@ struct ckf_pagemap {
 	uint64_t nr_pages;	  /* all */
 	uint64_t nr_local_pages;  /* in the pages file: these make up its length */
 	struct ckf_gpu_dump *gpu; /* of kind device, but for AMD GPUs */
+	bool render;		  /* of kind device: of an object of a render node */
 	bool unreadable;	  /* of what the dump does not have: nobody has to read it */
 	bool stray;		  /* left of an older dump, and to be left out */
 };
@@ -77,6 +79,8 @@ struct ckf_dump {
 	uint64_t nr_pagemaps;
 	struct ckf_amd_table *amd; /* ascending by file_id; no pagemaps stand for them */
 	uint64_t nr_amd;
+	struct ckf_render_table *render; /* likewise */
+	uint64_t nr_render;
 	uint64_t *shmids; /* of its shared memory, ascending, some more than once */
 	uint64_t nr_shmids;
 	bool knows_shmids; /* shmids has all of them */
@@ -100,6 +104,8 @@ void ckf_dump_close(struct ckf_dump *d);
 /* The pagemap of (kind, id), or NULL. */
 const struct ckf_pagemap *ckf_dump_find_pagemap(const struct ckf_dump *d, uint32_t kind,
 						uint64_t id);
+/* Puts pagemaps that were added into their order. */
+void ckf_dump_sort_pagemaps(struct ckf_dump *d);
 /* The task with this pid, or NULL. */
 const struct ckf_task *ckf_dump_find_task(const struct ckf_dump *d, uint64_t pid);
 /* False when CRIU will not open the pagemap of (kind, id), which is left of an older dump. */

@@ -313,6 +313,7 @@ struct name_walk {
 	struct ckf_dump *d;
 	uint64_t cap;
 	uint64_t cap_amd;
+	uint64_t cap_render;
 	struct ckf_error *err;
 };
 
@@ -338,6 +339,15 @@ static int add_amd_table(struct name_walk *w, const char *name)
 	return ckf_amd_table_read(&d->dir, name, &d->amd[d->nr_amd++], w->err);
 }
 
+static int add_render_table(struct name_walk *w, const char *name)
+{
+	struct ckf_dump *d = w->d;
+
+	if (ckf_array_grow(&d->render, d->nr_render, &w->cap_render, sizeof(*d->render)))
+		return ckf_error_set(w->err, -ENOMEM, "no memory for the tables of render nodes");
+	return ckf_render_table_read(&d->dir, name, &d->render[d->nr_render++], w->err);
+}
+
 static int visit_name(void *arg, const char *name)
 {
 	struct name_walk *w = arg;
@@ -347,7 +357,9 @@ static int visit_name(void *arg, const char *name)
 	w->d->has_cores |= !strncmp(name, "core-", 5) && ckf_is_img_name(name);
 	if (ckf_pagemap_name_parse(name, &kind, &id))
 		return add_pagemap(w, name);
-	return ckf_amd_name_parse(name, &file_id) ? add_amd_table(w, name) : 0;
+	if (ckf_amd_name_parse(name, &file_id))
+		return add_amd_table(w, name);
+	return ckf_render_name_parse(name, &file_id) ? add_render_table(w, name) : 0;
 }
 
 static int compare_amd(const void *a, const void *b)
@@ -357,6 +369,44 @@ static int compare_amd(const void *a, const void *b)
 	return x->file_id < y->file_id ? -1 : x->file_id > y->file_id;
 }
 
+static int compare_render(const void *a, const void *b)
+{
+	const struct ckf_render_table *x = a, *y = b;
+
+	return x->file_id < y->file_id ? -1 : x->file_id > y->file_id;
+}
+
+/* What no table can say of itself. CRIU takes a file for /dev/kfd where it has either table. */
+static void check_render_tables(struct ckf_dump *d)
+{
+	uint32_t next = 0;
+	uint64_t k = 0;
+
+	for (uint64_t i = 0; i < d->nr_render; i++) {
+		struct ckf_render_table *t = &d->render[i];
+
+		while (k < d->nr_amd && d->amd[k].file_id < t->file_id)
+			k++;
+		if (k < d->nr_amd && d->amd[k].file_id == t->file_id)
+			ckf_error_set(&t->err, -EOPNOTSUPP,
+				      "unsupported %s: file %u is /dev/kfd, too", t->name,
+				      t->file_id);
+		if (t->nr_objects > UINT32_MAX - next) {
+			ckf_error_set(&t->err, -EOPNOTSUPP, "unsupported %s: too many objects",
+				      t->name);
+			t->nr_objects = 0;
+		}
+		t->first = next;
+		next += t->nr_objects;
+	}
+}
+
+void ckf_dump_sort_pagemaps(struct ckf_dump *d)
+{
+	if (d->nr_pagemaps)
+		qsort(d->pagemaps, (size_t)d->nr_pagemaps, sizeof(*d->pagemaps), compare_pagemap);
+}
+
 static int read_pagemaps(struct ckf_dump *d, struct ckf_error *err)
 {
 	struct name_walk w = { .d = d, .err = err };
@@ -364,10 +414,12 @@ static int read_pagemaps(struct ckf_dump *d, struct ckf_error *err)
 
 	if (ret)
 		return ckf_error_set(err, ret, "cannot read the directory: %s", strerror(-ret));
-	if (d->nr_pagemaps)
-		qsort(d->pagemaps, (size_t)d->nr_pagemaps, sizeof(*d->pagemaps), compare_pagemap);
+	ckf_dump_sort_pagemaps(d);
 	if (d->nr_amd)
 		qsort(d->amd, (size_t)d->nr_amd, sizeof(*d->amd), compare_amd);
+	if (d->nr_render)
+		qsort(d->render, (size_t)d->nr_render, sizeof(*d->render), compare_render);
+	check_render_tables(d);
 	return 0;
 }
 
@@ -517,10 +569,13 @@ void ckf_dump_close(struct ckf_dump *d)
 		ckf_pagemap_fini(&d->pagemaps[i]);
 	for (uint64_t i = 0; i < d->nr_amd; i++)
 		ckf_amd_table_fini(&d->amd[i]);
+	for (uint64_t i = 0; i < d->nr_render; i++)
+		ckf_render_table_fini(&d->render[i]);
 	free(d->by_pid);
 	free(d->tasks);
 	free(d->pagemaps);
 	free(d->amd);
+	free(d->render);
 	free(d->shmids);
 	close(d->dir.fd);
 	free(d);

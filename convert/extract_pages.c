@@ -137,16 +137,16 @@ static void leave_holes(struct ckf_extraction *x, const struct ckf_file *f)
 	}
 }
 
-/* What is before the pages: how many bytes they are. */
+/* What is before the pages. */
 static int write_head(struct ckf_extraction *x, const struct ckf_file *f)
 {
-	const ckf_le64 bytes = ckf_put64(ckf_file_page_bytes(f));
+	const ckf_le64 head = ckf_put64(ckf_file_head(f));
 	int ret;
 
-	if (f->kind != CKF_FILE_SIZED_PAGES)
+	if (!ckf_file_head_bytes(f))
 		return 0;
-	static_assert(sizeof(bytes) == CKF_SIZED_HEAD_BYTES, "a head is one number");
-	ret = ckf_out_file_write(&x->file, &bytes, sizeof(bytes), x->start);
+	static_assert(sizeof(head) == CKF_SIZED_HEAD_BYTES, "a head is one number");
+	ret = ckf_out_file_write(&x->file, &head, sizeof(head), x->start);
 	return ret ? ckf_error_set(x->err, ret, "cannot write %s: %s", f->name, strerror(-ret)) : 0;
 }
 

@@ -2,6 +2,7 @@
 /* CRIU image files, record by record, with bounds on all that the file says of itself. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,15 @@ int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const
 	vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
 	return ckf_error_rule(err, code, im->name, im->rec, im->rec_off, "%s", msg);
+}
+
+int ckf_img_check_count(const struct ckf_img *im, const char *what, uint64_t count,
+			uint64_t entries, struct ckf_error *err)
+{
+	if (count == entries)
+		return 0;
+	return ckf_img_bad(im, count > entries ? -EBADMSG : -EOPNOTSUPP, err,
+			   "%s, got a count of %" PRIu64 ", want %" PRIu64, what, count, entries);
 }
 
 /* What fits into the buffer, and not what lies behind the file in an archive. */

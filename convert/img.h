@@ -74,6 +74,13 @@ int ckf_img_bad(const struct ckf_img *im, int code, struct ckf_error *err, const
 	__attribute__((format(printf, 4, 5)));
 
 /*
+ * A count that a message gives of its own entries. Who trusts one that is too large reads beyond
+ * them, which is corrupt; one that is too small is unsupported.
+ */
+int ckf_img_check_count(const struct ckf_img *im, const char *what, uint64_t count,
+			uint64_t entries, struct ckf_error *err);
+
+/*
  * Opens a regular file of a dump for reading: 0 or -errno. Links are followed
  * where CRIU follows them: from the names of images.
  */

@@ -139,34 +139,88 @@ static int check_amd(const struct ckf_index *idx, uint64_t target, const struct 
 	return check_contents(idx, target, name, CKF_FILE_SIZED_PAGES, gpu->bytes, err);
 }
 
-/* Each file of that kind is that of a target: as many, since two targets have two names. */
-static int check_sized_files(const struct ckf_index *idx, struct ckf_error *err)
+/* A buffer object of a render node. */
+static int check_render(const struct ckf_index *idx, uint64_t target, const struct ckf_dump *dump,
+			struct ckf_error *err)
+{
+	const struct ckf_target *t = &idx->targets[target];
+	const struct ckf_render_table *table = ckf_render_find(dump->render, dump->nr_render,
+							       t->id);
+	const uint32_t object = (uint32_t)t->id;
+	char name[CKF_RENDER_NAME_BYTES];
+	struct ckf_run run = { 0 };
+	struct ckf_pagemap pm;
+	int ret;
+
+	if (!table || strcmp(table->name, idx->files[t->file].name) != 0)
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
+				      "R-pagemap: %s is not the table of %s %" PRIu64,
+				      idx->files[t->file].name, ckf_target_kind_name(t->kind),
+				      t->id);
+	if (table->err.code)
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0, "R-gpu: %s",
+				      table->err.msg);
+	if (object >= table->nr_objects)
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
+				      "R-gpu: object, got %u, want below %u", object,
+				      table->nr_objects);
+	if (!ckf_render_bytes_ok(table->bytes[object]))
+		return ckf_error_rule(err, -EBADMSG, "targets", (int64_t)target, 0,
+				      "R-gpu: object, got %" PRIu64 " bytes, want whole pages",
+				      table->bytes[object]);
+	run.nr_pages = table->bytes[object] >> CKF_PAGE_SHIFT;
+	pm = (struct ckf_pagemap){ .name = table->name, .runs = &run, .nr_runs = 1 };
+	ret = check_pagemap(idx, target, &pm, err);
+	if (ret)
+		return ret;
+	return check_contents(idx, target, ckf_render_pages_name(table, object, name),
+			      CKF_FILE_HEADED_PAGES, table->bytes[object], err);
+}
+
+/* What the table of an AMD target says: whether it is that of a render node. */
+static bool is_render(const struct ckf_index *idx, const struct ckf_target *t)
+{
+	uint32_t file_id;
+
+	return ckf_render_name_parse(idx->files[t->file].name, &file_id);
+}
+
+static bool is_amd(const struct ckf_target *t)
+{
+	return t->kind == CKF_TARGET_DEVICE && ckf_amd_is_target_id(t->id);
+}
+
+/* Each file of these kinds is that of a target: as many, since two targets have two names. */
+static int check_files_with_heads(const struct ckf_index *idx, uint8_t kind, struct ckf_error *err)
 {
 	uint64_t files = 0, targets = 0;
 
 	for (uint64_t i = 0; i < idx->nr_files; i++)
-		files += idx->files[i].kind == CKF_FILE_SIZED_PAGES;
+		files += idx->files[i].kind == kind;
 	for (uint64_t i = 0; i < idx->nr_targets; i++)
-		targets += idx->targets[i].kind == CKF_TARGET_DEVICE &&
-			   ckf_amd_is_target_id(idx->targets[i].id);
+		targets += is_amd(&idx->targets[i]) &&
+			   is_render(idx, &idx->targets[i]) == (kind == CKF_FILE_HEADED_PAGES);
 	if (files == targets)
 		return 0;
 	return ckf_error_rule(err, -EBADMSG, "targets", -1, 0,
 			      "R-gpu: of AMD GPUs, got %" PRIu64 ", want one for each of %" PRIu64
 			      " files of kind %u",
-			      targets, files, CKF_FILE_SIZED_PAGES);
+			      targets, files, kind);
 }
 
 int plan_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump,
 			struct ckf_error *err)
 {
+	int ret;
+
 	for (uint64_t i = 0; i < idx->nr_targets; i++) {
 		const struct ckf_target *t = &idx->targets[i];
 		const struct ckf_pagemap *pm = ckf_dump_find_pagemap(dump, t->kind, t->id);
 		int rc;
 
-		if (t->kind == CKF_TARGET_DEVICE && ckf_amd_is_target_id(t->id)) {
-			rc = check_amd(idx, i, dump, err);
+		if (is_amd(t)) {
+			rc = is_render(idx, t) ? check_render(idx, i, dump, err)
+					       : check_amd(idx, i, dump, err);
 			if (rc)
 				return rc;
 			continue;
@@ -189,7 +243,8 @@ int plan_check_pagemaps(const struct ckf_index *idx, const struct ckf_dump *dump
 			return ckf_error_rule(err, -EBADMSG, "targets", -1, 0,
 					      "R-pagemap: none for the pages of %s", pm->name);
 	}
-	return check_sized_files(idx, err);
+	ret = check_files_with_heads(idx, CKF_FILE_SIZED_PAGES, err);
+	return ret ? ret : check_files_with_heads(idx, CKF_FILE_HEADED_PAGES, err);
 }
 
 static int range_cmp(const void *a, const void *b)

@@ -10,7 +10,7 @@
 #define CKF_IDX_MAGIC "CKFASTIX"
 #define CKF_PACK_MAGIC "CKFASTPK"
 #define CKF_VERSION_MAJOR 1
-#define CKF_VERSION_MINOR 5
+#define CKF_VERSION_MINOR 6
 
 #define CKF_INCOMPAT_LZ4 (1ull << 0)
 #define CKF_INCOMPAT_ZSTD (1ull << 1)
@@ -20,10 +20,11 @@
 #define CKF_INCOMPAT_PACKED (1ull << 5)
 #define CKF_INCOMPAT_PAGE_SUMS (1ull << 6)
 #define CKF_INCOMPAT_SIZED_PAGES (1ull << 7)
+#define CKF_INCOMPAT_HEADED_PAGES (1ull << 8)
 #define CKF_INCOMPAT_ALL                                                                 \
 	(CKF_INCOMPAT_LZ4 | CKF_INCOMPAT_ZSTD | CKF_INCOMPAT_BF16 | CKF_INCOMPAT_BASES | \
 	 CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PACKED | CKF_INCOMPAT_PAGE_SUMS |           \
-	 CKF_INCOMPAT_SIZED_PAGES)
+	 CKF_INCOMPAT_SIZED_PAGES | CKF_INCOMPAT_HEADED_PAGES)
 
 #define CKF_MAX_SECTIONS 64
 #define CKF_MAX_CHUNK_PAGES 1024
@@ -35,7 +36,7 @@
 #define CKF_MAX_BASES 255
 #define CKF_MAX_BASE_PATH_BYTES 4095
 #define CKF_MAX_ADDR (1ull << 63)
-#define CKF_SIZED_HEAD_BYTES 8 /* before the pages of a file of kind 4 */
+#define CKF_SIZED_HEAD_BYTES 8 /* before the pages of a file of kind 4 or 5 */
 
 enum ckf_section {
 	CKF_SECTION_STRINGS = 1,
@@ -96,7 +97,7 @@ struct ckf_disk_file {
 	ckf_le64 name_off;
 	ckf_le64 first_ref;
 	ckf_le64 nr_refs;
-	ckf_le64 target_off;
+	ckf_le64 target_off; /* kind 5: the head */
 	ckf_le16 name_len;
 	ckf_le16 target_len;
 	uint8_t kind;

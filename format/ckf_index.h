@@ -40,6 +40,7 @@ struct ckf_file {
 	uint32_t gid;
 	uint64_t first_ref;
 	uint64_t nr_refs;
+	uint64_t head;	    /* of CKF_FILE_HEADED_PAGES, else 0 */
 	const char *name;   /* zero-terminated, owned by the index */
 	const char *target; /* of a symbolic link, else NULL; owned by the index */
 	uint8_t kind;	    /* enum ckf_file_kind */
@@ -116,18 +117,27 @@ struct ckf_index {
 /* True for the files whose contents are chunks. */
 static inline bool ckf_file_has_pages(const struct ckf_file *f)
 {
-	return f->kind == CKF_FILE_PAGES || f->kind == CKF_FILE_SIZED_PAGES;
+	return f->kind == CKF_FILE_PAGES || f->kind == CKF_FILE_SIZED_PAGES ||
+	       f->kind == CKF_FILE_HEADED_PAGES;
 }
 
 /* Where the pages begin in such a file, and how many bytes they have. */
 static inline uint64_t ckf_file_head_bytes(const struct ckf_file *f)
 {
-	return f->kind == CKF_FILE_SIZED_PAGES ? CKF_SIZED_HEAD_BYTES : 0;
+	return f->kind == CKF_FILE_SIZED_PAGES || f->kind == CKF_FILE_HEADED_PAGES
+		       ? CKF_SIZED_HEAD_BYTES
+		       : 0;
 }
 
 static inline uint64_t ckf_file_page_bytes(const struct ckf_file *f)
 {
 	return f->size_bytes - ckf_file_head_bytes(f);
+}
+
+/* What these files begin with: a number that is the length of the pages, or any. */
+static inline uint64_t ckf_file_head(const struct ckf_file *f)
+{
+	return f->kind == CKF_FILE_HEADED_PAGES ? f->head : ckf_file_page_bytes(f);
 }
 
 static inline uint64_t ckf_op_addr(const struct ckf_op *op)

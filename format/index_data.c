@@ -168,8 +168,8 @@ int ckf_decode_chunks(struct ckf_decoder *d)
 		return ckf_entry_bad(d, CKF_SECTION_BASES, w.base,
 				     "R-base: chunks, got none, want at least one");
 	/* Those of device targets and of files are checked with them. */
-	w.features |= idx->incompat &
-		      (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS | CKF_INCOMPAT_SIZED_PAGES);
+	w.features |= idx->incompat & (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS |
+				       CKF_INCOMPAT_SIZED_PAGES | CKF_INCOMPAT_HEADED_PAGES);
 	if ((idx->incompat & CKF_INCOMPAT_ALL) != w.features)
 		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
 				      "R-feature: incompat, got 0x%" PRIx64 ", want 0x%" PRIx64,
@@ -204,6 +204,7 @@ struct file_walk {
 	uint64_t next_ref;
 	uint64_t names_bytes; /* all names and link targets, with terminators */
 	bool sized_pages;     /* there was a file of that kind */
+	bool headed_pages;    /* likewise */
 };
 
 bool ckf_in_strings(const struct ckf_decoder *d, uint64_t off, uint64_t len)
@@ -254,7 +255,7 @@ static int check_file_link(const struct ckf_decoder *d, uint64_t i,
 	uint64_t sum;
 
 	if (f->kind != CKF_FILE_SYMLINK) {
-		if (off || len)
+		if ((off && f->kind != CKF_FILE_HEADED_PAGES) || len)
 			return file_bad(d, i,
 					"R-file: link target of a regular file, got %u bytes "
 					"at %" PRIu64 ", want 0 at 0",
@@ -323,10 +324,11 @@ static int check_file(const struct ckf_decoder *d, uint64_t i, const struct ckf_
 	const struct ckf_file *f = &d->idx->files[i];
 	int ret;
 
-	if (f->kind < CKF_FILE_VERBATIM || f->kind > CKF_FILE_SIZED_PAGES)
+	if (f->kind < CKF_FILE_VERBATIM || f->kind > CKF_FILE_HEADED_PAGES)
 		return file_bad(d, i, "R-file: kind, got %u, want 1 to %u", f->kind,
-				CKF_FILE_SIZED_PAGES);
+				CKF_FILE_HEADED_PAGES);
 	w->sized_pages |= f->kind == CKF_FILE_SIZED_PAGES;
+	w->headed_pages |= f->kind == CKF_FILE_HEADED_PAGES;
 	if (!ckf_bytes_zero(disk->reserved, sizeof(disk->reserved)))
 		return file_bad(d, i, "R-reserved: reserved bytes, got others than 0, want 0");
 	if (f->mtime_nsec >= NSEC_PER_SEC)
@@ -376,12 +378,23 @@ static int copy_names(struct ckf_decoder *d, const struct ckf_disk_file *disk,
 	return 0;
 }
 
+static int check_kind_feature(const struct ckf_decoder *d, uint64_t feature, bool used)
+{
+	if (used == !!(d->idx->incompat & feature))
+		return 0;
+	return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
+			      "R-feature: incompat, got 0x%" PRIx64 ", want bit %d %s",
+			      d->idx->incompat, __builtin_ctzll(feature), used ? "set" : "clear");
+}
+
 static int check_file_features(const struct ckf_decoder *d, const struct file_walk *w)
 {
-	if (w->sized_pages != !!(d->idx->incompat & CKF_INCOMPAT_SIZED_PAGES))
-		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
-				      "R-feature: incompat, got 0x%" PRIx64 ", want bit 7 %s",
-				      d->idx->incompat, w->sized_pages ? "set" : "clear");
+	int ret = check_kind_feature(d, CKF_INCOMPAT_SIZED_PAGES, w->sized_pages);
+
+	if (!ret)
+		ret = check_kind_feature(d, CKF_INCOMPAT_HEADED_PAGES, w->headed_pages);
+	if (ret)
+		return ret;
 	if (!d->idx->page_sums || ckf_has_pages_file(d->idx))
 		return 0;
 	return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
@@ -413,6 +426,8 @@ int ckf_decode_files(struct ckf_decoder *d)
 			.nr_refs = ckf_get64(disk[i].nr_refs),
 			.kind = disk[i].kind,
 		};
+		if (disk[i].kind == CKF_FILE_HEADED_PAGES)
+			idx->files[i].head = ckf_get64(disk[i].target_off);
 		ret = check_file(d, i, &disk[i], &w);
 		if (ret)
 			return ret;

@@ -118,7 +118,7 @@ static uint64_t put_files(const struct ckf_index *idx, struct ckf_disk_file *dis
 			.name_off = ckf_put64(off),
 			.first_ref = ckf_put64(f->first_ref),
 			.nr_refs = ckf_put64(f->nr_refs),
-			.target_off = ckf_put64(f->target ? off + name_len : 0),
+			.target_off = ckf_put64(f->target ? off + name_len : f->head),
 			.name_len = ckf_put16((uint16_t)name_len),
 			.target_len = ckf_put16((uint16_t)target_len),
 			.kind = f->kind,
@@ -287,6 +287,18 @@ static void put_header(struct ckf_index *idx, const struct layout *l, uint8_t *b
 	h->checksum = ckf_put64(ckf_header_hash(h, nr_sections(idx, l)));
 }
 
+static uint64_t file_features(const struct ckf_file *f)
+{
+	switch (f->kind) {
+	case CKF_FILE_SIZED_PAGES:
+		return CKF_INCOMPAT_SIZED_PAGES;
+	case CKF_FILE_HEADED_PAGES:
+		return CKF_INCOMPAT_HEADED_PAGES;
+	default:
+		return 0;
+	}
+}
+
 static uint64_t used_features(const struct ckf_index *idx)
 {
 	uint64_t features = idx->nr_bases ? CKF_INCOMPAT_BASES : 0;
@@ -297,8 +309,7 @@ static uint64_t used_features(const struct ckf_index *idx)
 		if (idx->targets[i].kind == CKF_TARGET_DEVICE)
 			features |= CKF_INCOMPAT_DEVICES;
 	for (uint64_t i = 0; i < idx->nr_files; i++)
-		if (idx->files[i].kind == CKF_FILE_SIZED_PAGES)
-			features |= CKF_INCOMPAT_SIZED_PAGES;
+		features |= file_features(&idx->files[i]);
 	if (idx->page_sums && ckf_has_pages_file(idx))
 		features |= CKF_INCOMPAT_PAGE_SUMS;
 	return features;

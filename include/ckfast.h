@@ -96,7 +96,8 @@ enum ckf_file_kind {
 	CKF_FILE_VERBATIM = 1, /* is in the image as it was in the dump */
 	CKF_FILE_PAGES = 2,    /* its contents are chunks; extract makes it again */
 	CKF_FILE_SYMLINK = 3,
-	CKF_FILE_SIZED_PAGES = 4, /* CKF_FILE_PAGES behind 8 bytes: its length */
+	CKF_FILE_SIZED_PAGES = 4,  /* CKF_FILE_PAGES behind 8 bytes: its length */
+	CKF_FILE_HEADED_PAGES = 5, /* CKF_FILE_PAGES behind any 8 bytes */
 };
 
 enum ckf_target_kind {
@@ -186,8 +187,7 @@ enum ckf_files {
 bool ckf_image_has_later_files(const struct ckf_image *img);
 /* Checks size and checksum of these files: -EBADMSG for the first wrong one. */
 int ckf_image_check_files(const struct ckf_image *img, enum ckf_files which, struct ckf_error *err);
-/* The same of all others: calls changed for each that is missing or not as the index has it, which
- * is no error. */
+/* The same of all others: changed is called for each that is gone or has changed: no error. */
 int ckf_image_check_unread(const struct ckf_image *img,
 			   void (*changed)(void *arg, const char *name), void *arg,
 			   struct ckf_error *err);

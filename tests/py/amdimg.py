@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-The files of CRIU's amdgpu plugin, from SPEC.md section 10.3 alone: packed from plain values, and
-parsed with every rule of that section.
+The files of CRIU's amdgpu plugin, from SPEC.md sections 10.3 and 10.4 alone: packed from plain
+values, and parsed with every rule of these sections.
 """
 import re
 import struct
@@ -66,9 +66,42 @@ def table(pid, devices, objects, **counts):
     return sized(message(pid, devices, objects, **counts))
 
 
+def render_name(ident):
+    return b"amdgpu-renderD-%d.img" % ident
+
+
+def render_ident(name):
+    """ID of the name of a table of a render node, or None."""
+    match = re.fullmatch(rb"amdgpu-renderD-([1-9][0-9]*)\.img", name)
+    ident = int(match[1]) if match else 0
+    return ident if 0 < ident < 1 << 31 else None
+
+
+def render_pages_name(ident, minor, n):
+    return b"amdgpu-drm-pages-%d-%d-%04x.img" % (ident, minor, n)
+
+
 def render_node(gpu):
-    """amdgpu-renderD-N.img, which is none of ours."""
+    """The table as CRIU 4.2.1 writes it."""
     return sized(criuimg.encode([(1, gpu)]))
+
+
+def render_obj(size, handle=1):
+    """As the plugin of criu-dev writes one, with one mapping."""
+    mapping = criuimg.encode([(1, 0x7f0000000000), (2, size), (3, 0), (4, 14)])
+    return criuimg.encode([(1, 0x7f0000000000), (2, size), (3, 1 << 32), (4, 0), (5, 4096), (6, 4),
+                           (7, handle), (8, 0), (9, 1), (10, mapping)])
+
+
+def render_message(gpu, ident, minor, objects, count=None):
+    return criuimg.encode([(1, gpu), (2, ident), (3, minor),
+                           (4, len(objects) if count is None else count)]
+                          + [(5, o) for o in objects])
+
+
+def render_table(gpu, ident, minor, sizes, **more):
+    return sized(render_message(gpu, ident, minor, [render_obj(n, i + 1)
+                                                    for i, n in enumerate(sizes)], **more))
 
 
 def fields(data, required, what):
@@ -86,14 +119,28 @@ def uint32(value):
     return value & 0xffffffff
 
 
-def parse(data):
-    """{gpu: [bytes of each object with contents]} of a good table; else Bad."""
+def message_of(data):
     if len(data) < 8:
         raise Bad("%d bytes" % len(data))
     size, = struct.unpack_from("<Q", data)
     if size > 1 << 26 or size > len(data) - 8:
         raise Bad("a message of %d bytes" % size)
-    top = fields(data[8:8 + size], (1, 2, 3, 5), "message")
+    return data[8:8 + size]
+
+
+def parse_render(data, ident):
+    """(minor, bytes of each object) of a good table of a render node; else Bad."""
+    top = fields(message_of(data), (1, 2, 3, 4), "message")
+    objects = [fields(o, (2,), "object") for o in top.get(5, [])]
+    gpu, got, minor = (uint32(top[n][-1]) for n in (1, 2, 3))
+    if not gpu or got != ident or minor >= 1 << 31 or top[4][-1] != len(objects):
+        raise Bad("GPU %d, id %d, minor %d, count %d" % (gpu, got, minor, top[4][-1]))
+    return minor, [o[2][-1] for o in objects]
+
+
+def parse(data):
+    """{gpu: [bytes of each object with contents]} of a good table; else Bad."""
+    top = fields(message_of(data), (1, 2, 3, 5), "message")
     devices = [fields(d, (2, 31), "device") for d in top.get(4, [])]
     objects = [fields(o, (1, 2, 4, 5), "object") for o in top.get(6, [])]
     nr_gpus, nr_cpus = uint32(top[2][-1]), uint32(top[3][-1])

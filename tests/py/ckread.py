@@ -58,15 +58,17 @@ STRUCTS = {"chunks": CHUNK, "refs": REF, "files": FILE, "targets": TARGET, "ops"
 S_STORAGE = (1 << 31) + 1
 
 ZERO, RAW, LZ4, ZSTD, BF16 = 0, 1, 2, 3, 4
-F_REGULAR, F_PAGES, F_LINK, F_SIZED = 1, 2, 3, 4
-HEAD = 8  # bytes before the chunks of a file of kind 4
+F_REGULAR, F_PAGES, F_LINK, F_SIZED, F_HEADED = 1, 2, 3, 4, 5
+WITH_PAGES, WITH_HEAD = (F_PAGES, F_SIZED, F_HEADED), (F_SIZED, F_HEADED)
+HEAD = 8  # bytes before the chunks of a file of kind 4 or 5
 T_TASK, T_SHMEM, T_DEVICE = 1, 2, 3
 OP_INHERIT, OP_DIRECT = 1, 2
 INCOMPAT = {LZ4: 1, ZSTD: 2, BF16: 4}
 INCOMPAT_BASES, INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS = 8, 16, 32, 64
-INCOMPAT_SIZED_PAGES = 128
+INCOMPAT_SIZED_PAGES, INCOMPAT_HEADED_PAGES = 128, 256
 KNOWN_INCOMPAT = (sum(INCOMPAT.values()) | INCOMPAT_BASES | INCOMPAT_DEVICES
-                  | INCOMPAT_PACKED | INCOMPAT_PAGE_SUMS | INCOMPAT_SIZED_PAGES)
+                  | INCOMPAT_PACKED | INCOMPAT_PAGE_SUMS | INCOMPAT_SIZED_PAGES
+                  | INCOMPAT_HEADED_PAGES)
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -564,11 +566,11 @@ class Image:
                 bad("mtime_nsec %d" % nsec)
             if mode > 0o7777:
                 bad("mode %#o" % mode)
-            if kind not in (F_REGULAR, F_PAGES, F_LINK, F_SIZED):
+            if not F_REGULAR <= kind <= F_HEADED:
                 bad("kind %d" % kind)
                 continue
-            if kind in (F_PAGES, F_SIZED):
-                head = HEAD if kind == F_SIZED else 0
+            if kind in WITH_PAGES:
+                head = HEAD if kind in WITH_HEAD else 0
                 if first_ref != next_ref or nr_refs > len(self.refs) - next_ref:
                     bad("refs %d + %d, want from %d of %d"
                         % (first_ref, nr_refs, next_ref, len(self.refs)))
@@ -591,14 +593,15 @@ class Image:
                         bad("checksum of the target")
                 if size != target_len:
                     bad("size_bytes %d, target_len %d" % (size, target_len))
-            elif target_off or target_len:
+            elif target_off and kind != F_HEADED or target_len:
                 bad("target of a file of kind %d" % kind)
         if (self.incompat & INCOMPAT_PAGE_SUMS
-                and all(f[13] not in (F_PAGES, F_SIZED) for f in self.files)):
-            self.bad("header", 24, "R-feature", "bit 6 without a file of kind 2 or 4")
-        if bool(self.incompat & INCOMPAT_SIZED_PAGES) != any(f[13] == F_SIZED for f in self.files):
-            self.bad("header", 24, "R-feature", "bit 7 does not say whether there is a file of "
-                     "kind 4")
+                and all(f[13] not in WITH_PAGES for f in self.files)):
+            self.bad("header", 24, "R-feature", "bit 6 without a file of kind 2, 4 or 5")
+        for bit, kind in ((INCOMPAT_SIZED_PAGES, F_SIZED), (INCOMPAT_HEADED_PAGES, F_HEADED)):
+            if bool(self.incompat & bit) != any(f[13] == kind for f in self.files):
+                self.bad("header", 24, "R-feature", "bit %d does not say whether there is a file "
+                         "of kind %d" % (bit.bit_length() - 1, kind))
         if next_ref != len(self.refs):
             self.bad_entry("refs", next_ref, "R-file", "refs %d to %d belong to no file"
                            % (next_ref, len(self.refs) - 1))
@@ -890,9 +893,10 @@ class Image:
     def file_data(self, i):
         """The contents of file i in parts."""
         entry = self.files[i]
-        if entry[13] in (F_PAGES, F_SIZED):
-            if entry[13] == F_SIZED:
-                yield (entry[0] - HEAD).to_bytes(HEAD, "little")
+        if entry[13] in WITH_PAGES:
+            if entry[13] in WITH_HEAD:
+                head = entry[10] if entry[13] == F_HEADED else entry[0] - HEAD
+                yield head.to_bytes(HEAD, "little")
             yield from self.chunks_data(i)
             return
         where, off = self.entry("files", i)
@@ -923,9 +927,9 @@ class Image:
         for i, entry in enumerate(self.files):
             if entry[13] == F_LINK or self.is_unread(i):
                 continue
-            pages = entry[13] in (F_PAGES, F_SIZED)
+            pages = entry[13] in WITH_PAGES
             by_page = pages and self.incompat & INCOMPAT_PAGE_SUMS
-            size = HEAD if entry[13] == F_SIZED else 0
+            size = HEAD if entry[13] in WITH_HEAD else 0
             digest = PageSum() if by_page else xxhash.xxh3_64()
             try:
                 for data in self.chunks_data(i) if pages else self.file_data(i):
@@ -942,18 +946,22 @@ class Image:
 
     def check_pagemaps(self):
         """R-op 5: the pages of a target are those of its pagemap."""
-        self.tables = []
+        self.tables, self.headed = [], set()
         for t, target in enumerate(self.targets):
             ident, kind, file = target[0], target[6], target[7]
             name = b"pagemap-%s%d.img" % (b"shmem-" if kind == T_SHMEM else b"", ident)
             if kind == T_DEVICE:
                 name = (gpuimg.table_name(ident) if ident < 1 << 32
+                        else amdimg.render_name(ident >> 32) if self.is_render(t)
                         else amdimg.table_name(ident >> 32))
             if self.names[file] != name:
                 self.bad_entry("targets", t, "R-pagemap", "its pagemap is %r, want %r"
                                % (self.names[file], name))
                 continue
             try:
+                if kind == T_DEVICE and self.is_render(t):
+                    self.check_render(t, b"".join(self.file_data(file)))
+                    continue
                 if kind == T_DEVICE and ident >= 1 << 32:
                     self.check_amd(t, b"".join(self.file_data(file)))
                     continue
@@ -1015,12 +1023,47 @@ class Image:
             self.bad_entry("targets", t, "R-gpu", "%r has %d bytes, want %d"
                            % (name, pages[0], HEAD + sum(sizes)))
 
-    def check_sized_files(self):
-        """R-gpu of section 10.3: each file of kind 4 is that of a target."""
-        have = {amdimg.pages_name(t[0] >> 32, t[0] & 0xffffffff)
-                for t in self.targets if t[6] == T_DEVICE and t[0] >= 1 << 32}
+    def is_render(self, t):
+        """True for a target of a render node's object: its table says so."""
+        ident, kind, file = self.targets[t][0], self.targets[t][6], self.targets[t][7]
+        return (kind == T_DEVICE and ident >= 1 << 32
+                and amdimg.render_ident(self.names[file]) is not None)
+
+    def check_render(self, t, data):
+        """R-gpu of section 10.4, and R-op 5 for one object."""
+        ident, n = self.targets[t][0] >> 32, self.targets[t][0] & 0xffffffff
+        if amdimg.table_name(ident) in self.names:
+            self.bad_entry("targets", t, "R-gpu", "file %d is /dev/kfd, too" % ident)
+            return
+        try:
+            minor, sizes = amdimg.parse_render(data, ident)
+        except amdimg.Bad as e:
+            self.bad_entry("targets", t, "R-gpu", "its table: %s" % e)
+            return
+        size = sizes[n] if n < len(sizes) else 0
+        if not 0 < size <= 1 << 62 or size % PAGE:
+            self.bad_entry("targets", t, "R-gpu", "object %d of %d, %d bytes"
+                           % (n, len(sizes), size))
+            return
+        if self.target_runs(t) != [(0, size)]:
+            self.bad_entry("targets", t, "R-pagemap", "its pages are not those of its object")
+        name = amdimg.render_pages_name(ident, minor, n)
+        self.headed.add(name)
+        pages = self.files[self.names.index(name)] if name in self.names else None
+        if pages is None or pages[13] != F_HEADED:
+            self.bad_entry("targets", t, "R-gpu", "no %r of kind 5" % name)
+        elif pages[0] != HEAD + size:
+            self.bad_entry("targets", t, "R-gpu", "%r has %d bytes, want %d"
+                           % (name, pages[0], HEAD + size))
+
+    def check_files_with_heads(self):
+        """R-gpu of sections 10.3 and 10.4: each file of kind 4 or 5 is that of a target."""
+        sized = {amdimg.pages_name(target[0] >> 32, target[0] & 0xffffffff)
+                 for t, target in enumerate(self.targets)
+                 if target[6] == T_DEVICE and target[0] >= 1 << 32 and not self.is_render(t)}
         for i, name in enumerate(self.names):
-            if self.files[i][13] == F_SIZED and name not in have:
+            if (self.files[i][13] == F_SIZED and name not in sized
+                    or self.files[i][13] == F_HEADED and name not in self.headed):
                 self.bad("targets", self.sections["targets"][0], "R-gpu", "none for %r" % name)
 
     def check_tables_of_devices(self):
@@ -1052,7 +1095,7 @@ class Image:
             self.check_contents()
             self.check_pagemaps()
             self.check_tables_of_devices()
-            self.check_sized_files()
+            self.check_files_with_heads()
         except Stop:
             pass
         return self.violations

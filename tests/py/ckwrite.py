@@ -30,7 +30,9 @@ import gpuimg
 from ckread import (BASE, CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE,
                     REF, SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, BF16, INCOMPAT, INCOMPAT_BASES,
                     INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS, INCOMPAT_SIZED_PAGES,
-                    page_sum, round64, xxh64, xxh128)
+                    INCOMPAT_HEADED_PAGES, page_sum, round64, xxh64, xxh128)
+
+M64 = (1 << 64) - 1
 
 
 class Row:
@@ -226,14 +228,15 @@ class Model:
         codecs = {c.codec for c in self.chunks}
         devices = any(t.kind == ckread.T_DEVICE for t in self.targets)
         packed = any(c.pack_off % PAGE for c in self.chunks)
-        files = any(f.kind in (2, 4) for f in self.files)
-        sized = any(f.kind == 4 for f in self.files)
+        kinds = {f.kind for f in self.files}
+        files = bool(kinds & {2, 4, 5})
         header = {"incompat": sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
                               | (INCOMPAT_BASES if self.bases else 0)
                               | (INCOMPAT_DEVICES if devices else 0)
                               | (INCOMPAT_PACKED if packed else 0)
                               | (INCOMPAT_PAGE_SUMS if self.page_sums and files else 0)
-                              | (INCOMPAT_SIZED_PAGES if sized else 0),
+                              | (INCOMPAT_SIZED_PAGES if 4 in kinds else 0)
+                              | (INCOMPAT_HEADED_PAGES if 5 in kinds else 0),
                   "pack_bytes": len(self.pack)}
         header.update(self.header)
         sections = [Section(1, 1, bytes(self.strings))]
@@ -444,6 +447,22 @@ class Builder:
             self.targets.append((3, amdimg.target_id(ident, gpu), ops, None, list(cuts),
                                  amdimg.table_name(ident)))
 
+    def render(self, ident, gpu, minor, sizes, parts):
+        """
+        Buffer objects of a render node: sizes of all; parts: {N: (head, handles, cuts)} for those
+        whose contents are in the pack. Table and pages files are made here.
+        """
+        table = amdimg.render_name(ident)
+        self.file(table, amdimg.render_table(gpu, ident, minor, sizes))
+        for n, (head, handles, cuts) in parts.items():
+            ops, addr = [], 0
+            for handle in handles:
+                ops.append((addr, handle, 0, self.rows[handle].nr_pages, 0))
+                addr += self.rows[handle].nr_pages * PAGE
+            self.file(amdimg.render_pages_name(ident, minor, n), handles=handles, kind=5,
+                      target_off=head)
+            self.targets.append((3, amdimg.target_id(ident, n), ops, None, list(cuts), table))
+
     def finish(self):
         m = self.model
         m.pack += bytes(-len(m.pack) % PAGE)
@@ -491,7 +510,7 @@ class Builder:
             f.size_bytes, f.checksum = len(data), xxh64(data)
         for key, value in meta.items():
             setattr(f, key, value)
-        if f.kind == 4:
+        if f.kind in ckread.WITH_HEAD:
             f.size_bytes += ckread.HEAD
         m.files.append(f)
 
@@ -628,6 +647,27 @@ def with_amd():
           [(0xbeef, mib2, amdimg.VRAM), (0x1a, 5 * PAGE, amdimg.GTT), (0x1a, 9, amdimg.DOORBELL),
            (0x1a, mib2 + 5 * PAGE, amdimg.VRAM), (0xbeef, mib2, amdimg.USERPTR)],
           {0x1a: ([raw, packed, raw], (1,)), 0xbeef: ([zero], ())})
+    b.file(b"mm-5.img", mm_file([(0x10000, 0x14000)]))
+    b.file(b"pstree.img", pstree_file([(5, 0)]))
+    b.file(b"inventory.img", criuimg.image("inventory", [criuimg.encode([(1, 2), (2, 1)])]))
+    return b.finish()
+
+
+def with_render():
+    """Objects of two render nodes, between those of /dev/kfd: shared chunks, odd heads, no file."""
+    b = Builder(max_chunk_pages=512, packed=True, page_sums=True, minor=6)
+    zero = b.zero(512)
+    raw, packed = b.chunk(RAW, pattern(6, 5)), b.chunk(ZSTD, b"\x5b" * (512 * PAGE),
+                                                       zstd_run(0x5b, 512 * PAGE))
+    b.target(1, 5, [(0x10000, raw, 0, 4, 0)])
+    b.file(b"pages-1.img", handles=[raw])
+    mib2 = 2 << 20
+    b.amd(8, 5, [0x1a], [(0x1a, mib2, amdimg.VRAM)], {0x1a: ([packed], ())})
+    b.render(7, 0x1a, 128, [mib2 + 5 * PAGE, 100, 5 * PAGE],
+             {0: (mib2 + 5 * PAGE, [packed, raw], (1,)), 2: (5 * PAGE, [raw], ())})
+    b.render(9, 0xbeef, 129, [mib2] * 3, {1: (0, [zero], ()), 2: (M64, [packed], ())})
+    b.file(amdimg.render_pages_name(7, 128, 1), bytes(8))
+    b.file(b"amdgpu-dmabuf_10.img", amdimg.sized(criuimg.encode([(1, 3)])))
     b.file(b"mm-5.img", mm_file([(0x10000, 0x14000)]))
     b.file(b"pstree.img", pstree_file([(5, 0)]))
     b.file(b"inventory.img", criuimg.image("inventory", [criuimg.encode([(1, 2), (2, 1)])]))

@@ -1682,7 +1682,7 @@ def keep_last_amd(m):
                     for r in m.refs[f.first_ref:f.first_ref + f.nr_refs])
     del m.refs[f.first_ref:f.first_ref + f.nr_refs]
     for g in m.files:
-        if g.kind in (2, 4) and g.first_ref > f.first_ref:
+        if g.kind in (2, 4, 5) and g.first_ref > f.first_ref:
             g.first_ref -= f.nr_refs
     f.kind, f.first_ref, f.nr_refs = 1, 0, 0
     m.verbatim[m.name(f)] = amdimg.sized(data)
@@ -1714,7 +1714,7 @@ def _(m):
     del m.ops[t.first_op:], m.lanes[t.first_lane:]
     del m.refs[f.first_ref:f.first_ref + f.nr_refs]
     for g in m.files:
-        if g.kind in (2, 4) and g.first_ref > f.first_ref:
+        if g.kind in (2, 4, 5) and g.first_ref > f.first_ref:
             g.first_ref -= f.nr_refs
     t.nr_ops = t.nr_lanes = f.nr_refs = 0
     f.size_bytes, f.checksum = 8, ckread.xxh64(b"")
@@ -1731,6 +1731,136 @@ def _(m):
 def _(m):
     """the last page of an object has no op"""
     m.ops[last_amd(m)[0].first_op].nr_pages -= 1
+    m.fix_sums()
+
+
+# ---- buffer objects of render nodes ------------------------------------------------------------
+
+def render(m, ident=7):
+    """The table of file ident of ckwrite.with_render()."""
+    return pick(m.files, lambda f: m.name(f) == amdimg.render_name(ident))
+
+
+def render_table(name, rule="R-gpu", cls=CORRUPT, objects=None, data=None, gpu=0x1a, ident=7,
+                 minor=128, count=None):
+    """The table of file 7, of which objects(list) makes another, or data(bytes) in the end."""
+    def change(m):
+        f = render(m)
+        objs = criuimg.decode(m.verbatim[m.name(f)][8:])[5]
+        table = amdimg.sized(amdimg.render_message(gpu, ident, minor,
+                                                   objects(objs) if objects else objs, count))
+        m.verbatim[m.name(f)] = data(table) if data else table
+        m.fix_file(f)
+    add("render-" + name, rule, cls, "targets" if cls != ACCEPT else None, change)
+
+
+def render_obj(i, size):
+    return lambda objs: objs[:i] + [amdimg.render_obj(size)] + objs[i + 1:]
+
+
+# The objects: 2 MiB and 5 pages, 100 bytes that are a file of their own, 5 pages.
+render_table("empty", data=lambda d: b"")
+render_table("head-cut", data=lambda d: d[:7])
+render_table("cut", data=lambda d: d[:-1])
+render_table("message-cut", data=lambda d: amdimg.sized(d[8:-1]))
+render_table("length-2-26",
+             data=lambda d: amdimg.sized(d[8:] + criuimg.encode([(10, bytes(1 << 26))])))
+render_table("behind", cls=ACCEPT, data=lambda d: d + b"behind")
+render_table("unknown", cls=ACCEPT,
+             data=lambda d: amdimg.sized(d[8:] + criuimg.encode([(6, 1), (7, b"a context")])))
+render_table("gpu-0", gpu=0)
+render_table("gpu-other", cls=ACCEPT, gpu=0xbeef)
+render_table("file-other", ident=8)
+render_table("minor-other", minor=129)
+render_table("minor-2-31", minor=1 << 31)
+render_table("objects-more", count=4)
+render_table("objects-less", count=2)
+render_table("only-gpu", data=lambda d: amdimg.render_node(0x1a))
+render_table("no-minor", data=lambda d: amdimg.sized(criuimg.encode(
+    [(1, 0x1a), (2, 7), (4, 3)] + [(5, amdimg.render_obj(n * PAGE)) for n in (517, 1, 5)])))
+render_table("object-no-bytes", objects=lambda o: o[:1] + [criuimg.encode([(1, 5)])] + o[2:])
+render_table("object-bytes-0", objects=render_obj(2, 0))
+render_table("object-bytes-odd", objects=render_obj(2, 5 * PAGE + 1))
+render_table("object-bytes-2-63", objects=render_obj(2, 1 << 63))
+render_table("object-bytes-less", rule="R-pagemap", objects=render_obj(2, 4 * PAGE))
+render_table("object-bytes-more", rule="R-pagemap", objects=render_obj(2, 6 * PAGE))
+render_table("object-kept-bytes", cls=ACCEPT, objects=render_obj(1, 0))
+render_table("object-kept-2-64", cls=ACCEPT,
+             objects=lambda o: [o[0], amdimg.render_obj(M64), o[2], amdimg.render_obj(M64)])
+render_table("object-order", rule="R-pagemap", objects=lambda o: o[::-1])
+render_table("object-gone", objects=lambda o: o[:2])
+render_table("object-new", cls=ACCEPT, objects=lambda o: o + [amdimg.render_obj(PAGE)])
+
+
+def last_render(m):
+    """The last target, which is that of object 2 of file 9, and its pages file."""
+    t = m.targets[-1]
+    name = amdimg.render_pages_name(t.id >> 32, 129, t.id & 0xffffffff)
+    return t, pick(m.files, lambda f: m.name(f) == name)
+
+
+def drop_last_render(m):
+    t, _ = last_render(m)
+    del m.ops[t.first_op:], m.lanes[t.first_lane:]
+    m.targets.remove(t)
+
+
+def keep_last_render(m):
+    """The contents become a file of their own."""
+    _, f = last_render(m)
+    data = b"".join(m.chunk_data(m.chunks[r.chunk])
+                    for r in m.refs[f.first_ref:f.first_ref + f.nr_refs])
+    del m.refs[f.first_ref:f.first_ref + f.nr_refs]
+    for g in m.files:
+        if g.kind in (2, 4, 5) and g.first_ref > f.first_ref:
+            g.first_ref -= f.nr_refs
+    f.kind, f.first_ref, f.nr_refs, f.target_off = 1, 0, 0, 0
+    m.verbatim[m.name(f)] = amdimg.sized(data)
+    m.fix_file(f)
+
+
+def set_render(what, value):
+    return lambda m: setattr(last_render(m)[1], what, value)
+
+
+add("render-kept", "R-gpu", ACCEPT, None, both(keep_last_render, drop_last_render))
+add("render-kept-target", "R-gpu", CORRUPT, "targets", keep_last_render)
+add("render-target-missing", "R-gpu", CORRUPT, "targets", drop_last_render)
+add("render-target-object", "R-gpu", CORRUPT, "targets",
+    lambda m: setattr(last_render(m)[0], "id", 9 << 32 | 3))
+add("render-target-file", "R-pagemap", CORRUPT, "targets",
+    lambda m: setattr(last_render(m)[0], "id", 10 << 32 | 2))
+add("render-head", "R-file", ACCEPT, None, set_render("target_off", 12345))
+add("render-feature-missing", "R-feature", CORRUPT, "header", both(last_render, incompat_flip(256)))
+add("feature-headed-extra", "R-feature", CORRUPT, "header", incompat_flip(256))
+add("render-target-len", "R-file", CORRUPT, "files", set_render("target_len", 8))
+add("render-size-no-head", "R-file", CORRUPT, "files", set_render("size_bytes", 2 << 20))
+add("render-checksum", "R-file", CORRUPT, "files", set_render("checksum", 1))
+
+
+@mutator("render-pages-kind-4", "R-gpu", CORRUPT, "targets")
+def _(m):
+    f = last_render(m)[1]
+    f.kind, f.target_off = 4, 0
+
+
+@mutator("render-kfd", "R-gpu", CORRUPT, "targets")
+def _(m):
+    """/dev/kfd becomes file 7, too; the order of targets and of names stays"""
+    t = pick(m.targets, lambda t: t.id >> 32 == 8)
+    f, table = (pick(m.files, lambda f: m.name(f) == name)
+                for name in (amdimg.pages_name(8, 0x1a), amdimg.table_name(8)))
+    data = m.verbatim.pop(b"amdgpu-kfd-8.img")
+    m.strings[table.name_off + len(b"amdgpu-kfd-")] = ord("7")
+    m.verbatim[b"amdgpu-kfd-7.img"] = data
+    t.id = 7 << 32 | 0x1a
+    m.strings[f.name_off + len(b"amdgpu-pages-")] = ord("7")
+
+
+@mutator("render-op-short", "R-pagemap", CORRUPT, "targets")
+def _(m):
+    """the last page of an object has no op"""
+    m.ops[last_render(m)[0].first_op].nr_pages -= 1
     m.fix_sums()
 
 

@@ -122,6 +122,12 @@ static const struct area areas_5[] = {
 	{ CKF_TARGET_DEVICE, 0, 30064771098, 0x200000, 3, 0x815529b0fb852227 },
 };
 
+static const struct area areas_6[] = {
+	{ CKF_TARGET_TASK, 0, 5, 0x10000, 8, 0x0a64fba34023a8cc },
+	{ CKF_TARGET_DEVICE, 0, 38654705664, 0, 13, 0x9ec1d0b77c1975ed },
+	{ CKF_TARGET_DEVICE, 0, 38654705666, 0, 3, 0x7abe9dcbd54c8171 },
+};
+
 static const struct entry entries_2[] = {
 	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
 	{ "mm-5.img", 1, 82, 0x28d57ff9a8f39a70, 0644, 0, 0, 1700000000, 123456789, 0 },
@@ -170,6 +176,23 @@ static const struct entry entries_5[] = {
 	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
 };
 
+static const struct entry entries_6[] = {
+	{ "amdgpu-drm-pages-9-128-0000.img", 5, 53256, 0x4492e7065b5f35ea, 0644, 0, 0, 1700000000,
+	  123456789, 0xf8f03ff05790877e },
+	{ "amdgpu-drm-pages-9-128-0001.img", 1, 4104, 0x7ac0d1751db565c3, 0644, 0, 0, 1700000000,
+	  123456789, 0 },
+	{ "amdgpu-drm-pages-9-128-0002.img", 5, 12296, 0x3793dbc7044d146d, 0644, 0, 0, 1700000000,
+	  123456789, 0xe8fcaf08c4404dda },
+	{ "amdgpu-renderD-9.img", 1, 166, 0x125e668cc9180560, 0644, 0, 0, 1700000000, 123456789,
+	  0 },
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-5.img", 1, 59, 0x3433fcd46dec2a4d, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-5.img", 1, 28, 0x0d1acec099ec11a6, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-1.img", 2, 32768, 0x0a64fba34023a8cc, 0644, 0, 0, 1700000000, 123456789,
+	  0x7d12ff2b8a1312b4 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
+};
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static struct version {
@@ -195,6 +218,8 @@ static struct version {
 	  COUNT(areas_4), entries_4, COUNT(entries_4) },
 	{ "tests/golden/v1.5", 5, 0x49e7de94d5f1cbdc, 0xc9c233a1f6db47ed, 11, areas_5,
 	  COUNT(areas_5), entries_5, COUNT(entries_5) },
+	{ "tests/golden/v1.6", 6, 0xd96caec41b10b8b5, 0x7566bbfba23bd108, 11, areas_6,
+	  COUNT(areas_6), entries_6, COUNT(entries_6) },
 };
 
 struct golden {
@@ -498,7 +523,8 @@ static void test_extract(void **state)
 }
 
 #define OF(test, i) cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, &versions[i])
-#define EACH(test) OF(test, 0), OF(test, 1), OF(test, 2), OF(test, 3), OF(test, 4), OF(test, 5)
+#define EACH(test) \
+	OF(test, 0), OF(test, 1), OF(test, 2), OF(test, 3), OF(test, 4), OF(test, 5), OF(test, 6)
 
 int main(void)
 {
