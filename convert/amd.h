@@ -13,5 +13,11 @@
  */
 int ckf_amd_take(struct ckf_dump *d, const struct ckf_file_list *l,
 		 const struct ckf_convert_opts *opts, struct ckf_error *err);
+/*
+ * The same for buffer objects of render nodes, a pagemap for each; their files in the list get
+ * their heads. -EBADMSG for a table that CRIU cannot restore either.
+ */
+int ckf_render_take(struct ckf_dump *d, struct ckf_file_list *l,
+		    const struct ckf_convert_opts *opts, struct ckf_error *err);
 
 #endif

@@ -17,7 +17,7 @@ static bool has_pages_file(const struct ckf_conversion *c)
 	for (uint64_t i = 0; i < c->dump->nr_pagemaps; i++) {
 		const struct ckf_origin origin = ckf_origin_of(&c->dump->pagemaps[i]);
 
-		if (ckf_file_list_find(&c->list, ckf_origin_name(c->dump->amd, &origin, name)) >= 0)
+		if (ckf_file_list_find(&c->list, ckf_origin_name(c->dump, &origin, name)) >= 0)
 			return true;
 	}
 	return false;
@@ -70,7 +70,7 @@ int ckf_conversion_read(struct ckf_conversion *c)
 		ret = ckf_dump_check(c->dump, c->err);
 	if (!ret)
 		ret = ckf_chain_init(&c->chain, &c->dir, c->err);
-	c->chain.amd = c->dump ? c->dump->amd : NULL;
+	c->chain.dump = c->dump;
 	if (!ret && !c->dump->nr_tasks)
 		ckf_warn(&c->opts, "no pstree.img: it may be a pre-dump, which cannot be restored");
 	return ret;
@@ -86,7 +86,7 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 	uint64_t tail;
 	int64_t at;
 
-	at = ckf_file_list_find(&c->list, ckf_origin_name(c->dump->amd, &origin, name));
+	at = ckf_file_list_find(&c->list, ckf_origin_name(c->dump, &origin, name));
 	c->pages_file[i] = at;
 	if (ckf_file_list_has_odd(&c->list, name))
 		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
@@ -105,8 +105,10 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 				     pm->name);
 	if (f->kind != CKF_FILE_VERBATIM)
 		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
-	if (origin.kind == CKF_ORIGIN_AMD) {
-		f->kind = CKF_FILE_SIZED_PAGES; /* ckf_amd_take() has checked it */
+	/* ckf_amd_take() and ckf_render_take() have checked these. */
+	if (origin.kind == CKF_ORIGIN_AMD || origin.kind == CKF_ORIGIN_RENDER) {
+		f->kind = origin.kind == CKF_ORIGIN_AMD ? CKF_FILE_SIZED_PAGES
+							: CKF_FILE_HEADED_PAGES;
 		c->pagemap_of[at] = i;
 		c->stats.page_bytes += ckf_file_page_bytes(f);
 		return 0;
@@ -161,6 +163,8 @@ int ckf_conversion_claim(struct ckf_conversion *c)
 
 	if (!ret && c->opts.amd)
 		ret = ckf_amd_take(c->dump, &c->list, &c->opts, c->err);
+	if (!ret && c->opts.amd)
+		ret = ckf_render_take(c->dump, &c->list, &c->opts, c->err);
 	if (ret)
 		return ret;
 	n = (size_t)c->dump->nr_pagemaps;

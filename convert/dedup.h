@@ -13,14 +13,16 @@
 #define CKF_DEDUP_NONE UINT32_MAX
 
 enum ckf_origin_kind {
-	CKF_ORIGIN_PAGES, /* pages-N.img */
-	CKF_ORIGIN_GPU,	  /* ckfast-gpu-pages-N.img */
-	CKF_ORIGIN_AMD,	  /* amdgpu-pages-ID-GPU.img */
+	CKF_ORIGIN_PAGES,  /* pages-N.img */
+	CKF_ORIGIN_GPU,	   /* ckfast-gpu-pages-N.img */
+	CKF_ORIGIN_AMD,	   /* amdgpu-pages-ID-GPU.img */
+	CKF_ORIGIN_RENDER, /* amdgpu-drm-pages-ID-MINOR-N.img */
 };
 
 /*
  * A pages file in the dump directory (level 0) or in a parent of it. pages_id is N or, for an AMD
- * GPU, the position of its table in the dump times CKF_AMD_MAX_GPUS plus its own in the table.
+ * GPU, the position of its table in the dump times CKF_AMD_MAX_GPUS plus its own in the table; for
+ * an object of a render node, its position among those of all tables.
  */
 struct ckf_origin {
 	uint32_t level;

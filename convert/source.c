@@ -12,7 +12,7 @@ int ckf_origin_read_error(const struct ckf_chain *chain, const struct ckf_origin
 {
 	char name[CKF_ORIGIN_NAME_BYTES];
 
-	ckf_origin_name(chain->amd, o, name);
+	ckf_origin_name(chain->dump, o, name);
 	if (ret == -EBADMSG)
 		return ckf_error_rule(err, -EBADMSG, name, -1, off,
 				      "the file ends before the pages of its pagemap do");

@@ -45,7 +45,7 @@ static bool lacks_pages(const struct ckf_dump *d, const struct ckf_file_list *l,
 {
 	const struct ckf_origin origin = ckf_origin_of(pm);
 	char name[CKF_ORIGIN_NAME_BYTES];
-	int64_t at = ckf_file_list_find(l, ckf_origin_name(d->amd, &origin, name));
+	int64_t at = ckf_file_list_find(l, ckf_origin_name(d, &origin, name));
 
 	if (pm->nr_pages > pm->nr_local_pages && !d->has_parent)
 		return true;

@@ -47,7 +47,7 @@ int ckf_chain_init(struct ckf_chain *c, const struct ckf_dir *dir, struct ckf_er
 	};
 
 	c->nr_levels = 0;
-	c->amd = NULL;
+	c->dump = NULL;
 	if (own.fd < 0)
 		return ckf_error_set(err, -errno, "cannot open the dump: %s", strerror(errno));
 	return add_level(c, own, err);
@@ -79,18 +79,22 @@ static int open_level(struct ckf_chain *c, uint32_t level, struct ckf_error *err
 	return ret;
 }
 
-const char *ckf_origin_name(const struct ckf_amd_table *amd, const struct ckf_origin *o,
+const char *ckf_origin_name(const struct ckf_dump *d, const struct ckf_origin *o,
 			    char buf[CKF_ORIGIN_NAME_BYTES])
 {
+	const struct ckf_render_table *r;
 	const struct ckf_amd_table *t;
 
 	switch (o->kind) {
 	case CKF_ORIGIN_GPU:
 		return ckf_gpu_pages_name(o->pages_id, buf);
 	case CKF_ORIGIN_AMD:
-		t = &amd[o->pages_id / CKF_AMD_MAX_GPUS];
+		t = &d->amd[o->pages_id / CKF_AMD_MAX_GPUS];
 		return ckf_amd_pages_name(t->file_id,
 					  t->gpus[o->pages_id % CKF_AMD_MAX_GPUS].gpu_id, buf);
+	case CKF_ORIGIN_RENDER:
+		r = ckf_render_find_object(d->render, d->nr_render, o->pages_id);
+		return ckf_render_pages_name(r, o->pages_id - r->first, buf);
 	default:
 		snprintf(buf, CKF_ORIGIN_NAME_BYTES, "pages-%u.img", o->pages_id);
 		return buf;
@@ -99,14 +103,16 @@ const char *ckf_origin_name(const struct ckf_amd_table *amd, const struct ckf_or
 
 uint64_t ckf_origin_head_bytes(const struct ckf_origin *o)
 {
-	return o->kind == CKF_ORIGIN_AMD ? CKF_SIZED_HEAD_BYTES : 0;
+	return o->kind == CKF_ORIGIN_AMD || o->kind == CKF_ORIGIN_RENDER ? CKF_SIZED_HEAD_BYTES : 0;
 }
 
 struct ckf_origin ckf_origin_of(const struct ckf_pagemap *pm)
 {
 	struct ckf_origin o = { .pages_id = pm->pages_id };
 
-	if (pm->kind == CKF_TARGET_DEVICE)
+	if (pm->render)
+		o.kind = CKF_ORIGIN_RENDER;
+	else if (pm->kind == CKF_TARGET_DEVICE)
 		o.kind = ckf_amd_is_target_id(pm->id) ? CKF_ORIGIN_AMD : CKF_ORIGIN_GPU;
 	return o;
 }
@@ -118,7 +124,7 @@ int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
 	char name[CKF_ORIGIN_NAME_BYTES], where[32] = "";
 	int ret;
 
-	ckf_origin_name(c->amd, o, name);
+	ckf_origin_name(c->dump, o, name);
 	if (o->level)
 		snprintf(where, sizeof(where), " of parent dump %u", o->level);
 	ret = ckf_open_of_dump(dir, name, out);

@@ -24,7 +24,7 @@ struct ckf_chain {
 		uint64_t ino;
 	} levels[CKF_CHAIN_MAX];
 	uint32_t nr_levels;
-	const struct ckf_amd_table *amd; /* of the dump: names of pages files come from it */
+	const struct ckf_dump *dump; /* names of pages files come from its tables */
 };
 
 /* dir stays the caller's. */
@@ -34,9 +34,9 @@ void ckf_chain_fini(struct ckf_chain *c);
 int ckf_chain_open_pages(const struct ckf_chain *c, const struct ckf_origin *o,
 			 struct ckf_file_part *out, struct ckf_error *err);
 
-#define CKF_ORIGIN_NAME_BYTES CKF_AMD_NAME_BYTES
-/* The name of the pages file. amd: the tables of the dump. Returns buf. */
-const char *ckf_origin_name(const struct ckf_amd_table *amd, const struct ckf_origin *o,
+#define CKF_ORIGIN_NAME_BYTES CKF_RENDER_NAME_BYTES
+/* The name of the pages file. Returns buf. */
+const char *ckf_origin_name(const struct ckf_dump *d, const struct ckf_origin *o,
 			    char buf[CKF_ORIGIN_NAME_BYTES]);
 /* Where the pages begin in the file. */
 uint64_t ckf_origin_head_bytes(const struct ckf_origin *o);

@@ -70,6 +70,18 @@ static void put_amd(int dir)
 	dm_amd_pages(dir, 7, 0xbeef, values, 0);
 }
 
+/* Buffer objects of a render node, of which the last has a file that is too short. */
+static void put_render(int dir)
+{
+	static const uint64_t bytes[] = { 3 * CKF_PAGE_BYTES, CKF_PAGE_BYTES, CKF_PAGE_BYTES };
+	static const uint32_t values[] = { 12, 0, 81 };
+
+	dm_render_table(dir, 9, 128, bytes, 3);
+	dm_render_pages(dir, "amdgpu-drm-pages-9-128-0000.img", 5, values, 3);
+	dm_render_pages(dir, "amdgpu-drm-pages-9-128-0001.img", 0, values + 2, 1);
+	dm_render_pages(dir, "amdgpu-drm-pages-9-128-0002.img", 0, values, 0);
+}
+
 /*
  * A task, a child with the same pages but for some at the end, a shared object, device memory; the
  * first pages of the task are in the parent dump.
@@ -121,6 +133,7 @@ static void make_dumps(struct world *w)
 	nm_namespaces(dir, 100, 1, 2);
 	nm_machine(dir);
 	put_amd(dir);
+	put_render(dir);
 	dm_write(dir, "other", "of no pagemap", 13);
 	need(!fchmodat(dir, "other", 0751, 0), "cannot set a mode");
 	close(dir);
@@ -177,10 +190,17 @@ static bool same_table(const struct ckf_amd_table *a, const struct ckf_amd_table
 	return same;
 }
 
+static bool same_render(const struct ckf_render_table *a, const struct ckf_render_table *b)
+{
+	return a->err.code == b->err.code && a->nr_objects == b->nr_objects &&
+	       a->first == b->first &&
+	       !memcmp(a->bytes, b->bytes, a->nr_objects * sizeof(*a->bytes));
+}
+
 static bool same_dump(const struct ckf_dump *a, const struct ckf_dump *b)
 {
 	bool same = a->nr_tasks == b->nr_tasks && a->nr_pagemaps == b->nr_pagemaps &&
-		    a->nr_amd == b->nr_amd;
+		    a->nr_amd == b->nr_amd && a->nr_render == b->nr_render;
 
 	for (uint64_t i = 0; same && i < a->nr_tasks; i++)
 		same = same_task(&a->tasks[i], &b->tasks[i]);
@@ -188,6 +208,8 @@ static bool same_dump(const struct ckf_dump *a, const struct ckf_dump *b)
 		same = same_pagemap(&a->pagemaps[i], &b->pagemaps[i]);
 	for (uint64_t i = 0; same && i < a->nr_amd; i++)
 		same = same_table(&a->amd[i], &b->amd[i]);
+	for (uint64_t i = 0; same && i < a->nr_render; i++)
+		same = same_render(&a->render[i], &b->render[i]);
 	return same;
 }
 

@@ -17,8 +17,8 @@ treated alike.
     gendump.py bad NAME OUT       OUT/dump is a dump that no converter may accept
 
 Features (default: by the seed): tasks (0…), pages (budget), levels (1…3), form (4.1, 4.2, old),
-shmem (number of objects), gpu (tasks with device memory), amd (tasks with AMD GPUs), hugetlb, guard, fragmented, cow, huge,
-unknown, meta (0 | 1 each), content (mix | random | text | zero | repeat | near-zero | bf16 | fp32).
+shmem (number of objects), gpu (tasks with device memory), amd (tasks with AMD GPUs), render (open
+render nodes), hugetlb, guard, fragmented, cow, huge, unknown, meta (0 | 1 each), content (mix | random | text | zero | repeat | near-zero | bf16 | fp32).
 """
 import json
 import os
@@ -171,6 +171,35 @@ class Amd:
                 for i, page in enumerate(pages)}
 
 
+class Render:
+    """
+    An open render node, as CRIU's plugin dumps it: its objects, of which some have no file of
+    contents or none of the right length. memory: the pages of each that a fast image takes.
+    """
+
+    def __init__(self, ident, rng, content):
+        self.ident, self.gpu, self.minor = ident, rng.choice([1, 0x1a, 0x10000]), 128 + ident % 64
+        self.sizes, self.files, self.memory = [], {}, {}
+        for n in range(rng.choice([0, 1, 3, 9])):
+            nr = rng.choice([1, 2, 511, 513, 1030])
+            self.sizes.append(rng.choice([nr * PAGE] * 6 + [100]))
+            if self.sizes[n] == nr * PAGE and rng.random() < .7:
+                self.memory[n] = content.pages(nr) if rng.random() < .7 else [bytes(PAGE)] * nr
+                head = rng.choice([self.sizes[n], 0, rng.randrange(1 << 64)])
+                self.files[n] = head.to_bytes(8, "little") + b"".join(self.memory[n])
+            elif rng.random() < .7:
+                self.files[n] = bytes(8) + b"x" * rng.choice([0, 1, self.sizes[n] + 1])
+
+    def put(self, put, memories):
+        put(amdimg.render_name(self.ident).decode(),
+            amdimg.render_table(self.gpu, self.ident, self.minor, self.sizes))
+        for n, data in self.files.items():
+            put(amdimg.render_pages_name(self.ident, self.minor, n).decode(), data)
+        for n, pages in self.memory.items():
+            memories[3, amdimg.target_id(self.ident, n)] = {
+                i * PAGE: page for i, page in enumerate(pages)}
+
+
 class World:
     """The processes at one moment; the dumps are taken of it."""
 
@@ -189,6 +218,8 @@ class World:
         f["gpu"] = gpu_rng.choice([0, 0, 1, 2])
         amd_rng = random.Random("amd %d" % seed)
         f["amd"] = amd_rng.choice([0, 0, 1, 2])
+        render_rng = random.Random("render %d" % seed)
+        f["render"] = render_rng.choice([0, 0, 1, 2])
         for key, value in options.items():
             if key not in f:
                 raise SystemExit("unknown feature %s" % key)
@@ -208,6 +239,9 @@ class World:
             self.gpus[1].import_from(self.gpus[0])
         self.amds = [Amd(7 + 90 * i, t.pid, amd_rng, content)
                      for i, t in enumerate(self.tasks[:f["amd"]])]
+        content = Content(render_rng, f["content"])
+        content.blocks = self.content.blocks
+        self.renders = [Render(50 + 90 * i, render_rng, content) for i in range(f["render"])]
 
     def add_vma(self, task, start, nr, flags=None, status=None, density=1.0, **more):
         """A mapping and its pages; returns the address after it and a gap."""
@@ -379,6 +413,8 @@ def dump(world, out, before, first_pages_id):
         memories[3, gpu.pid] = dict(gpu.memory)
     for amd in world.amds:
         put_amd(put, amd, memories)
+    for node in world.renders:
+        node.put(put, memories)
     for t in world.tasks:
         mm = [(i, 0) for i in range(1, 13)] + [(13, 6), (13, PAGE)]
         mm += [(14, v.message()) for v in sorted(t.vmas, key=lambda v: v.start) + t.guards]
@@ -464,7 +500,7 @@ def base_dump(out, levels=1):
     """A small good dump with one task of 12 pages; returns (dump, pagemap, pages) paths."""
     make(7, out, {"tasks": 1, "pages": 12, "levels": levels, "form": "4.2", "shmem": 0,
                   "hugetlb": 0, "guard": 0, "fragmented": 0, "cow": 0, "huge": 0, "unknown": 0,
-                  "meta": 0, "content": "random", "gpu": 0, "amd": 0})
+                  "meta": 0, "content": "random", "gpu": 0, "amd": 0, "render": 0})
     name = str(levels - 1)
     top = os.path.join(out, name)
     pagemap = next(n for n in sorted(os.listdir(top)) if n.startswith("pagemap-"))
@@ -549,7 +585,7 @@ def pages_directory(out):
 
 def no_pagemap(out):
     """a dump of no process"""
-    make(7, out, {"tasks": 0, "shmem": 0, "levels": 1, "gpu": 0, "amd": 0})
+    make(7, out, {"tasks": 0, "shmem": 0, "levels": 1, "gpu": 0, "amd": 0, "render": 0})
     os.rename(os.path.join(out, "0"), os.path.join(out, "dump"))
 
 
@@ -703,6 +739,35 @@ def amd_objects(*objects):
     return amd_table(objects=[amdimg.obj(g, n) for g, n in AMD_OBJECTS] + list(objects))
 
 
+RENDER_GPU, RENDER_MINOR, M64 = 0x1a, 128, (1 << 64) - 1
+RENDER_SIZES = [HUGE, PAGE, 3 * PAGE]
+
+
+def render_base(out):
+    """A small good dump with a render node; returns (dump, table, contents of object 0) paths."""
+    top = base_dump(out)[0]
+    table = os.path.join(top, amdimg.render_name(9).decode())
+    write(table, amdimg.render_table(RENDER_GPU, 9, RENDER_MINOR, RENDER_SIZES))
+    names = [os.path.join(top, amdimg.render_pages_name(9, RENDER_MINOR, n).decode())
+             for n in range(len(RENDER_SIZES))]
+    for name, size in zip(names, RENDER_SIZES):
+        write(name, amdimg.sized(b"x" * PAGE + bytes(size - PAGE)))
+    return top, table, names[0]
+
+
+def render_case(change):
+    """A dump that change(dump, table, pages) makes of a good one with a render node."""
+    def make_case(out):
+        change(*render_base(out))
+    return make_case
+
+
+def render_table(gpu=RENDER_GPU, ident=9, minor=RENDER_MINOR, objects=None, **more):
+    objects = [amdimg.render_obj(n) for n in RENDER_SIZES] if objects is None else objects
+    message = amdimg.render_message(gpu, ident, minor, objects, **more)
+    return render_case(lambda top, table, pages: rewrite(table, amdimg.sized(message)))
+
+
 def first(runs, **changes):
     """runs with the first one changed: vaddr, nr, flags."""
     vaddr, nr, flags = runs[0]
@@ -790,6 +855,26 @@ BAD = {
     "amd-pages-head": amd_case(lambda top, table, pages: rewrite(
         pages, bytes(8) + contents(pages)[8:])),
     "amd-pages-fifo": amd_case(lambda top, table, pages: (os.unlink(pages), os.mkfifo(pages))),
+    "render-table-empty": render_case(lambda top, table, pages: rewrite(table, b"")),
+    "render-table-cut-head": render_case(lambda top, table, pages: os.truncate(table, 7)),
+    "render-table-cut": render_case(lambda top, table, pages: rewrite(
+        table, contents(table)[:-1])),
+    "render-table-cut-message": render_case(lambda top, table, pages: rewrite(
+        table, amdimg.sized(contents(table)[8:-1]))),
+    "render-table-2-64": render_case(lambda top, table, pages: rewrite(
+        table, b"\xff" * 8 + contents(table)[8:])),
+    "render-table-garbage": render_case(lambda top, table, pages: rewrite(
+        table, amdimg.sized(b"\xff" * 64))),
+    "render-table-no-fields": render_case(lambda top, table, pages: rewrite(
+        table, amdimg.sized(b""))),
+    "render-table-fifo": render_case(lambda top, table, pages: (
+        os.unlink(table), os.mkfifo(table))),
+    "render-gpu-0": render_table(gpu=0),
+    "render-objects-more": render_table(count=4),
+    "render-objects-2-63": render_table(count=1 << 63),
+    "render-object-no-bytes": render_table(objects=[encode([(1, 5)])]),
+    "render-pages-fifo": render_case(lambda top, table, pages: (
+        os.unlink(pages), os.mkfifo(pages))),
     "lazy-no-data": bad_runs(lambda r: r[:-1] + [(r[-1][0], r[-1][1], PE_LAZY)]),
 }
 
@@ -801,6 +886,16 @@ FOLLOWED, STALE = "is a symbolic link: the file that it leads to is taken", "is 
 
 def kept_table(why):
     return [("the memory of GPUs", "is %s: unsupported amdgpu-kfd-7.img at 0: %s" % (KEPT, why))]
+
+
+def kept_render(why):
+    return [("the buffer objects of a render node",
+             "are kept as they are: unsupported amdgpu-renderD-9.img%s" % why)]
+
+
+def kept_files(nr):
+    return [("files of contents that are not as long as",
+             "amdgpu-renderD-9.img says: %d, kept as they are" % nr)]
 
 
 ODD = {
@@ -835,6 +930,44 @@ ODD = {
                        kept_table("a record of 68157835 bytes")),
     "amd-name": (amd_case(lambda top, table, pages: os.rename(
         table, table.replace("-7", "-07"))), []),
+    "render-good": (render_case(lambda top, table, pages: None), []),
+    "render-pages-symlink": (render_case(lambda top, table, pages: (
+        os.rename(pages, top + "/../elsewhere"), os.symlink("../elsewhere", pages))),
+        [("amdgpu-drm-pages-9-128-0000.img", FOLLOWED)]),
+    "render-pages-missing": (render_case(lambda top, table, pages: os.unlink(pages)), []),
+    "render-pages-short": (render_case(lambda top, table, pages: os.truncate(pages, HUGE)),
+                           kept_files(1)),
+    "render-pages-long": (render_case(lambda top, table, pages: os.truncate(pages, HUGE + 9)),
+                          kept_files(1)),
+    "render-pages-no-head": (render_case(lambda top, table, pages: os.truncate(pages, 7)),
+                             kept_files(1)),
+    "render-pages-head": (render_case(lambda top, table, pages: rewrite(
+        pages, b"\xff" * 8 + contents(pages)[8:])), []),
+    "render-table-long": (render_case(lambda top, table, pages: rewrite(
+        table, contents(table) + b"behind")), []),
+    "render-only-gpu": (render_case(lambda top, table, pages: rewrite(
+        table, amdimg.render_node(RENDER_GPU))), []),
+    "render-file-other": (render_table(ident=8), kept_render(" at 0: file, got 8, want 9")),
+    "render-minor-2-31": (render_table(minor=1 << 31), kept_render(
+        " at 0: minor, got 2147483648, want at most 2147483647")),
+    "render-minor-other": (render_table(minor=129), []),
+    "render-objects-fewer": (render_table(count=2),
+                             kept_render(" at 0: objects, got a count of 2, want 3")),
+    "render-no-minor": (render_case(lambda top, table, pages: rewrite(table, amdimg.sized(encode(
+        [(1, RENDER_GPU), (2, 9), (4, 1), (5, amdimg.render_obj(HUGE))])))),
+                        kept_render(" at 0: objects without a node")),
+    "render-objects-odd": (render_table(objects=[amdimg.render_obj(n) for n in (0, 100, M64)]),
+                           kept_files(3)),
+    "render-table-huge": (render_case(lambda top, table, pages: rewrite(table, amdimg.sized(
+        contents(table)[8:] + encode([(10, bytes(65 << 20))])))),
+                          kept_render(" at 0: a record of 68157605 bytes")),
+    "render-kfd": (render_case(lambda top, table, pages: write(
+        os.path.join(top, amdimg.table_name(9).decode()),
+        amdimg.table(1, [amdimg.device(0), amdimg.device(AMD_GPU)], []))
+        or write(os.path.join(top, amdimg.pages_name(9, AMD_GPU).decode()), amdimg.sized(b""))),
+        kept_render(": file 9 is /dev/kfd, too")),
+    "render-dmabuf": (render_case(lambda top, table, pages: write(
+        os.path.join(top, "amdgpu-dmabuf_11.img"), amdimg.sized(encode([(1, 3)])))), []),
     "holds-idx": (holds_idx, [("ckfast.idx", STALE)]),
     "holds-pack": (holds_pack, [("ckfast.pack", STALE)]),
 }

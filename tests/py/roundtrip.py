@@ -39,6 +39,8 @@ SAYS = {
     "gpu-table-fifo": (4, "ckfast-gpu-5.img is not a regular file"),
     "amd-pages-fifo": (4, "amdgpu-pages-7-001a.img is not a regular file"),
     "amd-table-fifo": (4, "amdgpu-kfd-7.img is not a regular file"),
+    "render-pages-fifo": (4, "amdgpu-drm-pages-9-128-0000.img is not a regular file"),
+    "render-table-fifo": (4, "amdgpu-renderD-9.img is not a regular file"),
     "no-pagemap": (3, "incomplete dump: there is no pagemap-*.img; if criu dump failed, its log "
                       "says why, and the process has to be dumped again"),
 }
@@ -229,6 +231,9 @@ CORNERS = {
     "amd": {"amd": 2, "tasks": 3, "levels": 1, "pages": 400, "content": "mix"},
     "amd-gpu": {"amd": 2, "gpu": 2, "tasks": 2, "levels": 2, "pages": 40, "content": "repeat"},
     "amd-weights": {"amd": 2, "tasks": 2, "levels": 1, "pages": 40, "content": "bf16", "meta": 1},
+    "render": {"render": 2, "tasks": 2, "levels": 1, "pages": 400, "content": "mix"},
+    "render-amd": {"render": 2, "amd": 2, "gpu": 1, "tasks": 2, "levels": 2, "pages": 40,
+                   "content": "repeat"},
     "unknown-meta": {"unknown": 1, "meta": 1, "tasks": 1, "pages": 40},
 }
 
@@ -298,7 +303,7 @@ def overwrite(work):
     """An existing FAST is kept without --force and replaced with it."""
     out, fast = os.path.join(work, "dumps"), os.path.join(work, "fast")
     truth = gendump.make(5, out, {"tasks": 1, "pages": 40, "levels": 1, "shmem": 0, "huge": 0,
-                                  "amd": 0})
+                                  "amd": 0, "render": 0})
     dump = os.path.join(out, truth["dump"])
     convert(dump, fast, "raw", "4M", 1)
     before = tool.picture(fast)
@@ -314,7 +319,8 @@ def overwrite(work):
 
 def amd_not_asked(work):
     """Without --amd the memory of AMD GPUs stays as it is, good or bad."""
-    for make in (gendump.amd_base, gendump.BAD["amd-gpu-twice"]):
+    for make in (gendump.amd_base, gendump.BAD["amd-gpu-twice"], gendump.render_base,
+                 gendump.BAD["render-gpu-0"]):
         out, fast, back = (os.path.join(work, name) for name in ("dumps", "fast", "back"))
         make(out)
         dump = os.path.join(out, "dump")

@@ -384,7 +384,8 @@ def run_converted(cases, long):
     out = os.path.join(cases.tmp, "dumps")
     truth = gendump.make(6, out, {"tasks": 3, "pages": 300, "levels": 1, "shmem": 2, "cow": 1,
                                    "huge": 1, "content": "mix", "unknown": 1, "meta": 0,
-                                   "hugetlb": 1, "guard": 1, "gpu": 0, "amd": 0})
+                                   "hugetlb": 1, "guard": 1, "gpu": 0, "amd": 0,
+                                   "render": 0})
     fast = os.path.join(cases.tmp, "converted")
     done = ckfast("convert", os.path.join(out, truth["dump"]), fast)
     if done.code:

@@ -297,11 +297,10 @@ void dm_page(uint32_t value, void *page)
 	memcpy(p, &value, sizeof(value));
 }
 
-/* head_bytes say how many bytes the pages have. */
-static void put_pages(int dir, const char *name, size_t head_bytes, const uint32_t *values,
-		      size_t nr)
+/* The pages behind the first head_bytes of head. */
+static void put_pages(int dir, const char *name, ckf_le64 head, size_t head_bytes,
+		      const uint32_t *values, size_t nr)
 {
-	const ckf_le64 head = ckf_put64(nr * CKF_PAGE_BYTES);
 	uint8_t *buf = malloc(head_bytes + nr * CKF_PAGE_BYTES + 1);
 
 	assert_non_null(buf);
@@ -317,14 +316,15 @@ void dm_pages(int dir, uint32_t id, const uint32_t *values, size_t nr)
 	char name[32];
 
 	snprintf(name, sizeof(name), "pages-%u.img", id);
-	put_pages(dir, name, 0, values, nr);
+	put_pages(dir, name, ckf_put64(0), 0, values, nr);
 }
 
 void dm_amd_pages(int dir, uint32_t id, uint32_t gpu, const uint32_t *values, size_t nr)
 {
 	char name[CKF_AMD_NAME_BYTES];
 
-	put_pages(dir, ckf_amd_pages_name(id, gpu, name), sizeof(ckf_le64), values, nr);
+	put_pages(dir, ckf_amd_pages_name(id, gpu, name), ckf_put64(nr * CKF_PAGE_BYTES),
+		  sizeof(ckf_le64), values, nr);
 }
 
 void dm_amd_table(int dir, uint32_t id, uint32_t pid, const uint32_t *gpus, size_t nr_gpus,
@@ -367,4 +367,39 @@ void dm_amd_table(int dir, uint32_t id, uint32_t pid, const uint32_t *gpus, size
 	ckf_amd_kfd__pack(&kfd, buf + sizeof(head));
 	snprintf(name, sizeof(name), "amdgpu-kfd-%u.img", id);
 	dm_write(dir, name, buf, sizeof(head) + bytes);
+}
+
+void dm_render_pages(int dir, const char *name, uint64_t head, const uint32_t *values, size_t nr)
+{
+	put_pages(dir, name, ckf_put64(head), sizeof(ckf_le64), values, nr);
+}
+
+void dm_render_table(int dir, uint32_t id, uint32_t minor, const uint64_t *bytes, size_t nr)
+{
+	CkfAmdRenderObject rows[8], *row_list[8];
+	CkfAmdRenderNode node = CKF_AMD_RENDER_NODE__INIT;
+	uint8_t buf[256];
+	ckf_le64 head;
+	size_t len;
+	char name[32];
+
+	assert_in_range(nr, 0, 8);
+	for (size_t i = 0; i < nr; i++) {
+		ckf_amd_render_object__init(&rows[i]);
+		rows[i].bytes = bytes[i];
+		row_list[i] = &rows[i];
+	}
+	node.gpu_id = 0x1a;
+	node.has_id = node.has_minor = node.has_nr_objects = minor != 0;
+	node.id = id;
+	node.minor = minor;
+	node.nr_objects = node.n_objects = nr;
+	node.objects = row_list;
+	len = ckf_amd_render_node__get_packed_size(&node);
+	assert_true(len <= sizeof(buf) - sizeof(head));
+	head = ckf_put64(len);
+	memcpy(buf, &head, sizeof(head));
+	ckf_amd_render_node__pack(&node, buf + sizeof(head));
+	snprintf(name, sizeof(name), "amdgpu-renderD-%u.img", id);
+	dm_write(dir, name, buf, sizeof(head) + len);
 }

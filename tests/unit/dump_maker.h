@@ -76,6 +76,13 @@ void dm_amd_table(int dir, uint32_t id, uint32_t pid, const uint32_t *gpus, size
 /* amdgpu-pages-ID-GPU.img */
 void dm_amd_pages(int dir, uint32_t id, uint32_t gpu, const uint32_t *values, size_t nr);
 
+/*
+ * amdgpu-renderD-ID.img, with objects of these lengths; minor 0: as CRIU 4.2.1 writes it. For files
+ * of contents: amdgpu-drm-pages-ID-MINOR-N.img.
+ */
+void dm_render_table(int dir, uint32_t id, uint32_t minor, const uint64_t *bytes, size_t nr);
+void dm_render_pages(int dir, const char *name, uint64_t head, const uint32_t *values, size_t nr);
+
 /* A small generator: the same numbers for the same seed. */
 uint32_t dm_rand(uint64_t *state);
 /* CKF_SEED, or one from the clock; printed either way. */
