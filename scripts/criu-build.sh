@@ -132,20 +132,33 @@ build_amdgpu() {
 	echo "$id" >"$out/.amdgpu"
 }
 
+# applies SERIES DIR: each patch of the series, after those before it, to copies of what it changes.
+applies() {
+	local tmp p bad=0
+	tmp=$(mktemp -d)
+	sed -n 's,^--- a/,,p' "$1"/*.patch | sort -u |
+		(cd "$2" && xargs cp --parents -t "$tmp") 2>/dev/null || bad=1
+	for p in "$1"/*.patch; do
+		[ $bad = 0 ] || break
+		patch -d "$tmp" -p1 -s -f <"$p" >/dev/null || bad=1
+	done
+	rm -rf "$tmp"
+	return $bad
+}
+
 # The series for VERSION, unpacked in DIR: its own, or the newest that applies as it is. Fails when
 # there is none.
 series_of() {
-	local series p
+	local series
 	if compgen -G "criu-patch/$1/*.patch" >/dev/null; then
 		echo "criu-patch/$1"
 		return
 	fi
 	for series in $(printf '%s\n' criu-patch/[0-9]*/ | sort -rV); do
-		for p in "$series"*.patch; do
-			patch -d "$2" -p1 --dry-run -s -f <"$p" >/dev/null || continue 2
-		done
-		echo "${series%/}"
-		return
+		if applies "${series%/}" "$2"; then
+			echo "${series%/}"
+			return
+		fi
 	done
 	return 1
 }
