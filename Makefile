@@ -148,7 +148,7 @@ PROGS := $(PROG_SRC:tests/progs/%.c=build/progs/%) build/progs/bare build/progs/
 	 build/progs/gpudtest build/progs/amdcopy build/progs/stages $(PRELOAD)
 STUB_OBJ := $(STUB_SRC:%.c=build/obj/%.o)
 # The fake of AMD's driver: tests/stub/amd/README.md.
-AMD_OBJ := $(addprefix build/obj/tests/stub/amd/,world.o kfd.o memory.o queue.o sdma.o drm.o)
+AMD_OBJ := $(addprefix build/obj/tests/stub/amd/,world.o kfd.o gem.o memory.o queue.o sdma.o drm.o)
 STUB := $(addprefix build/stub/,libcuda.so.1 stub-smi cuapp cuapp-linked cushare cuanswers) \
 	build/bin/cuda-checkpoint $(addprefix build/stub/,libamd.so amd-world rocmprog)
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)

@@ -64,8 +64,7 @@ build_plugin() {
 			set -- "$@" -iquote "$src/$dir"
 		done
 		gcc -w -g -D_GNU_SOURCE -shared -nostartfiles -fPIC -iquote . "$@" \
-			-I"$src/compel/include/uapi" $LIBDRM_CFLAGS amdgpu_plugin.c amdgpu_plugin_drm.c \
-			amdgpu_plugin_topology.c amdgpu_plugin_util.c criu-amdgpu.pb-c.c \
+			-I"$src/compel/include/uapi" $LIBDRM_CFLAGS amdgpu_*.c criu-amdgpu.pb-c.c \
 			-o "$out/amdgpu_plugin.so"
 	)
 	rm -rf "$D/src"

@@ -28,6 +28,7 @@
 
 struct device {
 	struct amd_world *world;
+	int fd;
 	uint32_t gpu;
 	pthread_mutex_t lock;
 	uint64_t next_va;
@@ -93,6 +94,7 @@ struct gpu_info {
 
 int amdgpu_device_initialize(int fd, uint32_t *major, uint32_t *minor, struct device **out);
 int amdgpu_device_deinitialize(struct device *d);
+int amdgpu_device_get_fd(struct device *d);
 int amdgpu_query_gpu_info(struct device *d, struct gpu_info *info);
 const char *amdgpu_get_marketing_name(struct device *d);
 int amdgpu_bo_alloc(struct device *d, const struct alloc_request *r, struct bo **out);
@@ -135,6 +137,7 @@ int amdgpu_device_initialize(int fd, uint32_t *major, uint32_t *minor, struct de
 	if (!d)
 		return -ENOMEM;
 	d->world = w;
+	d->fd = fd;
 	d->gpu = (uint32_t)gpu;
 	d->next_va = 1ull << 32;
 	pthread_mutex_init(&d->lock, NULL);
@@ -149,6 +152,11 @@ int amdgpu_device_deinitialize(struct device *d)
 	pthread_mutex_destroy(&d->lock);
 	free(d);
 	return 0;
+}
+
+int amdgpu_device_get_fd(struct device *d)
+{
+	return d->fd;
 }
 
 int amdgpu_query_gpu_info(struct device *d, struct gpu_info *info)

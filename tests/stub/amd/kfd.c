@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "gem.h"
 #include "kfd.h"
 #include "memory.h"
 #include "queue.h"
@@ -36,23 +37,8 @@ static uint64_t private_bytes(uint32_t nr_bos)
 
 static void drop_bo(struct amd_world *w, struct amd_bo *bo)
 {
-	struct amd_gpu *gpu = &w->gpus[bo->gpu];
-	char path[64];
-	int fd;
-
-	if (bo->imported)
-		return;
-	if (bo->flags & KFD_MEM_VRAM)
-		gpu->used_bytes -= bo->bytes;
-	if (!(bo->flags & WITH_CONTENTS))
-		return;
-	snprintf(path, sizeof(path), AMD_RENDER "%u", gpu->minor);
-	fd = amd_raw_open(path, O_RDWR | O_CLOEXEC, 0);
-	if (fd < 0)
-		return;
-	(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)bo->off,
-			(off_t)bo->bytes);
-	close(fd);
+	if (!bo->imported && bo->flags & WITH_CONTENTS)
+		amd_memory_clear(&w->gpus[bo->gpu], bo->off, bo->bytes, bo->flags & KFD_MEM_VRAM);
 }
 
 static void drop_proc(struct amd_world *w, struct amd_proc *p)
@@ -304,19 +290,9 @@ static int process_info(struct amd_world *w, int slot, struct kfd_criu *a)
 	return 0;
 }
 
-/* A descriptor of a dma-buf: it says which part of which GPU's memory it is. */
 static int export_bo(const struct amd_bo *bo)
 {
-	const struct amd_dmabuf d = {
-		.magic = AMD_DMABUF_MAGIC, .gpu = bo->gpu, .off = bo->off, .bytes = bo->bytes
-	};
-	int fd = memfd_create("dmabuf", MFD_CLOEXEC);
-
-	if (fd >= 0 && !amd_fails("export") && write(fd, &d, sizeof(d)) == sizeof(d))
-		return fd;
-	if (fd >= 0)
-		close(fd);
-	return -EMFILE;
+	return amd_dmabuf_export(bo->gpu, bo->off, bo->bytes);
 }
 
 static int checkpoint(struct amd_world *w, int slot, struct kfd_criu *a)
@@ -496,11 +472,19 @@ SHOWN int ioctl(int fd, unsigned long request, ...)
 	off_t slot;
 	va_list ap;
 	void *arg;
-	int ret;
+	int ret, gpu;
 
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
+	w = _IOC_TYPE(request) == GEM_IOC_TYPE ? amd_world() : NULL;
+	gpu = w ? amd_render_gpu(w, fd) : -1;
+	if (gpu >= 0) {
+		ret = amd_gem_ioctl(w, fd, gpu, request, arg);
+		if (ret)
+			errno = -ret;
+		return ret ? -1 : 0;
+	}
 	w = _IOC_TYPE(request) == KFD_IOC_TYPE ? amd_world() : NULL;
 	slot = w ? lseek(fd, 0, SEEK_CUR) - AMD_PROC_POS : -1;
 	if (slot < 0 || slot >= AMD_MAX_PROCS)

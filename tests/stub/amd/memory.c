@@ -32,6 +32,35 @@ bool amd_dmabuf_read(const struct amd_world *w, int fd, struct amd_dmabuf *out)
 	       out->gpu < w->nr_gpus;
 }
 
+void amd_memory_clear(struct amd_gpu *gpu, uint64_t off, uint64_t bytes, bool vram)
+{
+	char path[64];
+	int fd;
+
+	if (vram)
+		gpu->used_bytes -= bytes;
+	snprintf(path, sizeof(path), AMD_RENDER "%u", gpu->minor);
+	fd = amd_raw_open(path, O_RDWR | O_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)bytes);
+	close(fd);
+}
+
+int amd_dmabuf_export(uint32_t gpu, uint64_t off, uint64_t bytes)
+{
+	const struct amd_dmabuf d = {
+		.magic = AMD_DMABUF_MAGIC, .gpu = gpu, .off = off, .bytes = bytes
+	};
+	int fd = memfd_create("dmabuf", MFD_CLOEXEC);
+
+	if (fd >= 0 && !amd_fails("export") && write(fd, &d, sizeof(d)) == sizeof(d))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -EMFILE;
+}
+
 static char *map_node(const struct amd_gpu *gpu, uint64_t off, uint64_t bytes, int flags)
 {
 	char path[64];

@@ -14,6 +14,10 @@ char *amd_memory_at(struct amd_world *w, int slot, uint32_t gpu, uint64_t va, ui
 void amd_memory_map(struct amd_world *w, int slot, uint64_t handle);
 /* The object has gone. */
 void amd_memory_drop(uint64_t handle);
+/* The place has no contents any more, and is not used again. Needs the world's lock. */
+void amd_memory_clear(struct amd_gpu *gpu, uint64_t off, uint64_t bytes, bool vram);
+/* A descriptor of a dma-buf: it says which part of which GPU's memory it is. -errno. */
+int amd_dmabuf_export(uint32_t gpu, uint64_t off, uint64_t bytes);
 /* Reads what a dma-buf is; false for any other file. */
 bool amd_dmabuf_read(const struct amd_world *w, int fd, struct amd_dmabuf *out);
 

@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rocmprog DIR [MIB [CHILDREN [LAYERS]]]: a program as the ROCm runtime makes it look to the
- * kernel: it has /dev/kfd and all render nodes open, and on each GPU objects in VRAM and GTT,
+ * rocmprog DIR [MIB [CHILDREN [LAYERS [OBJECTS]]]]: a program as the ROCm runtime makes it look to
+ * the kernel: it has /dev/kfd and all render nodes open, and on each GPU objects in VRAM and GTT,
  * mapped at the addresses where the GPU sees them; host memory that a GPU knows (userptr);
  * doorbells. MIB: of one more object on each GPU. CHILDREN: processes that have all that, too, each
  * with its number behind the names of its files. LAYERS: of weights in one more object on each GPU;
- * the last one is the GPU's own, the others are the same on all.
+ * the last one is the GPU's own, the others are the same on all. OBJECTS: that it makes by
+ * each render node alone, the first with the contents of one that /dev/kfd has made.
  *
  * On SIGUSR1 it checks every byte, and that its objects can be freed and new ones made.
  */
 
+#include "gem.h"
 #include "kfd.h"
 #include "tests/progs/bf16.h"
 
 #define MAX_GPUS 4
 #define HOST_PAGES 40u
+#define MAX_OBJECTS 20u
 
 static const struct shape {
 	uint32_t flags;
@@ -88,14 +91,21 @@ static struct kfd_alloc make_object(unsigned int gpu, uint32_t flags, void *addr
 	return a;
 }
 
-/* An object at an address that the program reserves first. */
-static char *map_object(unsigned int gpu, uint32_t flags, uint64_t bytes, int fd)
+static char *reserve(uint64_t bytes)
 {
 	char *addr = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct kfd_alloc a;
 
 	if (addr == MAP_FAILED)
 		die("mmap");
+	return addr;
+}
+
+/* An object at an address that the program reserves first. */
+static char *map_object(unsigned int gpu, uint32_t flags, uint64_t bytes, int fd)
+{
+	char *addr = reserve(bytes);
+	struct kfd_alloc a;
+
 	a = make_object(gpu, flags, addr, bytes);
 	if (mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
 		 (off_t)a.mmap_offset) == MAP_FAILED)
@@ -112,6 +122,34 @@ static struct area add_object(unsigned int gpu, const struct shape *shape)
 			  .prot = PROT_READ | PROT_WRITE };
 
 	a.addr = map_object(gpu, shape->flags, shape->pages * PAGE, gpus[gpu].node);
+	area_fill(&a);
+	return a;
+}
+
+/* The same by the render node alone, at the same address for the GPU. */
+static struct area add_gem(unsigned int gpu, unsigned int i)
+{
+	struct area a = { .name = "object of a render node",
+			  .nr_pages = i ? 10 + i : shapes[0].pages,
+			  .profile = RANDOM,
+			  .prot = PROT_READ | PROT_WRITE };
+	const uint64_t bytes = a.nr_pages * PAGE;
+	union gem_create c = { .in = { .bytes = bytes,
+				       .alignment = PAGE,
+				       .domains = i % 2 ? GEM_DOMAIN_GTT : GEM_DOMAIN_VRAM } };
+	struct gem_va va = { .op = GEM_VA_MAP, .flags = 14, .bytes = bytes };
+	union gem_mmap m;
+
+	a.seed = 100 * gpu + a.nr_pages;
+	a.addr = reserve(bytes);
+	if (ioctl(gpus[gpu].node, GEM_IOC_CREATE, &c))
+		die("GEM_IOC_CREATE");
+	m.handle = va.handle = c.out.handle;
+	va.addr = (uintptr_t)a.addr;
+	if (ioctl(gpus[gpu].node, GEM_IOC_VA, &va) || ioctl(gpus[gpu].node, GEM_IOC_MMAP, &m) ||
+	    mmap(a.addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, gpus[gpu].node,
+		 (off_t)m.offset) == MAP_FAILED)
+		die("an object of a render node");
 	area_fill(&a);
 	return a;
 }
@@ -163,14 +201,15 @@ static const char *numbered(const char *name, unsigned int nr)
 
 int main(int argc, char **argv)
 {
-	struct area areas[MAX_GPUS * (NR_SHAPES + 1) + 1];
+	struct area areas[MAX_GPUS * (NR_SHAPES + 1 + MAX_OBJECTS) + 1];
 	struct shape large = { KFD_MEM_VRAM, 0 };
-	unsigned int nr = 0, children, self = 0;
+	unsigned int nr = 0, children, nr_objects, self = 0;
 	char *doorbell, *weights[MAX_GPUS];
 	uint64_t nr_layers;
 
-	if (argc < 2 || argc > 5) {
-		fprintf(stderr, "usage: rocmprog DIR [MIB [CHILDREN [LAYERS]]]\n");
+	nr_objects = argc > 5 ? (unsigned int)atoi(argv[5]) : 0;
+	if (argc < 2 || argc > 6 || nr_objects > MAX_OBJECTS) {
+		fprintf(stderr, "usage: rocmprog DIR [MIB [CHILDREN [LAYERS [OBJECTS]]]]\n");
 		return 2;
 	}
 	large.pages = argc > 2 ? strtoull(argv[2], NULL, 10) * ((1 << 20) / PAGE) : 0;
@@ -192,6 +231,8 @@ int main(int argc, char **argv)
 			areas[nr++] = add_object(g, &large);
 		if (nr_layers)
 			weights[g] = add_weights(g, nr_layers);
+		for (unsigned int i = 0; i < nr_objects; i++)
+			areas[nr++] = add_gem(g, i);
 	}
 	areas[nr++] = area_new("host", HOST_PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, RANDOM);
 	make_object(0, KFD_MEM_USERPTR, areas[nr - 1].addr, HOST_PAGES * PAGE);

@@ -26,9 +26,13 @@
 #define AMD_MAX_GPUS 4
 #define AMD_MAX_PROCS 16
 #define AMD_MAX_BOS 512
+#define AMD_MAX_NODES 32 /* open render nodes with objects */
+#define AMD_MAX_GEM 32
+#define AMD_MAX_MAPPINGS 4
 #define AMD_PAGE 4096ull
 /* Where an open file says which process it belongs to, and where doorbells are mapped. */
 #define AMD_PROC_POS (1ll << 40)
+#define AMD_NODE_POS (1ll << 41)
 #define AMD_DOORBELL_OFF (1ull << 32)
 /* libhsakmt takes the lower half of an offset for a place in the page. */
 #define AMD_DOORBELL_STEP (1ull << 32)
@@ -67,6 +71,32 @@ struct amd_proc {
 	struct amd_bo bos[AMD_MAX_BOS];
 };
 
+struct amd_mapping {
+	uint64_t addr;
+	uint64_t bytes;
+	uint64_t off;
+	uint64_t flags;
+};
+
+/* An object of an open render node. */
+struct amd_gem {
+	uint32_t handle;
+	uint32_t domains; /* GEM_DOMAIN_ */
+	uint64_t bytes;
+	uint64_t alignment;
+	uint64_t flags;
+	uint64_t off; /* for mmap() */
+	uint32_t nr_mappings;
+	struct amd_mapping mappings[AMD_MAX_MAPPINGS];
+};
+
+struct amd_node {
+	pid_t pid; /* whose it is; 0: free */
+	uint32_t gpu;
+	uint32_t nr;
+	struct amd_gem objects[AMD_MAX_GEM];
+};
+
 struct amd_world {
 	uint64_t magic;
 	_Atomic pid_t holder; /* of the lock of all that follows but dev, ino and what gpus are */
@@ -75,6 +105,8 @@ struct amd_world {
 	uint32_t nr_gpus;
 	struct amd_gpu gpus[AMD_MAX_GPUS];
 	struct amd_proc procs[AMD_MAX_PROCS];
+	struct amd_node nodes[AMD_MAX_NODES];
+	uint32_t last_handle; /* of objects of render nodes */
 };
 
 /* What a descriptor of a dma-buf has: the part of a render node that the buffer is. */
