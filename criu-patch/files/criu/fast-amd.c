@@ -48,7 +48,8 @@
 
 /*
  * The memory of an AMD GPU, as the file that CRIU's amdgpu plugin has dumped and wants back: its length, and
- * then the contents of objects, which have places with gaps in the image.
+ * then the contents of objects, which have places with gaps in the image. Or those of one object of a render
+ * node: some versions of CRIU have written another number than the length there, but none of these reads it.
  */
 struct gpu_range {
 	uint64_t place;
@@ -102,11 +103,23 @@ static struct gpu_file *gpu_file_of(const struct ckf_target *t)
 	return f;
 }
 
+static pid_t criu_pid;		 /* of the criu process, once fast_amd_start() was called */
+static atomic_bool copy_failed; /* in that process */
+
 /*
- * Fills part of one range. Wrong bytes end the task, and with it the restore: the plugin does not keep the
- * errors of its copies. Without workers: the plugin has a thread for each GPU.
+ * Ends the restore: the plugin does not keep the errors of its copies. A task that ends takes the restore with it.
+ * The criu process, where criu-dev copies for a task without children, has to clean up: fast_amd_join() fails there.
  */
-static void fill_gpu(const struct gpu_file *f, uint64_t place, char *buf, uint64_t bytes)
+static int fail_copy(void)
+{
+	if (getpid() != criu_pid)
+		exit(1);
+	atomic_store(&copy_failed, true);
+	return -1;
+}
+
+/* Fills part of one range. Without workers: the plugin has a thread for each GPU. */
+static int fill_gpu(const struct gpu_file *f, uint64_t place, char *buf, uint64_t bytes)
 {
 	const struct ckf_dest dests[] = {
 		{ .start = 0, .end = place, .flags = CKF_DEST_SKIP },
@@ -122,9 +135,10 @@ static void fill_gpu(const struct gpu_file *f, uint64_t place, char *buf, uint64
 	o.flags |= CKF_FILL_NO_HUGE;
 	if (ckf_fill(fast_image_get(), f->t, place ? dests : dests + 1, place ? 3 : 2, &o, &stats, &err)) {
 		pr_err("%s\n", err.msg);
-		exit(1);
+		return fail_copy();
 	}
 	fast_image_account(&stats, start);
+	return 0;
 }
 
 static ssize_t read_gpu_contents(struct gpu_file *f, char *buf, size_t size)
@@ -140,10 +154,9 @@ static ssize_t read_gpu_contents(struct gpu_file *f, char *buf, size_t size)
 			size = r->off + r->bytes - off;
 		if (((uintptr_t)buf | off | size) % PAGE_SIZE) {
 			pr_err("Memory of a GPU is read in pages only: KFD_MAX_BUFFER_SIZE is none of them\n");
-			exit(1);
+			return fail_copy();
 		}
-		fill_gpu(f, r->place + (off - r->off), buf, size);
-		return size;
+		return fill_gpu(f, r->place + (off - r->off), buf, size) ? -1 : size;
 	}
 	return 0;
 }
@@ -159,7 +172,8 @@ static ssize_t read_gpu_file(void *cookie, char *buf, size_t size)
 	} else {
 		n = read_gpu_contents(f, buf, size);
 	}
-	f->pos += n;
+	if (n > 0)
+		f->pos += n;
 	return n;
 }
 
@@ -176,23 +190,26 @@ FILE *fast_amd_open_file(const char *name)
 {
 	const cookie_io_functions_t io = { .read = read_gpu_file, .close = close_gpu_file };
 	const struct ckf_target *t = NULL;
-	unsigned int id, gpu;
+	unsigned int id, nr;
 	struct gpu_file *f;
 	FILE *fp;
 
-	if (fast_image_on() && sscanf(name, "amdgpu-pages-%u-%x.img", &id, &gpu) == 2)
-		t = ckf_image_find_target(fast_image_get(), CKF_TARGET_DEVICE, (uint64_t)id << 32 | gpu);
+	/* The number of a GPU, or that of an object of a render node. */
+	if (fast_image_on() && (sscanf(name, "amdgpu-pages-%u-%x.img", &id, &nr) == 2 ||
+				sscanf(name, "amdgpu-drm-pages-%u-%*u-%x.img", &id, &nr) == 2))
+		t = ckf_image_find_target(fast_image_get(), CKF_TARGET_DEVICE, (uint64_t)id << 32 | nr);
 	if (!t)
 		return NULL;
 	f = gpu_file_of(t);
 	if (!f || posix_memalign((void **)&f->buf, PAGE_SIZE, GPU_BUF_BYTES)) {
 		pr_err("No memory to read %s\n", name);
-		exit(1);
+		fail_copy();
+		return NULL;
 	}
 	fp = fopencookie(f, "r", io);
 	if (!fp || setvbuf(fp, f->buf, _IOFBF, GPU_BUF_BYTES)) {
 		pr_perror("Can't open %s", name);
-		exit(1);
+		fail_copy();
 	}
 	return fp;
 }
@@ -605,6 +622,7 @@ int fast_amd_start(void)
 {
 	int sk[2];
 
+	criu_pid = getpid();
 	if (!fast_image_on() || getenv("CKF_NO_AMD"))
 		return 0;
 	fill.nr_runners = min_t(unsigned int, count_targets(), MAX_RUNNERS);
@@ -739,6 +757,11 @@ int fast_amd_join(void)
 	struct answer a = { .ret = -1, .text = "the process that fills is gone" };
 	int sock;
 
+	if (atomic_load(&copy_failed)) {
+		if (filler > 0)
+			stop_filler();
+		return -1;
+	}
 	if (filler <= 0)
 		return joined > 0 ? -1 : 0;
 	sock = connect_filler(&m);

@@ -30,8 +30,8 @@ extern int fast_amd_fill(unsigned int id, unsigned int gpu_id, const struct fast
 extern int fast_amd_join(void);
 
 /*
- * The contents of objects on a GPU, by the name of the file that the dump had. NULL where the image has that file, or
- * there is none of that name.
+ * The contents of objects on a GPU, or of one object of a render node, by the name of the file that the dump had. NULL
+ * where the image has that file, or there is none of that name.
  */
 extern FILE *fast_amd_open_file(const char *name);
 
