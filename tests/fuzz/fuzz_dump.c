@@ -17,6 +17,7 @@
 /* Fuzz targets are linked without the helpers of the unit tests. */
 #include "tests/unit/dump_maker.c"
 #include "tests/unit/needs_maker.c"
+#include "dump_names.h"
 #include "proto_mutate.c"
 
 #include "ckfast_needs.h"
@@ -30,40 +31,11 @@
 #define IN_PARENT 0x80 /* of the byte that names a file */
 #define ADDR 0x10000000ull
 #define CONVERT 8 /* of the options: else it is only read, a hundred times as often */
+#define AMD 16	  /* likewise: with the memory of AMD GPUs */
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t bytes, size_t max_bytes, unsigned int seed);
-
-static const char *const names[] = {
-	"inventory.img",
-	"pstree.img",
-	"core-1.img",
-	"core-2.img",
-	"mm-1.img",
-	"mm-2.img",
-	"pagemap-1.img",
-	"pagemap-2.img",
-	"pagemap-shmem-7.img",
-	"pages-1.img",
-	"pages-2.img",
-	"pages-3.img",
-	"ckfast-gpu-1.img",
-	"ckfast-gpu-pages-1.img",
-	"parent",
-	"files.img",
-	"stats-dump",
-	"fdinfo-2.img",
-	"ckfast.idx",
-	"pagemap-01.img",
-	"pagemap-4294967295.img",
-	"fs-1.img",
-	"ids-1.img",
-	"remap-fpath.img",
-	"cpuinfo.img",
-	"mountpoints-12.img",
-	"ghost-file-1.img",
-};
 
 #define NR_NAMES (sizeof(names) / sizeof(names[0]))
 
@@ -74,6 +46,8 @@ enum kind {
 	KIND_LINK,
 	KIND_DIR,
 	KIND_FIFO,
+	KIND_SIZED,	  /* a message behind its length */
+	KIND_SIZED_PAGES, /* as KIND_PAGES, behind their length */
 	NR_KINDS
 };
 
@@ -145,12 +119,25 @@ static const char *name_of(const struct file *f)
 
 static void write_pages(int dir, const struct file *f)
 {
-	static uint8_t pages[MAX_PAGES * CKF_PAGE_BYTES];
-	uint32_t nr = f->bytes < MAX_PAGES ? f->bytes : MAX_PAGES;
+	static uint8_t buf[8 + MAX_PAGES * CKF_PAGE_BYTES];
+	const uint32_t nr = f->bytes < MAX_PAGES ? f->bytes : MAX_PAGES;
+	const ckf_le64 head = ckf_put64(nr * CKF_PAGE_BYTES);
+	const size_t head_bytes = f->kind == KIND_SIZED_PAGES ? sizeof(head) : 0;
 
+	memcpy(buf, &head, head_bytes);
 	for (uint32_t i = 0; i < nr; i++)
-		dm_page(f->data[i], pages + i * CKF_PAGE_BYTES);
-	dm_write(dir, name_of(f), pages, nr * CKF_PAGE_BYTES);
+		dm_page(f->data[i], buf + head_bytes + i * CKF_PAGE_BYTES);
+	dm_write(dir, name_of(f), buf, head_bytes + nr * CKF_PAGE_BYTES);
+}
+
+static void write_sized(int dir, const struct file *f)
+{
+	static uint8_t buf[8 + UINT16_MAX];
+	const ckf_le64 head = ckf_put64(f->bytes);
+
+	memcpy(buf, &head, sizeof(head));
+	memcpy(buf + sizeof(head), f->data, f->bytes);
+	dm_write(dir, name_of(f), buf, sizeof(head) + f->bytes);
 }
 
 static void write_table(int dir, const struct file *f)
@@ -179,7 +166,11 @@ static void write_file(int dir, const struct file *f)
 	if (!fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW))
 		return;
 	switch (f->kind) {
+	case KIND_SIZED:
+		write_sized(dir, f);
+		break;
 	case KIND_PAGES:
+	case KIND_SIZED_PAGES:
 		write_pages(dir, f);
 		break;
 	case KIND_TABLE:
@@ -397,6 +388,7 @@ static void convert_dump(uint8_t options)
 					 .threads = 1,
 					 .no_uring = true,
 					 .no_direct = true,
+					 .amd = options & AMD,
 					 .warn = hear };
 	char dump[80], fast[80], back[80];
 	struct ckf_convert_stats stats = { .size = sizeof(stats) };
@@ -489,7 +481,9 @@ static void add_images(struct archive *a, uint8_t where, int dir)
 		size_t bytes = 0;
 		uint8_t *contents = read_all_of(dir, names[i], &bytes);
 
-		if (contents)
+		if (contents && !strncmp(names[i], "amdgpu-", 7))
+			add_file(a, where, names[i], KIND_SIZED, contents + 8, bytes - 8);
+		else if (contents)
 			add_file(a, where, names[i], KIND_BYTES, contents, bytes);
 		free(contents);
 	}
@@ -543,13 +537,37 @@ static void add_gpu(struct archive *a)
 	add_pages(a, 0, "ckfast-gpu-pages-1.img", 3, 20);
 }
 
-#define NR_GOOD 5
+static void make_amd(int dir)
+{
+	static const struct dm_amd_object objects[] = { { 0x1a, 1, 9 << 12 },
+							{ 0x1a, 2, 3 << 12 } };
+	static const uint64_t sizes[] = { 9 << 12, 1 << 12 };
+
+	dm_amd_table(dir, 7, 1, &objects[0].gpu_id, 1, objects, 2);
+	dm_render_table(dir, 9, 128, sizes, 2);
+}
+
+static void add_amd(struct archive *a)
+{
+	static const uint8_t nr[] = { 12, 9, 1 };
+	static const char *const files[] = { "amdgpu-pages-7-001a.img",
+					     "amdgpu-drm-pages-9-128-0000.img",
+					     "amdgpu-drm-pages-9-128-0001.img" };
+
+	a->options |= AMD;
+	for (size_t i = 0; i < 3; i++) {
+		add_pages(a, 0, files[i], 3, nr[i]);
+		a->files[a->nr - 1].kind = KIND_SIZED_PAGES;
+	}
+}
+
+#define NR_GOOD 6
 
 /* Tasks alone; with shared memory; on a parent; with device memory; as old CRIU wrote them, among
- * other things. */
+ * other things; with memory of AMD GPUs. */
 static void make_good(struct archive *a, uint32_t which)
 {
-	static const enum dm_style styles[NR_GOOD] = { DM_42, DM_41, DM_42, DM_41, DM_OLD };
+	static const enum dm_style styles[NR_GOOD] = { DM_42, DM_41, DM_42, DM_41, DM_OLD, DM_42 };
 	const uint32_t parent = which == 2 ? DM_PARENT : DM_PRESENT;
 	const struct dm_entry entries[] = { { ADDR, 8, DM_PRESENT },
 					    { ADDR + (16 << 12), 20, parent },
@@ -568,6 +586,8 @@ static void make_good(struct archive *a, uint32_t which)
 	dm_pagemap(dir, "pagemap-2.img", 2, styles[which], entries, 1);
 	if (which == 1)
 		dm_pagemap(dir, "pagemap-shmem-7.img", 3, styles[which], shared, 2);
+	if (which == 5)
+		make_amd(dir);
 	add_images(a, 0, dir);
 	add_pages(a, 0, "pages-1.img", 1, which == 2 ? 38 : 58);
 	add_pages(a, 0, "pages-2.img", 1, 8);
@@ -582,6 +602,8 @@ static void make_good(struct archive *a, uint32_t which)
 	}
 	if (which == 3)
 		add_gpu(a);
+	if (which == 5)
+		add_amd(a);
 	if (which == 4)
 		add_file(a, 0, "stats-dump", KIND_LINK, "files.img", 9);
 	close(dir);
@@ -677,6 +699,8 @@ static void mutate_contents(struct file *f, uint64_t *state)
 		abort();
 	if (f->kind == KIND_TABLE && pm_random(state) % 4)
 		mutate_table(out, f, state);
+	else if (f->kind == KIND_SIZED)
+		pm_mutate(out, f->data, f->bytes, state, 0);
 	else if (f->kind == KIND_BYTES)
 		mutate_image(out, f, state);
 	else
