@@ -39,6 +39,7 @@
 #include "fdstore.h"
 #include "log.h"
 #include "page.h"
+#include "pstree.h"
 #include "servicefd.h"
 #include "util.h"
 #include "xmalloc.h"
@@ -103,8 +104,7 @@ static struct gpu_file *gpu_file_of(const struct ckf_target *t)
 	return f;
 }
 
-static pid_t criu_pid;		 /* of the criu process, once fast_amd_start() was called */
-static atomic_bool copy_failed; /* in that process */
+static atomic_bool copy_failed; /* in the criu process */
 
 /*
  * Ends the restore: the plugin does not keep the errors of its copies. A task that ends takes the restore with it.
@@ -112,7 +112,7 @@ static atomic_bool copy_failed; /* in that process */
  */
 static int fail_copy(void)
 {
-	if (getpid() != criu_pid)
+	if (current)
 		exit(1);
 	atomic_store(&copy_failed, true);
 	return -1;
@@ -158,7 +158,9 @@ static ssize_t read_gpu_contents(struct gpu_file *f, char *buf, size_t size)
 		}
 		return fill_gpu(f, r->place + (off - r->off), buf, size) ? -1 : size;
 	}
-	return 0;
+	/* The plugin reads as much as its table says. */
+	pr_err("A table of buffer objects wants more than the image has: ckfast verify tells what is wrong\n");
+	return fail_copy();
 }
 
 static ssize_t read_gpu_file(void *cookie, char *buf, size_t size)
@@ -622,7 +624,6 @@ int fast_amd_start(void)
 {
 	int sk[2];
 
-	criu_pid = getpid();
 	if (!fast_image_on() || getenv("CKF_NO_AMD"))
 		return 0;
 	fill.nr_runners = min_t(unsigned int, count_targets(), MAX_RUNNERS);
