@@ -168,10 +168,10 @@ static int read_message(struct ckf_img *im, const struct ckf_dir *dir, struct ck
 	const uint8_t *rec;
 	CkfAmdKfd *kfd;
 	size_t bytes;
-	int ret = ckf_img_open_sized(im, dir, t->name, &rec, &bytes, err);
+	int ret = ckf_img_open_sized(im, dir, t->name, CKF_IMG_MAX_RECORD_BYTES, &rec, &bytes, err);
 
 	if (ret == -ENOENT)
-		return ckf_error_set(err, ret, "there is no %s", t->name);
+		return ckf_error_set(err, -EOPNOTSUPP, "%s is a link that leads nowhere", t->name);
 	if (ret)
 		return ret;
 	kfd = ckf_amd_kfd__unpack(&im->alloc, bytes, rec);

@@ -182,7 +182,7 @@ int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name
 	return ret;
 }
 
-static int take_sized(struct ckf_img *im, const uint8_t **record, size_t *bytes,
+static int take_sized(struct ckf_img *im, uint64_t most, const uint8_t **record, size_t *bytes,
 		      struct ckf_error *err)
 {
 	uint32_t low, high;
@@ -197,7 +197,7 @@ static int take_sized(struct ckf_img *im, const uint8_t **record, size_t *bytes,
 	if (len > im->part.bytes - im->off)
 		return ckf_img_bad(im, -EBADMSG, err, "its length of %llu reaches beyond the file",
 				   (unsigned long long)len);
-	if (len > CKF_IMG_MAX_RECORD_BYTES)
+	if (len > most)
 		return ckf_img_bad(im, -EOPNOTSUPP, err, "a record of %llu bytes",
 				   (unsigned long long)len);
 	ret = fill_buf(im, (size_t)len, err);
@@ -209,12 +209,12 @@ static int take_sized(struct ckf_img *im, const uint8_t **record, size_t *bytes,
 }
 
 int ckf_img_open_sized(struct ckf_img *im, const struct ckf_dir *dir, const char *name,
-		       const uint8_t **record, size_t *bytes, struct ckf_error *err)
+		       uint64_t most, const uint8_t **record, size_t *bytes, struct ckf_error *err)
 {
 	int ret = open_file(im, dir, name, err);
 
 	if (!ret)
-		ret = take_sized(im, record, bytes, err);
+		ret = take_sized(im, most, record, bytes, err);
 	if (ret)
 		ckf_img_close(im);
 	return ret;

@@ -58,10 +58,11 @@ int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name
 void ckf_img_close(struct ckf_img *im);
 /*
  * Opens a file of another form: 8 bytes that say how long its one record is, and the record, which
- * is valid until ckf_img_close(). What follows is not read. Errors as above.
+ * is valid until ckf_img_close(). What follows is not read. Errors as above; a record of more than
+ * most bytes is unsupported.
  */
 int ckf_img_open_sized(struct ckf_img *im, const struct ckf_dir *dir, const char *name,
-		       const uint8_t **record, size_t *bytes, struct ckf_error *err);
+		       uint64_t most, const uint8_t **record, size_t *bytes, struct ckf_error *err);
 
 /* 1 with the next record, valid until the next call; 0 at the end; -errno. */
 int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, struct ckf_error *err);

@@ -19,6 +19,8 @@
 #define TABLE_PREFIX "amdgpu-renderD-"
 #define MAX_FILE_ID INT32_MAX
 #define MAX_MINOR INT32_MAX
+/* SPEC 10.4. An object takes some 60 bytes of it, and as many in memory if it is empty. */
+#define MAX_BYTES (1u << 22)
 
 const char *ckf_render_pages_name(const struct ckf_render_table *t, uint32_t object,
 				  char buf[CKF_RENDER_NAME_BYTES])
@@ -50,7 +52,6 @@ static int read_objects(struct ckf_render_table *t, const CkfAmdRenderNode *node
 		if (ckf_add_overflow(t->all_bytes, t->bytes[i], &t->all_bytes))
 			t->all_bytes = UINT64_MAX;
 	}
-	/* A message of at most 64 MiB has fewer than 2^32. */
 	t->nr_objects = (uint32_t)node->n_objects;
 	return 0;
 }
@@ -89,10 +90,10 @@ static int read_message(struct ckf_img *im, const struct ckf_dir *dir, struct ck
 	const uint8_t *rec;
 	CkfAmdRenderNode *node;
 	size_t bytes;
-	int ret = ckf_img_open_sized(im, dir, t->name, &rec, &bytes, err);
+	int ret = ckf_img_open_sized(im, dir, t->name, MAX_BYTES, &rec, &bytes, err);
 
 	if (ret == -ENOENT)
-		return ckf_error_set(err, ret, "there is no %s", t->name);
+		return ckf_error_set(err, -EOPNOTSUPP, "%s is a link that leads nowhere", t->name);
 	if (ret)
 		return ret;
 	node = ckf_amd_render_node__unpack(&im->alloc, bytes, rec);

@@ -119,18 +119,18 @@ def uint32(value):
     return value & 0xffffffff
 
 
-def message_of(data):
+def message_of(data, most):
     if len(data) < 8:
         raise Bad("%d bytes" % len(data))
     size, = struct.unpack_from("<Q", data)
-    if size > 1 << 26 or size > len(data) - 8:
+    if size > most or size > len(data) - 8:
         raise Bad("a message of %d bytes" % size)
     return data[8:8 + size]
 
 
 def parse_render(data, ident):
     """(minor, bytes of each object) of a good table of a render node; else Bad."""
-    top = fields(message_of(data), (1, 2, 3, 4), "message")
+    top = fields(message_of(data, 1 << 22), (1, 2, 3, 4), "message")
     objects = [fields(o, (2,), "object") for o in top.get(5, [])]
     gpu, got, minor = (uint32(top[n][-1]) for n in (1, 2, 3))
     if not gpu or got != ident or minor >= 1 << 31 or top[4][-1] != len(objects):
@@ -140,7 +140,7 @@ def parse_render(data, ident):
 
 def parse(data):
     """{gpu: [bytes of each object with contents]} of a good table; else Bad."""
-    top = fields(message_of(data), (1, 2, 3, 5), "message")
+    top = fields(message_of(data, 1 << 26), (1, 2, 3, 5), "message")
     devices = [fields(d, (2, 31), "device") for d in top.get(4, [])]
     objects = [fields(o, (1, 2, 4, 5), "object") for o in top.get(6, [])]
     nr_gpus, nr_cpus = uint32(top[2][-1]), uint32(top[3][-1])

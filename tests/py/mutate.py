@@ -1763,8 +1763,8 @@ render_table("empty", data=lambda d: b"")
 render_table("head-cut", data=lambda d: d[:7])
 render_table("cut", data=lambda d: d[:-1])
 render_table("message-cut", data=lambda d: amdimg.sized(d[8:-1]))
-render_table("length-2-26",
-             data=lambda d: amdimg.sized(d[8:] + criuimg.encode([(10, bytes(1 << 26))])))
+render_table("length-2-22",
+             data=lambda d: amdimg.sized(d[8:] + criuimg.encode([(10, bytes(1 << 22))])))
 render_table("behind", cls=ACCEPT, data=lambda d: d + b"behind")
 render_table("unknown", cls=ACCEPT,
              data=lambda d: amdimg.sized(d[8:] + criuimg.encode([(6, 1), (7, b"a context")])))
