@@ -38,7 +38,9 @@ fi
 [ "$(id -u)" = 0 ] || skip "the ZDTM suite needs root"
 
 built=0
-"$here/build.sh" "$version" || built=$?
+suite=$mode
+[ -z "${CKZ_TESTS:-}" ] || suite=full
+"$here/build.sh" "$suite" "$version" || built=$?
 [ $built = 0 ] || exit $built
 
 tree=$root/build/zdtm-$version
