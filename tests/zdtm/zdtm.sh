@@ -38,9 +38,9 @@ fi
 [ "$(id -u)" = 0 ] || skip "the ZDTM suite needs root"
 
 built=0
-suite=$mode
-[ -z "${CKZ_TESTS:-}" ] || suite=full
-"$here/build.sh" "$suite" "$version" || built=$?
+wanted=$mode
+[ -z "${CKZ_TESTS:-}" ] || wanted=full
+"$here/build.sh" "$wanted" "$version" || built=$?
 [ $built = 0 ] || exit $built
 
 tree=$root/build/zdtm-$version
