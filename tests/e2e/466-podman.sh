@@ -17,6 +17,7 @@ cgroups=ckfast-podman-$RANDOM
 end_podman() {
 	local status=$?
 	pod rm -a -f -t 0 >/dev/null 2>&1 || true
+	engines_end
 	remove_cgroups "$cgroups"
 	at_exit $status
 }

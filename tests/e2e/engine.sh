@@ -4,14 +4,9 @@
 # five times a second, and writes the count to /count. CRIU is $D/bin/criu, a link that the test sets.
 D=$W
 
-no_engine() {
-	! cat /proc/[0-9]*/comm 2>/dev/null | grep -qE '^(conmon|podman|runc|containerd-shim)'
-}
-
-# What an engine starts to clear up after a container writes to $W, and ends when it is done.
 end_engine() {
 	local status=${1:-$?}
-	wait_for 20 no_engine || true
+	engines_end
 	at_exit $status
 }
 trap end_engine EXIT

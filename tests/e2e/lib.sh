@@ -49,6 +49,15 @@ rm -rf "$W"
 mkdir -p "$W"
 cd "$W"
 
+no_engine() {
+	! cat /proc/[0-9]*/comm 2>/dev/null | grep -qE '^(conmon|podman|runc|containerd-shim)'
+}
+
+# What a container engine starts to clear up after a container writes to $W, and ends when it is done.
+engines_end() {
+	wait_for 20 no_engine || true
+}
+
 need_ckfast() {
 	[ -x "$CKFAST" ] || skip "no $CKFAST (make all)"
 }
