@@ -4,8 +4,8 @@
 # run.sh [--fast | --root] [WORD…]: runs the tests whose names hold one of the words (all without), one line for each.
 # What make has built is what is run. Logs: build/test-logs/NAME.log.
 #
-# As many at once as there are CPUs, and memory of 2 GiB for each; but for a script that says "Alone: why" at its head, as it
-# changes or measures what all processes share.
+# One more at once than there are CPUs, since they wait now and then, and memory of 2 GiB for each; but for a script that
+# says "Alone: why" at its head, as it changes or measures what all processes share.
 #
 # --fast: those that need no root, no network and no CRIU
 #	lint		scripts/lint.sh
@@ -42,8 +42,8 @@ if [ -n "${CKF_LONG:-}" ]; then
 	fuzz_seconds=300
 	long_factor=5
 fi
-jobs=$(awk -v cpus="$(nproc)" '/^MemAvailable:/ { n = int($2 / (2 * 1024 * 1024)); print n < 1 ? 1 : n < cpus ? n : cpus }' \
-	/proc/meminfo)
+jobs=$(awk -v most=$(($(nproc) + 1)) '/^MemAvailable:/ {
+	n = int($2 / (2 * 1024 * 1024)); print n < 1 ? 1 : n < most ? n : most }' /proc/meminfo)
 nr=0
 mkdir -p "$logs"
 results=$(mktemp -d "$logs/results.XXXXXX")
