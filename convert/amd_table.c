@@ -162,22 +162,15 @@ static int take_message(const struct ckf_img *im, struct ckf_amd_table *t, const
 	return ret ? ret : place_objects(t, kfd);
 }
 
-static int read_message(struct ckf_img *im, const struct ckf_dir *dir, struct ckf_amd_table *t,
-			struct ckf_error *err)
+static int take_record(struct ckf_img *im, void *table, const uint8_t *rec, size_t bytes,
+		       struct ckf_error *err)
 {
-	const uint8_t *rec;
-	CkfAmdKfd *kfd;
-	size_t bytes;
-	int ret = ckf_img_open_sized(im, dir, t->name, CKF_IMG_MAX_RECORD_BYTES, &rec, &bytes, err);
+	CkfAmdKfd *kfd = ckf_amd_kfd__unpack(&im->alloc, bytes, rec);
+	int ret;
 
-	if (ret == -ENOENT)
-		return ckf_error_set(err, -EOPNOTSUPP, "%s is a link that leads nowhere", t->name);
-	if (ret)
-		return ret;
-	kfd = ckf_amd_kfd__unpack(&im->alloc, bytes, rec);
 	if (!kfd)
 		return ckf_img_bad(im, -EBADMSG, err, "not a table of GPU memory");
-	ret = take_message(im, t, kfd, err);
+	ret = take_message(im, table, kfd, err);
 	ckf_amd_kfd__free_unpacked(kfd, NULL);
 	return ret;
 }
@@ -185,24 +178,14 @@ static int read_message(struct ckf_img *im, const struct ckf_dir *dir, struct ck
 int ckf_amd_table_read(const struct ckf_dir *dir, const char *name, struct ckf_amd_table *out,
 		       struct ckf_error *err)
 {
-	struct ckf_error why = { 0 };
-	struct ckf_img im = { 0 };
-	int ret = -ENOMEM;
-
 	memset(out, 0, sizeof(*out));
 	if (!ckf_amd_name_parse(name, &out->file_id))
 		return ckf_error_set(err, -EINVAL, "%s is not the name of a table", name);
 	out->name = strdup(name);
-	if (out->name)
-		ret = read_message(&im, dir, out, &why);
-	ckf_img_close(&im);
-	if (ret == -EBADMSG || ret == -EOPNOTSUPP) {
-		out->err = why;
-		return 0;
-	}
-	if (ret == -ENOMEM)
-		return ckf_error_set(err, ret, "no memory for the objects of %s", name);
-	return ret ? ckf_error_set(err, ret, "%s", why.msg) : 0;
+	if (!out->name)
+		return ckf_error_set(err, -ENOMEM, "no memory for the objects of %s", name);
+	return ckf_img_read_sized(dir, name, CKF_IMG_MAX_RECORD_BYTES, take_record, out, &out->err,
+				  err);
 }
 
 void ckf_amd_table_fini(struct ckf_amd_table *t)

@@ -208,18 +208,6 @@ static int take_sized(struct ckf_img *im, uint64_t most, const uint8_t **record,
 	return 0;
 }
 
-int ckf_img_open_sized(struct ckf_img *im, const struct ckf_dir *dir, const char *name,
-		       uint64_t most, const uint8_t **record, size_t *bytes, struct ckf_error *err)
-{
-	int ret = open_file(im, dir, name, err);
-
-	if (!ret)
-		ret = take_sized(im, most, record, bytes, err);
-	if (ret)
-		ckf_img_close(im);
-	return ret;
-}
-
 void ckf_img_close(struct ckf_img *im)
 {
 	/* A zeroed struct has fd 0, but never with a name. */
@@ -228,6 +216,32 @@ void ckf_img_close(struct ckf_img *im)
 	free(im->name);
 	free(im->buf);
 	memset(im, 0, sizeof(*im));
+}
+
+int ckf_img_read_sized(const struct ckf_dir *dir, const char *name, uint64_t most,
+		       ckf_img_take_fn *take, void *arg, struct ckf_error *bad,
+		       struct ckf_error *err)
+{
+	struct ckf_error why = { 0 };
+	struct ckf_img im = { 0 };
+	const uint8_t *rec = NULL;
+	size_t bytes = 0;
+	int ret = open_file(&im, dir, name, &why);
+
+	if (ret == -ENOENT)
+		ret = ckf_error_set(&why, -EOPNOTSUPP, "%s is a link that leads nowhere", name);
+	if (!ret)
+		ret = take_sized(&im, most, &rec, &bytes, &why);
+	if (!ret)
+		ret = take(&im, arg, rec, bytes, &why);
+	ckf_img_close(&im);
+	if (ret == -EBADMSG || ret == -EOPNOTSUPP) {
+		*bad = why;
+		return 0;
+	}
+	if (ret == -ENOMEM)
+		return ckf_error_set(err, ret, "no memory for the objects of %s", name);
+	return ret ? ckf_error_set(err, ret, "%s", why.msg) : 0;
 }
 
 int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, struct ckf_error *err)

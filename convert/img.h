@@ -56,13 +56,17 @@ struct ckf_img {
 int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name, uint32_t magic,
 		 struct ckf_error *err);
 void ckf_img_close(struct ckf_img *im);
+/* Takes the one record of a file. What it says of it is said by ckf_img_bad(). */
+typedef int ckf_img_take_fn(struct ckf_img *im, void *arg, const uint8_t *record, size_t bytes,
+			    struct ckf_error *err);
 /*
- * Opens a file of another form: 8 bytes that say how long its one record is, and the record, which
- * is valid until ckf_img_close(). What follows is not read. Errors as above; a record of more than
- * most bytes is unsupported.
+ * Reads a file of another form: 8 bytes that say how long its one record is, and the record. What
+ * follows is not read. 0 also when something is wrong with it, which *bad tells of: a record of
+ * more than most bytes, and a link that leads nowhere, are unsupported. -ENOMEM, -EIO….
  */
-int ckf_img_open_sized(struct ckf_img *im, const struct ckf_dir *dir, const char *name,
-		       uint64_t most, const uint8_t **record, size_t *bytes, struct ckf_error *err);
+int ckf_img_read_sized(const struct ckf_dir *dir, const char *name, uint64_t most,
+		       ckf_img_take_fn *take, void *arg, struct ckf_error *bad,
+		       struct ckf_error *err);
 
 /* 1 with the next record, valid until the next call; 0 at the end; -errno. */
 int ckf_img_next(struct ckf_img *im, const uint8_t **record, size_t *bytes, struct ckf_error *err);

@@ -84,22 +84,15 @@ static int take_message(const struct ckf_img *im, struct ckf_render_table *t,
 	return read_objects(t, node);
 }
 
-static int read_message(struct ckf_img *im, const struct ckf_dir *dir, struct ckf_render_table *t,
-			struct ckf_error *err)
+static int take_record(struct ckf_img *im, void *table, const uint8_t *rec, size_t bytes,
+		       struct ckf_error *err)
 {
-	const uint8_t *rec;
-	CkfAmdRenderNode *node;
-	size_t bytes;
-	int ret = ckf_img_open_sized(im, dir, t->name, MAX_BYTES, &rec, &bytes, err);
+	CkfAmdRenderNode *node = ckf_amd_render_node__unpack(&im->alloc, bytes, rec);
+	int ret;
 
-	if (ret == -ENOENT)
-		return ckf_error_set(err, -EOPNOTSUPP, "%s is a link that leads nowhere", t->name);
-	if (ret)
-		return ret;
-	node = ckf_amd_render_node__unpack(&im->alloc, bytes, rec);
 	if (!node)
 		return ckf_img_bad(im, -EBADMSG, err, "not a table of a render node");
-	ret = take_message(im, t, node, err);
+	ret = take_message(im, table, node, err);
 	ckf_amd_render_node__free_unpacked(node, NULL);
 	return ret;
 }
@@ -107,24 +100,13 @@ static int read_message(struct ckf_img *im, const struct ckf_dir *dir, struct ck
 int ckf_render_table_read(const struct ckf_dir *dir, const char *name, struct ckf_render_table *out,
 			  struct ckf_error *err)
 {
-	struct ckf_error why = { 0 };
-	struct ckf_img im = { 0 };
-	int ret = -ENOMEM;
-
 	memset(out, 0, sizeof(*out));
 	if (!ckf_render_name_parse(name, &out->file_id))
 		return ckf_error_set(err, -EINVAL, "%s is not the name of a table", name);
 	out->name = strdup(name);
-	if (out->name)
-		ret = read_message(&im, dir, out, &why);
-	ckf_img_close(&im);
-	if (ret == -EBADMSG || ret == -EOPNOTSUPP) {
-		out->err = why;
-		return 0;
-	}
-	if (ret == -ENOMEM)
-		return ckf_error_set(err, ret, "no memory for the objects of %s", name);
-	return ret ? ckf_error_set(err, ret, "%s", why.msg) : 0;
+	if (!out->name)
+		return ckf_error_set(err, -ENOMEM, "no memory for the objects of %s", name);
+	return ckf_img_read_sized(dir, name, MAX_BYTES, take_record, out, &out->err, err);
 }
 
 void ckf_render_table_fini(struct ckf_render_table *t)
