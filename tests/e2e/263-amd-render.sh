@@ -59,25 +59,9 @@ unknown() {
 # damaged RENDER: a chunk that only objects of render nodes have, or (0) none of them. CRIU is there to
 # the end, and leaves no task.
 damaged() {
-	local off
-	off=$("$PYTHON" - "$ROOT/tests/py" "$D/fast" "$1" <<-'END'
-		import sys
-		sys.path.insert(0, sys.argv[1])
-		sys.dont_write_bytecode = True
-		import ckread
-		image = ckread.Image(sys.argv[2])
-		image.check()
-		def chunks(render):
-		    return {op[1] for t, target in enumerate(image.targets)
-		            if target[6] == 3 and image.is_render(t) == render
-		            for op in image.ops[target[2]:target[2] + target[3]]}
-		only = chunks(sys.argv[3] == "1") - chunks(sys.argv[3] == "0")
-		print(max(image.chunks[chunk][0] for chunk in only))
-	END
-	)
 	rm -rf "$D/broken"
 	cp -a "$D/fast" "$D/broken"
-	printf 'wrong' | dd of="$D/broken/ckfast.pack" bs=1 seek="$off" conv=notrunc status=none
+	damage_chunk "$D/broken" "image.is_render(t) == bool($1)"
 	! LD_PRELOAD=$SO restore "$CRIU" "$D/broken" --fast-image --libdir "$D/patched" ||
 		fail "a restore with wrong memory"
 	grep -aq 'fast-image: .*corrupt chunks' "$D/restore.log" ||

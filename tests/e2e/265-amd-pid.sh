@@ -5,24 +5,6 @@
 . "$(dirname "$0")/lib.sh"
 . "$ROOT/tests/e2e/amd.sh"
 
-# damage PID: a chunk that only that task's GPU has.
-damage() {
-	local off
-	off=$("$PYTHON" - "$ROOT/tests/py" "$D/fast" "$1" <<-'END'
-		import sys
-		sys.path.insert(0, sys.argv[1])
-		sys.dont_write_bytecode = True
-		import ckread
-		image = ckread.Image(sys.argv[2])
-		image.check()
-		chunks = [{op[1] for op in image.ops[t[2]:t[2] + t[3]]} for t in image.targets if t[6] == 3]
-		nr = int(sys.argv[3]) - 1
-		print(max(image.chunks[c][0] for c in chunks[nr] - chunks[1 - nr]))
-	END
-	)
-	printf 'wrong' | dd of="$D/fast/ckfast.pack" bs=1 seek="$off" conv=notrunc status=none
-}
-
 # restore_as_2: by a criu that has this id, in a pid namespace of its own.
 restore_as_2() {
 	(
@@ -48,7 +30,7 @@ same_id() {
 	"$CKFAST" convert -q --amd "$D/dump" "$D/fast"
 	restore_as_2 || fail "a good image: $(log_errors "$D/restore.log")"
 	[ "$(cat "$D/criu.pid")" = 2 ] || fail "criu has the id $(cat "$D/criu.pid")"
-	damage 2
+	damage_chunk "$D/fast" "t == len(image.targets) - 1" # the child's
 	! restore_as_2 || fail "a restore with wrong memory"
 	grep -aq 'fast-image: .*corrupt chunks' "$D/restore.log" || fail "another reason: $(log_errors "$D/restore.log")"
 	grep -aq 'Restoring FAILED' "$D/restore.log" || fail "CRIU has not ended its tasks"

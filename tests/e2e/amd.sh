@@ -70,6 +70,27 @@ build_plugin() {
 	rm -rf "$D/src"
 }
 
+# damage_chunk IMAGE WANTED: one that of AMD GPUs only those targets have for whose number t WANTED, in Python, is true.
+damage_chunk() {
+	local off
+	off=$("$PYTHON" - "$ROOT/tests/py" "$1" "$2" <<-'END'
+		import sys
+		sys.path.insert(0, sys.argv[1])
+		sys.dont_write_bytecode = True
+		import ckread
+		image = ckread.Image(sys.argv[2])
+		image.check()
+		chunks = {True: set(), False: set()}
+		for t, target in enumerate(image.targets):
+		    if target[6] == 3:
+		        chunks[eval(sys.argv[3])].update(
+		            op[1] for op in image.ops[target[2]:target[2] + target[3]])
+		print(max(image.chunks[chunk][0] for chunk in chunks[True] - chunks[False]))
+	END
+	)
+	printf 'wrong' | dd of="$1/ckfast.pack" bs=1 seek="$off" conv=notrunc status=none
+}
+
 need_hsakmt() {
 	case $(ldconfig -p) in
 	*libhsakmt.so.1*) ;;
