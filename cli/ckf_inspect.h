@@ -85,11 +85,11 @@ struct insp {
 	uint64_t stored_bytes; /* in the own pack */
 	uint64_t base_bytes;   /* stored in bases */
 	uint64_t nr_extents;
-	struct ckf_restore_work work; /* of a restore of everything */
-	double core_s;		      /* that the CPUs take to fill; -1: not known */
-	struct ckf_speeds speeds;     /* otherwise: to estimate with, of this image */
-	uint64_t nr_files[CKF_FILE_HEADED_PAGES + 1]; /* by kind */
-	uint64_t file_bytes[CKF_FILE_HEADED_PAGES + 1];
+	struct ckf_restore_work work;		   /* of a restore of everything */
+	double core_s;				   /* that the CPUs take to fill; -1: not known */
+	struct ckf_speeds speeds;		   /* otherwise: to estimate with, of this image */
+	uint64_t nr_files[CKF_FILE_CUT_PAGES + 1]; /* by kind */
+	uint64_t file_bytes[CKF_FILE_CUT_PAGES + 1];
 };
 
 /* Opens and gathers. insp_close() in any case. */

@@ -129,7 +129,7 @@ static json_t *json_files(const struct ckf_index *idx)
 	static const char *const kinds[] = {
 		[CKF_FILE_VERBATIM] = "verbatim",	  [CKF_FILE_PAGES] = "pages",
 		[CKF_FILE_SYMLINK] = "symlink",		  [CKF_FILE_SIZED_PAGES] = "sized-pages",
-		[CKF_FILE_HEADED_PAGES] = "headed-pages",
+		[CKF_FILE_HEADED_PAGES] = "headed-pages", [CKF_FILE_CUT_PAGES] = "cut-pages",
 	};
 	json_t *list = json_array();
 

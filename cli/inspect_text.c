@@ -50,7 +50,7 @@ static void print_more(uint64_t all, uint64_t shown, const char *where)
 static uint64_t in_pack(const uint64_t *of_kind)
 {
 	return of_kind[CKF_FILE_PAGES] + of_kind[CKF_FILE_SIZED_PAGES] +
-	       of_kind[CKF_FILE_HEADED_PAGES];
+	       of_kind[CKF_FILE_HEADED_PAGES] + of_kind[CKF_FILE_CUT_PAGES];
 }
 
 static void print_head(const struct insp *insp)

@@ -118,10 +118,10 @@ struct ckf_index {
 static inline bool ckf_file_has_pages(const struct ckf_file *f)
 {
 	return f->kind == CKF_FILE_PAGES || f->kind == CKF_FILE_SIZED_PAGES ||
-	       f->kind == CKF_FILE_HEADED_PAGES;
+	       f->kind == CKF_FILE_HEADED_PAGES || f->kind == CKF_FILE_CUT_PAGES;
 }
 
-/* Where the pages begin in such a file, and how many bytes they have. */
+/* Where the pages begin in such a file, and how many bytes they have: one that is cut has more. */
 static inline uint64_t ckf_file_head_bytes(const struct ckf_file *f)
 {
 	return f->kind == CKF_FILE_SIZED_PAGES || f->kind == CKF_FILE_HEADED_PAGES
@@ -131,7 +131,7 @@ static inline uint64_t ckf_file_head_bytes(const struct ckf_file *f)
 
 static inline uint64_t ckf_file_page_bytes(const struct ckf_file *f)
 {
-	return f->size_bytes - ckf_file_head_bytes(f);
+	return ckf_align_up(f->size_bytes - ckf_file_head_bytes(f), CKF_PAGE_BYTES);
 }
 
 /* What these files begin with: a number that is the length of the pages, or any. */

@@ -168,8 +168,9 @@ int ckf_decode_chunks(struct ckf_decoder *d)
 		return ckf_entry_bad(d, CKF_SECTION_BASES, w.base,
 				     "R-base: chunks, got none, want at least one");
 	/* Those of device targets and of files are checked with them. */
-	w.features |= idx->incompat & (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS |
-				       CKF_INCOMPAT_SIZED_PAGES | CKF_INCOMPAT_HEADED_PAGES);
+	w.features |= idx->incompat &
+		      (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS | CKF_INCOMPAT_SIZED_PAGES |
+		       CKF_INCOMPAT_HEADED_PAGES | CKF_INCOMPAT_CUT_PAGES);
 	if ((idx->incompat & CKF_INCOMPAT_ALL) != w.features)
 		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
 				      "R-feature: incompat, got 0x%" PRIx64 ", want 0x%" PRIx64,
@@ -205,6 +206,7 @@ struct file_walk {
 	uint64_t names_bytes; /* all names and link targets, with terminators */
 	bool sized_pages;     /* there was a file of that kind */
 	bool headed_pages;    /* likewise */
+	bool cut_pages;
 };
 
 bool ckf_in_strings(const struct ckf_decoder *d, uint64_t off, uint64_t len)
@@ -312,6 +314,9 @@ static int check_file_refs(const struct ckf_decoder *d, uint64_t i, struct file_
 			return file_bad(d, i,
 					"R-file: sum of the chunks, got above 2^64, want less");
 	}
+	if (f->kind == CKF_FILE_CUT_PAGES && f->size_bytes <= bytes &&
+	    bytes - f->size_bytes < CKF_PAGE_BYTES)
+		return 0;
 	if (f->size_bytes != bytes)
 		return file_bad(d, i, "R-file: size_bytes, got %" PRIu64 ", want %" PRIu64,
 				f->size_bytes, bytes);
@@ -324,11 +329,12 @@ static int check_file(const struct ckf_decoder *d, uint64_t i, const struct ckf_
 	const struct ckf_file *f = &d->idx->files[i];
 	int ret;
 
-	if (f->kind < CKF_FILE_VERBATIM || f->kind > CKF_FILE_HEADED_PAGES)
+	if (f->kind < CKF_FILE_VERBATIM || f->kind > CKF_FILE_CUT_PAGES)
 		return file_bad(d, i, "R-file: kind, got %u, want 1 to %u", f->kind,
-				CKF_FILE_HEADED_PAGES);
+				CKF_FILE_CUT_PAGES);
 	w->sized_pages |= f->kind == CKF_FILE_SIZED_PAGES;
 	w->headed_pages |= f->kind == CKF_FILE_HEADED_PAGES;
+	w->cut_pages |= f->kind == CKF_FILE_CUT_PAGES;
 	if (!ckf_bytes_zero(disk->reserved, sizeof(disk->reserved)))
 		return file_bad(d, i, "R-reserved: reserved bytes, got others than 0, want 0");
 	if (f->mtime_nsec >= NSEC_PER_SEC)
@@ -393,6 +399,8 @@ static int check_file_features(const struct ckf_decoder *d, const struct file_wa
 
 	if (!ret)
 		ret = check_kind_feature(d, CKF_INCOMPAT_HEADED_PAGES, w->headed_pages);
+	if (!ret)
+		ret = check_kind_feature(d, CKF_INCOMPAT_CUT_PAGES, w->cut_pages);
 	if (ret)
 		return ret;
 	if (!d->idx->page_sums || ckf_has_pages_file(d->idx))

@@ -294,6 +294,8 @@ static uint64_t file_features(const struct ckf_file *f)
 		return CKF_INCOMPAT_SIZED_PAGES;
 	case CKF_FILE_HEADED_PAGES:
 		return CKF_INCOMPAT_HEADED_PAGES;
+	case CKF_FILE_CUT_PAGES:
+		return CKF_INCOMPAT_CUT_PAGES;
 	default:
 		return 0;
 	}

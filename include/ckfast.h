@@ -98,6 +98,7 @@ enum ckf_file_kind {
 	CKF_FILE_SYMLINK = 3,
 	CKF_FILE_SIZED_PAGES = 4,  /* CKF_FILE_PAGES behind 8 bytes: its length */
 	CKF_FILE_HEADED_PAGES = 5, /* CKF_FILE_PAGES behind any 8 bytes */
+	CKF_FILE_CUT_PAGES = 6,	   /* CKF_FILE_PAGES but for a part of its last page */
 };
 
 enum ckf_target_kind {

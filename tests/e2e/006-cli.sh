@@ -22,7 +22,7 @@ says() {
 }
 
 run 0 --version
-says out 'image format 1.6'
+says out 'image format 1.7'
 run 0 --help
 for verb in convert inspect verify extract flatten calibrate run gpud park unpark doctor watch; do
 	says out "  $verb "

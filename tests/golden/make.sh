@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-for version in 1.0 1.1 1.2 1.3 1.4 1.5 1.6; do
+for version in 1.0 1.1 1.2 1.3 1.4 1.5 1.6 1.7; do
 	if [ -e "v$version" ]; then
 		echo "v$version is there already: it is not made again" >&2
 	else

@@ -112,12 +112,12 @@ def report(model, path, areas):
     for f in model.files:
         print("kind %d, %s: %d bytes, 0x%016x" % (f.kind, model.name(f).decode(), f.size_bytes,
                                                 f.checksum))
-        if f.kind in (2, 4, 5) and model.page_sums:
+        if f.kind in ckread.WITH_PAGES and model.page_sums:
             refs = model.refs[f.first_ref:f.first_ref + f.nr_refs]
             data = b"".join(model.chunk_data(model.chunks[r.chunk]) for r in refs)
             head = {4: len(data), 5: f.target_off}.get(f.kind)
             head = b"" if head is None else head.to_bytes(8, "little")
-            print("    its contents: 0x%016x" % xxh64(head + data))
+            print("    its contents: 0x%016x" % xxh64((head + data)[:f.size_bytes]))
 
 
 def save_one(argv, doc, make_model, areas):

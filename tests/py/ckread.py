@@ -58,17 +58,17 @@ STRUCTS = {"chunks": CHUNK, "refs": REF, "files": FILE, "targets": TARGET, "ops"
 S_STORAGE = (1 << 31) + 1
 
 ZERO, RAW, LZ4, ZSTD, BF16 = 0, 1, 2, 3, 4
-F_REGULAR, F_PAGES, F_LINK, F_SIZED, F_HEADED = 1, 2, 3, 4, 5
-WITH_PAGES, WITH_HEAD = (F_PAGES, F_SIZED, F_HEADED), (F_SIZED, F_HEADED)
+F_REGULAR, F_PAGES, F_LINK, F_SIZED, F_HEADED, F_CUT = 1, 2, 3, 4, 5, 6
+WITH_PAGES, WITH_HEAD = (F_PAGES, F_SIZED, F_HEADED, F_CUT), (F_SIZED, F_HEADED)
 HEAD = 8  # bytes before the chunks of a file of kind 4 or 5
 T_TASK, T_SHMEM, T_DEVICE = 1, 2, 3
 OP_INHERIT, OP_DIRECT = 1, 2
 INCOMPAT = {LZ4: 1, ZSTD: 2, BF16: 4}
 INCOMPAT_BASES, INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS = 8, 16, 32, 64
-INCOMPAT_SIZED_PAGES, INCOMPAT_HEADED_PAGES = 128, 256
+INCOMPAT_SIZED_PAGES, INCOMPAT_HEADED_PAGES, INCOMPAT_CUT_PAGES = 128, 256, 512
 KNOWN_INCOMPAT = (sum(INCOMPAT.values()) | INCOMPAT_BASES | INCOMPAT_DEVICES
                   | INCOMPAT_PACKED | INCOMPAT_PAGE_SUMS | INCOMPAT_SIZED_PAGES
-                  | INCOMPAT_HEADED_PAGES)
+                  | INCOMPAT_HEADED_PAGES | INCOMPAT_CUT_PAGES)
 
 CORRUPT, UNSUPPORTED = "corrupt", "unsupported"
 EXIT = {CORRUPT: 3, UNSUPPORTED: 4}
@@ -566,7 +566,7 @@ class Image:
                 bad("mtime_nsec %d" % nsec)
             if mode > 0o7777:
                 bad("mode %#o" % mode)
-            if not F_REGULAR <= kind <= F_HEADED:
+            if not F_REGULAR <= kind <= F_CUT:
                 bad("kind %d" % kind)
                 continue
             if kind in WITH_PAGES:
@@ -578,7 +578,8 @@ class Image:
                     refs = self.refs[first_ref:first_ref + nr_refs]
                     next_ref += nr_refs
                     pages = sum(self.chunks[r][2] for r in refs if r < len(self.chunks))
-                    if size != head + pages * PAGE:
+                    left = head + pages * PAGE - size
+                    if not 0 <= left < (PAGE if kind == F_CUT else 1):
                         bad("size_bytes %d, its chunks hold %d" % (size, pages * PAGE))
             elif first_ref or nr_refs:
                 bad("refs of a file of kind %d" % kind)
@@ -597,8 +598,9 @@ class Image:
                 bad("target of a file of kind %d" % kind)
         if (self.incompat & INCOMPAT_PAGE_SUMS
                 and all(f[13] not in WITH_PAGES for f in self.files)):
-            self.bad("header", 24, "R-feature", "bit 6 without a file of kind 2, 4 or 5")
-        for bit, kind in ((INCOMPAT_SIZED_PAGES, F_SIZED), (INCOMPAT_HEADED_PAGES, F_HEADED)):
+            self.bad("header", 24, "R-feature", "bit 6 without a file of pages")
+        for bit, kind in ((INCOMPAT_SIZED_PAGES, F_SIZED), (INCOMPAT_HEADED_PAGES, F_HEADED),
+                          (INCOMPAT_CUT_PAGES, F_CUT)):
             if bool(self.incompat & bit) != any(f[13] == kind for f in self.files):
                 self.bad("header", 24, "R-feature", "bit %d does not say whether there is a file "
                          "of kind %d" % (bit.bit_length() - 1, kind))
@@ -897,7 +899,10 @@ class Image:
             if entry[13] in WITH_HEAD:
                 head = entry[10] if entry[13] == F_HEADED else entry[0] - HEAD
                 yield head.to_bytes(HEAD, "little")
-            yield from self.chunks_data(i)
+            left = entry[0]
+            for data in self.chunks_data(i):
+                yield data[:left] if entry[13] == F_CUT else data
+                left = max(left - len(data), 0)
             return
         where, off = self.entry("files", i)
         fd = self.open_file(self.names[i], where, "R-file", off)
@@ -939,7 +944,7 @@ class Image:
                 continue
             except Undecodable:
                 continue
-            if size != entry[0]:
+            if not 0 <= size - entry[0] < (PAGE if entry[13] == F_CUT else 1):
                 self.bad_entry("files", i, "R-file", "%d bytes, want %d" % (size, entry[0]))
             elif digest.intdigest() != entry[1]:
                 self.bad_entry("files", i, "R-file", "bad checksum of the contents")

@@ -30,7 +30,7 @@ import gpuimg
 from ckread import (BASE, CHUNK, FILE, HEADER, HUGE_RANGE, IDX, LANE, OP, PACK, PACK_HEADER, PAGE,
                     REF, SECTION, TARGET, ZERO, RAW, LZ4, ZSTD, BF16, INCOMPAT, INCOMPAT_BASES,
                     INCOMPAT_DEVICES, INCOMPAT_PACKED, INCOMPAT_PAGE_SUMS, INCOMPAT_SIZED_PAGES,
-                    INCOMPAT_HEADED_PAGES, page_sum, round64, xxh64, xxh128)
+                    INCOMPAT_HEADED_PAGES, INCOMPAT_CUT_PAGES, page_sum, round64, xxh64, xxh128)
 
 M64 = (1 << 64) - 1
 
@@ -229,14 +229,15 @@ class Model:
         devices = any(t.kind == ckread.T_DEVICE for t in self.targets)
         packed = any(c.pack_off % PAGE for c in self.chunks)
         kinds = {f.kind for f in self.files}
-        files = bool(kinds & {2, 4, 5})
+        files = bool(kinds & {2, 4, 5, 6})
         header = {"incompat": sum(bit for codec, bit in INCOMPAT.items() if codec in codecs)
                               | (INCOMPAT_BASES if self.bases else 0)
                               | (INCOMPAT_DEVICES if devices else 0)
                               | (INCOMPAT_PACKED if packed else 0)
                               | (INCOMPAT_PAGE_SUMS if self.page_sums and files else 0)
                               | (INCOMPAT_SIZED_PAGES if 4 in kinds else 0)
-                              | (INCOMPAT_HEADED_PAGES if 5 in kinds else 0),
+                              | (INCOMPAT_HEADED_PAGES if 5 in kinds else 0)
+                              | (INCOMPAT_CUT_PAGES if 6 in kinds else 0),
                   "pack_bytes": len(self.pack)}
         header.update(self.header)
         sections = [Section(1, 1, bytes(self.strings))]
@@ -508,10 +509,12 @@ class Builder:
         else:
             m.verbatim[name] = data
             f.size_bytes, f.checksum = len(data), xxh64(data)
+        cut = meta.pop("cut", 0)
         for key, value in meta.items():
             setattr(f, key, value)
         if f.kind in ckread.WITH_HEAD:
             f.size_bytes += ckread.HEAD
+        f.size_bytes -= cut
         m.files.append(f)
 
 
@@ -671,6 +674,26 @@ def with_render():
     b.file(b"mm-5.img", mm_file([(0x10000, 0x14000)]))
     b.file(b"pstree.img", pstree_file([(5, 0)]))
     b.file(b"inventory.img", criuimg.image("inventory", [criuimg.encode([(1, 2), (2, 1)])]))
+    return b.finish()
+
+
+def with_cut():
+    """Files of which a part of the last page is left out, and pages that are in no file."""
+    b = Builder(max_chunk_pages=512, packed=True, page_sums=True, minor=7)
+    raw, zero = b.chunk(RAW, pattern(6, 5)), b.zero(3)
+    packed = b.chunk(ZSTD, b"\x5b" * (512 * PAGE), zstd_run(0x5b, 512 * PAGE))
+    stored = b.chunk(RAW, pattern(7, 2))
+    b.target(1, 5, [(0x10000, raw, 0, 4, 0)], pages_id=1)
+    b.target(1, 7, [(0x10000, zero, 0, 3, 0)], pages_id=2)
+    b.target(1, 8, [(0x10000, packed, 1, 4, 0)], pages_id=3)
+    b.file(b"pages-1.img", handles=[packed, stored], kind=6, cut=PAGE - 1)
+    b.file(b"pages-2.img", handles=[], kind=6)
+    b.file(b"pages-3.img", handles=[stored, zero], kind=6, cut=100)
+    b.file(b"pages-4.img", handles=[stored], kind=6)
+    for pid in 5, 7, 8:
+        b.file(b"mm-%d.img" % pid, mm_file([(0x10000, 0x14000)]))
+    b.file(b"pstree.img", pstree_file([(5, 0), (7, 5), (8, 5)]))
+    b.file(b"inventory.img", criuimg.image("inventory", [criuimg.encode([(1, 3), (2, 1)])]))
     return b.finish()
 
 

@@ -35,7 +35,7 @@ def model():
     b.file(b"inventory.img", criuimg.image("inventory", [criuimg.encode([(1, 2), (2, 1)])]))
     b.file(b"mm-5.img", mm_file([(LOW, LOW + 7 * PAGE)]))
     b.file(b"pstree.img", pstree_file([(5, 0)]))
-    b.model.header["minor"] = b.model.pack_header["minor"] = 6
+    b.model.header["minor"] = b.model.pack_header["minor"] = 7
     return b.finish()
 
 

@@ -1682,7 +1682,7 @@ def keep_last_amd(m):
                     for r in m.refs[f.first_ref:f.first_ref + f.nr_refs])
     del m.refs[f.first_ref:f.first_ref + f.nr_refs]
     for g in m.files:
-        if g.kind in (2, 4, 5) and g.first_ref > f.first_ref:
+        if g.kind in ckread.WITH_PAGES and g.first_ref > f.first_ref:
             g.first_ref -= f.nr_refs
     f.kind, f.first_ref, f.nr_refs = 1, 0, 0
     m.verbatim[m.name(f)] = amdimg.sized(data)
@@ -1714,7 +1714,7 @@ def _(m):
     del m.ops[t.first_op:], m.lanes[t.first_lane:]
     del m.refs[f.first_ref:f.first_ref + f.nr_refs]
     for g in m.files:
-        if g.kind in (2, 4, 5) and g.first_ref > f.first_ref:
+        if g.kind in ckread.WITH_PAGES and g.first_ref > f.first_ref:
             g.first_ref -= f.nr_refs
     t.nr_ops = t.nr_lanes = f.nr_refs = 0
     f.size_bytes, f.checksum = 8, ckread.xxh64(b"")
@@ -1812,7 +1812,7 @@ def keep_last_render(m):
                     for r in m.refs[f.first_ref:f.first_ref + f.nr_refs])
     del m.refs[f.first_ref:f.first_ref + f.nr_refs]
     for g in m.files:
-        if g.kind in (2, 4, 5) and g.first_ref > f.first_ref:
+        if g.kind in ckread.WITH_PAGES and g.first_ref > f.first_ref:
             g.first_ref -= f.nr_refs
     f.kind, f.first_ref, f.nr_refs, f.target_off = 1, 0, 0, 0
     m.verbatim[m.name(f)] = amdimg.sized(data)
@@ -1862,6 +1862,40 @@ def _(m):
     """the last page of an object has no op"""
     m.ops[last_render(m)[0].first_op].nr_pages -= 1
     m.fix_sums()
+
+
+# ---- files of which a part of the last page is left out ----------------------------------------
+
+def cut(m, n=1):
+    """pages-N.img of ckwrite.with_cut(): 1 has one byte of its last page."""
+    return pick(m.files, lambda f: m.name(f) == b"pages-%d.img" % n)
+
+
+def cut_case(name, rule="R-file", cls=CORRUPT, section="files", n=1, **fields):
+    def change(m):
+        f = cut(m, n)
+        for key, value in fields.items():
+            setattr(f, key, value(getattr(f, key)) if callable(value) else value)
+    add("cut-" + name, rule, cls, section, change)
+
+
+cut_case("size-page-less", size_bytes=lambda v: v - 1)
+cut_case("size-page-whole", cls=ACCEPT, section=None, size_bytes=lambda v: v + PAGE - 1)
+cut_case("size-more", size_bytes=lambda v: v + PAGE)
+cut_case("size-0", size_bytes=0)
+cut_case("size-max", size_bytes=M64)
+cut_case("size-of-none", n=2, size_bytes=1)
+cut_case("size-of-none-max", n=2, size_bytes=M64)
+cut_case("checksum", checksum=lambda v: v ^ 1)
+cut_case("first-ref", first_ref=lambda v: v + 1)
+cut_case("nr-refs", nr_refs=lambda v: v - 1)
+cut_case("target-off", target_off=1)
+cut_case("target-len", target_len=1)
+cut_case("kind-2", kind=2)
+cut_case("kind-4", kind=4)
+cut_case("kind-7", kind=7)
+add("cut-feature-missing", "R-feature", CORRUPT, "header", both(cut, incompat_flip(512)))
+add("feature-cut-extra", "R-feature", CORRUPT, "header", incompat_flip(512))
 
 
 @mutator("packed-overlap-byte", "R-chunk", CORRUPT, "chunks")

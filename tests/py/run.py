@@ -326,7 +326,7 @@ BASED = [name for name in mutate.MUTATORS if name.startswith("base-")]
 
 
 MADE_FOR = {"gpu": ckwrite.with_device, "packed": ckwrite.packed, "amd": ckwrite.with_amd,
-            "render": ckwrite.with_render}
+            "render": ckwrite.with_render, "cut": ckwrite.with_cut}
 
 
 def image_for(cases, fast, name):
@@ -343,7 +343,7 @@ def image_for(cases, fast, name):
 def run_reader(cases, fast):
     cases.case("reader golden", reader_accepts, ckwrite.golden())
     for name in ("v1.0", "v1.1/fast", "v1.1/base", "v1.2/fast", "v1.2/base", "v1.3", "v1.4",
-                 "v1.5", "v1.6"):
+                 "v1.5", "v1.6", "v1.7"):
         cases.case("reader of " + name, reader_accepts_golden, name)
     cases.case("example in SPEC.md", example_is_in_spec)
     cases.case("index of SPEC.md", rules_are_in_index)
@@ -352,6 +352,7 @@ def run_reader(cases, fast):
     cases.case("reader packed", reader_accepts, ckwrite.packed())
     cases.case("reader amd", reader_accepts, ckwrite.with_amd())
     cases.case("reader render", reader_accepts, ckwrite.with_render())
+    cases.case("reader cut", reader_accepts, ckwrite.with_cut())
     for seed in range(20):
         cases.case("reader random %d" % seed, reader_accepts, ckwrite.random_image(seed))
     for name in UNBASED:
@@ -365,6 +366,7 @@ def run_broken(cases, fast, long):
     cases.case("both packed", both_accept, ckwrite.packed())
     cases.case("both amd", both_accept, ckwrite.with_amd())
     cases.case("both render", both_accept, ckwrite.with_render())
+    cases.case("both cut", both_accept, ckwrite.with_cut())
     for seed in range(60 if long else 12):
         cases.case("both random %d" % seed, both_accept, ckwrite.random_image(seed))
     for name in UNBASED:

@@ -256,8 +256,8 @@ static const struct corruption chunk_cases[] = {
 };
 
 static const struct corruption file_cases[] = {
-	{ { FILE_(0, kind, 0) }, BAD(FILES, 0, "R-file: kind, got 0, want 1 to 5") },
-	{ { FILE_(6, kind, 6) }, BAD(FILES, 6, "R-file: kind, got 6, want 1 to 5") },
+	{ { FILE_(0, kind, 0) }, BAD(FILES, 0, "R-file: kind, got 0, want 1 to 6") },
+	{ { FILE_(6, kind, 7) }, BAD(FILES, 6, "R-file: kind, got 7, want 1 to 6") },
 	{ { FILE_(0, reserved[0], 1) }, BAD(FILES, 0, "R-reserved") },
 	{ { FILE_(6, reserved[10], 1) }, BAD(FILES, 6, "R-reserved") },
 	{ { FILE_(1, mtime_nsec, 1000000000) },
@@ -325,6 +325,16 @@ static const struct corruption file_cases[] = {
 	  BAD(HEADER, -1, "R-feature: incompat, got 0x103, want bit 8 clear") },
 	{ { HEAD(incompat, 0x183), FILE_(4, kind, 5), FILE_(4, size_bytes, 61448) },
 	  BAD(HEADER, -1, "R-feature: incompat, got 0x183, want bit 7 clear") },
+	{ { FILE_(4, kind, 6), FILE_(4, size_bytes, 61439) },
+	  BAD(HEADER, -1, "R-feature: incompat, got 0x3, want bit 9 set") },
+	{ { HEAD(incompat, 0x203) },
+	  BAD(HEADER, -1, "R-feature: incompat, got 0x203, want bit 9 clear") },
+	{ { HEAD(incompat, 0x203), FILE_(4, kind, 6), FILE_(4, size_bytes, 57344) },
+	  BAD(FILES, 4, "R-file: size_bytes, got 57344, want 61440") },
+	{ { HEAD(incompat, 0x203), FILE_(4, kind, 6), FILE_(4, size_bytes, 61441) },
+	  BAD(FILES, 4, "R-file: size_bytes, got 61441, want 61440") },
+	{ { HEAD(incompat, 0x203), FILE_(4, kind, 6), FILE_(4, target_off, 8) },
+	  BAD(FILES, 4, "R-file: link target of a regular file, got 0 b") },
 	{ { REF(0, 6) }, BAD(FILES, 4, "R-file: size_bytes, got 61440, want 2142208") },
 };
 

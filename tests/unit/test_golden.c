@@ -128,6 +128,11 @@ static const struct area areas_6[] = {
 	{ CKF_TARGET_DEVICE, 0, 38654705666, 0, 3, 0x7abe9dcbd54c8171 },
 };
 
+static const struct area areas_7[] = {
+	{ CKF_TARGET_TASK, 0, 5, 0x10000, 11, 0x31a48cca3227db25 },
+	{ CKF_TARGET_SHMEM, 0, 77, 0, 2, 0x620797930ab0991a },
+};
+
 static const struct entry entries_2[] = {
 	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
 	{ "mm-5.img", 1, 82, 0x28d57ff9a8f39a70, 0644, 0, 0, 1700000000, 123456789, 0 },
@@ -193,6 +198,18 @@ static const struct entry entries_6[] = {
 	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
 };
 
+static const struct entry entries_7[] = {
+	{ "inventory.img", 1, 12, 0xe1c14316b1a88bdb, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "mm-5.img", 1, 59, 0x6716053f894739ae, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-5.img", 1, 28, 0x6c282f95a3ce700c, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pagemap-shmem-77.img", 1, 26, 0xcb9c0f95b6a922fd, 0644, 0, 0, 1700000000, 123456789, 0 },
+	{ "pages-1.img", 6, 7192, 0x59e642ef198d3bc1, 0644, 0, 0, 1700000000, 123456789,
+	  0x10a2ec19cfccafc3 },
+	{ "pages-2.img", 6, 0, 0x2d06800538d394c2, 0644, 0, 0, 1700000000, 123456789,
+	  0x2d06800538d394c2 },
+	{ "pstree.img", 1, 22, 0xd1987390de40eefc, 0644, 0, 0, 1700000000, 123456789, 0 },
+};
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static struct version {
@@ -220,6 +237,8 @@ static struct version {
 	  COUNT(areas_5), entries_5, COUNT(entries_5) },
 	{ "tests/golden/v1.6", 6, 0xd96caec41b10b8b5, 0x7566bbfba23bd108, 11, areas_6,
 	  COUNT(areas_6), entries_6, COUNT(entries_6) },
+	{ "tests/golden/v1.7", 7, 0x9c514cf9e120441d, 0x7b77ff6f217de8c3, 10, areas_7,
+	  COUNT(areas_7), entries_7, COUNT(entries_7) },
 };
 
 struct golden {
@@ -523,8 +542,9 @@ static void test_extract(void **state)
 }
 
 #define OF(test, i) cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, &versions[i])
-#define EACH(test) \
-	OF(test, 0), OF(test, 1), OF(test, 2), OF(test, 3), OF(test, 4), OF(test, 5), OF(test, 6)
+#define EACH(test)                                                                                 \
+	OF(test, 0), OF(test, 1), OF(test, 2), OF(test, 3), OF(test, 4), OF(test, 5), OF(test, 6), \
+		OF(test, 7)
 
 int main(void)
 {
