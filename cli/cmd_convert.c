@@ -124,6 +124,11 @@ static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 	if (s->pack_bytes && s->page_bytes)
 		printf(", ratio %.2f", (double)s->page_bytes / (double)s->pack_bytes);
 	putchar('\n');
+	if (s->nr_compressed)
+		printf("%" PRIu64 " pages file%s compressed by CRIU, %s: in the pack as %s, too\n",
+		       s->nr_compressed, s->nr_compressed == 1 ? "" : "s",
+		       cli_bytes(s->compressed_bytes, a),
+		       s->nr_compressed == 1 ? "it is" : "they are");
 	if (s->storage.bytes_per_s)
 		printf("codecs chosen for %s\n", cli_profile(&s->storage, profile));
 }
@@ -131,14 +136,15 @@ static void print_summary(const char *fast, const struct ckf_convert_stats *s)
 static int print_json(const struct cli_verb *verb, const struct ckf_convert_stats *s)
 {
 	json_t *obj = json_pack(
-		"{si ss sI sI sI sI sI sI sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION,
+		"{si ss sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI}", "version", CLI_JSON_VERSION,
 		"verb", verb->name, "page_bytes", (json_int_t)s->page_bytes, "zero_bytes",
 		(json_int_t)s->zero_bytes, "dup_bytes", (json_int_t)s->dup_bytes, "stored_bytes",
 		(json_int_t)s->stored_bytes, "pack_bytes", (json_int_t)s->pack_bytes, "idx_bytes",
 		(json_int_t)s->idx_bytes, "other_bytes", (json_int_t)s->other_bytes, "chunks",
 		(json_int_t)s->nr_chunks, "tasks", (json_int_t)s->nr_tasks, "ns", (json_int_t)s->ns,
 		"base_bytes", (json_int_t)s->base_bytes, "bases", (json_int_t)s->nr_bases,
-		"left_out", (json_int_t)s->nr_left_out);
+		"left_out", (json_int_t)s->nr_left_out, "compressed_files",
+		(json_int_t)s->nr_compressed, "compressed_bytes", (json_int_t)s->compressed_bytes);
 
 	if (obj && s->storage.bytes_per_s)
 		json_object_set_new(obj, "profile", cli_profile_json(&s->storage));

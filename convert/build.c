@@ -41,8 +41,10 @@ void ckf_build_fini(struct ckf_build *b)
 
 void ckf_build_begin(struct ckf_build *b, uint64_t target)
 {
-	b->targets[target].first_op = b->nr_ops;
-	b->pages[target].first_ref = b->nr_refs;
+	if (!b->targets[target].nr_ops)
+		b->targets[target].first_op = b->nr_ops;
+	if (!b->pages[target].nr_refs)
+		b->pages[target].first_ref = b->nr_refs;
 }
 
 uint32_t ckf_build_zero(struct ckf_build *b, uint16_t nr_pages)
@@ -190,7 +192,7 @@ int ckf_build_use(struct ckf_build *b, struct ckf_cursor *cur, uint32_t chunk, u
 			ret = add_op(b, &b->targets[target], &op);
 		page = (uint16_t)(page + op.nr_pages);
 	}
-	if (!ret && !cur->stream->origin.level)
+	if (!ret && cur->stream->is_file)
 		ret = add_ref(b, &b->pages[target], chunk, nr_pages);
 	if (ret)
 		return ckf_error_set(err, ret, "no memory for the index");

@@ -49,7 +49,10 @@ int ckf_build_init(struct ckf_build *b, uint32_t extent_bytes, uint64_t nr_targe
 		   struct ckf_error *err);
 void ckf_build_fini(struct ckf_build *b);
 
-/* Says that the ops and refs that follow are those of a target (a pagemap and its pages file). */
+/*
+ * Says that the ops and refs that follow are those of a target (a pagemap and its pages file). The
+ * refs may come later than the ops, but either come together.
+ */
 void ckf_build_begin(struct ckf_build *b, uint64_t target);
 
 /* The number of a zero chunk of nr_pages. */

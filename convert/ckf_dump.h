@@ -23,6 +23,8 @@ struct ckf_run {
 	uint32_t in_parent; /* 1: the bytes are in the parent dump */
 };
 
+struct ckf_packing;
+
 /* What a pagemap file says, or the table of a process's device memory. */
 struct ckf_pagemap {
 	uint32_t kind; /* enum ckf_target_kind */
@@ -33,11 +35,12 @@ struct ckf_pagemap {
 	struct ckf_run *runs; /* ascending, not overlapping */
 	uint64_t nr_runs;
 	uint64_t nr_pages;	  /* all */
-	uint64_t nr_local_pages;  /* in the pages file: these make up its length */
+	uint64_t nr_local_pages;  /* in the pages file: these make up its length, if it is plain */
 	struct ckf_gpu_dump *gpu; /* of kind device, but for AMD GPUs */
-	bool render;		  /* of kind device: of an object of a render node */
-	bool unreadable;	  /* of what the dump does not have: nobody has to read it */
-	bool stray;		  /* left of an older dump, and to be left out */
+	struct ckf_packing *packing; /* of a compressed pages file, else NULL */
+	bool render;		     /* of kind device: of an object of a render node */
+	bool unreadable;	     /* of what the dump does not have: nobody has to read it */
+	bool stray;		     /* left of an older dump, and to be left out */
 };
 
 struct ckf_vma {
@@ -121,5 +124,7 @@ int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err);
 int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, struct ckf_pagemap *out,
 		     struct ckf_error *err);
 void ckf_pagemap_fini(struct ckf_pagemap *pm);
+/* The bytes that the pages file has at least; a compressed one has no more. */
+uint64_t ckf_pagemap_file_bytes(const struct ckf_pagemap *pm);
 
 #endif

@@ -76,10 +76,35 @@ int ckf_conversion_read(struct ckf_conversion *c)
 	return ret;
 }
 
+/*
+ * Another LZ4 may compress the same pages in another way, so the bytes of a compressed pages file
+ * go into the pack, too, and its pages like those that come from a parent dump.
+ */
+static int claim_packed(struct ckf_conversion *c, struct ckf_pagemap *pm, struct ckf_file *f)
+{
+	const struct ckf_origin origin = ckf_origin_of(pm);
+	const uint64_t want = pm->packing->file_bytes;
+	struct ckf_packing *p = pm->packing;
+
+	if (f->size_bytes != want)
+		return ckf_error_rule(c->err, -EBADMSG, f->name, -1, f->size_bytes,
+				      "%s than %s says, got %llu bytes, want %llu",
+				      f->size_bytes < want ? "shorter" : "longer", pm->name,
+				      (unsigned long long)f->size_bytes, (unsigned long long)want);
+	f->kind = CKF_FILE_CUT_PAGES;
+	c->stats.page_bytes += ckf_pages_to_bytes(pm->nr_local_pages);
+	c->stats.compressed_bytes += want;
+	c->stats.nr_compressed++;
+	pm->packing = NULL;
+	if (ckf_packings_add(c->chain.packings, &origin, p))
+		return ckf_error_set(c->err, -ENOMEM, "no memory for the pagemaps");
+	return 0;
+}
+
 /* Finds and checks the pages file of one pagemap. */
 static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 {
-	const struct ckf_pagemap *pm = &c->dump->pagemaps[i];
+	struct ckf_pagemap *pm = &c->dump->pagemaps[i];
 	const struct ckf_origin origin = ckf_origin_of(pm);
 	char name[CKF_ORIGIN_NAME_BYTES];
 	struct ckf_file *f;
@@ -105,11 +130,13 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 				     pm->name);
 	if (f->kind != CKF_FILE_VERBATIM)
 		return ckf_error_set(c->err, -EOPNOTSUPP, "%s is not a regular file", name);
+	c->pagemap_of[at] = i;
+	if (pm->packing)
+		return claim_packed(c, pm, f);
 	/* ckf_amd_take() and ckf_render_take() have checked these. */
 	if (origin.kind == CKF_ORIGIN_AMD || origin.kind == CKF_ORIGIN_RENDER) {
 		f->kind = origin.kind == CKF_ORIGIN_AMD ? CKF_FILE_SIZED_PAGES
 							: CKF_FILE_HEADED_PAGES;
-		c->pagemap_of[at] = i;
 		c->stats.page_bytes += ckf_file_page_bytes(f);
 		return 0;
 	}
@@ -134,7 +161,6 @@ static int claim_pages_file(struct ckf_conversion *c, uint64_t i)
 			 (unsigned long long)tail);
 	f->size_bytes -= tail;
 	f->kind = CKF_FILE_PAGES;
-	c->pagemap_of[at] = i;
 	c->stats.page_bytes += f->size_bytes;
 	return 0;
 }

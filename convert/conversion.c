@@ -83,6 +83,8 @@ static void add_stats(struct ckf_convert_stats *sum, const struct ckf_convert_st
 	sum->nr_chunks += s->nr_chunks;
 	sum->nr_tasks += s->nr_tasks;
 	sum->nr_left_out += s->nr_left_out;
+	sum->compressed_bytes += s->compressed_bytes;
+	sum->nr_compressed += s->nr_compressed;
 	sum->storage = s->storage;
 }
 

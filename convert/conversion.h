@@ -39,6 +39,7 @@ struct ckf_conversion {
 	uint32_t level;
 	struct ckf_leftover left; /* wanted from the next level, after the first */
 	uint32_t *open_streams;	  /* per pagemap: made and not done */
+	uint64_t bytes_target;	  /* whose compressed pages file may come next, as it is */
 };
 
 /* conversion.c: one with those options, for an error to be told in err. */

@@ -15,6 +15,7 @@
 #include "conversion.h"
 #include "loader/ckf_memory.h"
 #include "plan.h"
+#include "source.h"
 
 /* A smaller dump is restored in no time from anything: not worth a measurement. */
 #define MEASURE_FROM_BYTES (256ull << 20)
@@ -40,6 +41,23 @@ static const struct ckf_task *target_task(const struct ckf_conversion *c, uint64
 	const struct ckf_pagemap *pm = &c->dump->pagemaps[target];
 
 	return pm->kind == CKF_TARGET_TASK ? ckf_dump_find_task(c->dump, pm->id) : NULL;
+}
+
+static bool is_packed(const struct ckf_conversion *c, uint64_t target)
+{
+	const struct ckf_origin origin = ckf_origin_of(&c->dump->pagemaps[target]);
+
+	return ckf_packings_find(c->chain.packings, &origin) != NULL;
+}
+
+/* Those of the pages file of a target. A plain one may have more than its pagemap names. */
+static uint64_t local_pages(const struct ckf_conversion *c, uint64_t target)
+{
+	if (c->pages_file[target] == CKF_NO_FILE)
+		return 0;
+	if (is_packed(c, target))
+		return c->dump->pagemaps[target].nr_local_pages;
+	return ckf_file_page_bytes(&c->list.files[c->pages_file[target]]) / CKF_PAGE_BYTES;
 }
 
 /* The runs of a target are of no use any more: they may take more memory than all the rest. */
@@ -75,7 +93,7 @@ static int narrow_access(struct ckf_conversion *c, const struct ckf_stream *s,
 	if (s->origin.level)
 		ckf_access_narrow_by_dir(&c->out.memory, &dir);
 	else
-		c->list.files[c->pages_file[c->target]].mode &= a.mode;
+		c->list.files[c->pages_file[s->target]].mode &= a.mode;
 	return 0;
 }
 
@@ -96,11 +114,14 @@ static int make_stream(struct ckf_conversion *c, struct ckf_stream **s, struct c
 	int ret;
 
 	if (!c->level) {
-		if (file == CKF_NO_FILE)
+		uint64_t pages = local_pages(c, c->target);
+
+		if (!pages && (file == CKF_NO_FILE || is_packed(c, c->target)))
 			return 0;
-		return ckf_stream_local(pm,
-					ckf_file_page_bytes(&c->list.files[file]) / CKF_PAGE_BYTES,
-					q.task, s, err);
+		ret = ckf_stream_local(pm, pages, q.task, s, err);
+		if (!ret)
+			(*s)->is_file = !is_packed(c, c->target);
+		return ret;
 	}
 	ret = ckf_stream_parent(&q, s, &left, err);
 	free(c->left.runs);
@@ -135,13 +156,31 @@ static bool more_levels(const struct ckf_conversion *c)
 	return c->level == 0 || c->left.nr_runs > 0;
 }
 
-static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
+/* The bytes of compressed pages files lie behind all that is restored. */
+static int next_bytes(struct ckf_conversion *c, struct ckf_stream **s, struct ckf_error *err)
 {
-	struct ckf_conversion *c = arg;
-	int ret;
+	int ret = 0;
 
-	*s = NULL;
-	while (c->target < c->dump->nr_pagemaps) {
+	while (!*s && !ret && c->bytes_target < c->dump->nr_pagemaps) {
+		uint64_t target = c->bytes_target++;
+		int64_t file = c->pages_file[target];
+
+		if (file == CKF_NO_FILE || !is_packed(c, target))
+			continue;
+		ret = ckf_stream_bytes(&c->dump->pagemaps[target], c->list.files[file].size_bytes,
+				       s, err);
+		if (!ret)
+			(*s)->target = target;
+	}
+	return ret;
+}
+
+/* *s stays NULL at the end. */
+static int next_pages(struct ckf_conversion *c, struct ckf_stream **s, struct ckf_error *err)
+{
+	int ret = 0;
+
+	while (!*s && !ret && c->target < c->dump->nr_pagemaps) {
 		if (!more_levels(c)) {
 			free(c->left.runs);
 			c->left = (struct ckf_leftover){ 0 };
@@ -152,19 +191,30 @@ static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
 		}
 		ret = make_stream(c, s, err);
 		c->level++;
-		if (ret)
-			return ret;
 		if (*s) {
-			ret = narrow_access(c, *s, err);
-			if (ret)
-				return ret;
 			(*s)->target = c->target;
 			(*s)->has_twin = has_twin(c);
-			c->open_streams[c->target]++;
-			return 1;
 		}
 	}
-	return 0;
+	return ret;
+}
+
+static int next_stream(void *arg, struct ckf_stream **s, struct ckf_error *err)
+{
+	struct ckf_conversion *c = arg;
+	int ret;
+
+	*s = NULL;
+	ret = next_pages(c, s, err);
+	if (!ret && !*s)
+		ret = next_bytes(c, s, err);
+	if (ret || !*s)
+		return ret;
+	ret = narrow_access(c, *s, err);
+	if (ret)
+		return ret;
+	c->open_streams[(*s)->target]++;
+	return 1;
 }
 
 static void stream_done(void *arg, const struct ckf_stream *s)
@@ -175,9 +225,22 @@ static void stream_done(void *arg, const struct ckf_stream *s)
 	drop_runs(c, s->target);
 }
 
+/* All that goes through the pipeline: the pages, and compressed pages files as they are. */
+static uint64_t pipeline_bytes(const struct ckf_conversion *c)
+{
+	uint64_t bytes = c->stats.page_bytes;
+
+	for (uint64_t i = 0; i < c->list.nr_files; i++) {
+		if (c->list.files[i].kind == CKF_FILE_CUT_PAGES)
+			bytes += ckf_file_page_bytes(&c->list.files[i]);
+	}
+	return bytes;
+}
+
 /*
- * Whether the pack, which is at most as long as the pages, may stay in the page cache: a restore
- * right afterwards then finds it there, as a stock one finds the dump. Others need memory, too.
+ * Whether the pack, which is at most as long as what it is made of, may stay in the page cache: a
+ * restore right afterwards then finds it there, as a stock one finds the dump. Others need memory,
+ * too.
  */
 static bool fits_cache(const struct ckf_conversion *c)
 {
@@ -188,23 +251,43 @@ static bool fits_cache(const struct ckf_conversion *c)
 		available = 0;
 	if (proc_fd >= 0)
 		close(proc_fd);
-	return c->stats.page_bytes <= available / 2;
+	return pipeline_bytes(c) <= available / 2;
+}
+
+static int read_pages(struct ckf_conversion *c, uint64_t target, uint64_t page, uint32_t nr_pages,
+		      uint8_t *data)
+{
+	struct ckf_origin origin = ckf_origin_of(&c->dump->pagemaps[target]);
+	const struct ckf_extent x = { page & CKF_MAX_FILE_PAGES, (uint16_t)nr_pages };
+	struct ckf_place at = { .origin = origin, .extents = { x }, .nr = 1 };
+	struct ckf_file_part part;
+	int ret;
+
+	if (is_packed(c, target))
+		return ckf_place_read(&c->chain, &at, data, c->err);
+	ret = ckf_chain_open_pages(&c->chain, &origin, &part, c->err);
+	if (ret)
+		return ret;
+	/* No more than that into the page cache: the file is read elsewhere next. */
+	if (!part.member)
+		(void)posix_fadvise(part.fd, 0, 0, POSIX_FADV_RANDOM);
+	ret = ckf_pread_all(part.fd, data, (size_t)ckf_pages_to_bytes(nr_pages),
+			    part.off + ckf_origin_head_bytes(&origin) + ckf_pages_to_bytes(page));
+	close(part.fd);
+	return ret ? ckf_error_set(c->err, ret, "cannot read a sample of the pages: %s",
+				   strerror(-ret))
+		   : 0;
 }
 
 /* Up to SAMPLE_PAGES pages from a place of the local pages files, or none where they are zero. */
 static int read_sample(struct ckf_conversion *c, uint64_t page, uint8_t *data, uint32_t *nr_pages)
 {
 	uint64_t i = 0, left = 0;
-	struct ckf_origin origin;
-	struct ckf_file_part part;
 	int ret;
 
 	*nr_pages = 0;
 	for (; i < c->dump->nr_pagemaps; i++) {
-		left = c->pages_file[i] == CKF_NO_FILE
-			       ? 0
-			       : ckf_file_page_bytes(&c->list.files[c->pages_file[i]]) /
-					 CKF_PAGE_BYTES;
+		left = local_pages(c, i);
 		if (page < left)
 			break;
 		page -= left;
@@ -214,19 +297,9 @@ static int read_sample(struct ckf_conversion *c, uint64_t page, uint8_t *data, u
 	left -= page;
 	if (left > SAMPLE_PAGES)
 		left = SAMPLE_PAGES;
-	origin = ckf_origin_of(&c->dump->pagemaps[i]);
-	ret = ckf_chain_open_pages(&c->chain, &origin, &part, c->err);
+	ret = read_pages(c, i, page, (uint32_t)left, data);
 	if (ret)
 		return ret;
-	/* No more than that into the page cache: the file is read elsewhere next. */
-	if (!part.member)
-		(void)posix_fadvise(part.fd, 0, 0, POSIX_FADV_RANDOM);
-	ret = ckf_pread_all(part.fd, data, (size_t)ckf_pages_to_bytes(left),
-			    part.off + ckf_origin_head_bytes(&origin) + ckf_pages_to_bytes(page));
-	close(part.fd);
-	if (ret)
-		return ckf_error_set(c->err, ret, "cannot read a sample of the pages: %s",
-				     strerror(-ret));
 	if (!ckf_is_zero(data, (size_t)ckf_pages_to_bytes(left)))
 		*nr_pages = (uint32_t)left;
 	return 0;
@@ -241,10 +314,8 @@ static int measure_costs(struct ckf_conversion *c, struct ckf_decode_costs *cost
 	uint32_t nr_pages;
 	int ret;
 
-	for (uint64_t i = 0; i < c->list.nr_files; i++) {
-		if (ckf_file_has_pages(&c->list.files[i]))
-			pages += ckf_file_page_bytes(&c->list.files[i]) / CKF_PAGE_BYTES;
-	}
+	for (uint64_t i = 0; i < c->dump->nr_pagemaps; i++)
+		pages += local_pages(c, i);
 	ret = data && w ? 0 : -ENOMEM;
 	for (uint64_t i = 0; i < NR_SAMPLES && !ret; i++) {
 		ret = read_sample(c, pages / NR_SAMPLES * i, data, &nr_pages);
@@ -313,7 +384,7 @@ static int convert_pages(struct ckf_conversion *c)
 		.pack_start = c->pack_start,
 		.encode = c->encode,
 		.keep_cached = !c->opts.no_cache && fits_cache(c),
-		.total_bytes = c->stats.page_bytes,
+		.total_bytes = pipeline_bytes(c),
 		.next_stream = next_stream,
 		.stream_done = stream_done,
 		.arg = c,

@@ -16,8 +16,8 @@ struct rec {
 	uint32_t first_extent;
 	uint32_t pages_id;
 	uint32_t chunk;
-	uint16_t level : 14;
-	uint16_t kind : 2; /* enum ckf_origin_kind */
+	uint16_t level : 13;
+	uint16_t kind : 3; /* enum ckf_origin_kind */
 	uint16_t nr_extents;
 };
 
@@ -123,8 +123,8 @@ int64_t ckf_dedup_add(struct ckf_dedup *d, uint64_t key, const struct ckf_origin
 		.first_extent = (uint32_t)d->nr_extents,
 		.pages_id = origin->pages_id,
 		.chunk = CKF_DEDUP_NONE,
-		.level = (uint16_t)(origin->level & 0x3fff), /* below CKF_CHAIN_MAX */
-		.kind = (uint16_t)(origin->kind & 3),
+		.level = (uint16_t)(origin->level & 0x1fff), /* below CKF_CHAIN_MAX */
+		.kind = (uint16_t)(origin->kind & 7),
 		.nr_extents = (uint16_t)nr_extents,
 	};
 	int ret;

@@ -17,6 +17,7 @@ enum ckf_origin_kind {
 	CKF_ORIGIN_GPU,	   /* ckfast-gpu-pages-N.img */
 	CKF_ORIGIN_AMD,	   /* amdgpu-pages-ID-GPU.img */
 	CKF_ORIGIN_RENDER, /* amdgpu-drm-pages-ID-MINOR-N.img */
+	CKF_ORIGIN_BYTES,  /* pages-N.img as it is, if it is compressed */
 };
 
 /*

@@ -12,6 +12,7 @@
 
 #include "base/ckf_array.h"
 #include "ckf_dump.h"
+#include "packing.h"
 
 #define CKF_PAGEMAP_MAGIC 0x56084025u /* criu/include/magic.h */
 #define CKF_PSTREE_MAGIC 0x50273030u
@@ -102,6 +103,7 @@ struct ckf_pagemap_reader {
 	struct ckf_img img;
 	uint32_t pages_id;
 	uint64_t prev_end;
+	struct ckf_packing *packing; /* of the entries so far; who wants it sets it to NULL */
 };
 
 /* -ENOENT leaves err alone. */

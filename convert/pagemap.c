@@ -4,7 +4,8 @@
  * memory are read as if they were pagemaps, whose entries are the allocations.
  *
  * Entries of CRIU before 4.2 have their length in field 2 and, long ago, had no flags; later ones
- * have both a 64-bit length in field 5 and flags.
+ * have both a 64-bit length in field 5 and flags. Since CRIU 4.3, field 6 may say that the pages
+ * are compressed, and a flag that they begin on a page of the file (packing.h).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,12 +14,16 @@
 
 #include "loader/ckf_gpu_read.h"
 #include "img.h"
+#include "page-blocks.pb-c.h"
 #include "pagemap.pb-c.h"
 
 #define PE_PARENT (1u << 0) /* criu/include/pagemap.h */
 #define PE_LAZY (1u << 1)
 #define PE_PRESENT (1u << 2)
-#define PE_ALL (PE_PARENT | PE_LAZY | PE_PRESENT)
+#define PE_ALIGNED (1u << 3) /* CRIU 4.3 */
+#define PE_ALL (PE_PARENT | PE_LAZY | PE_PRESENT | PE_ALIGNED)
+
+#define BLOCKS_TAG 6
 
 bool ckf_img_id_parse(const char *s, uint64_t max, uint64_t *id)
 {
@@ -81,7 +86,8 @@ int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, const struct ckf_dir *
 	}
 	r->pages_id = head->pages_id;
 	pagemap_head__free_unpacked(head, NULL);
-	ret = 0;
+	r->packing = ckf_packing_new();
+	ret = r->packing ? 0 : ckf_error_set(err, -ENOMEM, "no memory for the entries of %s", name);
 out:
 	if (ret)
 		ckf_img_close(&r->img);
@@ -90,7 +96,108 @@ out:
 
 void ckf_pagemap_reader_close(struct ckf_pagemap_reader *r)
 {
+	ckf_packing_free(r->packing);
+	r->packing = NULL;
 	ckf_img_close(&r->img);
+}
+
+/* protobuf-c leaves the length in front of what it does not know. */
+static bool strip_length(ProtobufCBinaryData *data)
+{
+	size_t i = 0;
+
+	while (i < data->len && data->data[i] & 0x80)
+		i++;
+	if (i == data->len)
+		return false;
+	data->data += i + 1;
+	data->len -= i + 1;
+	return true;
+}
+
+/* *out is NULL where the pages are plain. */
+static int unpack_blocks(struct ckf_pagemap_reader *r, const PagemapEntry *pe, PageBlocks **out,
+			 struct ckf_error *err)
+{
+	const ProtobufCMessageUnknownField *f = pe->base.unknown_fields;
+	ProtobufCBinaryData data;
+
+	*out = NULL;
+	if (!pe->base.n_unknown_fields)
+		return 0;
+	if (f->tag != BLOCKS_TAG || pe->base.n_unknown_fields > 1)
+		return ckf_img_bad(&r->img, -EOPNOTSUPP, err, "field %u is that of a newer CRIU",
+				   f[f->tag == BLOCKS_TAG].tag);
+	data = (ProtobufCBinaryData){ f->len, f->data };
+	if (f->wire_type != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED || !strip_length(&data))
+		return ckf_img_bad(&r->img, -EBADMSG, err, "field 6 holds no blocks");
+	*out = page_blocks__unpack(&r->img.alloc, data.len, data.data);
+	if (!*out)
+		return ckf_img_bad(&r->img, -EBADMSG, err, "field 6 holds no blocks");
+	/* It may say that blocks lie elsewhere. */
+	if ((*out)->base.n_unknown_fields)
+		return ckf_img_bad(&r->img, -EOPNOTSUPP, err, "field 6.%u is that of a newer CRIU",
+				   (*out)->base.unknown_fields[0].tag);
+	return 0;
+}
+
+static int check_blocks(struct ckf_pagemap_reader *r, const struct ckf_packing_entry *e,
+			uint64_t total, struct ckf_error *err)
+{
+	uint64_t left = e->nr_pages, sum = 0;
+
+	if (!e->block_pages || e->block_pages > CKF_PACKING_MAX_PAGES)
+		return ckf_img_bad(&r->img, -EBADMSG, err, "blocks of %u pages, want 1 to %u",
+				   e->block_pages, CKF_PACKING_MAX_PAGES);
+	if (e->nr_sizes != left / e->block_pages + (left % e->block_pages != 0))
+		return ckf_img_bad(&r->img, -EBADMSG, err, "%llu blocks of %u pages for %llu pages",
+				   (unsigned long long)e->nr_sizes, e->block_pages,
+				   (unsigned long long)left);
+	for (uint64_t i = 0; i < e->nr_sizes; i++) {
+		uint64_t pages = left < e->block_pages ? left : e->block_pages;
+
+		if (e->sizes[i] > ckf_pages_to_bytes(pages))
+			return ckf_img_bad(&r->img, -EBADMSG, err,
+					   "block %llu has %u bytes, more than its %llu pages",
+					   (unsigned long long)i, e->sizes[i],
+					   (unsigned long long)pages);
+		sum += e->sizes[i];
+		left -= pages;
+	}
+	if (sum != total)
+		return ckf_img_bad(&r->img, -EBADMSG, err, "its blocks have %llu bytes, want %llu",
+				   (unsigned long long)sum, (unsigned long long)total);
+	return 0;
+}
+
+/* Where the pages of an entry that are here lie in the file. */
+static int add_packing(struct ckf_pagemap_reader *r, const PagemapEntry *pe,
+		       const struct ckf_run *run, struct ckf_error *err)
+{
+	struct ckf_packing_entry e = { .nr_pages = run->nr_pages,
+				       .aligned = pe->has_flags && pe->flags & PE_ALIGNED };
+	PageBlocks *blocks = NULL;
+	int ret = unpack_blocks(r, pe, &blocks, err);
+
+	if (!ret && run->in_parent && (blocks || e.aligned))
+		ret = ckf_img_bad(&r->img, -EBADMSG, err,
+				  "its pages are in the parent dump, but compressed here");
+	if (!ret && blocks) {
+		e.block_pages = blocks->block_pages;
+		e.sizes = blocks->sizes;
+		e.nr_sizes = blocks->n_sizes;
+		ret = check_blocks(r, &e, blocks->total_bytes, err);
+	}
+	if (!ret && !run->in_parent) {
+		ret = ckf_packing_add(r->packing, &e);
+		if (ret == -E2BIG)
+			ckf_img_bad(&r->img, ret, err, "the pages file has too many pages");
+		else if (ret)
+			ckf_error_set(err, ret, "no memory for the blocks of %s", r->img.name);
+	}
+	if (blocks)
+		page_blocks__free_unpacked(blocks, &r->img.alloc);
+	return ret;
 }
 
 static int entry_flags(const struct ckf_pagemap_reader *r, const PagemapEntry *pe,
@@ -104,13 +211,6 @@ static int entry_flags(const struct ckf_pagemap_reader *r, const PagemapEntry *p
 		flags = PE_PRESENT;
 	if (flags & ~PE_ALL)
 		return ckf_img_bad(&r->img, -EOPNOTSUPP, err, "unknown flags %#x", flags);
-	/* Compressed pages have their sizes there, and who passes over them takes wrong bytes. */
-	if (pe->base.n_unknown_fields)
-		return ckf_img_bad(
-			&r->img, -EOPNOTSUPP, err,
-			"field %u is that of a newer CRIU, whose pages may be compressed "
-			"(crit decompress makes plain ones)",
-			pe->base.unknown_fields[0].tag);
 	if ((flags & PE_PARENT) && (flags & PE_PRESENT))
 		return ckf_img_bad(&r->img, -EBADMSG, err,
 				   "its pages are both here and in the parent dump");
@@ -145,7 +245,7 @@ static int entry_to_run(struct ckf_pagemap_reader *r, const PagemapEntry *pe, st
 				   "address %#llx is below the end of the entry before it, %#llx",
 				   (unsigned long long)run->vaddr, (unsigned long long)r->prev_end);
 	r->prev_end = end;
-	return 0;
+	return add_packing(r, pe, run, err);
 }
 
 int ckf_pagemap_reader_next(struct ckf_pagemap_reader *r, struct ckf_run *run,
@@ -208,6 +308,10 @@ static int read_runs(const struct ckf_dir *dir, struct ckf_pagemap *pm, struct c
 		if (ret > 0 && add_run(pm, &cap, &run))
 			ret = -ENOMEM;
 	} while (ret > 0);
+	if (!ret && r.packing->packed) {
+		pm->packing = r.packing;
+		r.packing = NULL;
+	}
 	ckf_pagemap_reader_close(&r);
 	return ret;
 }
@@ -265,8 +369,14 @@ int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, struct ckf_pag
 	return ret;
 }
 
+uint64_t ckf_pagemap_file_bytes(const struct ckf_pagemap *pm)
+{
+	return pm->packing ? pm->packing->file_bytes : ckf_pages_to_bytes(pm->nr_local_pages);
+}
+
 void ckf_pagemap_fini(struct ckf_pagemap *pm)
 {
+	ckf_packing_free(pm->packing);
 	ckf_gpu_dump_free(pm->gpu);
 	free(pm->runs);
 	free(pm->name);

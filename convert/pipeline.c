@@ -99,8 +99,8 @@ static bool is_worth_keeping(const struct pipeline *p)
 }
 
 /*
- * Decides how a stream is read. Pages of parents lie all over their files, and most device memory
- * is holes.
+ * Decides how a stream is read. Pages of parents lie all over their files, most device memory
+ * is holes, and threads decode what CRIU has compressed.
  */
 static int choose_read(struct pipeline *p, struct ckf_error *err)
 {
@@ -110,7 +110,7 @@ static int choose_read(struct pipeline *p, struct ckf_error *err)
 
 	p->direct_read = false;
 	if (p->no_io_thread || s->origin.level || s->origin.kind != CKF_ORIGIN_PAGES ||
-	    !s->nr_pages)
+	    !s->nr_pages || ckf_packings_find(p->s.opts->chain->packings, &s->origin))
 		return 0;
 	ret = ckf_chain_open_pages(p->s.opts->chain, &s->origin, &part, err);
 	if (ret)
@@ -314,8 +314,7 @@ static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *
 		p->found = found > fresh;
 	if (b->last) {
 		p->cut_open = false;
-		/* Pages from parents are in no file of this dump. */
-		if (!b->stream->origin.level)
+		if (b->stream->is_file)
 			pages->checksum = ckf_sum_value(p->sum);
 	}
 	p->cut++;

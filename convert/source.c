@@ -6,6 +6,7 @@
 
 #include "base/ckf_io_util.h"
 #include "source.h"
+#include "unpack.h"
 
 int ckf_origin_read_error(const struct ckf_chain *chain, const struct ckf_origin *o, int ret,
 			  uint64_t off, struct ckf_error *err)
@@ -32,6 +33,14 @@ static int read_extent(const struct ckf_chain *chain, const struct ckf_place *at
 	if (o->kind != CKF_ORIGIN_PAGES && ckf_is_hole(part->fd, part->off + off, bytes)) {
 		memset(dst, 0, (size_t)bytes);
 		return 0;
+	}
+	/* The last page of these is filled up. */
+	if (o->kind == CKF_ORIGIN_BYTES && off + bytes > part->bytes &&
+	    off + bytes - part->bytes < CKF_PAGE_BYTES) {
+		size_t more = (size_t)(off + bytes - part->bytes);
+
+		bytes -= more;
+		memset(dst + bytes, 0, more);
 	}
 	/* Behind it, there may be another file of an archive. */
 	if (off + bytes > part->bytes)
@@ -64,18 +73,39 @@ uint32_t ckf_cursor_extents(struct ckf_cursor *cur, uint32_t nr_pages, struct ck
 	return nr;
 }
 
+static int read_packed(const struct ckf_chain *chain, const struct ckf_place *at,
+		       const struct ckf_file_part *part, const struct ckf_packing *p, uint8_t *dst,
+		       struct ckf_error *err)
+{
+	char name[CKF_ORIGIN_NAME_BYTES];
+	struct ckf_unpack u;
+	int ret = 0;
+
+	ckf_unpack_init(&u, p, part, ckf_origin_name(chain->dump, &at->origin, name));
+	for (uint32_t i = 0; i < at->nr && !ret; i++) {
+		ret = ckf_unpack_read(&u, at->extents[i].page, at->extents[i].nr_pages, dst, err);
+		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);
+	}
+	ckf_unpack_fini(&u);
+	return ret;
+}
+
 int ckf_place_read(const struct ckf_chain *chain, const struct ckf_place *at, uint8_t *dst,
 		   struct ckf_error *err)
 {
+	const struct ckf_packing *packing;
 	struct ckf_file_part part;
 	int ret;
 
 	if (!at->nr)
 		return 0;
+	packing = ckf_packings_find(chain->packings, &at->origin);
 	ret = ckf_chain_open_pages(chain, &at->origin, &part, err);
 	if (ret)
 		return ret;
-	for (uint32_t i = 0; i < at->nr && !ret; i++) {
+	if (packing)
+		ret = read_packed(chain, at, &part, packing, dst, err);
+	for (uint32_t i = 0; i < at->nr && !packing && !ret; i++) {
 		ret = read_extent(chain, at, &part, &at->extents[i], dst, err);
 		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);
 	}

@@ -48,8 +48,13 @@ int ckf_chain_init(struct ckf_chain *c, const struct ckf_dir *dir, struct ckf_er
 
 	c->nr_levels = 0;
 	c->dump = NULL;
+	c->packings = NULL;
 	if (own.fd < 0)
 		return ckf_error_set(err, -errno, "cannot open the dump: %s", strerror(errno));
+	if (ckf_packings_new(&c->packings)) {
+		close(own.fd);
+		return ckf_error_set(err, -ENOMEM, "no memory for the dump");
+	}
 	return add_level(c, own, err);
 }
 
@@ -57,6 +62,8 @@ void ckf_chain_fini(struct ckf_chain *c)
 {
 	while (c->nr_levels)
 		close(c->levels[--c->nr_levels].dir.fd);
+	ckf_packings_free(c->packings);
+	c->packings = NULL;
 }
 
 static int open_level(struct ckf_chain *c, uint32_t level, struct ckf_error *err)
@@ -211,8 +218,22 @@ int ckf_stream_local(const struct ckf_pagemap *pm, uint64_t file_pages, const st
 		return ret;
 	(*out)->origin = ckf_origin_of(pm);
 	(*out)->nr_pages = file_pages;
+	(*out)->is_file = true;
 	(*out)->runs = pm->runs;
 	(*out)->nr_runs = pm->nr_runs;
+	return 0;
+}
+
+int ckf_stream_bytes(const struct ckf_pagemap *pm, uint64_t file_bytes, struct ckf_stream **out,
+		     struct ckf_error *err)
+{
+	int ret = stream_new(out, NULL, err);
+
+	if (ret)
+		return ret;
+	(*out)->origin = (struct ckf_origin){ .pages_id = pm->pages_id, .kind = CKF_ORIGIN_BYTES };
+	(*out)->nr_pages = ckf_align_up(file_bytes, CKF_PAGE_BYTES) / CKF_PAGE_BYTES;
+	(*out)->is_file = true;
 	return 0;
 }
 
@@ -313,6 +334,26 @@ static int look_up(struct lookup *l, const struct ckf_run *want, struct ckf_erro
 	return ret;
 }
 
+/* Pages of the parent's file are read by what its pagemap has said so far. */
+static int add_packing(struct lookup *l, struct ckf_error *err)
+{
+	struct ckf_packing *p = l->reader.packing;
+	int ret;
+
+	l->reader.packing = NULL;
+	if (!p->packed) {
+		ckf_packing_free(p);
+		p = NULL;
+	}
+	ret = ckf_packings_add(l->q->chain->packings, &l->stream->origin, p);
+	if (ret == -EEXIST)
+		return ckf_error_set(err, -EBADMSG,
+				     "corrupt dump: pages-%u.img of parent dump %u is named by %s "
+				     "and another pagemap",
+				     l->stream->origin.pages_id, l->q->level, l->q->pm->name);
+	return ret ? ckf_error_set(err, ret, "no memory for the pages of parent dumps") : 0;
+}
+
 int ckf_stream_parent(const struct ckf_parent_query *q, struct ckf_stream **out,
 		      struct ckf_leftover *left, struct ckf_error *err)
 {
@@ -335,6 +376,8 @@ int ckf_stream_parent(const struct ckf_parent_query *q, struct ckf_stream **out,
 		if (q->runs[i].in_parent)
 			ret = look_up(&l, &q->runs[i], err);
 	}
+	if (!ret)
+		ret = add_packing(&l, err);
 out:
 	ckf_pagemap_reader_close(&l.reader);
 	if (ret) {

@@ -12,6 +12,7 @@
 
 #include "dedup.h"
 #include "ckf_dump.h"
+#include "packing.h"
 
 /* Incremental dumps of a longer chain are refused: each holds a directory open. */
 #define CKF_CHAIN_MAX 512
@@ -24,7 +25,8 @@ struct ckf_chain {
 		uint64_t ino;
 	} levels[CKF_CHAIN_MAX];
 	uint32_t nr_levels;
-	const struct ckf_dump *dump; /* names of pages files come from its tables */
+	const struct ckf_dump *dump;   /* names of pages files come from its tables */
+	struct ckf_packings *packings; /* of the compressed pages files */
 };
 
 /* dir stays the caller's. */
@@ -59,6 +61,7 @@ struct ckf_stream {
 	struct ckf_origin origin;
 	uint64_t target; /* position of the pagemap */
 	uint64_t nr_pages;
+	bool is_file;		    /* of the image: its chunks are the contents of a pages file */
 	bool has_twin;		    /* a later pages file is about as long: it may hold the same */
 	const struct ckf_run *runs; /* level 0: of the pagemap, which lives longer */
 	uint64_t nr_runs;
@@ -74,6 +77,10 @@ struct ckf_stream {
  */
 int ckf_stream_local(const struct ckf_pagemap *pm, uint64_t file_pages, const struct ckf_task *task,
 		     struct ckf_stream **out, struct ckf_error *err);
+
+/* The stream of the bytes of its compressed pages file, as they are. */
+int ckf_stream_bytes(const struct ckf_pagemap *pm, uint64_t file_bytes, struct ckf_stream **out,
+		     struct ckf_error *err);
 
 /* Pages to be found in one parent of a pagemap's dump: the runs with in_parent set. */
 struct ckf_parent_query {

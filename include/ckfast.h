@@ -623,22 +623,21 @@ struct ckf_convert_stats {
 	uint64_t dup_bytes;    /* of these: stored before */
 	uint64_t base_bytes;   /* of these: in bases */
 	uint64_t stored_bytes; /* chunk bytes in the pack */
-	uint64_t pack_bytes;
-	uint64_t idx_bytes;
+	uint64_t pack_bytes, idx_bytes;
 	uint64_t other_bytes; /* verbatim files */
 	uint64_t nr_chunks;
 	uint64_t nr_bases; /* that the image needs */
 	uint64_t nr_tasks;
 	uint64_t nr_left_out; /* entries of the dump that the image lacks: warn tells of them */
 	uint64_t ns;
-	struct ckf_storage storage; /* what was chosen for */
+	struct ckf_storage storage;		  /* what was chosen for */
+	uint64_t nr_compressed, compressed_bytes; /* pages files that CRIU has compressed */
 };
 
 /*
  * opts and stats may be NULL. fast NULL: in place of dump, as ckf_extract() does it, too. The
  * result is made beside dump and checked, the two are exchanged by one rename, and what was there
- * is removed. Owner, mode, extended attributes and time of the directory stay. -EINVAL when
- * something would be left out.
+ * goes. Owner, mode, attributes and time of the directory stay. -EINVAL if something was left out.
  */
 int ckf_convert(const char *dump, const char *fast, const struct ckf_convert_opts *opts,
 		struct ckf_convert_stats *stats, struct ckf_error *err);

@@ -34,6 +34,17 @@ static void put_pages(int dir, uint32_t id, uint32_t first, uint32_t nr)
 	dm_pages(dir, id, values, nr);
 }
 
+/* Pages that CRIU has compressed, one by one or several at once. */
+static void put_packed(int dir, uint32_t pid, uint32_t id, uint32_t first, uint32_t nr,
+		       uint64_t vaddr, uint32_t block_pages)
+{
+	uint32_t values[64];
+
+	for (uint32_t i = 0; i < nr; i++)
+		values[i] = i % 9 == 4 ? 0 : first + i;
+	dm_packed(dir, pid, id, vaddr, values, nr, block_pages);
+}
+
 /* Device memory of the task: a little data, the rest a hole. */
 static void put_device(int dir)
 {
@@ -84,7 +95,7 @@ static void put_render(int dir)
 
 /*
  * A task, a child with the same pages but for some at the end, a shared object, device memory; the
- * first pages of the task are in the parent dump.
+ * first pages of the task, compressed, and those of the object are in the parent dump.
  */
 static void make_dumps(struct world *w)
 {
@@ -94,8 +105,8 @@ static void make_dumps(struct world *w)
 		{ addr_of(10), 10, DM_PRESENT },
 		{ addr_of(HUGETLB_PAGE), 8, DM_PRESENT },
 	};
-	const struct dm_entry child[] = { { addr_of(10), 14, DM_PRESENT } };
-	const struct dm_entry shmem[] = { { 0, 3, DM_PRESENT }, { 0x8000, 5, DM_PRESENT } };
+	const struct dm_entry shmem_pre[] = { { 0, 3, DM_PRESENT } };
+	const struct dm_entry shmem[] = { { 0, 3, DM_PARENT }, { 0x8000, 5, DM_PRESENT } };
 	struct ckf_vma vmas[] = {
 		{ .start = addr_of(0),
 		  .end = addr_of(HUGETLB_PAGE),
@@ -113,8 +124,9 @@ static void make_dumps(struct world *w)
 	char path[128];
 	int dir = dm_mkdir(w->base, "pre", path, sizeof(path));
 
-	dm_pagemap(dir, "pagemap-100.img", 1, DM_42, pre, 1);
-	put_pages(dir, 1, 100, 12);
+	put_packed(dir, 100, 1, 100, (uint32_t)pre[0].nr_pages, pre[0].vaddr, 5);
+	dm_pagemap(dir, "pagemap-shmem-5.img", 2, DM_41, shmem_pre, 1);
+	put_pages(dir, 2, 50, 3);
 	close(dir);
 	dir = dm_mkdir(w->base, "dump", w->dump, sizeof(w->dump));
 	need(!symlinkat("../pre", dir, "parent"), "cannot make a link");
@@ -122,11 +134,10 @@ static void make_dumps(struct world *w)
 	dm_tasks(dir, tasks, 2);
 	dm_pagemap(dir, "pagemap-100.img", 1, DM_42, task, 3);
 	put_pages(dir, 1, 10, 18);
-	dm_pagemap(dir, "pagemap-9.img", 2, DM_41, child, 1);
-	put_pages(dir, 2, 10, 14);
-	dm_pagemap(dir, "pagemap-shmem-5.img", 3, DM_OLD, shmem, 2);
+	put_packed(dir, 9, 2, 10, 14, addr_of(10), 1);
+	dm_pagemap(dir, "pagemap-shmem-5.img", 3, DM_41, shmem, 2);
 	dm_memfd(dir, 5);
-	put_pages(dir, 3, 50, 8);
+	put_pages(dir, 3, 53, 5);
 	put_device(dir);
 	nm_files(dir);
 	nm_fs(dir, 100);

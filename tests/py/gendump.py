@@ -31,6 +31,7 @@ sys.dont_write_bytecode = True
 import amdimg
 import criuimg
 import gpuimg
+import packimg
 from criuimg import PAGE, PE_LAZY, PE_PARENT, PE_PRESENT, encode, image
 
 HUGE = 2 << 20
@@ -768,6 +769,104 @@ def render_table(gpu=RENDER_GPU, ident=9, minor=RENDER_MINOR, objects=None, **mo
     return render_case(lambda top, table, pages: rewrite(table, amdimg.sized(message)))
 
 
+def packed_base(out, block_pages=1, levels=1):
+    """A small good dump with compressed pages; returns (dump, pagemap, pages) paths."""
+    make(7, out, {"tasks": 1, "pages": 60, "levels": levels, "form": "4.2", "shmem": 0,
+                  "hugetlb": 0, "guard": 0, "fragmented": 0, "cow": 0, "huge": 0, "unknown": 0,
+                  "meta": 0, "content": "text", "gpu": 0, "amd": 0, "render": 0})
+    for level in range(levels):
+        packimg.pack_dump(os.path.join(out, str(level)), block_pages)
+    top = os.path.join(out, "dump")
+    os.rename(os.path.join(out, str(levels - 1)), top)
+    pagemap = next(n for n in sorted(os.listdir(top)) if n.startswith("pagemap-"))
+    pages_id, _ = criuimg.parse_pagemap(contents(os.path.join(top, pagemap)))
+    return top, os.path.join(top, pagemap), os.path.join(top, "pages-%d.img" % pages_id)
+
+
+def packed_fields(change, **base):
+    """A bad dump: change() gets the fields of its longest compressed entry, and of its blocks."""
+    def make_bad(out):
+        _, pagemap, _ = packed_base(out, **base)
+        messages = records(contents(pagemap))
+        i = max((i for i, m in enumerate(messages) if i and 6 in criuimg.decode(m)),
+                key=lambda i: len(messages[i]))
+        fields = criuimg.decode(messages[i])
+        blocks = packimg.parse_blocks(fields.pop(6)[0])
+        fields = {n: values[-1] for n, values in fields.items()}
+        fields[6] = change(fields, **blocks)
+        messages[i] = encode([(n, v) for n, v in sorted(fields.items()) if v is not None])
+        rewrite(pagemap, image("pagemap", messages))
+    return make_bad
+
+
+def packed_sizes(change, **base):
+    return packed_fields(lambda fields, sizes, **others: packimg.blocks_field(
+        change(sizes), others["block_pages"]), **base)
+
+
+def packed_pages(change, level=None, **base):
+    """A bad dump whose compressed pages are what change makes of them."""
+    def make_bad(out):
+        _, _, pages = packed_base(out, **base)
+        if level is not None:
+            pages = os.path.join(out, str(level), "pages-1.img")
+        rewrite(pages, change(contents(pages)))
+    return make_bad
+
+
+def packed_block(change, **base):
+    """The first block that is compressed becomes another one, and its size with it."""
+    def make_bad(out):
+        _, pagemap, pages = packed_base(out, **base)
+        messages = records(contents(pagemap))
+        data, at = contents(pages), 0
+        for i, message in enumerate(messages[1:], 1):
+            fields = criuimg.decode(message)
+            flags = fields[4][-1]
+            if flags & packimg.PE_ALIGNED:
+                at += -at % PAGE
+            if 6 not in fields:
+                at += fields[5][-1] * PAGE if flags & PE_PRESENT else 0
+                continue
+            blocks = packimg.parse_blocks(fields[6][0])
+            sizes, block_pages = blocks["sizes"], blocks["block_pages"]
+            for k, size in enumerate(sizes):
+                if 0 < size < PAGE:
+                    break
+                at += size
+            else:
+                continue
+            new = change(data[at:at + size])
+            sizes[k] = len(new)
+            fields[6] = [packimg.blocks_field(sizes, block_pages)]
+            messages[i] = encode([(n, v[-1]) for n, v in sorted(fields.items())])
+            rewrite(pages, data[:at] + new + data[at + size:])
+            rewrite(pagemap, image("pagemap", messages))
+            return
+        raise AssertionError("no compressed block")
+    return make_bad
+
+
+def literals(data):
+    """An LZ4 block of one sequence of literals."""
+    length, out = len(data), bytearray()
+    out.append(min(length, 15) << 4)
+    length -= 15
+    while length >= 0:
+        out.append(min(length, 255))
+        length -= 255
+    return bytes(out) + data
+
+
+def zeros_block(size):
+    """An LZ4 block that decodes to size zeros, size > 20: one literal, a match, five literals."""
+    length, out = size - 6 - 4 - 15, bytearray(b"\x1f\0\1\0")
+    while length >= 0:
+        out.append(min(length, 255))
+        length -= 255
+    return bytes(out) + b"\x50" + bytes(5)
+
+
 def first(runs, **changes):
     """runs with the first one changed: vaddr, nr, flags."""
     vaddr, nr, flags = runs[0]
@@ -875,6 +974,57 @@ BAD = {
     "render-object-no-bytes": render_table(objects=[encode([(1, 5)])]),
     "render-pages-fifo": render_case(lambda top, table, pages: (
         os.unlink(pages), os.mkfifo(pages))),
+    "packed-sizes-fewer": packed_sizes(lambda s: s[:-1]),
+    "packed-sizes-more": packed_sizes(lambda s: s + [0]),
+    "packed-sizes-none": packed_sizes(lambda s: []),
+    "packed-sizes-fewer-region": packed_sizes(lambda s: s[:-1], block_pages=16),
+    "packed-size-over": packed_sizes(lambda s: [PAGE + 1] + s[1:]),
+    "packed-size-over-last": packed_sizes(lambda s: s[:-1] + [16 * PAGE], block_pages=16),
+    "packed-size-4g": packed_sizes(lambda s: s[:-1] + [0xffffffff]),
+    "packed-size-other": packed_sizes(lambda s: [s[0] - 1, s[1] + 1] + s[2:]),
+    "packed-total": packed_fields(lambda f, sizes, block_pages, total: packimg.blocks_field(
+        sizes, block_pages, total + 1)),
+    "packed-total-2-64": packed_fields(lambda f, sizes, block_pages, total: packimg.blocks_field(
+        sizes, block_pages, (1 << 64) - 1)),
+    "packed-block-of-0": packed_fields(lambda f, sizes, block_pages, total: packimg.blocks_field(
+        sizes, 0)),
+    "packed-block-of-1025": packed_fields(lambda f, sizes, block_pages, total:
+                                          packimg.blocks_field(sizes[:1], 1025)),
+    "packed-block-of-4g": packed_fields(lambda f, sizes, block_pages, total: packimg.blocks_field(
+        sizes[:1], 0xffffffff)),
+    "packed-other-block": packed_fields(lambda f, sizes, block_pages, total: packimg.blocks_field(
+        sizes, 2)),
+    "packed-nr-pages": packed_fields(lambda f, sizes, block_pages, total: (
+        f.update({5: 1 << 40}), packimg.blocks_field(sizes, block_pages))[1]),
+    "packed-in-parent": packed_fields(lambda f, sizes, block_pages, total: (
+        f.update({4: PE_PARENT}), packimg.blocks_field(sizes, block_pages))[1], levels=2),
+    "packed-not-blocks": packed_fields(lambda f, **blocks: b"\xff" * 9),
+    "packed-number": packed_fields(lambda f, **blocks: 5),
+    "packed-no-total": packed_fields(lambda f, sizes, block_pages, total: encode(
+        [(1, b"".join(map(criuimg.varint, sizes))), (3, block_pages)])),
+    "packed-newer": packed_fields(lambda f, sizes, block_pages, total: packimg.blocks_field(
+        sizes, block_pages, extra=[(4, 1)])),
+    "packed-newer-entry": packed_fields(lambda f, sizes, block_pages, total: (
+        f.update({7: 1}), packimg.blocks_field(sizes, block_pages))[1]),
+    "packed-plain": packed_fields(lambda f, **blocks: None),
+    "packed-aligned": packed_fields(lambda f, sizes, block_pages, total: (
+        f.update({4: f[4] | packimg.PE_ALIGNED}), packimg.blocks_field(sizes, block_pages))[1],
+                                    levels=1),
+    "packed-short": packed_pages(lambda d: d[:-1]),
+    "packed-long": packed_pages(lambda d: d + b"x"),
+    "packed-longer": packed_pages(lambda d: d + bytes(PAGE)),
+    "packed-empty": packed_pages(lambda d: b""),
+    "packed-garbage": packed_pages(lambda d: b"\xff" * len(d)),
+    "packed-garbage-region": packed_pages(lambda d: b"\xff" * len(d), block_pages=16),
+    "packed-parent-garbage": packed_pages(lambda d: b"\xff" * len(d), level=0, levels=2),
+    "packed-parent-short": packed_pages(lambda d: d[:100], level=0, levels=2),
+    "packed-block-short": packed_block(lambda b: zeros_block(PAGE - 1)),
+    "packed-block-long": packed_block(lambda b: zeros_block(PAGE + 1)),
+    "packed-block-huge": packed_block(lambda b: zeros_block(800000)),
+    "packed-block-literals": packed_block(lambda b: literals(bytes(100))),
+    "packed-block-cut": packed_block(lambda b: b[:-1]),
+    "packed-block-behind": packed_block(lambda b: b + b"\0"),
+    "packed-block-match": packed_block(lambda b: b"\x1fx\xff\xff" + b[4:]),
     "lazy-no-data": bad_runs(lambda r: r[:-1] + [(r[-1][0], r[-1][1], PE_LAZY)]),
 }
 

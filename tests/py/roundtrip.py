@@ -19,6 +19,7 @@ sys.dont_write_bytecode = True
 
 import ckread
 import gendump
+import packimg
 import tool
 from ckread import PAGE
 from tool import Failure, ckfast, expect
@@ -43,6 +44,16 @@ SAYS = {
     "render-table-fifo": (4, "amdgpu-renderD-9.img is not a regular file"),
     "no-pagemap": (3, "incomplete dump: there is no pagemap-*.img; if criu dump failed, its log "
                       "says why, and the process has to be dumped again"),
+}
+# How that ends for compressed pages: where in the pagemap an entry is depends on the LZ4 at hand.
+ENDS = {
+    "packed-newer": (4, "field 6.4 is that of a newer CRIU"),
+    "packed-newer-entry": (4, "field 7 is that of a newer CRIU"),
+    "packed-number": (3, "field 6 holds no blocks"),
+    "packed-block-of-0": (3, "blocks of 0 pages, want 1 to 1024"),
+    "packed-size-over": (3, "block 0 has 4097 bytes, more than its 1 pages"),
+    "packed-block-long": (3, "do not decode to exactly 1 pages"),
+    "packed-parent-short": (3, "the file ends before the pages of its pagemap do"),
 }
 STALE = ("a dump was written over an older fast image here: what is left of that, ckfast.* and "
          "README.ckfast, is left out, and best removed")
@@ -205,6 +216,9 @@ def bad(work, name):
     if name in SAYS:
         expect((done.code, done.err) == (SAYS[name][0], said(dump, SAYS[name][1])),
                "exit %d: %s" % (done.code, done.err))
+    if name in ENDS:
+        expect(done.code == ENDS[name][0] and done.err.endswith(ENDS[name][1] + "\n"),
+               "exit %d: %s" % (done.code, done.err))
     expect(done.out == "", "results of a failure: %r" % done.out)
     expect(done.wall_s < 20, "took %.1f s" % done.wall_s)
     expect(done.peak_kib < tool.PEAK_KIB, "took %d KiB" % done.peak_kib)
@@ -337,13 +351,152 @@ def amd_not_asked(work):
             shutil.rmtree(path)
 
 
+def pack_all(out, block_pages, acceleration=1):
+    for name in os.listdir(out):
+        if name.isdigit():
+            packimg.pack_dump(os.path.join(out, name), block_pages, acceleration)
+
+
+def plain_and_packed(work, seed, options, block_pages, acceleration=1):
+    """
+    A dump whose pages CRIU has compressed: its image has the memory of the plain dump, in the same
+    chunks, and gives the compressed dump back.
+    """
+    plain, out = os.path.join(work, "plain"), os.path.join(work, "dumps")
+    truth = gendump.make(seed, plain, options)
+    shutil.copytree(plain, out, symlinks=True)
+    pack_all(out, block_pages, acceleration)
+    dump = os.path.join(out, truth["dump"])
+    before = tool.picture(out)
+    fasts = [os.path.join(work, name) for name in ("fast", "fast-t4", "fast-plain")]
+    convert(dump, fasts[0], "lz4", "4M", 1)
+    convert(dump, fasts[1], "lz4", "4M", 4)
+    convert(os.path.join(plain, truth["dump"]), fasts[2], "lz4", "4M", 2)
+    same_bytes(fasts[0], fasts[1])
+    check_truth(fasts[0], plain, truth)
+    images = [ckread.opened(fast) for fast in fasts[::2]]
+    filled = [[image.chunks[c][2::3] for c in sorted({op[1] for op in image.ops})]
+              for image in images]
+    expect(filled[0] == filled[1], "other chunks than those of plain pages")
+    for image in images:
+        image.close()
+    images = [fasts[0]]
+    done = ckfast("flatten", fasts[0], os.path.join(work, "flat"))
+    expect(done.code == 0, "flatten: exit %d: %s" % (done.code, done.err.strip()))
+    images.append(os.path.join(work, "flat"))
+    convert(dump, os.path.join(work, "based"), "zstd", "8M", 2, [fasts[2]])
+    images.append(os.path.join(work, "based"))
+    for fast in images:
+        back, mine = os.path.join(work, "back"), os.path.join(work, "mine")
+        for args in (("verify", fast), ("extract", fast, back), ("inspect", fast)):
+            done = ckfast(*args)
+            expect(done.code == 0, "%s: exit %d: %s" % (args[0], done.code, done.err.strip()))
+        same_dump(dump, back, "extract")
+        image = ckread.opened(fast)
+        image.extract(mine)
+        image.close()
+        same_dump(dump, mine, "ckread extract")
+        shutil.rmtree(back)
+        shutil.rmtree(mine)
+    changed = tool.difference(before, tool.picture(out))
+    expect(changed is None, "convert touched the dump: %s" % changed)
+
+
+# seed, features, pages of a block, acceleration of LZ4
+PACKED = {
+    "page": (31, {"tasks": 3, "pages": 400, "content": "mix", "levels": 1, "meta": 1}, 1),
+    "page-fast": (32, {"tasks": 2, "pages": 400, "content": "mix", "levels": 1}, 1, 50),
+    "page-parents": (33, {"tasks": 3, "pages": 400, "levels": 3, "shmem": 3, "cow": 1}, 1),
+    "region": (34, {"tasks": 3, "pages": 2000, "content": "mix", "levels": 1, "unknown": 1}, 64),
+    "region-parents": (35, {"tasks": 3, "pages": 400, "levels": 3, "shmem": 2}, 64),
+    "region-2": (36, {"tasks": 2, "pages": 400, "content": "text", "levels": 2}, 2),
+    "region-1024": (37, {"tasks": 1, "pages": 4000, "content": "mix", "levels": 2, "huge": 1}, 1024),
+    "fragmented": (38, {"tasks": 2, "pages": 2000, "fragmented": 1, "levels": 2}, 3),
+    "zero": (39, {"tasks": 2, "pages": 400, "content": "zero", "levels": 1}, 64),
+    "random": (40, {"tasks": 2, "pages": 400, "content": "random", "levels": 1}, 1),
+    "hugetlb": (41, {"tasks": 2, "pages": 400, "hugetlb": 1, "guard": 1, "cow": 1}, 64),
+    "devices": (42, {"tasks": 2, "pages": 40, "gpu": 2, "amd": 2, "levels": 1}, 1),
+}
+
+
+def packed(work, name):
+    plain_and_packed(work, *PACKED[name])
+
+
+def packed_over_plain(work):
+    """A compressed dump whose parent is plain, and a plain one whose parent is compressed."""
+    for packs in ("0", "1"):
+        out, fast, back = (os.path.join(work, name + packs) for name in ("dumps", "fast", "back"))
+        truth = gendump.make(43, out, {"tasks": 2, "pages": 400, "levels": 2, "shmem": 1})
+        packimg.pack_dump(os.path.join(out, packs), 64)
+        convert(os.path.join(out, "1"), fast, "auto", "4M", 2)
+        check_truth(fast, out, truth)
+        expect(ckfast("extract", fast, back).code == 0, "extract")
+        same_dump(os.path.join(out, "1"), back, "extract")
+
+
+def packed_in_place(work):
+    """In its own place: a dump becomes an image, and a dump again; and a newer dump over it is one."""
+    for block_pages in (1, 64):
+        out = os.path.join(work, "dumps-%d" % block_pages)
+        truth = gendump.make(44, out, {"tasks": 2, "pages": 400, "levels": 1, "unknown": 0,
+                                       "amd": 0, "gpu": 0})
+        packimg.pack_dump(os.path.join(out, "0"), block_pages)
+        place, saved = os.path.join(out, "0"), os.path.join(out, "saved")
+        shutil.copytree(place, saved, symlinks=True)
+        done = ckfast("convert", "--in-place", place)
+        expect(done.code == 0, "in place: exit %d: %s" % (done.code, done.err.strip()))
+        expect("compressed by CRIU" in done.out, done.out)
+        check_truth(place, out, truth)
+        for args in (("--in-place", place), (place, place + "-twice")):
+            done = ckfast("convert", *args)
+            expect(done.code == 1 and done.err == said(place, place + " is a fast image already"),
+                   "twice: exit %d: %s" % (done.code, done.err.strip()))
+        newer = os.path.join(out, "newer")
+        shutil.copytree(place, newer, symlinks=True)
+        shutil.copytree(saved, newer, symlinks=True, dirs_exist_ok=True)
+        done = ckfast("convert", newer, newer + "-fast")
+        expect(done.code == 0 and done.err == said(newer, STALE),
+               "newer: exit %d: %s" % (done.code, done.err.strip()))
+        check_truth(newer + "-fast", out, truth)
+        done = ckfast("extract", "--in-place", place)
+        expect(done.code == 0, "extract in place: exit %d: %s" % (done.code, done.err.strip()))
+        same_dump(saved, place, "extract in place")
+
+
+def packed_damaged(work):
+    """The bytes of a compressed pages file are checked, although no restore reads them."""
+    out, fast = os.path.join(work, "dumps"), os.path.join(work, "fast")
+    dump, _, pages = gendump.packed_base(out)
+    convert(dump, fast, "raw", "4M", 1)
+    expect(not os.path.exists(os.path.join(fast, os.path.basename(pages))), "it is in the image")
+    image = ckread.opened(fast)
+    entry = image.files[image.names.index(os.path.basename(pages).encode())]
+    expect((entry[0], entry[13]) == (os.path.getsize(pages), ckread.F_CUT), "another entry")
+    last = image.chunks[image.refs[entry[8] + entry[9] - 1]]
+    expect(last[0] == max(chunk[0] for chunk in image.chunks), "not behind what is restored")
+    image.close()
+    with open(os.path.join(fast, ckread.PACK), "r+b") as f:
+        f.seek(last[0] + 50)
+        f.write(b"damage")
+    expect(ckread.check(fast), "ckread accepts it")
+    for args in (("verify", fast), ("extract", fast, os.path.join(work, "back"))):
+        done = ckfast(*args)
+        expect(done.code == 3 and ckread.PACK in done.err,
+               "%s: exit %d: %s" % (args[0], done.code, done.err))
+    expect(not os.path.exists(os.path.join(work, "back")), "left behind")
+
+
 def run(cases, seeds, full=True):
     for seed in seeds:
         matrix = MATRIX if full else MATRIX[seed % len(MATRIX):][:2] or MATRIX[:2]
         cases.case("roundtrip seed %d" % seed, good, seed, None, matrix)
     for i, (name, options) in enumerate(CORNERS.items()):
         cases.case("roundtrip " + name, good, 100 + i, options, MATRIX if full else MATRIX[:1])
-    for function in (empty_pages, big_extra_pages, hostile_names, overwrite, amd_not_asked):
+    for name in PACKED:
+        cases.case("packed " + name, packed, name)
+    for function in (empty_pages, big_extra_pages, hostile_names, overwrite, amd_not_asked,
+                     packed_over_plain, packed_in_place, packed_damaged):
         cases.case("roundtrip " + function.__name__.replace("_", "-"), function)
     for name in gendump.ODD:
         cases.case("odd dump " + name, odd, name)

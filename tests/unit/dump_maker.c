@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <lz4.h>
 
 #include "convert/img.h"
 #include "amdgpu.pb-c.h"
@@ -21,6 +22,7 @@
 #include "ipc-shm.pb-c.h"
 #include "memfd.pb-c.h"
 #include "mm.pb-c.h"
+#include "page-blocks.pb-c.h"
 #include "pagemap.pb-c.h"
 #include "pstree.pb-c.h"
 
@@ -96,13 +98,18 @@ static void put(int fd, const ProtobufCMessage *m)
 
 void dm_inventory(int dir)
 {
+	dm_inventory_of(dir, 2);
+}
+
+void dm_inventory_of(int dir, uint32_t img_version)
+{
 	InventoryEntry e = INVENTORY_ENTRY__INIT;
 	uint32_t magic = CKF_INVENTORY_MAGIC;
 	int fd = openat(dir, "inventory.img", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, &magic, sizeof(magic)), sizeof(magic));
-	e.img_version = 2;
+	e.img_version = img_version;
 	put(fd, &e.base);
 	close(fd);
 }
@@ -118,7 +125,7 @@ void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style styl
 	for (size_t i = 0; i < nr; i++) {
 		PagemapEntry e = PAGEMAP_ENTRY__INIT;
 		uint8_t one = 1;
-		ProtobufCMessageUnknownField field = { 6, PROTOBUF_C_WIRE_TYPE_VARINT, 1, &one };
+		ProtobufCMessageUnknownField field = { 7, PROTOBUF_C_WIRE_TYPE_VARINT, 1, &one };
 
 		if (style == DM_NEWER) {
 			e.base.n_unknown_fields = 1;
@@ -139,6 +146,59 @@ void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style styl
 			e.in_parent = true;
 		}
 		put(fd, &e.base);
+	}
+	close(fd);
+}
+
+/* The message with its length in front, as a field that pagemap.proto does not know. */
+static size_t pack_blocks(const struct dm_blocks *b, uint8_t **out)
+{
+	uint8_t one = 1;
+	ProtobufCMessageUnknownField newer = { b->newer, PROTOBUF_C_WIRE_TYPE_VARINT, 1, &one };
+	PageBlocks m = PAGE_BLOCKS__INIT;
+	size_t bytes, at = 0;
+
+	m.sizes = (uint32_t *)b->sizes;
+	m.n_sizes = b->nr;
+	m.block_pages = b->block_pages;
+	m.total_bytes = b->total;
+	if (b->newer) {
+		m.base.n_unknown_fields = 1;
+		m.base.unknown_fields = &newer;
+	}
+	bytes = page_blocks__get_packed_size(&m);
+	*out = malloc(bytes + 10);
+	assert_non_null(*out);
+	for (size_t left = bytes; at == 0 || left; left >>= 7)
+		(*out)[at++] = (uint8_t)((left & 0x7f) | (left > 0x7f ? 0x80 : 0));
+	return at + page_blocks__pack(&m, *out + at);
+}
+
+void dm_packed_pagemap(int dir, const char *name, uint32_t pages_id, const struct dm_entry *entries,
+		       const struct dm_blocks *blocks, size_t nr)
+{
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+	int fd = dm_image(dir, name, CKF_PAGEMAP_MAGIC);
+
+	head.pages_id = pages_id;
+	put(fd, &head.base);
+	for (size_t i = 0; i < nr; i++) {
+		PagemapEntry e = PAGEMAP_ENTRY__INIT;
+		ProtobufCMessageUnknownField f = { 6, PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, 0,
+						   NULL };
+
+		e.vaddr = entries[i].vaddr;
+		e.has_nr_pages = true;
+		e.nr_pages = entries[i].nr_pages;
+		e.has_flags = true;
+		e.flags = entries[i].flags;
+		if (blocks[i].sizes) {
+			f.len = pack_blocks(&blocks[i], &f.data);
+			e.base.n_unknown_fields = 1;
+			e.base.unknown_fields = &f;
+		}
+		put(fd, &e.base);
+		free(f.data);
 	}
 	close(fd);
 }
@@ -309,6 +369,40 @@ static void put_pages(int dir, const char *name, ckf_le64 head, size_t head_byte
 		dm_page(values[i], buf + head_bytes + i * CKF_PAGE_BYTES);
 	dm_write(dir, name, buf, head_bytes + nr * CKF_PAGE_BYTES);
 	free(buf);
+}
+
+void dm_packed(int dir, uint32_t pid, uint32_t id, uint64_t vaddr, const uint32_t *values,
+	       size_t nr, uint32_t block_pages)
+{
+	const struct dm_entry entry = { vaddr, nr, DM_PRESENT };
+	struct dm_blocks blocks = { .block_pages = block_pages };
+	char *pages = malloc(nr * CKF_PAGE_BYTES), *out = malloc(nr * CKF_PAGE_BYTES);
+	uint32_t sizes[64];
+	char name[32];
+
+	assert_non_null(pages);
+	assert_non_null(out);
+	for (size_t i = 0; i < nr; i++)
+		dm_page(values[i], pages + i * CKF_PAGE_BYTES);
+	for (size_t i = 0; i < nr; i += block_pages) {
+		size_t n = nr - i < block_pages ? nr - i : block_pages;
+		int bytes = (int)(n * CKF_PAGE_BYTES);
+		int got = LZ4_compress_default(pages + i * CKF_PAGE_BYTES, out + blocks.total,
+					       bytes, bytes - 1);
+
+		if (!got)
+			memcpy(out + blocks.total, pages + i * CKF_PAGE_BYTES, (size_t)bytes);
+		assert_true(blocks.nr < 64);
+		sizes[blocks.nr] = (uint32_t)(got ? got : bytes);
+		blocks.total += sizes[blocks.nr++];
+	}
+	blocks.sizes = sizes;
+	snprintf(name, sizeof(name), "pages-%u.img", id);
+	dm_write(dir, name, out, blocks.total);
+	snprintf(name, sizeof(name), "pagemap-%u.img", pid);
+	dm_packed_pagemap(dir, name, id, &entry, &blocks, 1);
+	free(pages);
+	free(out);
 }
 
 void dm_pages(int dir, uint32_t id, const uint32_t *values, size_t nr)

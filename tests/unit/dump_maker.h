@@ -15,6 +15,7 @@
 #define DM_PARENT 1u /* flags of a pagemap entry */
 #define DM_LAZY 2u
 #define DM_PRESENT 4u
+#define DM_ALIGNED 8u
 
 /* How CRIU wrote pagemap entries over time. */
 enum dm_style {
@@ -42,6 +43,19 @@ int dm_image(int dir, const char *name, uint32_t magic);
 void dm_record(int fd, const void *p, size_t bytes);
 
 void dm_inventory(int dir);
+/* With another version of CRIU's images than 2. */
+void dm_inventory_of(int dir, uint32_t img_version);
+/* What field 6 of a pagemap entry holds; sizes NULL: the pages are plain. */
+struct dm_blocks {
+	const uint32_t *sizes;
+	size_t nr;
+	uint32_t block_pages;
+	uint64_t total;
+	uint32_t newer; /* a field that nobody knows, or 0 */
+};
+/* A pagemap of CRIU 4.3: blocks has one for each entry. */
+void dm_packed_pagemap(int dir, const char *name, uint32_t pages_id, const struct dm_entry *entries,
+		       const struct dm_blocks *blocks, size_t nr);
 void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style style,
 		const struct dm_entry *entries, size_t nr);
 /*
@@ -62,6 +76,13 @@ void dm_segment(int dir, uint32_t ipc_ns, uint32_t shmid, bool in_pagemaps);
 void dm_page(uint32_t value, void *page);
 /* pages-ID.img */
 void dm_pages(int dir, uint32_t id, const uint32_t *values, size_t nr);
+
+/*
+ * The same as CRIU 4.3 compresses it, in blocks, of which there are at most 64: makes
+ * pagemap-PID.img too, of one entry at vaddr.
+ */
+void dm_packed(int dir, uint32_t pid, uint32_t id, uint64_t vaddr, const uint32_t *values,
+	       size_t nr, uint32_t block_pages);
 
 /* An object of an AMD GPU, as in linux/kfd_ioctl.h: flags bit 0 VRAM, 1 GTT, 2 userptr, 3 doorbell.
  */

@@ -111,7 +111,8 @@ static void test_bad_entries(void **state)
 	} cases[] = {
 		{ { { 0x1000, 1, 0 } }, -EOPNOTSUPP, "page server" },
 		{ { { 0x1000, 1, DM_LAZY } }, -EOPNOTSUPP, "page server" },
-		{ { { 0x1000, 1, 8 | DM_PRESENT } }, -EOPNOTSUPP, "unknown flags 0xc" },
+		{ { { 0x1000, 1, 16 | DM_PRESENT } }, -EOPNOTSUPP, "unknown flags 0x14" },
+		{ { { 0x1000, 1, DM_ALIGNED | DM_PARENT } }, -EBADMSG, "compressed here" },
 		{ { { 0x1000, 1, DM_PARENT | DM_PRESENT } }, -EBADMSG, "both" },
 		{ { { 0x1001, 1, DM_PRESENT } }, -EBADMSG, "not that of a page" },
 		{ { { 0x1000, UINT64_MAX, DM_PRESENT } }, -EBADMSG, "too many" },
@@ -129,7 +130,7 @@ static void test_bad_entries(void **state)
 	}
 	dm_pagemap(e->dir, "pagemap-1.img", 1, DM_NEWER,
 		   &(struct dm_entry){ 0x1000, 1, DM_PRESENT }, 1);
-	refused(e, -EOPNOTSUPP, "field 6 is that of a newer CRIU");
+	refused(e, -EOPNOTSUPP, "field 7 is that of a newer CRIU");
 }
 
 static void test_bad_files(void **state)
