@@ -54,6 +54,7 @@ struct doctor {
 	struct doctor_line lines[DOCTOR_MAX_LINES];
 	size_t nr_lines;
 	size_t nr_dropped; /* lines beyond those */
+	char criu[64];	   /* version of the criu that a container runtime finds, or "" */
 	bool image;	   /* the lines that are added are of an image */
 };
 

@@ -200,6 +200,8 @@ void doctor_check_criu(struct doctor *d)
 		doctor_add(d, "criu", DOCTOR_BROKEN,
 			   "make install-criu, or name its directory in PATH",
 			   "there is none in PATH, /usr/local/sbin and /usr/sbin");
+	if (nr)
+		snprintf(d->criu, sizeof(d->criu), "%s", list[0].version);
 	for (size_t i = 1; i < nr; i++)
 		ours_later |= list[i].kind == OURS;
 	for (size_t i = 0; i < nr; i++) {

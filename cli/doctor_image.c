@@ -183,6 +183,28 @@ static void check_namespaces(struct doctor *d, const struct ckf_needs_info *info
 			   info->own_ns ? "makes new ones:" : "those of criu", list);
 }
 
+/* CRIU looks at the version before all else, and refuses one that it does not know. */
+static void check_version(struct doctor *d, const struct ckf_needs_info *info)
+{
+	int major = 0, minor = 0;
+	bool known = sscanf(d->criu, "%d.%d", &major, &minor) == 2;
+
+	if (info->img_version <= 2)
+		return;
+	if (known && (major < 4 || (major == 4 && minor < 3)))
+		doctor_add(d, "images", DOCTOR_BROKEN,
+			   "extract the dump, make it plain by crit decompress, and convert that",
+			   "of version %u, with compressed pages: criu %s refuses them",
+			   info->img_version, d->criu);
+	else if (info->img_version > 3)
+		doctor_add(d, "images", DOCTOR_DEGRADED,
+			   "see whether criu restores the dump itself",
+			   "of version %u, which is newer than this ckfast", info->img_version);
+	else
+		doctor_add(d, "images", DOCTOR_OK, NULL, "of version %u, which CRIU 4.3 restores",
+			   info->img_version);
+}
+
 static void check_needs(struct doctor *d, int dir_fd)
 {
 	struct ckf_needs_info info = { .size = sizeof(info) };
@@ -194,6 +216,7 @@ static void check_needs(struct doctor *d, int dir_fd)
 		return;
 	}
 	ckf_needs_get_info(n, &info);
+	check_version(d, &info);
 	check_ids(d, n, &info);
 	check_threads(d, &info);
 	check_namespaces(d, &info);

@@ -90,6 +90,7 @@ static int take_inventory(struct ckf_needs *n, struct ckf_img *im, const uint8_t
 		return ckf_img_bad(im, -EBADMSG, err, "not an inventory entry");
 	if (e->root_ids)
 		copy_ns(e->root_ids, n->criu_ns);
+	n->info.img_version = e->img_version;
 	inventory_entry__free_unpacked(e, NULL);
 	return 0;
 }

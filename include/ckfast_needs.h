@@ -36,6 +36,8 @@ struct ckf_needs_info {
 	uint64_t xstate;	/* components of XSAVE in use: bits of XCR0 */
 	uint32_t own_ns;	/* CLONE_NEW bits: namespaces that are made anew */
 	bool outer_session;	/* of a session whose leader is not in the dump */
+	uint32_t img_version; /* of CRIU's images: 2, or 3 from CRIU 4.3 on, if pages are compressed
+			       */
 };
 /* These return 0, or -EINVAL for a size that is too small and for numbers that there are not. */
 int ckf_needs_get_info(const struct ckf_needs *n, struct ckf_needs_info *out);

@@ -262,7 +262,8 @@ static void test_options(void **state)
 #define PID 4321
 
 static bool own_namespaces; /* of the images that are made */
-static const char *fast;    /* that check_image() looks at */
+static uint32_t img_version = 2;
+static const char *fast; /* that check_image() looks at */
 static struct cli_bases bases;
 
 static void check_image(struct doctor *d)
@@ -306,7 +307,7 @@ static void make_image(const char *name, const char *base)
 		values[i] = i + 1;
 	snprintf(out, sizeof(out), "dump-%s", name);
 	dir = dm_mkdir(dw_root, out, dump, sizeof(dump));
-	dm_inventory(dir);
+	dm_inventory_of(dir, img_version);
 	if (own_namespaces)
 		nm_namespaces(dir, PID, 1, 2);
 	dm_tasks(dir, tasks, 2);
@@ -465,6 +466,31 @@ static void test_namespaces(void **state)
 	image("namespaces", DOCTOR_BROKEN, "only root");
 }
 
+static void test_version(void **state)
+{
+	char path[128];
+
+	(void)state;
+	img_version = 3;
+	make_image("compressed", NULL);
+	img_version = 2;
+	snprintf(path, sizeof(path), "%s/compressed", dw_root);
+	fast = path;
+	image("images", DOCTOR_OK, "of version 3");
+	strcpy(dw_doctor->criu, "4.2.1");
+	image("images", DOCTOR_BROKEN, "criu 4.2.1 refuses");
+	strcpy(dw_doctor->criu, "4.3");
+	image("images", DOCTOR_OK, "of version 3");
+	strcpy(dw_doctor->criu, "5.0.1");
+	image("images", DOCTOR_OK, "of version 3");
+	img_version = 4;
+	make_image("newer", NULL);
+	img_version = 2;
+	snprintf(path, sizeof(path), "%s/newer", dw_root);
+	image("images", DOCTOR_DEGRADED, "of version 4");
+	dw_doctor->criu[0] = '\0';
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, dw_tear_down)
 #define IMAGE_TEST(f) cmocka_unit_test_setup_teardown(f, set_up_image, dw_tear_down)
 
@@ -482,6 +508,7 @@ int main(void)
 		IMAGE_TEST(test_threads),
 		IMAGE_TEST(test_bases),
 		IMAGE_TEST(test_namespaces),
+		IMAGE_TEST(test_version),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
