@@ -24,8 +24,7 @@ static int check_opts(const struct ckf_conversion *c)
 	const struct ckf_convert_opts *o = &c->opts;
 	int min = 0, max = 0;
 
-	if (o->codec != CKF_CODEC_AUTO && o->codec != CKF_CODEC_RAW && o->codec != CKF_CODEC_LZ4 &&
-	    o->codec != CKF_CODEC_ZSTD && o->codec != CKF_CODEC_BF16)
+	if (o->codec != CKF_CODEC_AUTO && (o->codec <= CKF_CODEC_ZERO || o->codec >= CKF_CODEC_END))
 		return ckf_error_set(c->err, -EINVAL, "unknown codec %d", o->codec);
 	if (o->codec != CKF_CODEC_AUTO)
 		ckf_codec_levels((uint32_t)o->codec, &min, &max);
