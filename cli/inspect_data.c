@@ -423,7 +423,7 @@ int insp_open(const char *path, const struct cli_bases *bases, struct insp *insp
 	    (insp->archive ? ckf_archive_is_fast(insp->archive) : ckf_image_probe(insp->dir.fd)))
 		rc = ckf_image_open_dir(&insp->dir, &opts, &insp->img, err);
 	if (!rc)
-		rc = ckf_dump_open_dir(&insp->dir, &insp->dump, err);
+		rc = ckf_dump_open_dir(&insp->dir, insp->img != NULL, &insp->dump, err);
 	if (!rc && !insp->img && ckf_dump_check(insp->dump, &insp->incomplete) == -ENOENT)
 		rc = ckf_error_set(err, -ENOENT,
 				   "neither a fast image nor a CRIU dump: there is no ckfast.idx, "

@@ -37,7 +37,7 @@ struct ckf_pagemap {
 	uint64_t nr_pages;	  /* all */
 	uint64_t nr_local_pages;  /* in the pages file: these make up its length, if it is plain */
 	struct ckf_gpu_dump *gpu; /* of kind device, but for AMD GPUs */
-	struct ckf_packing *packing; /* of a compressed pages file, else NULL */
+	struct ckf_packing *packing; /* of a compressed pages file until it is claimed, else NULL */
 	bool render;		     /* of kind device: of an object of a render node */
 	bool unreadable;	     /* of what the dump does not have: nobody has to read it */
 	bool stray;		     /* left of an older dump, and to be left out */
@@ -88,6 +88,7 @@ struct ckf_dump {
 	uint64_t nr_shmids;
 	bool knows_shmids; /* shmids has all of them */
 	bool has_parent;   /* there is a "parent" link */
+	bool in_image;	   /* the files are those of a fast image */
 	bool has_inventory;
 	bool has_cores;			      /* there is some core-*.img */
 	char missing[CKF_DUMP_MISSING_BYTES]; /* the first file that pstree.img wants, or "" */
@@ -100,8 +101,9 @@ struct ckf_dump {
  */
 int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err);
 int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct ckf_error *err);
-/* The same of a dump that may lie in an archive, whose members live longer. */
-int ckf_dump_open_dir(const struct ckf_dir *dir, struct ckf_dump **out, struct ckf_error *err);
+/* The same of a dump or image that may lie in an archive, whose members live longer. */
+int ckf_dump_open_dir(const struct ckf_dir *dir, bool in_image, struct ckf_dump **out,
+		      struct ckf_error *err);
 void ckf_dump_close(struct ckf_dump *d);
 
 /* The pagemap of (kind, id), or NULL. */
@@ -120,11 +122,14 @@ bool ckf_dump_has_target(const struct ckf_dump *d, uint32_t kind, uint64_t id);
  */
 int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err);
 
-/* One pagemap file, or table of device memory, of a directory. Free with ckf_pagemap_fini(). */
-int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, struct ckf_pagemap *out,
-		     struct ckf_error *err);
+/*
+ * One pagemap file, or table of device memory, of a directory. Free with ckf_pagemap_fini(). In an
+ * image, nothing depends on how its pages file is compressed, and packing is NULL.
+ */
+int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, bool in_image,
+		     struct ckf_pagemap *out, struct ckf_error *err);
 void ckf_pagemap_fini(struct ckf_pagemap *pm);
-/* The bytes that the pages file has at least; a compressed one has no more. */
-uint64_t ckf_pagemap_file_bytes(const struct ckf_pagemap *pm);
+/* Whether a pages file of that length has the pages that the pagemap says. */
+bool ckf_pagemap_fits(const struct ckf_pagemap *pm, uint64_t file_bytes);
 
 #endif

@@ -63,7 +63,7 @@ int ckf_conversion_read(struct ckf_conversion *c)
 	int ret = ckf_file_list_read(&c->dir, &c->list, c->err);
 
 	if (!ret)
-		ret = ckf_dump_open_dir(&c->dir, &c->dump, c->err);
+		ret = ckf_dump_open_dir(&c->dir, false, &c->dump, c->err);
 	if (!ret && c->list.has_own)
 		ret = check_own_files(c);
 	if (!ret)
@@ -83,17 +83,17 @@ int ckf_conversion_read(struct ckf_conversion *c)
 static int claim_packed(struct ckf_conversion *c, struct ckf_pagemap *pm, struct ckf_file *f)
 {
 	const struct ckf_origin origin = ckf_origin_of(pm);
-	const uint64_t want = pm->packing->file_bytes;
 	struct ckf_packing *p = pm->packing;
 
-	if (f->size_bytes != want)
+	if (!ckf_pagemap_fits(pm, f->size_bytes))
 		return ckf_error_rule(c->err, -EBADMSG, f->name, -1, f->size_bytes,
 				      "%s than %s says, got %llu bytes, want %llu",
-				      f->size_bytes < want ? "shorter" : "longer", pm->name,
-				      (unsigned long long)f->size_bytes, (unsigned long long)want);
+				      f->size_bytes < p->min_bytes ? "shorter" : "longer", pm->name,
+				      (unsigned long long)f->size_bytes,
+				      (unsigned long long)p->file_bytes);
 	f->kind = CKF_FILE_CUT_PAGES;
 	c->stats.page_bytes += ckf_pages_to_bytes(pm->nr_local_pages);
-	c->stats.compressed_bytes += want;
+	c->stats.compressed_bytes += f->size_bytes;
 	c->stats.nr_compressed++;
 	pm->packing = NULL;
 	if (ckf_packings_add(c->chain.packings, &origin, p))

@@ -297,7 +297,7 @@ static int read_pagemap(const struct ckf_dump *d, const char *name, struct ckf_p
 			struct ckf_error *err)
 {
 	struct ckf_error read_err = { 0 };
-	int ret = ckf_pagemap_read(&d->dir, name, out, &read_err);
+	int ret = ckf_pagemap_read(&d->dir, name, d->in_image, out, &read_err);
 
 	if (!ret)
 		return 0;
@@ -514,7 +514,8 @@ int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err)
 }
 
 /* Takes dir.fd, which it closes when it fails. */
-static int open_owned(struct ckf_dir dir, struct ckf_dump **out, struct ckf_error *err)
+static int open_owned(struct ckf_dir dir, bool in_image, struct ckf_dump **out,
+		      struct ckf_error *err)
 {
 	struct ckf_dump *d = calloc(1, sizeof(*d));
 	int ret;
@@ -524,6 +525,7 @@ static int open_owned(struct ckf_dir dir, struct ckf_dump **out, struct ckf_erro
 		return ckf_error_set(err, -ENOMEM, "no memory for a dump");
 	}
 	d->dir = dir;
+	d->in_image = in_image;
 	ret = read_all(d, err);
 	if (ret)
 		ckf_dump_close(d);
@@ -539,10 +541,11 @@ int ckf_dump_openat(int dir_fd, const char *path, struct ckf_dump **out, struct 
 	if (dir.fd < 0)
 		return ckf_error_set(err, -errno, "cannot open directory %s: %s", path,
 				     strerror(errno));
-	return open_owned(dir, out, err);
+	return open_owned(dir, false, out, err);
 }
 
-int ckf_dump_open_dir(const struct ckf_dir *dir, struct ckf_dump **out, struct ckf_error *err)
+int ckf_dump_open_dir(const struct ckf_dir *dir, bool in_image, struct ckf_dump **out,
+		      struct ckf_error *err)
 {
 	struct ckf_dir own = {
 		.fd = fcntl(dir->fd, F_DUPFD_CLOEXEC, 0),
@@ -551,7 +554,7 @@ int ckf_dump_open_dir(const struct ckf_dir *dir, struct ckf_dump **out, struct c
 
 	if (own.fd < 0)
 		return ckf_error_set(err, -errno, "cannot open the dump: %s", strerror(errno));
-	return open_owned(own, out, err);
+	return open_owned(own, in_image, out, err);
 }
 
 int ckf_dump_open(const char *path, struct ckf_dump **out, struct ckf_error *err)

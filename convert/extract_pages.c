@@ -179,7 +179,7 @@ int ckf_extraction_start(struct ckf_extraction *x)
 	for (uint64_t i = 0; i < idx->nr_files; i++) {
 		if (!ckf_file_has_pages(&idx->files[i]))
 			continue;
-		x->progress.total_bytes += idx->files[i].size_bytes;
+		x->progress.total_bytes += ckf_file_page_bytes(&idx->files[i]);
 		if (batches < idx->files[i].nr_refs)
 			batches = idx->files[i].nr_refs;
 	}

@@ -103,12 +103,13 @@ struct ckf_pagemap_reader {
 	struct ckf_img img;
 	uint32_t pages_id;
 	uint64_t prev_end;
-	struct ckf_packing *packing; /* of the entries so far; who wants it sets it to NULL */
+	/* Of the entries so far, and who wants it sets it to NULL; none in an image. */
+	struct ckf_packing *packing;
 };
 
 /* -ENOENT leaves err alone. */
 int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, const struct ckf_dir *dir,
-			    const char *name, struct ckf_error *err);
+			    const char *name, bool in_image, struct ckf_error *err);
 void ckf_pagemap_reader_close(struct ckf_pagemap_reader *r);
 /* 1 with the next run (never empty, in ascending order), 0 at the end, -errno. */
 int ckf_pagemap_reader_next(struct ckf_pagemap_reader *r, struct ckf_run *run,

@@ -69,6 +69,7 @@ int ckf_packing_add(struct ckf_packing *p, const struct ckf_packing_entry *e)
 {
 	/* No overflow: neither offsets nor pages come near 2^63. */
 	uint64_t off = e->aligned ? ckf_align_up(p->file_bytes, CKF_PAGE_BYTES) : p->file_bytes;
+	uint64_t start;
 	int ret;
 
 	if (e->nr_pages > CKF_MAX_FILE_PAGES - p->nr_pages)
@@ -76,6 +77,7 @@ int ckf_packing_add(struct ckf_packing *p, const struct ckf_packing_entry *e)
 	if (!e->nr_pages)
 		return 0;
 	ret = add_part(p, e, off);
+	start = off;
 	for (uint64_t i = 0; i < e->nr_sizes && !ret; i++) {
 		ret = add_block(p, e->sizes[i], off);
 		off += e->sizes[i];
@@ -86,6 +88,8 @@ int ckf_packing_add(struct ckf_packing *p, const struct ckf_packing_entry *e)
 		off += ckf_pages_to_bytes(e->nr_pages);
 	p->nr_pages += e->nr_pages;
 	p->file_bytes = off;
+	if (off > start)
+		p->min_bytes = off;
 	p->packed |= e->block_pages != 0;
 	if (p->max_block_pages < e->block_pages)
 		p->max_block_pages = e->block_pages;

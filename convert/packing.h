@@ -37,6 +37,7 @@ struct ckf_packing {
 	uint64_t cap_marks;
 	uint64_t nr_pages;
 	uint64_t file_bytes;
+	uint64_t min_bytes; /* less than file_bytes where nothing is stored behind a gap */
 	uint32_t max_block_pages;
 	bool packed; /* false: it is like a plain file */
 };

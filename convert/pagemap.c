@@ -64,7 +64,7 @@ bool ckf_pagemap_name_parse(const char *name, uint32_t *kind, uint64_t *id)
 }
 
 int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, const struct ckf_dir *dir,
-			    const char *name, struct ckf_error *err)
+			    const char *name, bool in_image, struct ckf_error *err)
 {
 	PagemapHead *head = NULL;
 	const uint8_t *rec = NULL;
@@ -86,8 +86,11 @@ int ckf_pagemap_reader_open(struct ckf_pagemap_reader *r, const struct ckf_dir *
 	}
 	r->pages_id = head->pages_id;
 	pagemap_head__free_unpacked(head, NULL);
-	r->packing = ckf_packing_new();
-	ret = r->packing ? 0 : ckf_error_set(err, -ENOMEM, "no memory for the entries of %s", name);
+	r->packing = in_image ? NULL : ckf_packing_new();
+	if (!in_image && !r->packing)
+		ret = ckf_error_set(err, -ENOMEM, "no memory for the entries of %s", name);
+	else
+		ret = 0;
 out:
 	if (ret)
 		ckf_img_close(&r->img);
@@ -125,9 +128,13 @@ static int unpack_blocks(struct ckf_pagemap_reader *r, const PagemapEntry *pe, P
 	*out = NULL;
 	if (!pe->base.n_unknown_fields)
 		return 0;
-	if (f->tag != BLOCKS_TAG || pe->base.n_unknown_fields > 1)
-		return ckf_img_bad(&r->img, -EOPNOTSUPP, err, "field %u is that of a newer CRIU",
-				   f[f->tag == BLOCKS_TAG].tag);
+	for (unsigned int i = 0; i < pe->base.n_unknown_fields; i++) {
+		if (f[i].tag != BLOCKS_TAG)
+			return ckf_img_bad(&r->img, -EOPNOTSUPP, err,
+					   "field %u is that of a newer CRIU", f[i].tag);
+	}
+	if (pe->base.n_unknown_fields > 1)
+		return ckf_img_bad(&r->img, -EBADMSG, err, "field 6 is there twice");
 	data = (ProtobufCBinaryData){ f->len, f->data };
 	if (f->wire_type != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED || !strip_length(&data))
 		return ckf_img_bad(&r->img, -EBADMSG, err, "field 6 holds no blocks");
@@ -177,8 +184,11 @@ static int add_packing(struct ckf_pagemap_reader *r, const PagemapEntry *pe,
 	struct ckf_packing_entry e = { .nr_pages = run->nr_pages,
 				       .aligned = pe->has_flags && pe->flags & PE_ALIGNED };
 	PageBlocks *blocks = NULL;
-	int ret = unpack_blocks(r, pe, &blocks, err);
+	int ret;
 
+	if (!r->packing)
+		return 0;
+	ret = unpack_blocks(r, pe, &blocks, err);
 	if (!ret && run->in_parent && (blocks || e.aligned))
 		ret = ckf_img_bad(&r->img, -EBADMSG, err,
 				  "its pages are in the parent dump, but compressed here");
@@ -292,14 +302,15 @@ static int add_run(struct ckf_pagemap *pm, uint64_t *cap, const struct ckf_run *
 	return 0;
 }
 
-static int read_runs(const struct ckf_dir *dir, struct ckf_pagemap *pm, struct ckf_error *err)
+static int read_runs(const struct ckf_dir *dir, bool in_image, struct ckf_pagemap *pm,
+		     struct ckf_error *err)
 {
 	struct ckf_pagemap_reader r;
 	struct ckf_run run;
 	uint64_t cap = 0;
 	int ret;
 
-	ret = ckf_pagemap_reader_open(&r, dir, pm->name, err);
+	ret = ckf_pagemap_reader_open(&r, dir, pm->name, in_image, err);
 	if (ret)
 		return ret;
 	pm->pages_id = r.pages_id;
@@ -308,7 +319,7 @@ static int read_runs(const struct ckf_dir *dir, struct ckf_pagemap *pm, struct c
 		if (ret > 0 && add_run(pm, &cap, &run))
 			ret = -ENOMEM;
 	} while (ret > 0);
-	if (!ret && r.packing->packed) {
+	if (!ret && r.packing && r.packing->packed) {
 		pm->packing = r.packing;
 		r.packing = NULL;
 	}
@@ -345,8 +356,8 @@ static int read_allocs(const struct ckf_dir *dir, struct ckf_pagemap *pm, struct
 	return ret;
 }
 
-int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, struct ckf_pagemap *out,
-		     struct ckf_error *err)
+int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, bool in_image,
+		     struct ckf_pagemap *out, struct ckf_error *err)
 {
 	int ret;
 
@@ -359,7 +370,7 @@ int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, struct ckf_pag
 	else if (out->kind == CKF_TARGET_DEVICE)
 		ret = read_allocs(dir, out, err);
 	else
-		ret = read_runs(dir, out, err);
+		ret = read_runs(dir, in_image, out, err);
 	if (ret == -ENOENT)
 		ckf_error_set(err, ret, "there is no %s", name);
 	if (ret == -ENOMEM)
@@ -369,9 +380,12 @@ int ckf_pagemap_read(const struct ckf_dir *dir, const char *name, struct ckf_pag
 	return ret;
 }
 
-uint64_t ckf_pagemap_file_bytes(const struct ckf_pagemap *pm)
+bool ckf_pagemap_fits(const struct ckf_pagemap *pm, uint64_t file_bytes)
 {
-	return pm->packing ? pm->packing->file_bytes : ckf_pages_to_bytes(pm->nr_local_pages);
+	if (pm->packing)
+		return file_bytes >= pm->packing->min_bytes &&
+		       file_bytes <= pm->packing->file_bytes;
+	return file_bytes >= ckf_pages_to_bytes(pm->nr_local_pages);
 }
 
 void ckf_pagemap_fini(struct ckf_pagemap *pm)

@@ -323,14 +323,14 @@ static int cut_block(struct pipeline *p, struct ckf_block *b, struct ckf_error *
 }
 
 /* The number of a chunk that lies in a base: a new one, or the one that it has got before. */
-static int64_t place_base_chunk(struct pipeline *p, const struct ckf_part *part,
+static int64_t place_base_chunk(struct pipeline *p, const struct ckf_part *part, uint64_t bytes,
 				struct ckf_error *err)
 {
 	struct ckf_bases *bases = p->s.opts->bases;
 	uint32_t *number = ckf_bases_number(bases, (uint64_t)part->base);
 	int64_t n;
 
-	p->build->base_bytes += ckf_pages_to_bytes(part->nr_pages);
+	p->build->base_bytes += bytes;
 	if (*number != CKF_BASES_NONE)
 		return *number;
 	n = ckf_build_base_chunk(p->build, ckf_bases_chunk(bases, (uint64_t)part->base), err);
@@ -369,10 +369,12 @@ static int place_fresh(struct pipeline *p, struct ckf_block *b, struct ckf_error
 	return 0;
 }
 
-static int place_part(struct pipeline *p, const struct ckf_part *part, uint32_t *chunk,
-		      struct ckf_error *err)
+static int place_part(struct pipeline *p, const struct ckf_stream *s, const struct ckf_part *part,
+		      uint32_t *chunk, struct ckf_error *err)
 {
-	uint64_t bytes = ckf_pages_to_bytes(part->nr_pages);
+	/* Only memory is counted. */
+	uint64_t bytes = s->origin.kind == CKF_ORIGIN_BYTES ? 0
+							    : ckf_pages_to_bytes(part->nr_pages);
 	int64_t n = part->chunk;
 
 	if (part->zero) {
@@ -386,7 +388,7 @@ static int place_part(struct pipeline *p, const struct ckf_part *part, uint32_t 
 		return 0;
 	}
 	if (part->base >= 0)
-		n = place_base_chunk(p, part, err);
+		n = place_base_chunk(p, part, bytes, err);
 	if (n < 0)
 		return (int)n;
 	*chunk = (uint32_t)n;
@@ -418,7 +420,7 @@ static int place_block(struct pipeline *p, struct ckf_block *b, struct ckf_error
 	}
 	ret = place_fresh(p, b, err);
 	for (uint32_t i = 0; i < b->nr_parts && !ret; i++) {
-		ret = place_part(p, &b->parts[i], &chunk, err);
+		ret = place_part(p, b->stream, &b->parts[i], &chunk, err);
 		if (!ret)
 			ret = ckf_build_use(p->build, &p->place_cursor, chunk, b->parts[i].nr_pages,
 					    err);

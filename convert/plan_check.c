@@ -353,7 +353,7 @@ int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
 
 	if (ret)
 		return ret;
-	ret = ckf_dump_open_dir(&dir, &dump, err);
+	ret = ckf_dump_open_dir(&dir, true, &dump, err);
 	if (!ret)
 		ret = plan_check_pagemaps(img->idx, dump, err);
 	if (!ret) {

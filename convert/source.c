@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Reads pages of a dump from where they are in it. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -77,11 +78,14 @@ static int read_packed(const struct ckf_chain *chain, const struct ckf_place *at
 		       const struct ckf_file_part *part, const struct ckf_packing *p, uint8_t *dst,
 		       struct ckf_error *err)
 {
-	char name[CKF_ORIGIN_NAME_BYTES];
+	char name[CKF_ORIGIN_NAME_BYTES], where[sizeof(name) + 32];
 	struct ckf_unpack u;
 	int ret = 0;
 
-	ckf_unpack_init(&u, p, part, ckf_origin_name(chain->dump, &at->origin, name));
+	ckf_origin_name(chain->dump, &at->origin, name);
+	if (at->origin.level)
+		snprintf(where, sizeof(where), "%s of parent dump %u", name, at->origin.level);
+	ckf_unpack_init(&u, p, part, at->origin.level ? where : name);
 	for (uint32_t i = 0; i < at->nr && !ret; i++) {
 		ret = ckf_unpack_read(&u, at->extents[i].page, at->extents[i].nr_pages, dst, err);
 		dst += ckf_pages_to_bytes(at->extents[i].nr_pages);

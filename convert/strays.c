@@ -51,7 +51,7 @@ static bool lacks_pages(const struct ckf_dump *d, const struct ckf_file_list *l,
 		return true;
 	if (at < 0)
 		return pm->nr_local_pages;
-	return is_shared(ids, pm->pages_id) || l->files[at].size_bytes < ckf_pagemap_file_bytes(pm);
+	return is_shared(ids, pm->pages_id) || !ckf_pagemap_fits(pm, l->files[at].size_bytes);
 }
 
 static bool is_dropped(const void *arg, const char *name)

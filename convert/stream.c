@@ -362,7 +362,8 @@ int ckf_stream_parent(const struct ckf_parent_query *q, struct ckf_stream **out,
 
 	if (ret)
 		return ret;
-	ret = ckf_pagemap_reader_open(&l.reader, &q->chain->levels[q->level].dir, q->pm->name, err);
+	ret = ckf_pagemap_reader_open(&l.reader, &q->chain->levels[q->level].dir, q->pm->name,
+				      false, err);
 	if (ret == -ENOENT)
 		return ckf_error_rule(err, -EBADMSG, q->pm->name, -1, 0,
 				      "parent dump %u has no such file", q->level);

@@ -50,6 +50,8 @@ static int read_at(const struct ckf_unpack *u, uint64_t off, uint64_t bytes, uin
 {
 	int ret;
 
+	if (!bytes)
+		return 0;
 	/* Behind it, there may be another file of an archive. */
 	if (off + bytes > u->file.bytes)
 		return ckf_error_rule(err, -EBADMSG, u->name, -1, off,

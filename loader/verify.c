@@ -537,9 +537,14 @@ static int verify_init(struct verify *v, const struct ckf_image *img)
 	v->stop_extent = v->nr_extents +
 			 (idx->nr_chunks - idx->nr_own_chunks + BASE_CHUNKS - 1) / BASE_CHUNKS;
 	v->total_bytes = v->stop_extent * idx->extent_bytes;
-	for (uint64_t i = 0; i < idx->nr_files; i++)
-		if (idx->files[i].kind != CKF_FILE_SYMLINK)
-			v->total_bytes += idx->files[i].size_bytes;
+	for (uint64_t i = 0; i < idx->nr_files; i++) {
+		const struct ckf_file *f = &idx->files[i];
+
+		if (ckf_file_has_pages(f))
+			v->total_bytes += ckf_file_page_bytes(f);
+		else if (f->kind != CKF_FILE_SYMLINK)
+			v->total_bytes += f->size_bytes;
+	}
 	v->checked = calloc(idx->nr_chunks ? idx->nr_chunks : 1, sizeof(*v->checked));
 	v->hash = ckf_sum_new();
 	if (!v->checked || !v->hash)

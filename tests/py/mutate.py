@@ -1287,6 +1287,17 @@ def _(m):
     m.fix_file(f)
 
 
+@mutator("pagemap-compressed", "R-pagemap", ACCEPT, None)
+def _(m):
+    """how the pages file was compressed means nothing in an image: wrong blocks, and newer fields"""
+    f = pagemap_of(m, pick(m.targets, lambda t: task(t) and t.nr_ops))
+    pages_id, runs = criuimg.parse_pagemap(m.verbatim[m.name(f)])
+    rows = [criuimg.encode([(1, vaddr), (2, nr & 0xffffffff), (4, flags | 8), (5, nr), (6, b"no blocks"),
+                            (7, 1)]) for vaddr, nr, flags in runs]
+    m.verbatim[m.name(f)] = criuimg.image("pagemap", [criuimg.encode([(1, pages_id)])] + rows)
+    m.fix_file(f)
+
+
 @mutator("pagemap-of-another", "R-pagemap", CORRUPT, "targets")
 def _(m):
     a, b = pick_pair([t for t in m.targets if t.nr_ops])

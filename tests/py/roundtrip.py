@@ -18,6 +18,7 @@ import sys
 sys.dont_write_bytecode = True
 
 import ckread
+import criuimg
 import gendump
 import packimg
 import tool
@@ -444,9 +445,13 @@ def packed_in_place(work):
         packimg.pack_dump(os.path.join(out, "0"), block_pages)
         place, saved = os.path.join(out, "0"), os.path.join(out, "saved")
         shutil.copytree(place, saved, symlinks=True)
-        done = ckfast("convert", "--in-place", place)
+        done = ckfast("convert", "--in-place", "--json", place)
         expect(done.code == 0, "in place: exit %d: %s" % (done.code, done.err.strip()))
-        expect("compressed by CRIU" in done.out, done.out)
+        told = json.loads(done.out)
+        expect(told["zero_bytes"] + told["dup_bytes"] + told["base_bytes"] <= told["page_bytes"]
+               and told["compressed_files"] and told["compressed_bytes"]
+               == sum(os.path.getsize(os.path.join(saved, name)) for name in os.listdir(saved)
+                      if name.startswith("pages-")), done.out)
         check_truth(place, out, truth)
         for args in (("--in-place", place), (place, place + "-twice")):
             done = ckfast("convert", *args)
@@ -487,6 +492,23 @@ def packed_damaged(work):
     expect(not os.path.exists(os.path.join(work, "back")), "left behind")
 
 
+def packed_stray(work):
+    """Of an older dump: CRIU reads neither, and the file is longer than the pagemap says."""
+    out, fast, back = (os.path.join(work, name) for name in ("dumps", "fast", "back"))
+    dump, pagemap, pages = gendump.packed_base(out)
+    messages = gendump.records(gendump.contents(pagemap))
+    messages[0] = criuimg.encode([(1, 77)])
+    gendump.rewrite(os.path.join(dump, "pagemap-4999.img"), criuimg.image("pagemap", messages))
+    gendump.rewrite(os.path.join(dump, "pages-77.img"), gendump.contents(pages) + b"more")
+    done = ckfast("convert", dump, fast)
+    expect(done.code == 0 and "pagemap-4999.img" in done.err,
+           "exit %d: %s" % (done.code, done.err.strip()))
+    expect(ckfast("verify", fast).code == 0, "verify")
+    expect(ckfast("extract", fast, back).code == 0, "extract")
+    os.unlink(os.path.join(dump, "pagemap-4999.img"))
+    same_dump(dump, back, "extract")
+
+
 def run(cases, seeds, full=True):
     for seed in seeds:
         matrix = MATRIX if full else MATRIX[seed % len(MATRIX):][:2] or MATRIX[:2]
@@ -496,7 +518,7 @@ def run(cases, seeds, full=True):
     for name in PACKED:
         cases.case("packed " + name, packed, name)
     for function in (empty_pages, big_extra_pages, hostile_names, overwrite, amd_not_asked,
-                     packed_over_plain, packed_in_place, packed_damaged):
+                     packed_over_plain, packed_in_place, packed_damaged, packed_stray):
         cases.case("roundtrip " + function.__name__.replace("_", "-"), function)
     for name in gendump.ODD:
         cases.case("odd dump " + name, odd, name)

@@ -50,7 +50,8 @@ static void refused(struct env *e, int code, const char *word)
 	struct ckf_error err = { 0 };
 	struct ckf_pagemap pm;
 
-	assert_int_equal(ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", &pm, &err), code);
+	assert_int_equal(ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", false, &pm, &err),
+			 code);
 	assert_int_equal(err.code, code);
 	if (!strstr(err.msg, word))
 		fail_msg("no \"%s\" in \"%s\"", word, err.msg);
@@ -68,7 +69,7 @@ static void test_styles(void **state)
 	for (enum dm_style s = DM_OLD; s <= DM_42; s++) {
 		dm_pagemap(e->dir, "pagemap-shmem-70000000000.img", 7, s, entries, 5);
 		assert_int_equal(ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-shmem-70000000000.img",
-						  &pm, NULL),
+						  false, &pm, NULL),
 				 0);
 		assert_int_equal(pm.kind, CKF_TARGET_SHMEM);
 		assert_int_equal(pm.id, 70000000000);
@@ -141,7 +142,8 @@ static void test_bad_files(void **state)
 	struct ckf_pagemap pm;
 	int fd;
 
-	assert_int_equal(ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", &pm, NULL), -ENOENT);
+	assert_int_equal(ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", false, &pm, NULL),
+			 -ENOENT);
 	dm_write(e->dir, "pagemap-1.img", "", 0);
 	refused(e, -EBADMSG, "ends");
 	dm_write(e->dir, "pagemap-1.img", "0123456789", 10);
@@ -171,7 +173,7 @@ static void test_bad_files(void **state)
 		fd = openat(e->dir, "pagemap-1.img", O_WRONLY);
 		assert_int_equal(ftruncate(fd, len), 0);
 		close(fd);
-		if (!ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", &pm, NULL)) {
+		if (!ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", false, &pm, NULL)) {
 			assert_int_equal(pm.nr_pages, 0); /* ended between two records */
 			ckf_pagemap_fini(&pm);
 		}
@@ -192,7 +194,7 @@ static void test_old_magic(void **state)
 	struct ckf_pagemap pm;
 
 	dm_write(e->dir, "pagemap-1.img", v1, sizeof(v1));
-	assert_int_equal(ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", &pm, NULL), 0);
+	assert_int_equal(ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", false, &pm, NULL), 0);
 	assert_int_equal(pm.pages_id, 5);
 	assert_int_equal(pm.nr_runs, 0);
 	ckf_pagemap_fini(&pm);

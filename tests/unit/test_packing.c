@@ -287,6 +287,31 @@ static void test_short(void **state)
 	assert_int_equal(ckf_unpack_read(&u, UINT64_MAX - 5, 1, page, &err), -EBADMSG);
 }
 
+/* Whether a gap before zeros alone is in the file does not matter at its end. */
+static void test_gap_at_end(void **state)
+{
+	static const uint32_t none[2];
+	const struct ckf_packing_entry zeros = {
+		.nr_pages = 5, .aligned = true, .block_pages = 4, .sizes = none, .nr_sizes = 2
+	};
+	struct env *e = *state;
+	struct ckf_pagemap pm = { .packing = e->packing };
+	uint64_t bytes;
+
+	do {
+		put_entry(e, 7, 2, false);
+	} while (e->file_bytes % CKF_PAGE_BYTES == 0);
+	bytes = e->file_bytes;
+	assert_int_equal(ckf_packing_add(e->packing, &zeros), 0);
+	memset(e->pages + e->nr_pages * CKF_PAGE_BYTES, 0, 5 * CKF_PAGE_BYTES);
+	e->nr_pages += 5;
+	check_all(e);
+	assert_true(ckf_pagemap_fits(&pm, bytes));
+	assert_true(ckf_pagemap_fits(&pm, ckf_align_up(bytes, CKF_PAGE_BYTES)));
+	assert_false(ckf_pagemap_fits(&pm, bytes - 1));
+	assert_false(ckf_pagemap_fits(&pm, ckf_align_up(bytes, CKF_PAGE_BYTES) + 1));
+}
+
 static void test_too_many(void **state)
 {
 	struct env *e = *state;
@@ -363,13 +388,16 @@ static void test_pagemap(void **state)
 		struct ckf_pagemap pm;
 
 		dm_packed_pagemap(e->dir, "pagemap-1.img", 1, &cases[i].e, &cases[i].b, 1);
-		assert_int_equal(ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", &pm, &err),
-				 cases[i].code);
+		assert_int_equal(
+			ckf_pagemap_read(CKF_DIR(e->dir), "pagemap-1.img", false, &pm, &err),
+			cases[i].code);
 		if (!strstr(err.msg, cases[i].word))
 			fail_msg("no \"%s\" in \"%s\"", cases[i].word, err.msg);
 		if (cases[i].code)
 			continue;
-		assert_int_equal(ckf_pagemap_file_bytes(&pm), cases[i].b.total);
+		assert_true(ckf_pagemap_fits(&pm, cases[i].b.total));
+		assert_false(ckf_pagemap_fits(&pm, cases[i].b.total + 1));
+		assert_false(ckf_pagemap_fits(&pm, cases[i].b.total - 1));
 		assert_int_equal(pm.nr_local_pages, cases[i].e.nr_pages);
 		ckf_pagemap_fini(&pm);
 	}
@@ -382,6 +410,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_random, setup, teardown),
 		cmocka_unit_test(test_bad_blocks),
 		cmocka_unit_test_setup_teardown(test_short, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gap_at_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_many, setup, teardown),
 		cmocka_unit_test(test_table),
 		cmocka_unit_test_setup_teardown(test_pagemap, setup, teardown),
