@@ -6,9 +6,10 @@
 /*
  * Workers open and close packs in file tables of their own, in which the same number is another
  * file. Rings are mapped by system calls that the sanitizer does not see: a new one where an old
- * one was is the same memory to it. The stub of the driver is built without it.
+ * one was is the same memory to it. The stub of the driver is built without it. The sanitizer finds
+ * this by its name.
  */
-const char *__tsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
 	return "race:^ckf_packs_\n"

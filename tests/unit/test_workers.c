@@ -46,6 +46,16 @@ static unsigned int before_workers(void *arg, unsigned int wanted)
 	return left < wanted ? left : wanted;
 }
 
+/* Those that were there before a test: a sanitizer may have one of its own. */
+static unsigned int tasks;
+
+static int setup(void **state)
+{
+	(void)state;
+	tasks = count_entries("/proc/self/task");
+	return 0;
+}
+
 static void after_workers(void *arg)
 {
 	((struct rules *)arg)->ended++;
@@ -78,7 +88,7 @@ static void test_allowed(void **state)
 		assert_true(r.ended >= 1);
 		assert_int_equal(stats.workers, allowed ? allowed : 1);
 		/* Not a moment later than the call returns. */
-		assert_int_equal(count_entries("/proc/self/task"), 3);
+		assert_int_equal(count_entries("/proc/self/task"), tasks);
 		world_assert_area(&w, area, 0);
 		munmap(area, WORLD_BYTES);
 	}
@@ -191,7 +201,7 @@ static void test_grow(void **state)
 		slow_area_end(&slow);
 		assert_int_equal(stats.workers, 3 + i);
 		assert_true(r.ended > 1);
-		assert_true(few_threads(3));
+		assert_true(few_threads(tasks));
 	}
 	world_fini(&w);
 }
@@ -239,7 +249,7 @@ static void test_no_threads(void **state)
 		done++;
 	}
 	assert_memory_equal(got, content, FILE_BYTES);
-	assert_int_equal(most, 3);
+	assert_int_equal(most, tasks);
 	ckf_io_free(io);
 	close(fd);
 	free(content);
@@ -249,9 +259,9 @@ static void test_no_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_allowed),
-		cmocka_unit_test(test_grow),
-		cmocka_unit_test(test_no_threads),
+		cmocka_unit_test_setup(test_allowed, setup),
+		cmocka_unit_test_setup(test_grow, setup),
+		cmocka_unit_test_setup(test_no_threads, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
