@@ -45,9 +45,9 @@ static const struct ckf_task *target_task(const struct ckf_conversion *c, uint64
 
 static bool is_packed(const struct ckf_conversion *c, uint64_t target)
 {
-	const struct ckf_origin origin = ckf_origin_of(&c->dump->pagemaps[target]);
+	const int64_t file = c->pages_file[target];
 
-	return ckf_packings_find(c->chain.packings, &origin) != NULL;
+	return file != CKF_NO_FILE && c->list.files[file].kind == CKF_FILE_CUT_PAGES;
 }
 
 /* Those of the pages file of a target. A plain one may have more than its pagemap names. */
@@ -114,13 +114,14 @@ static int make_stream(struct ckf_conversion *c, struct ckf_stream **s, struct c
 	int ret;
 
 	if (!c->level) {
-		uint64_t pages = local_pages(c, c->target);
+		const uint64_t pages = local_pages(c, c->target);
+		const bool packed = is_packed(c, c->target);
 
-		if (!pages && (file == CKF_NO_FILE || is_packed(c, c->target)))
+		if (file == CKF_NO_FILE || (packed && !pages))
 			return 0;
 		ret = ckf_stream_local(pm, pages, q.task, s, err);
 		if (!ret)
-			(*s)->is_file = !is_packed(c, c->target);
+			(*s)->is_file = !packed;
 		return ret;
 	}
 	ret = ckf_stream_parent(&q, s, &left, err);
@@ -165,7 +166,7 @@ static int next_bytes(struct ckf_conversion *c, struct ckf_stream **s, struct ck
 		uint64_t target = c->bytes_target++;
 		int64_t file = c->pages_file[target];
 
-		if (file == CKF_NO_FILE || !is_packed(c, target))
+		if (!is_packed(c, target))
 			continue;
 		ret = ckf_stream_bytes(&c->dump->pagemaps[target], c->list.files[file].size_bytes,
 				       s, err);

@@ -48,15 +48,13 @@ static int need(uint8_t **buf, uint64_t bytes, struct ckf_error *err)
 static int read_at(const struct ckf_unpack *u, uint64_t off, uint64_t bytes, uint8_t *dst,
 		   struct ckf_error *err)
 {
-	int ret;
+	int ret = -EBADMSG;
 
 	if (!bytes)
 		return 0;
 	/* Behind it, there may be another file of an archive. */
-	if (off + bytes > u->file.bytes)
-		return ckf_error_rule(err, -EBADMSG, u->name, -1, off,
-				      "the file ends before the pages of its pagemap do");
-	ret = ckf_pread_all(u->file.fd, dst, (size_t)bytes, u->file.off + off);
+	if (off + bytes <= u->file.bytes)
+		ret = ckf_pread_all(u->file.fd, dst, (size_t)bytes, u->file.off + off);
 	if (ret == -EBADMSG)
 		return ckf_error_rule(err, ret, u->name, -1, off,
 				      "the file ends before the pages of its pagemap do");

@@ -281,6 +281,20 @@ uint64_t ckf_chunk_features(const struct ckf_chunk *c)
 	}
 }
 
+uint64_t ckf_file_features(const struct ckf_file *f)
+{
+	switch (f->kind) {
+	case CKF_FILE_SIZED_PAGES:
+		return CKF_INCOMPAT_SIZED_PAGES;
+	case CKF_FILE_HEADED_PAGES:
+		return CKF_INCOMPAT_HEADED_PAGES;
+	case CKF_FILE_CUT_PAGES:
+		return CKF_INCOMPAT_CUT_PAGES;
+	default:
+		return 0;
+	}
+}
+
 void ckf_pack_header_encode(const struct ckf_index *idx, struct ckf_disk_pack_header *out)
 {
 	memset(out, 0, sizeof(*out));

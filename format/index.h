@@ -80,5 +80,7 @@ bool ckf_has_pages_file(const struct ckf_index *idx);
 
 /* The incompat bits that a stored chunk asks for, by its codec and its place. */
 uint64_t ckf_chunk_features(const struct ckf_chunk *c);
+/* The same for its kind. */
+uint64_t ckf_file_features(const struct ckf_file *f);
 
 #endif

@@ -169,8 +169,7 @@ int ckf_decode_chunks(struct ckf_decoder *d)
 				     "R-base: chunks, got none, want at least one");
 	/* Those of device targets and of files are checked with them. */
 	w.features |= idx->incompat &
-		      (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS | CKF_INCOMPAT_SIZED_PAGES |
-		       CKF_INCOMPAT_HEADED_PAGES | CKF_INCOMPAT_CUT_PAGES);
+		      (CKF_INCOMPAT_DEVICES | CKF_INCOMPAT_PAGE_SUMS | CKF_INCOMPAT_FILE_KINDS);
 	if ((idx->incompat & CKF_INCOMPAT_ALL) != w.features)
 		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
 				      "R-feature: incompat, got 0x%" PRIx64 ", want 0x%" PRIx64,
@@ -204,9 +203,7 @@ struct file_walk {
 	size_t prev_len;
 	uint64_t next_ref;
 	uint64_t names_bytes; /* all names and link targets, with terminators */
-	bool sized_pages;     /* there was a file of that kind */
-	bool headed_pages;    /* likewise */
-	bool cut_pages;
+	uint64_t features;    /* of the kinds of files so far */
 };
 
 bool ckf_in_strings(const struct ckf_decoder *d, uint64_t off, uint64_t len)
@@ -332,9 +329,7 @@ static int check_file(const struct ckf_decoder *d, uint64_t i, const struct ckf_
 	if (f->kind < CKF_FILE_VERBATIM || f->kind > CKF_FILE_CUT_PAGES)
 		return file_bad(d, i, "R-file: kind, got %u, want 1 to %u", f->kind,
 				CKF_FILE_CUT_PAGES);
-	w->sized_pages |= f->kind == CKF_FILE_SIZED_PAGES;
-	w->headed_pages |= f->kind == CKF_FILE_HEADED_PAGES;
-	w->cut_pages |= f->kind == CKF_FILE_CUT_PAGES;
+	w->features |= ckf_file_features(f);
 	if (!ckf_bytes_zero(disk->reserved, sizeof(disk->reserved)))
 		return file_bad(d, i, "R-reserved: reserved bytes, got others than 0, want 0");
 	if (f->mtime_nsec >= NSEC_PER_SEC)
@@ -384,25 +379,18 @@ static int copy_names(struct ckf_decoder *d, const struct ckf_disk_file *disk,
 	return 0;
 }
 
-static int check_kind_feature(const struct ckf_decoder *d, uint64_t feature, bool used)
-{
-	if (used == !!(d->idx->incompat & feature))
-		return 0;
-	return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
-			      "R-feature: incompat, got 0x%" PRIx64 ", want bit %d %s",
-			      d->idx->incompat, __builtin_ctzll(feature), used ? "set" : "clear");
-}
-
 static int check_file_features(const struct ckf_decoder *d, const struct file_walk *w)
 {
-	int ret = check_kind_feature(d, CKF_INCOMPAT_SIZED_PAGES, w->sized_pages);
+	const uint64_t wrong = (d->idx->incompat ^ w->features) & CKF_INCOMPAT_FILE_KINDS;
 
-	if (!ret)
-		ret = check_kind_feature(d, CKF_INCOMPAT_HEADED_PAGES, w->headed_pages);
-	if (!ret)
-		ret = check_kind_feature(d, CKF_INCOMPAT_CUT_PAGES, w->cut_pages);
-	if (ret)
-		return ret;
+	if (wrong) {
+		int bit = __builtin_ctzll(wrong);
+
+		return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,
+				      "R-feature: incompat, got 0x%" PRIx64 ", want bit %d %s",
+				      d->idx->incompat, bit,
+				      w->features >> bit & 1 ? "set" : "clear");
+	}
 	if (!d->idx->page_sums || ckf_has_pages_file(d->idx))
 		return 0;
 	return ckf_error_rule(d->err, -EBADMSG, "header", -1, 0,

@@ -287,20 +287,6 @@ static void put_header(struct ckf_index *idx, const struct layout *l, uint8_t *b
 	h->checksum = ckf_put64(ckf_header_hash(h, nr_sections(idx, l)));
 }
 
-static uint64_t file_features(const struct ckf_file *f)
-{
-	switch (f->kind) {
-	case CKF_FILE_SIZED_PAGES:
-		return CKF_INCOMPAT_SIZED_PAGES;
-	case CKF_FILE_HEADED_PAGES:
-		return CKF_INCOMPAT_HEADED_PAGES;
-	case CKF_FILE_CUT_PAGES:
-		return CKF_INCOMPAT_CUT_PAGES;
-	default:
-		return 0;
-	}
-}
-
 static uint64_t used_features(const struct ckf_index *idx)
 {
 	uint64_t features = idx->nr_bases ? CKF_INCOMPAT_BASES : 0;
@@ -311,7 +297,7 @@ static uint64_t used_features(const struct ckf_index *idx)
 		if (idx->targets[i].kind == CKF_TARGET_DEVICE)
 			features |= CKF_INCOMPAT_DEVICES;
 	for (uint64_t i = 0; i < idx->nr_files; i++)
-		features |= file_features(&idx->files[i]);
+		features |= ckf_file_features(&idx->files[i]);
 	if (idx->page_sums && ckf_has_pages_file(idx))
 		features |= CKF_INCOMPAT_PAGE_SUMS;
 	return features;

@@ -114,14 +114,22 @@ void dm_inventory_of(int dir, uint32_t img_version)
 	close(fd);
 }
 
-void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style style,
-		const struct dm_entry *entries, size_t nr)
+/* With its head; the entries follow. */
+static int open_pagemap(int dir, const char *name, uint32_t pages_id)
 {
 	PagemapHead head = PAGEMAP_HEAD__INIT;
 	int fd = dm_image(dir, name, CKF_PAGEMAP_MAGIC);
 
 	head.pages_id = pages_id;
 	put(fd, &head.base);
+	return fd;
+}
+
+void dm_pagemap(int dir, const char *name, uint32_t pages_id, enum dm_style style,
+		const struct dm_entry *entries, size_t nr)
+{
+	int fd = open_pagemap(dir, name, pages_id);
+
 	for (size_t i = 0; i < nr; i++) {
 		PagemapEntry e = PAGEMAP_ENTRY__INIT;
 		uint8_t one = 1;
@@ -177,11 +185,8 @@ static size_t pack_blocks(const struct dm_blocks *b, uint8_t **out)
 void dm_packed_pagemap(int dir, const char *name, uint32_t pages_id, const struct dm_entry *entries,
 		       const struct dm_blocks *blocks, size_t nr)
 {
-	PagemapHead head = PAGEMAP_HEAD__INIT;
-	int fd = dm_image(dir, name, CKF_PAGEMAP_MAGIC);
+	int fd = open_pagemap(dir, name, pages_id);
 
-	head.pages_id = pages_id;
-	put(fd, &head.base);
 	for (size_t i = 0; i < nr; i++) {
 		PagemapEntry e = PAGEMAP_ENTRY__INIT;
 		ProtobufCMessageUnknownField f = { 6, PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, 0,
