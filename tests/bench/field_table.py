@@ -3,6 +3,7 @@
 
 import json
 import math
+import statistics
 import sys
 
 from chart import rect, text
@@ -23,9 +24,20 @@ def is_slower(stock, fast):
     return fast > stock * MAX_RATIO
 
 
+def add_estimate(cell, estimates, fast_runs):
+    """How the estimate compares with what the fill took, as seconds of wall time."""
+    for e in estimates:
+        if all(e[k] == cell[k] for k in KEYS):
+            fill = statistics.median(r["stats"]["fill_wall_ms"] for r in fast_runs) / 1e3
+            cell["fill"] = fill
+            cell["estimate"] = e["seconds"]
+            cell["estimate_ratio"] = e["seconds"] / fill if fill else None
+
+
 def summarise(runs):
     with open(runs, encoding="utf-8") as f:
         records = [json.loads(line) for line in f]
+    estimates = [r for r in records if r["kind"] == "estimate"]
     cells = []
     for key, found in group([r for r in records if r["kind"] == "run"], *KEYS).items():
         by_who = group(found, "who")
@@ -34,6 +46,7 @@ def summarise(runs):
             cells.append({**dict(zip(KEYS, key)), "stock": stock, "fast": fast,
                           "ratio": fast["median"] / stock["median"],
                           "slower": is_slower(stock["median"], fast["median"])})
+            add_estimate(cells[-1], estimates, by_who[("fast",)])
     failures = [f"{r['what']}: {r['error'].splitlines()[0] if r['error'] else ''}"
                 for r in records if r["kind"] == "failure"]
     worst = max(cells, key=lambda c: c["ratio"], default=None)
@@ -71,6 +84,12 @@ def lines(result):
         took = [f"{c[w]['median']:.3f} ({c[w]['min']:.3f}-{c[w]['max']:.3f})" for w in ("stock", "fast")]
         yield (f"{name_of(c):44} {took[0]:>21} {took[1]:>21} {c['ratio']:10.2f}"
                + (" slower" if c["slower"] else ""))
+    estimated = [c for c in result["cells"] if c.get("estimate_ratio")]
+    if estimated:
+        yield ""
+        yield f"{'estimate of inspect':44} {'fill':>21} {'estimate':>21} {'of it':>10}"
+    for c in estimated:
+        yield f"{name_of(c):44} {c['fill']:21.3f} {c['estimate']:21.3f} {c['estimate_ratio']:10.2f}"
     for failure in result["failures"]:
         yield f"failed: {failure}"
 
