@@ -8,8 +8,8 @@ bit; and what must fail, fails. Both use all GPUs that they see.
     GPU_KV_GIB=16         zeroed reserve for keys and values, on all GPUs together
     GPU_REPS=5            restores of each way, in turns
     GPU_WAYS="stock plain helper gpud kept"
-    GPU_STEPS="program shared other swap steady model park broken"
-                          shared: processes that share memory, by descriptors and by CUDA IPC, on one
+    GPU_STEPS="program doctor shared other swap steady model park broken"
+                          doctor: what ckfast doctor says of the machine, a process and an image; shared: processes that share memory, by descriptors and by CUDA IPC, on one
                           GPU and, where there are two, on two
                           other: a program of the first GPU is restored onto the second; swap: one of
                           two GPUs, by a gpud that numbers them the other way round
@@ -39,7 +39,7 @@ LAYERS = int(os.environ.get("GPU_LAYERS", {"8b": "32", "70b": "16"}[MODEL]))
 KV_GIB = float(os.environ.get("GPU_KV_GIB", "16"))
 REPS = int(os.environ.get("GPU_REPS", "5"))
 WAYS = os.environ.get("GPU_WAYS", "stock plain helper gpud kept").split()
-STEPS = os.environ.get("GPU_STEPS", "program shared other swap steady model park broken").split()
+STEPS = os.environ.get("GPU_STEPS", "program doctor shared other swap steady model park broken").split()
 BASE = os.path.join(os.environ.get("GPU_BASE", "/dev/shm"), "ckfast-gpu")
 COLD = os.environ.get("GPU_COLD", "0") == "1"
 SECONDS = float(os.environ.get("GPU_SECONDS", "560"))
@@ -121,6 +121,54 @@ def program(run):
             if task.pid:
                 task.stop()
             shutil.rmtree(roads.base, ignore_errors=True)
+
+
+def ask_doctor(run, roads, name, *more, env=None):
+    """The states of its lines by what they are about and their names. The text goes to a file."""
+    argv = run.tools.command("ckfast") + ["doctor", *more]
+    env = {**roads.environment(True), **(env or {})}
+    told = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    with open(os.path.join(run.out, f"doctor-{name}.txt"), "w", encoding="utf-8") as f:
+        f.write(told.stdout + told.stderr)
+    shown = subprocess.run(argv + ["--json"], env=env, capture_output=True, text=True, timeout=60,
+                           check=False)
+    found = {}
+    for check in json.loads(shown.stdout)["checks"]:
+        found.setdefault((check["about"], check["name"]), []).append(check["state"])
+    return found
+
+
+def doctor(run):
+    """What is said of the driver, the GPUs, gpud, a process with the agent and its image; and what is
+    said where no GPU is seen."""
+    task = gpulib.Task(run.tools, "/tmp/ckfast-gpu-doctor", [run.tools.prog("cudaprog"), "."], True)
+    roads = gpulib.Roads(run.tools, task, os.path.join(BASE, "doctor"), SOCKET)
+    dump, fast = roads.path("dump"), roads.path("fast")
+    nr = len(run.result["gpus"])
+
+    def says(name, found, about, line, wanted):
+        got = found.get((about, line))
+        run.check(f"doctor {name}: {line} of the {about}", got == wanted, f"{got} for {wanted}")
+    try:
+        task.start(60)
+        found = ask_doctor(run, roads, "process", "--pid", str(task.pid))
+        says("process", found, "machine", "driver", ["ok"])
+        says("process", found, "machine", "gpu", ["ok"] * nr)
+        says("process", found, "machine", "gpud", ["ok"])
+        says("process", found, "machine", "process", ["ok"])
+        roads.dump(dump, daemon=True)
+        roads.convert(dump, fast)
+        found = ask_doctor(run, roads, "image", fast)
+        says("image", found, "image", "gpu", ["ok"] * nr)
+        found = ask_doctor(run, roads, "hidden", fast, env={"CUDA_VISIBLE_DEVICES": ""})
+        says("hidden", found, "image", "gpu", ["broken"] * nr)
+    except (harness.Failure, ValueError) as e:
+        run.check("doctor", False, str(e))
+        run.keep_logs(roads, "doctor")
+    finally:
+        if task.pid and not task.is_gone():
+            task.stop()
+        shutil.rmtree(roads.base, ignore_errors=True)
 
 
 SHARED_KINDS = [["how=fd"], ["how=fd", "again"], ["how=ipc"], ["how=ipc", "again"]]
@@ -613,6 +661,8 @@ def report(run):
 def steps(run):
     if "program" in STEPS:
         program(run)
+    if "doctor" in STEPS:
+        doctor(run)
     if "shared" in STEPS:
         shared(run)
     if "other" in STEPS:
