@@ -77,6 +77,7 @@ struct fast_shared {
 	atomic_uint uring;
 	atomic_uint direct;
 	atomic_bool checked;	   /* the limits of the tasks' cgroup are in the budget, too */
+	struct fast_gate gate;
 	struct ckf_budget budget;  /* of all tasks together; lowered where memory is short */
 };
 
@@ -314,6 +315,7 @@ int fast_image_open(void)
 		pr_perror("Can't map statistics");
 		return -1;
 	}
+	fast_gate_init(&shared->gate);
 	if (fast_workers_init())
 		return -1;
 	max_map_count = read_max_map_count();
@@ -651,7 +653,9 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	o.threads = fast_workers_wanted(info.nr_pages * PAGE_SIZE);
 	if (file > 0 && !getrlimit(RLIMIT_FSIZE, &largest) && largest.rlim_cur == RLIM_INFINITY)
 		o.file = file;
+	fast_gate_enter(&shared->gate, info.nr_pages * PAGE_SIZE);
 	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);
+	fast_gate_leave(&shared->gate, info.nr_pages * PAGE_SIZE);
 	fast_workers_end(&workers);
 	if (ret) {
 		pr_err("%s\n", err.msg);

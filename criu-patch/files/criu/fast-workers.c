@@ -20,6 +20,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <linux/futex.h>
 
 #include <ckfast.h>
 
@@ -41,6 +42,11 @@
 #define CRIU_PROCESSES 4   /* of CRIU's own, that may come and go while tasks are restored */
 #define LOCK_TRIES 1000	   /* of a millisecond */
 #define SIGNAL_OF_LIBC 33  /* SIGSETXID of glibc */
+
+/* The buffers of a larger fill weigh little beside its memory. */
+#define GATE_MAX_BYTES (1u << 20)
+/* Some wait for the disk. */
+#define GATE_FILLS_PER_CPU 4
 
 /* Threads that the criu process could still make when it began. Tasks inherit it, as all below. */
 static uint64_t left_to_criu = CKF_UNLIMITED;
@@ -331,6 +337,35 @@ void fast_workers_after(void *arg)
 	close_safe(&w->ns_fd);
 	if (w->locked)
 		unlock_last_pid();
+}
+
+void fast_gate_init(struct fast_gate *gate)
+{
+	/* For a size without end it is one for each CPU. */
+	gate->max = GATE_FILLS_PER_CPU * ckf_fill_default_threads(UINT64_MAX);
+}
+
+void fast_gate_enter(struct fast_gate *gate, uint64_t bytes)
+{
+	unsigned int n = atomic_load(&gate->running);
+
+	if (bytes > GATE_MAX_BYTES)
+		return;
+	for (;;) {
+		if (n >= gate->max)
+			syscall(SYS_futex, &gate->running, FUTEX_WAIT, n, NULL, NULL, 0);
+		else if (atomic_compare_exchange_weak(&gate->running, &n, n + 1))
+			return;
+		n = atomic_load(&gate->running);
+	}
+}
+
+void fast_gate_leave(struct fast_gate *gate, uint64_t bytes)
+{
+	if (bytes > GATE_MAX_BYTES)
+		return;
+	atomic_fetch_sub(&gate->running, 1);
+	syscall(SYS_futex, &gate->running, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 void fast_workers_keep(unsigned int nr)

@@ -3,6 +3,7 @@
 #ifndef __CR_FAST_WORKERS_H__
 #define __CR_FAST_WORKERS_H__
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,6 +58,20 @@ extern pid_t fast_workers_fork(void);
  * a process or thread does not wait for their end. 0: they have ended.
  */
 extern void fast_workers_keep(unsigned int nr);
+
+/* Small fills of all tasks that run at the same time. In shared memory; starts zeroed, but for max. */
+struct fast_gate {
+	atomic_uint running;
+	unsigned int max;
+};
+
+/*
+ * Before and after a fill of so many bytes. A task has its buffers for a moment only, but where hundreds of tasks
+ * run by turns on a few CPUs, most would have them at once, and CRIU frees nothing before its restorer.
+ */
+extern void fast_gate_init(struct fast_gate *gate);
+extern void fast_gate_enter(struct fast_gate *gate, uint64_t bytes);
+extern void fast_gate_leave(struct fast_gate *gate, uint64_t bytes);
 
 /* When the fill has ended. */
 extern void fast_workers_end(struct fast_workers *w);
