@@ -22,7 +22,7 @@ group:   touched, and the restore is in a memory cgroup that is new: what a cont
 tight:   the same with a limit of 1.1 times what the stock restore takes there.
 
 Of each image, what `ckfast inspect` estimates for the page cache and for this disk is held against
-how long the fill took, touched and without a limit.
+how long the restore took, touched and without a limit.
 """
 
 import itertools

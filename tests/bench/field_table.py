@@ -3,7 +3,6 @@
 
 import json
 import math
-import statistics
 import sys
 
 from chart import rect, text
@@ -24,14 +23,12 @@ def is_slower(stock, fast):
     return fast > stock * MAX_RATIO
 
 
-def add_estimate(cell, estimates, fast_runs):
-    """How the estimate compares with what the fill took, as seconds of wall time."""
+def add_estimate(cell, estimates):
+    """How the estimate, which is of the whole restore, compares with its median."""
     for e in estimates:
         if all(e[k] == cell[k] for k in KEYS):
-            fill = statistics.median(r["stats"]["fill_wall_ms"] for r in fast_runs) / 1e3
-            cell["fill"] = fill
             cell["estimate"] = e["seconds"]
-            cell["estimate_ratio"] = e["seconds"] / fill if fill else None
+            cell["estimate_ratio"] = e["seconds"] / cell["fast"]["median"]
 
 
 def summarise(runs):
@@ -46,7 +43,7 @@ def summarise(runs):
             cells.append({**dict(zip(KEYS, key)), "stock": stock, "fast": fast,
                           "ratio": fast["median"] / stock["median"],
                           "slower": is_slower(stock["median"], fast["median"])})
-            add_estimate(cells[-1], estimates, by_who[("fast",)])
+            add_estimate(cells[-1], estimates)
     failures = [f"{r['what']}: {r['error'].splitlines()[0] if r['error'] else ''}"
                 for r in records if r["kind"] == "failure"]
     worst = max(cells, key=lambda c: c["ratio"], default=None)
@@ -87,9 +84,10 @@ def lines(result):
     estimated = [c for c in result["cells"] if c.get("estimate_ratio")]
     if estimated:
         yield ""
-        yield f"{'estimate of inspect':44} {'fill':>21} {'estimate':>21} {'of it':>10}"
+        yield f"{'estimate of inspect':44} {'fast':>21} {'estimate':>21} {'of it':>10}"
     for c in estimated:
-        yield f"{name_of(c):44} {c['fill']:21.3f} {c['estimate']:21.3f} {c['estimate_ratio']:10.2f}"
+        yield (f"{name_of(c):44} {c['fast']['median']:21.3f} {c['estimate']:21.3f} "
+               f"{c['estimate_ratio']:10.2f}")
     for failure in result["failures"]:
         yield f"failed: {failure}"
 
