@@ -79,28 +79,20 @@ class CodecContest(Contest):
         return contender
 
     def disk_speed(self, way):
-        """At which a bare program with two threads reads the first image."""
+        """As the first image is read."""
         if not self.disk_bytes_per_s:
-            fast = self.fast_path(way)
-            nr_bytes = os.stat(os.path.join(fast, "ckfast.pack")).st_size // MIB * MIB
-            took = []
-            for _ in range(3):
-                self.bench.prepare("cold", fast, self.touch_mib)
-                took.append(self.bench.bare(fast, "cold", nr_bytes, 2))
-            self.disk_bytes_per_s = int(nr_bytes * 1e9 / statistics.median(took))
+            self.disk_bytes_per_s = self.bench.disk_bytes_per_s(self.fast_path(way), self.touch_mib)
         self.rows[way]["disk_bytes_per_s"] = self.disk_bytes_per_s
         return str(self.disk_bytes_per_s)
 
     def estimate(self, way, state):
         """For the disk as it is, or for the page cache."""
         profile = "ram" if state == "warm" else self.disk_speed(way)
-        shown = json.loads(output(self.bench.tools.command("ckfast")
-                                  + ["inspect", "--profile", profile, "--json",
-                                     self.fast_path(way)]))
+        shown = self.bench.estimate(self.fast_path(way), profile)
         self.rows[way]["decoded"] = {k: c["decoded_bytes"]
-                                     for k, c in shown["image"]["codecs"].items()}
-        self.rows[way]["estimate_s"] = shown["image"]["restore_estimate_s"]["asked"]
-        self.rows[way]["read_bytes"] = shown["image"]["restore_read_bytes"]
+                                     for k, c in shown["codecs"].items()}
+        self.rows[way]["estimate_s"] = shown["restore_estimate_s"]["asked"]
+        self.rows[way]["read_bytes"] = shown["restore_read_bytes"]
 
     def clean(self):
         super().clean()

@@ -26,7 +26,6 @@ how long the restore took, touched and without a limit.
 """
 
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -35,8 +34,8 @@ import time
 
 import field_table
 import subjects
-from harness import (DROP_CACHES, MIB, Bench, Failure, drop_caches, fresh_runs, output, read_all,
-                     run, words)
+from harness import (DROP_CACHES, MIB, Bench, Failure, drop_caches, fresh_runs, read_all, run,
+                     words)
 
 DATA = ["random", "server", "heap", "weights", "masked"]
 SERVERS = list(subjects.SERVERS)
@@ -147,6 +146,7 @@ class Field:
         self.subject = subjects.make(bench, data, shape, settings.mib)
         self.dump_dir = bench.path("dump")
         self.fast_dir = bench.path("fast")
+        self.touch_mib = settings.mib * 2 + 256
         self.use = 0  # bytes that the stock restore takes in a cgroup of its own
         self.took = {}
 
@@ -156,26 +156,6 @@ class Field:
         self.subject.start()
         self.bench.dump(self.subject, self.dump_dir)
         self.convert()
-        self.estimate()
-
-    def estimate(self):
-        """What is to be expected of the page cache, and of the disk at the speed at which a bare
-        program with two threads reads it."""
-        pack = os.path.join(self.fast_dir, "ckfast.pack")
-        nr_bytes = os.stat(pack).st_size // MIB * MIB
-        profiles = {"warm": "ram"}
-        if "cold" in self.settings.wanted[3] and nr_bytes >= MIN_DISK_BYTES:
-            self.prepare("fast", "touched", "cold")
-            took = self.bench.bare(self.fast_dir, "cold", nr_bytes, 2)
-            profiles["cold"] = str(nr_bytes * 10**9 // took)
-        data, shape = self.name.split()
-        for cache, profile in profiles.items():
-            self.prepare("fast", "touched", "warm")
-            shown = json.loads(output([*self.bench.tools.command("ckfast"), "inspect", "--json",
-                                       "--profile", profile, self.fast_dir]))
-            self.bench.record("estimate", data=data, shape=shape, memory="touched", cache=cache,
-                              limit="none", profile=profile,
-                              seconds=shown["image"]["restore_estimate_s"]["asked"])
 
     def convert(self):
         shutil.rmtree(self.fast_dir, ignore_errors=True)
@@ -198,7 +178,7 @@ class Field:
             read_all(self.dump_dir)
             if who == "fast":
                 self.convert()
-        self.bench.pretouch(self.settings.mib * 2 + 256)
+        self.bench.pretouch(self.touch_mib)
         if memory == "idle":
             time.sleep(IDLE_SECONDS)
 
@@ -236,10 +216,25 @@ class Field:
         finally:
             self.subject.stop()
 
+    def estimate(self, cache):
+        """What is to be expected of the page cache, or of this disk."""
+        profile = "ram"
+        if cache == "cold":
+            if os.stat(os.path.join(self.fast_dir, "ckfast.pack")).st_size < MIN_DISK_BYTES:
+                return
+            profile = str(self.bench.disk_bytes_per_s(self.fast_dir, self.touch_mib))
+        self.prepare("fast", "touched", "warm")
+        shown = self.bench.estimate(self.fast_dir, profile)
+        data, shape = self.name.split()
+        self.bench.record("estimate", data=data, shape=shape, memory="touched", cache=cache,
+                          limit="none", profile=profile, seconds=shown["restore_estimate_s"]["asked"])
+
     def cell(self, memory, cache, limit):
         what = f"{self.name}, {memory}, {cache}" + (", tight" if limit != "none" else "")
         if limit != "none" and not self.use:
             self.find_use()
+        if (memory, limit) == ("touched", "none") and cache != "converted":
+            self.estimate(cache)
         for rep in range(self.settings.reps):
             for who in ("stock", "fast") if rep % 2 == 0 else ("fast", "stock"):
                 key = (who, memory, cache, limit)

@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -354,6 +355,20 @@ class Bench:
         ns = self.restore("criu", image, options)
         with open(stats, encoding="utf-8") as f:
             return ns, json.load(f)
+
+    def estimate(self, fast, profile):
+        """What ckfast inspect says of an image, with its estimate of a restore from such storage."""
+        return json.loads(output([*self.tools.command("ckfast"), "inspect", "--profile", profile,
+                                  "--json", fast]))["image"]
+
+    def disk_bytes_per_s(self, fast, touch_mib):
+        """At which a bare program with two threads reads the image from the disk."""
+        nr_bytes = os.stat(os.path.join(fast, "ckfast.pack")).st_size // MIB * MIB
+        took = []
+        for _ in range(3):
+            self.prepare("cold", fast, touch_mib)
+            took.append(self.bare(fast, "cold", nr_bytes, 2))
+        return int(nr_bytes * 1e9 / statistics.median(took))
 
     def bare(self, fast, state, nr_bytes, threads, memory=()):
         """Nanoseconds that a program with nothing else to do takes for the same bytes, into memory of
