@@ -646,16 +646,18 @@ static int fill(const struct ckf_target *t, const struct ckf_dest *dests, size_t
 	unsigned long long start = fast_image_now();
 	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	struct ckf_error err = {};
+	uint64_t bytes;
 	int ret;
 
 	ckf_target_get_info(img, t, &info);
 	fast_image_fill_opts(&o, &workers);
-	o.threads = fast_workers_wanted(info.nr_pages * PAGE_SIZE);
+	bytes = info.nr_pages * PAGE_SIZE;
+	o.threads = fast_workers_wanted(bytes);
 	if (file > 0 && !getrlimit(RLIMIT_FSIZE, &largest) && largest.rlim_cur == RLIM_INFINITY)
 		o.file = file;
-	fast_gate_enter(&shared->gate, info.nr_pages * PAGE_SIZE);
+	fast_gate_enter(&shared->gate, bytes);
 	ret = ckf_fill(img, t, dests, nr, &o, &stats, &err);
-	fast_gate_leave(&shared->gate, info.nr_pages * PAGE_SIZE);
+	fast_gate_leave(&shared->gate, bytes);
 	fast_workers_end(&workers);
 	if (ret) {
 		pr_err("%s\n", err.msg);

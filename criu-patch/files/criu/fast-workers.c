@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The threads that fill memory from a fast image: how many there may be, and with which ids.
+ * The threads that fill memory from a fast image: how many there may be, and with which ids; and how many
+ * small fills, which need none, run at the same time.
  *
  * They are threads of the tasks that are being restored, so whatever limits these limits them, too, and
  * their ids come out of the same pid namespace. Nobody may miss what they take: they get neither ids

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The threads that fill memory from a fast image. */
+/* The threads that fill memory from a fast image, and the fills that do without. */
 #ifndef __CR_FAST_WORKERS_H__
 #define __CR_FAST_WORKERS_H__
 
@@ -59,21 +59,23 @@ extern pid_t fast_workers_fork(void);
  */
 extern void fast_workers_keep(unsigned int nr);
 
-/* Small fills of all tasks that run at the same time. In shared memory; starts zeroed, but for max. */
+/* When the fill has ended. */
+extern void fast_workers_end(struct fast_workers *w);
+
+/*
+ * Small fills of all tasks that run at the same time. A task has its buffers for a moment only, but where hundreds
+ * of tasks run by turns on a few CPUs, many would have them at once, and CRIU frees nothing before its restorer.
+ */
 struct fast_gate {
 	atomic_uint running;
 	unsigned int max;
 };
 
-/*
- * Before and after a fill of so many bytes. A task has its buffers for a moment only, but where hundreds of tasks
- * run by turns on a few CPUs, most would have them at once, and CRIU frees nothing before its restorer.
- */
+/* Of a zeroed gate in shared memory, once, before any task is created. */
 extern void fast_gate_init(struct fast_gate *gate);
+
+/* Around a fill of so many bytes, the same both times. A large one does not wait, nor count. */
 extern void fast_gate_enter(struct fast_gate *gate, uint64_t bytes);
 extern void fast_gate_leave(struct fast_gate *gate, uint64_t bytes);
-
-/* When the fill has ended. */
-extern void fast_workers_end(struct fast_workers *w);
 
 #endif /* __CR_FAST_WORKERS_H__ */
