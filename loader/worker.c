@@ -26,67 +26,88 @@ struct worker {
 	bool in_caller; /* in the thread that called ckf_fill() */
 	unsigned int depth;
 	struct fill_request *requests;
-	struct fill_request **idle;
+	struct fill_request *idle[FILL_DEPTH];
 	unsigned int nr_idle;
 	struct fill_lane lane;
 	struct fill_lane zeros; /* of a lane without anything to read */
-	char *map;		/* holds the slots, or */
+	char *map;		/* holds the requests, their slots, and the decode buffer; or */
 	size_t map_bytes;
-	char *heap; /* does, in the calling thread */
-	char *slots;
+	char *heap; /* does */
 	char *decoded;
 	struct ckf_fill_stats stats;
 	struct ckf_error err;
 	struct fill_copy copy; /* large, and last */
 };
 
-/* Slots, then the decode buffer. */
-static int alloc_slots(struct worker *w)
+/* What a small fill reads, at most. */
+static uint64_t read_bytes(const struct fill_job *job)
 {
-	const size_t decoded = ckf_pages_to_bytes(w->job->img->idx->max_chunk_pages);
-	const size_t bytes = w->depth * w->job->slot_bytes + decoded;
+	const struct ckf_lane *l = &job->img->idx->lanes[job->target->first_lane];
+	uint64_t bytes = 0;
 
-	/* From the heap, whose pages the next fill of this process finds still there. Direct reads
-	 * want them whole. */
-	if (w->in_caller) {
-		w->heap = malloc(bytes + CKF_PAGE_BYTES);
-		w->slots = (char *)ckf_align_up((uintptr_t)w->heap, CKF_PAGE_BYTES);
-		return w->heap ? 0 : -ENOMEM;
-	}
-	/*
-	 * In small pages: only what is used is ever there, and a huge page may cost more than all
-	 * reads of a small fill (see pace.c).
-	 */
+	for (uint32_t i = 0; i < job->target->nr_lanes; i++)
+		bytes += l[i].read_bytes;
+	return bytes;
+}
+
+/*
+ * In small pages: only what is used is ever there, and a huge page may cost more than all reads of
+ * a small fill (see pace.c). Such a fill gets what it uses at once. Its buffers are not in the heap
+ * for that is shared with the parent in a process that has just been forked: to find a large block
+ * there, malloc() writes to pages all over it, and each becomes a page of its own.
+ */
+static char *map_room(struct worker *w, size_t bytes, size_t slots_at)
+{
+	char *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t used;
+
+	if (map == MAP_FAILED)
+		return NULL;
+	w->map = map;
 	w->map_bytes = bytes;
-	w->map = mmap(NULL, w->map_bytes, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (w->map == MAP_FAILED) {
-		w->map = NULL;
-		return -errno;
+	if (w->job->small) {
+		used = read_bytes(w->job);
+		fill_populate(map + slots_at,
+			      used < w->job->slot_bytes ? used : w->job->slot_bytes);
 	}
-	w->slots = w->map;
+	return map;
+}
+
+/* Page by page, as direct reads want them: the requests, their slots, and the decode buffer. */
+static int alloc_room(struct worker *w)
+{
+	const size_t slot = w->job->slot_bytes;
+	const size_t slots_at = ckf_align_up(w->depth * sizeof(*w->requests), CKF_PAGE_BYTES);
+	const size_t decoded_at = slots_at + w->depth * slot;
+	const size_t bytes = decoded_at + ckf_pages_to_bytes(w->job->img->idx->max_chunk_pages);
+	char *room;
+
+	/* The next fill of this process finds pages of the heap still there. */
+	if (w->in_caller && !w->job->small) {
+		w->heap = malloc(bytes + CKF_PAGE_BYTES);
+		room = w->heap ? (char *)ckf_align_up((uintptr_t)w->heap, CKF_PAGE_BYTES) : NULL;
+	} else {
+		room = map_room(w, bytes, slots_at);
+	}
+	if (!room)
+		return -ENOMEM;
+	w->decoded = room + decoded_at;
+	/* Not cleared: fill_lane_next() sets what counts. */
+	w->requests = (struct fill_request *)room;
+	for (unsigned int i = 0; i < w->depth; i++) {
+		w->requests[i].slot = room + slots_at + i * slot;
+		w->idle[w->nr_idle++] = &w->requests[i];
+	}
 	return 0;
 }
 
 static int alloc_buffers(struct worker *w)
 {
-	int ret;
-
-	/* Not cleared: fill_lane_next() sets what counts. */
-	w->requests = malloc(w->depth * sizeof(*w->requests));
-	w->idle = calloc(w->depth, sizeof(*w->idle));
 	w->hash = ckf_sum_new();
-	if (!w->requests || !w->idle || !w->hash || ckf_codec_ctx_new(&w->codec))
+	if (!w->hash || ckf_codec_ctx_new(&w->codec))
 		return -ENOMEM;
-	ret = alloc_slots(w);
-	if (ret)
-		return ret;
-	w->decoded = w->slots + w->depth * w->job->slot_bytes;
-	for (unsigned int i = 0; i < w->depth; i++) {
-		w->requests[i].slot = w->slots + i * w->job->slot_bytes;
-		w->idle[w->nr_idle++] = &w->requests[i];
-	}
-	return 0;
+	return alloc_room(w);
 }
 
 static int worker_init(struct worker *w, struct fill_job *job, bool may_uring)
@@ -124,8 +145,6 @@ static void worker_fini(struct worker *w)
 	if (w->map)
 		munmap(w->map, w->map_bytes);
 	free(w->heap);
-	free(w->requests);
-	free(w->idle);
 	free(w->lane.lane.pieces);
 	free(w->zeros.lane.pieces);
 	ckf_sum_free(w->hash);

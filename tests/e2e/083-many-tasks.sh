@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Many tiny tasks in a memory cgroup with a tenth more than the stock CRIU takes at most: what the
-# fills of all of them take beside is hardly there at the same time. Long runs have a thousand; with
-# fewer than that, it would fit there.
+# Many tiny tasks in a memory cgroup with a tenth more than the stock CRIU takes at most: tasks write
+# to few pages that they share with their parent, and what the fills of all of them take beside is
+# hardly there at the same time. The latter shows with a thousand tasks, which long runs have.
 . "$(dirname "$0")/lib.sh"
 
-TASKS=100
+TASKS=600
 [ -z "${CKF_LONG:-}" ] || TASKS=1000
 KIB=64
 
