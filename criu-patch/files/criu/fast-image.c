@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,10 @@
 
 /* What CRIU itself takes beside the memory of the tasks. */
 #define BYTES_OF_CRIU (4u << 20)
+
+/* Blocks that lie in the heap are smaller: in the index, and later, when a fill takes up to 9 MiB. */
+#define BLOCKS_OF_INDEX (64u << 10)
+#define BLOCKS_OF_FILLS (16u << 20)
 
 /* Mappings that a task has beside its own while it is restored. */
 #define MAPS_OF_CRIU 1024
@@ -283,6 +288,35 @@ static int check_cgroup_of_task(void)
 	return ret;
 }
 
+/* From so many bytes on malloc() maps a block by itself, and free() gives back what is free at the heap's end: at once,
+ * what is free there now. */
+static void map_blocks_of(unsigned int bytes)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+	mallopt(M_MMAP_THRESHOLD, bytes);
+	mallopt(M_TRIM_THRESHOLD, bytes);
+#endif
+}
+
+/*
+ * What the index takes, in part for a moment, must not lie in the heap: what CRIU keeps would come to lie in between,
+ * and each task, which shares the heap with its parent, would write to many pages of it to find free blocks. Nor at the
+ * end of the heap, where a kerndat check may have left room. Buffers of fills do: the next fill of the task finds their
+ * pages still there.
+ */
+static int read_image(int dir, struct ckf_error *err)
+{
+	int ret;
+
+	map_blocks_of(BLOCKS_OF_INDEX);
+	ret = ckf_image_open(dir, &img, err);
+	if (!ret)
+		ret = ckf_image_prepare(img, err);
+	map_blocks_of(BLOCKS_OF_FILLS);
+	return ret;
+}
+
 int fast_image_open(void)
 {
 	struct ckf_image_info info = { .size = sizeof(info) };
@@ -302,7 +336,7 @@ int fast_image_open(void)
 	}
 	if (!opts.fast_timeout)
 		opts.fast_timeout = FAST_TIMEOUT_DEFAULT;
-	if (ckf_image_open(dir, &img, &err) || ckf_image_prepare(img, &err)) {
+	if (read_image(dir, &err)) {
 		pr_err("%s\n", err.msg);
 		return -1;
 	}
