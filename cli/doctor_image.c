@@ -105,6 +105,29 @@ static bool is_taken(const struct doctor *d, uint32_t id)
 	return doctor_exists(d, path);
 }
 
+/* A process that has ended keeps its id until its parent asks for its exit status. */
+static bool has_ended(const struct doctor *d, uint32_t id)
+{
+	char path[32], full[DOCTOR_PATH_BYTES], *line = NULL;
+	const char *state;
+	size_t room = 0;
+	bool ended = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", id);
+	f = doctor_path(d, full, path) ? fopen(full, "re") : NULL;
+	if (!f)
+		return false;
+	/* After the name, which may have anything in it. */
+	if (getline(&line, &room, f) > 0) {
+		state = strrchr(line, ')');
+		ended = state && !strncmp(state, ") Z", 3);
+	}
+	free(line);
+	fclose(f);
+	return ended;
+}
+
 /* Adds ", 12" to a list of ids. */
 static void name_id(char *list, size_t bytes, uint32_t id)
 {
@@ -113,10 +136,19 @@ static void name_id(char *list, size_t bytes, uint32_t id)
 	snprintf(list + len, bytes - len, "%s%" PRIu32, len ? ", " : "", id);
 }
 
+static const char *ids_hint(uint64_t nr_taken, uint64_t nr_ended)
+{
+	if (nr_taken == nr_ended)
+		return "they have ended, but their parents have not asked for their exit status: "
+		       "wait, or end the parents";
+	return "end these processes, or restore in a new pid namespace: "
+	       "unshare --pid --fork --mount-proc";
+}
+
 static void check_ids(struct doctor *d, const struct ckf_needs *n,
 		      const struct ckf_needs_info *info)
 {
-	uint64_t pid_max = CKF_UNLIMITED, nr_taken = 0;
+	uint64_t pid_max = CKF_UNLIMITED, nr_taken = 0, nr_ended = 0;
 	char list[128] = "";
 	uint32_t id, highest = 0;
 	json_t *facts;
@@ -127,14 +159,15 @@ static void check_ids(struct doctor *d, const struct ckf_needs *n,
 	}
 	for (uint64_t i = 0; i < info->nr_ids && !ckf_needs_get_id(n, i, &id); i++) {
 		highest = id > highest ? id : highest;
-		if (is_taken(d, id) && ++nr_taken <= IDS_NAMED)
+		if (!is_taken(d, id))
+			continue;
+		nr_ended += has_ended(d, id);
+		if (++nr_taken <= IDS_NAMED)
 			name_id(list, sizeof(list), id);
 	}
 	doctor_read_u64(d, "/proc/sys/kernel/pid_max", &pid_max);
 	if (nr_taken)
-		facts = doctor_add(d, "process_ids", DOCTOR_BROKEN,
-				   "end these processes, or restore in a new pid namespace: "
-				   "unshare --pid --fork --mount-proc",
+		facts = doctor_add(d, "process_ids", DOCTOR_BROKEN, ids_hint(nr_taken, nr_ended),
 				   "%" PRIu64 " of %" PRIu64 " are taken: %s%s", nr_taken,
 				   info->nr_ids, list, nr_taken > IDS_NAMED ? ", …" : "");
 	else if (highest >= pid_max)
@@ -146,6 +179,7 @@ static void check_ids(struct doctor *d, const struct ckf_needs *n,
 				   info->nr_ids);
 	json_object_set_new(facts, "wanted", cli_json_u64(info->nr_ids));
 	json_object_set_new(facts, "taken", cli_json_u64(nr_taken));
+	json_object_set_new(facts, "ended", cli_json_u64(nr_ended));
 }
 
 static void check_threads(struct doctor *d, const struct ckf_needs_info *info)
@@ -230,9 +264,12 @@ static void check_needs(struct doctor *d, int dir_fd)
 static const char *image_hint(int rc)
 {
 	if (rc == -EBADMSG)
-		return "ckfast verify tells more; convert the dump again";
+		return "convert the dump again";
 	if (rc == -EOPNOTSUPP)
 		return "a newer ckfast made it: install that";
+	if (rc == -ENOTDIR)
+		return "of an archive, ckfast verify and ckfast inspect tell; unpack it to ask "
+		       "whether it can be restored here";
 	return "name the directory of a fast image, as a user who may read it";
 }
 
@@ -261,8 +298,8 @@ void doctor_check_image(struct doctor *d, const char *path, const struct cli_bas
 			   *err.msg ? err.msg : strerror(-rc));
 	} else {
 		doctor_add(d, "image", DOCTOR_OK, NULL,
-			   "format %u.%u; its index and small files are whole", info.version_major,
-			   info.version_minor);
+			   "format %u.%u; whole but for its pages, which ckfast verify checks",
+			   info.version_major, info.version_minor);
 		check_bases(d, img, info.nr_bases);
 		check_memory(d, img, info.nr_targets);
 		check_needs(d, dir_fd);

@@ -285,7 +285,8 @@ void doctor_check_options(struct doctor *d, const struct ckf_needs_info *info)
 		{ info->nr_tcp, " --tcp-established" },
 		{ info->nr_ext_unix, " --ext-unix-sk" },
 		{ info->nr_ext_mounts, " --external" },
-		{ info->outer_session, " --shell-job" },
+		{ info->outer_session || info->nr_outer_ttys, " --shell-job" },
+		{ info->nr_file_locks, " --file-locks" },
 	};
 	char list[128] = "";
 	json_t *facts;
@@ -293,10 +294,13 @@ void doctor_check_options(struct doctor *d, const struct ckf_needs_info *info)
 	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
 		if (options[i].needed)
 			strcat(list, options[i].option);
-	facts = doctor_add(d, "options", DOCTOR_OK, NULL, "%s%s",
+	/* The terminal of criu restore takes the place of the one that was left outside. */
+	facts = doctor_add(d, "options", DOCTOR_OK, NULL, "%s%s%s",
 			   *list ? "criu restore needs" : "criu restore needs no special ones",
-			   list);
+			   list, info->nr_outer_ttys ? ", and to be run on a terminal" : "");
 	json_object_set_new(facts, "tcp_connections", cli_json_u64(info->nr_tcp));
 	json_object_set_new(facts, "external_sockets", cli_json_u64(info->nr_ext_unix));
 	json_object_set_new(facts, "external_mounts", cli_json_u64(info->nr_ext_mounts));
+	json_object_set_new(facts, "outer_terminals", cli_json_u64(info->nr_outer_ttys));
+	json_object_set_new(facts, "file_locks", cli_json_u64(info->nr_file_locks));
 }

@@ -209,6 +209,8 @@ static int read_all(struct ckf_needs *n, int dir_fd, const struct ckf_dump *dump
 		ret = read_devices(n, dump, err);
 	if (!ret)
 		ret = needs_read_files(n, dir_fd, dump, err);
+	if (!ret)
+		ret = needs_read_ttys(n, dir_fd, err);
 	return ret;
 }
 
@@ -243,6 +245,7 @@ void ckf_needs_free(struct ckf_needs *n)
 	free(n->ids);
 	free(n->devices);
 	free(n->cpus);
+	free(n->ttys);
 	free(n);
 }
 

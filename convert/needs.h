@@ -43,6 +43,9 @@ struct ckf_needs {
 	uint64_t devices_cap;
 	struct need_cpu *cpus;
 	uint64_t cpus_cap;
+	uint32_t *ttys; /* ends of pseudoterminals, as CRIU numbers them */
+	uint64_t nr_ttys;
+	uint64_t ttys_cap;
 };
 
 /* Calls take for each record of an image, until it returns an error; an image that is not there has
@@ -55,5 +58,8 @@ int needs_each_record(struct ckf_needs *n, int dir_fd, const char *name, uint32_
 /* Files, sockets and mounts. After the tasks. */
 int needs_read_files(struct ckf_needs *n, int dir_fd, const struct ckf_dump *dump,
 		     struct ckf_error *err);
+
+/* Terminals. */
+int needs_read_ttys(struct ckf_needs *n, int dir_fd, struct ckf_error *err);
 
 #endif

@@ -18,6 +18,7 @@
 #include "remap-file-path.pb-c.h"
 
 #define GHOST_PREFIX "ghost-file-"
+#define PTS_DIR "/dev/pts/"
 #define MOUNTS_PREFIX "mountpoints-"
 #define UNIX_EXTERN (1u << 0) /* USK_EXTERN of CRIU's sk-unix.c */
 
@@ -33,6 +34,13 @@ static int add_path(struct ckf_needs *n, const struct need_path *p, struct ckf_e
 	return 0;
 }
 
+/* A terminal whose number is another one afterwards: CRIU makes it, or has the one of its caller.
+ */
+static bool is_slave_tty(const char *path)
+{
+	return !strncmp(path, PTS_DIR, strlen(PTS_DIR)) && strcmp(path + strlen(PTS_DIR), "ptmx");
+}
+
 static int add_file(struct ckf_needs *n, const RegFileEntry *e, struct ckf_error *err)
 {
 	const struct need_path p = {
@@ -41,6 +49,7 @@ static int add_file(struct ckf_needs *n, const RegFileEntry *e, struct ckf_error
 		.bytes = e->has_size ? e->size : CKF_UNLIMITED,
 		.mode = e->has_mode ? e->mode : 0,
 		.external = e->has_ext && e->ext,
+		.remapped = is_slave_tty(e->name),
 	};
 
 	return add_path(n, &p, err);
@@ -128,6 +137,17 @@ static void note_use(struct ckf_needs *n, uint32_t id, uint32_t kind)
 		return;
 	p->kind = kind;
 	p->pid = n->pid;
+}
+
+static int take_lock(struct ckf_needs *n, struct ckf_img *im, const uint8_t *rec, size_t bytes,
+		     struct ckf_error *err)
+{
+	(void)im;
+	(void)rec;
+	(void)bytes;
+	(void)err;
+	n->info.nr_file_locks++;
+	return 0;
 }
 
 static int take_mm(struct ckf_needs *n, struct ckf_img *im, const uint8_t *rec, size_t bytes,
@@ -240,6 +260,9 @@ int needs_read_files(struct ckf_needs *n, int dir_fd, const struct ckf_dump *dum
 	if (n->info.nr_paths)
 		qsort(n->paths, (size_t)n->info.nr_paths, sizeof(*n->paths), compare_paths);
 	ret = needs_each_record(n, dir_fd, "remap-fpath.img", CKF_REMAP_MAGIC, take_remap, err);
+	if (!ret)
+		ret = needs_each_record(n, dir_fd, "filelocks.img", CKF_FILE_LOCKS_MAGIC, take_lock,
+					err);
 	if (!ret)
 		ret = read_users(n, dir_fd, dump, err);
 	if (ret)

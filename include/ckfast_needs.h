@@ -38,6 +38,8 @@ struct ckf_needs_info {
 	bool outer_session;	/* of a session whose leader is not in the dump */
 	uint32_t img_version; /* of CRIU's images: 2, or 3 from CRIU 4.3 on, if pages are compressed
 			       */
+	uint32_t nr_outer_ttys; /* pseudoterminals whose master is not in the dump */
+	uint64_t nr_file_locks;
 };
 /* These return 0, or -EINVAL for a size that is too small and for numbers that there are not. */
 int ckf_needs_get_info(const struct ckf_needs *n, struct ckf_needs_info *out);

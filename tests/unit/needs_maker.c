@@ -20,6 +20,7 @@
 #include "mnt.pb-c.h"
 #include "needs_maker.h"
 #include "remap-file-path.pb-c.h"
+#include "tty.pb-c.h"
 
 static void nm_put(int fd, const ProtobufCMessage *m)
 {
@@ -104,6 +105,8 @@ void nm_files(int dir)
 	put_file(fd, 5, "/", CKF_UNLIMITED, 0);
 	put_file(fd, 4, "/tmp/unlinked", 5, S_IFREG | 0600);
 	put_file(fd, 9, "/var/log/x", 77, S_IFREG | 0644);
+	put_file(fd, 10, "/dev/pts/3", CKF_UNLIMITED, S_IFCHR | 0620);
+	put_file(fd, 11, "/dev/pts/ptmx", CKF_UNLIMITED, S_IFCHR | 0666);
 	put_tcp(fd, 1);	 /* ESTABLISHED */
 	put_tcp(fd, 10); /* LISTEN */
 	put_tcp(fd, 7);	 /* CLOSE */
@@ -115,6 +118,39 @@ void nm_files(int dir)
 	remap.orig_id = 4;
 	remap.remap_id = 1;
 	nm_image(dir, "remap-fpath.img", CKF_REMAP_MAGIC, &remap.base);
+}
+
+static void put_tty(int fd, uint32_t id, TtyType type, bool settings)
+{
+	TtyInfoEntry e = TTY_INFO_ENTRY__INIT;
+	TermiosEntry termios = TERMIOS_ENTRY__INIT;
+	TtyPtyEntry pty = TTY_PTY_ENTRY__INIT;
+
+	e.id = id;
+	e.type = type;
+	e.termios = settings ? &termios : NULL;
+	pty.index = id / 2;
+	e.pty = &pty;
+	nm_put(fd, &e.base);
+}
+
+void nm_options(int dir)
+{
+	int fd = dm_image(dir, "tty-info.img", CKF_TTY_INFO_MAGIC);
+
+	put_tty(fd, 13, TTY_TYPE__PTY, true); /* both ends of 6 */
+	put_tty(fd, 12, TTY_TYPE__PTY, true);
+	put_tty(fd, 10, TTY_TYPE__PTY, true); /* the slave of 5 alone */
+	put_tty(fd, 8, TTY_TYPE__PTY, false); /* of 4, which hung up */
+	put_tty(fd, 6, TTY_TYPE__CTTY, true);
+	put_tty(fd, 14, TTY_TYPE__PTY, true); /* of 7, whose master hung up */
+	put_tty(fd, 15, TTY_TYPE__PTY, false);
+	put_tty(fd, 17, TTY_TYPE__PTY, true); /* the master of 8 alone */
+	close(fd);
+	fd = dm_image(dir, "filelocks.img", CKF_FILE_LOCKS_MAGIC);
+	for (int i = 0; i < 3; i++)
+		dm_record(fd, "", 0);
+	close(fd);
 }
 
 void nm_fs(int dir, uint32_t pid)

@@ -8,10 +8,12 @@
 /* An image of one record. */
 void nm_image(int dir, const char *name, uint32_t magic, const ProtobufCMessage *m);
 
-/* Files 7 (/usr/bin/program), 3 (/work), 5 (/), 4 (unlinked), 9 (/var/log/x); four TCP sockets, two
- * with a connection; three unix sockets, two with
- * peers outside, /run/peer and one without a path. */
+/* Files 7 (/usr/bin/program), 3 (/work), 5 (/), 4 (unlinked), 9 (/var/log/x), 10
+ * (a terminal), 11 (/dev/pts/ptmx); four TCP sockets, two with a connection; three unix sockets,
+ * two with peers outside, /run/peer and one without a path. */
 void nm_files(int dir);
+/* Two terminals whose master is not in the dump, others, and three file locks. */
+void nm_options(int dir);
 /* Works in file 3, below file 5. */
 void nm_fs(int dir, uint32_t pid);
 void nm_core(int dir, const char *name, uint64_t xstate);

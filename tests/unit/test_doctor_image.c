@@ -254,6 +254,12 @@ static void test_options(void **state)
 	needs.info.nr_ext_mounts = 1;
 	dw_expect(check_options, "options", DOCTOR_OK,
 		  "--tcp-established --ext-unix-sk --external --shell-job");
+	memset(&needs.info, 0, sizeof(needs.info));
+	needs.info.nr_file_locks = 2;
+	dw_expect(check_options, "options", DOCTOR_OK, "needs --file-locks");
+	needs.info.nr_outer_ttys = 1;
+	dw_expect(check_options, "options", DOCTOR_OK, "needs --shell-job --file-locks");
+	dw_expect(check_options, "options", DOCTOR_OK, "to be run on a terminal");
 }
 
 /* Of a whole image. */
@@ -360,7 +366,9 @@ static void test_whole(void **state)
 	image("image", DOCTOR_BROKEN, "core-4321.img");
 	flip("core-4321.img", 20);
 	flip("ckfast.idx", 200);
-	image("image", DOCTOR_BROKEN, "ckfast verify");
+	image("image", DOCTOR_BROKEN, "convert the dump again");
+	fast = "/dev/null";
+	image("image", DOCTOR_BROKEN, "unpack it");
 	fast = "/no/such/image";
 	image("image", DOCTOR_BROKEN, "No such file");
 	fast = dw_root;
@@ -380,6 +388,11 @@ static void test_ids(void **state)
 	snprintf(path, sizeof(path), "/proc/%d/status", PID);
 	dw_put(path, "");
 	image("process_ids", DOCTOR_BROKEN, "1 of 2 are taken: 4321");
+	snprintf(path, sizeof(path), "/proc/%d/stat", PID);
+	dw_put(path, "4321 (a) Z) S 1 4321\n");
+	image("process_ids", DOCTOR_BROKEN, "end these processes");
+	dw_put(path, "4321 (a) S) Z 1 4321\n");
+	image("process_ids", DOCTOR_BROKEN, "they have ended");
 }
 
 /* A memory cgroup that leaves so many pages. */

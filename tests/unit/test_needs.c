@@ -61,6 +61,7 @@ static int set_up(void **state)
 	dm_tempdir(top);
 	dir = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	nm_files(dir);
+	nm_options(dir);
 	put_tasks();
 	nm_core(dir, "core-100.img", 7);
 	nm_core(dir, "core-1100.img", 0xe0);
@@ -110,6 +111,8 @@ static void test_info(void **state)
 	assert_int_equal(info.nr_ext_unix, 2);
 	assert_int_equal(info.nr_ext_mounts, 1);
 	assert_int_equal(info.ghost_bytes, 20);
+	assert_int_equal(info.nr_outer_ttys, 2);
+	assert_int_equal(info.nr_file_locks, 3);
 	assert_int_equal(info.nr_devices, 0);
 	assert_int_equal(info.nr_cpus, 1);
 	assert_int_equal(ckf_needs_get_cpu(n, 0, &cpu), 0);
@@ -143,13 +146,14 @@ static void test_paths(void **state)
 	struct ckf_needs *n = read_needs(&info);
 
 	(void)state;
-	assert_int_equal(info.nr_paths, 5);
+	assert_int_equal(info.nr_paths, 6);
 	expect_path(n, 0, "/work", CKF_PATH_CWD, CKF_UNLIMITED, S_IFDIR | 0700);
 	expect_path(n, 1, "/", CKF_PATH_ROOT, CKF_UNLIMITED, 0);
 	expect_path(n, 2, "/usr/bin/program", CKF_PATH_EXE, 1000, S_IFREG | 0755);
 	expect_path(n, 3, "/var/log/x", CKF_PATH_FILE, 77, S_IFREG | 0644);
-	expect_path(n, 4, "/run/peer", CKF_PATH_SOCKET, CKF_UNLIMITED, S_IFSOCK);
-	assert_int_equal(ckf_needs_get_path(n, 5, &none), -EINVAL);
+	expect_path(n, 4, "/dev/pts/ptmx", CKF_PATH_FILE, CKF_UNLIMITED, S_IFCHR | 0666);
+	expect_path(n, 5, "/run/peer", CKF_PATH_SOCKET, CKF_UNLIMITED, S_IFSOCK);
+	assert_int_equal(ckf_needs_get_path(n, 6, &none), -EINVAL);
 	assert_int_equal(ckf_needs_get_path(n, 0, &none), -EINVAL);
 	ckf_needs_free(n);
 }
