@@ -86,6 +86,7 @@ struct insp {
 	uint64_t base_bytes;   /* stored in bases */
 	uint64_t nr_extents;
 	struct ckf_restore_work work;		   /* of a restore of everything */
+	double process_s;			   /* what making a process costs */
 	double core_s;				   /* that the CPUs take to fill; -1: not known */
 	struct ckf_speeds speeds;		   /* otherwise: to estimate with, of this image */
 	uint64_t nr_files[CKF_FILE_CUT_PAGES + 1]; /* by kind */
@@ -110,6 +111,8 @@ uint64_t insp_restored_bytes(const struct insp *insp);
 /* How long all CPUs of this machine take to fill host memory, with the pack in the page cache. -1
  * where that cannot be tried: a base is needed, there is device memory, or there is no headroom. */
 double insp_rehearse(const struct insp *insp);
+/* What making a process costs this machine, as ckf_model.h says. */
+double insp_process_s(void);
 /* Tries this machine, for insp_estimate_s(). Reads and fills a part of the image. */
 void insp_measure(struct insp *insp);
 /* The time of a restore from such storage, with the CPUs of this machine. */

@@ -13,6 +13,7 @@
 #include "convert/ckf_model.h"
 #include "convert/ckf_decode_costs.h"
 #include "base/ckf_io_util.h"
+#include "base/ckf_threads.h"
 #include "ckf_inspect.h"
 
 /* Of each codec, at most, or a few more. */
@@ -371,6 +372,7 @@ double insp_lane_balance(const struct insp_target *it, uint64_t nr_lanes)
 
 void insp_measure(struct insp *insp)
 {
+	insp->process_s = insp_process_s();
 	insp->core_s = insp_rehearse(insp);
 	if (insp->core_s < 0)
 		time_chunks(insp);
@@ -378,9 +380,11 @@ void insp_measure(struct insp *insp)
 
 double insp_estimate_s(const struct insp *insp, const struct ckf_storage *s)
 {
+	const double tasks_s = ckf_model_tasks_s(insp->work.nr_tasks, insp->process_s, ckf_cpus());
+
 	if (insp->core_s >= 0)
-		return ckf_model_restore_of_s(&insp->work, s, insp->core_s);
-	return ckf_model_restore_s(&insp->speeds, &insp->work, s, ckf_pool_threads(0));
+		return tasks_s + ckf_model_fill_of_s(&insp->work, s, insp->core_s);
+	return tasks_s + ckf_model_fill_s(&insp->speeds, &insp->work, s, ckf_pool_threads(0));
 }
 
 uint64_t insp_restored_bytes(const struct insp *insp)

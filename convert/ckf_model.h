@@ -55,12 +55,22 @@ struct ckf_restore_work {
 
 /* 0 or -ENOMEM. */
 int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out);
-/* The time of criu restore, in seconds. From profile ram, the cores copy what is read. */
-double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
-			   const struct ckf_storage *s, unsigned int nr_cores);
+/* How long a restore takes to fill memory, in seconds. From profile ram, the cores copy what is
+ * read. */
+double ckf_model_fill_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
+			const struct ckf_storage *s, unsigned int nr_cores);
 /* The same, where it is known how long the cores take together. */
-double ckf_model_restore_of_s(const struct ckf_restore_work *w, const struct ckf_storage *s,
-			      double core_s);
+double ckf_model_fill_of_s(const struct ckf_restore_work *w, const struct ckf_storage *s,
+			   double core_s);
+
+/*
+ * What making a process costs a quick machine, in seconds: fork(), 256 page faults, half of them of
+ * memory that it has from its parent, and its end.
+ */
+#define CKF_MODEL_PROCESS_S 0.001
+#define CKF_MODEL_PROCESS_PAGES 256
+/* All else that criu restore does, in seconds, where making a process costs process_s. */
+double ckf_model_tasks_s(uint64_t nr_tasks, double process_s, unsigned int nr_cores);
 
 /*
  * How fast the storage below a directory reads. Writes a file without a name of some MiB and reads

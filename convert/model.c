@@ -8,12 +8,15 @@
 #define PS_PER_S 1000000000000ull
 
 /*
- * What criu restore takes besides filling memory, for the first process and for each one: what is
- * left of the restores in docs/notes/2026-11-24-ways-to-store.md when reading and decoding are
- * taken off.
+ * What criu restore takes besides filling memory, on a machine with 16 CPUs and on one with two
+ * whose page faults are eight times as slow (docs/notes/2026-11-30-small-tasks.md): for itself, and
+ * as often as it would take to make a process, for itself and for each task. CRIU makes tasks one
+ * after the other, and part of what they do themselves is done by all CPUs.
  */
-#define FIXED_S 0.06
-#define TASK_S 0.0017
+#define CRIU_S 0.037
+#define CRIU_PROCESSES 11
+#define TASK_PROCESSES 0.92
+#define TASK_CPU_PROCESSES 3.2
 
 /*
  * ckfast calibrate on an AMD EPYC (family 26), Linux 6.18, zstd 1.5.4, lz4 1.9.4. lz4 and zstd
@@ -123,18 +126,27 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 	return 0;
 }
 
-double ckf_model_restore_of_s(const struct ckf_restore_work *w, const struct ckf_storage *s,
-			      double core_s)
+double ckf_model_tasks_s(uint64_t nr_tasks, double process_s, unsigned int nr_cores)
+{
+	double each = TASK_CPU_PROCESSES / nr_cores;
+
+	if (each < TASK_PROCESSES)
+		each = TASK_PROCESSES;
+	return CRIU_S + process_s * (CRIU_PROCESSES + each * (double)nr_tasks);
+}
+
+double ckf_model_fill_of_s(const struct ckf_restore_work *w, const struct ckf_storage *s,
+			   double core_s)
 {
 	double read_s = (double)w->read_bytes / (double)s->bytes_per_s;
 
 	if (s->profile == CKF_PROFILE_RAM)
 		read_s = 0;
-	return FIXED_S + TASK_S * (double)w->nr_tasks + (read_s > core_s ? read_s : core_s);
+	return read_s > core_s ? read_s : core_s;
 }
 
-double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
-			   const struct ckf_storage *s, unsigned int nr_cores)
+double ckf_model_fill_s(const struct ckf_speeds *v, const struct ckf_restore_work *w,
+			const struct ckf_storage *s, unsigned int nr_cores)
 {
 	double core_s = 0;
 
@@ -144,5 +156,5 @@ double ckf_model_restore_s(const struct ckf_speeds *v, const struct ckf_restore_
 	for (uint32_t c = CKF_CODEC_RAW; c < CKF_CODEC_END; c++)
 		core_s += (double)w->decoded_bytes[c] *
 			  (1 / (double)v->decode[c] + 1 / (double)v->fill);
-	return ckf_model_restore_of_s(w, s, core_s / nr_cores);
+	return ckf_model_fill_of_s(w, s, core_s / nr_cores);
 }

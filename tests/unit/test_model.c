@@ -365,21 +365,26 @@ static void test_restore(void **state)
 	assert_true(w.copied_bytes > 3 * 512 * CKF_PAGE_BYTES);
 	img_fini(&b);
 
-	w = (struct ckf_restore_work){ .nr_tasks = 1 };
-	nothing = ckf_model_restore_s(v, &w, &disk, 2);
+	w = (struct ckf_restore_work){ 0 };
+	nothing = ckf_model_fill_s(v, &w, &disk, 2);
 	w.decoded_bytes[CKF_CODEC_ZERO] = 1ull << 40;
-	assert_true(ckf_model_restore_s(v, &w, &disk, 2) == nothing);
+	assert_true(ckf_model_fill_s(v, &w, &disk, 2) == nothing);
 	w.read_bytes = w.decoded_bytes[CKF_CODEC_RAW] = 2000000000;
-	assert_true(fabs(ckf_model_restore_s(v, &w, &disk, 2) - nothing - 2) < 1e-6);
-	assert_true(fabs(ckf_model_restore_s(v, &w, &quick, 1) - nothing - 2e9 * core_s) < 1e-6);
-	assert_true(fabs(ckf_model_restore_s(v, &w, &quick, 2) - nothing - 1e9 * core_s) < 1e-6);
+	assert_true(fabs(ckf_model_fill_s(v, &w, &disk, 2) - nothing - 2) < 1e-6);
+	assert_true(fabs(ckf_model_fill_s(v, &w, &quick, 1) - nothing - 2e9 * core_s) < 1e-6);
+	assert_true(fabs(ckf_model_fill_s(v, &w, &quick, 2) - nothing - 1e9 * core_s) < 1e-6);
 	/* Out of the page cache the same cores copy, each time that it is wanted. */
 	w.copied_bytes = 4000000000;
-	assert_true(fabs(ckf_model_restore_s(v, &w, &ram, 2) - nothing - 1e9 * core_s -
+	assert_true(fabs(ckf_model_fill_s(v, &w, &ram, 2) - nothing - 1e9 * core_s -
 			 2e9 / (double)v->copy) < 1e-6);
-	assert_true(fabs(ckf_model_restore_s(v, &w, &quick, 2) - nothing - 1e9 * core_s) < 1e-6);
-	w.nr_tasks = 9;
-	assert_true(ckf_model_restore_s(v, &w, &disk, 2) > nothing + 2);
+	assert_true(fabs(ckf_model_fill_s(v, &w, &quick, 2) - nothing - 1e9 * core_s) < 1e-6);
+	/* A task more costs a process more, where there are CPUs enough, and else more than that.
+	 */
+	nothing = ckf_model_tasks_s(1, 0.001, 64);
+	assert_true(ckf_model_tasks_s(2, 0.001, 64) - nothing > 0.0005);
+	assert_true(ckf_model_tasks_s(2, 0.001, 64) - nothing < 0.0015);
+	assert_true(ckf_model_tasks_s(2, 0.001, 1) - ckf_model_tasks_s(1, 0.001, 1) > 0.002);
+	assert_true(ckf_model_tasks_s(1, 0.01, 64) > nothing);
 }
 
 static void test_measure(void **state)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* insp_rehearse(): a part of an image is filled to see how long all of it takes. */
+/* insp_rehearse() and insp_process_s(): what a restore takes is tried. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -82,12 +83,23 @@ static void test_cannot(void **state)
 	world_fini(&w);
 }
 
+/* At least what its page faults take, and nothing of it is left. */
+static void test_process(void **state)
+{
+	const double s = insp_process_s();
+
+	(void)state;
+	assert_true(s > 1e-5 && s < 10 && s != CKF_MODEL_PROCESS_S);
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_estimates),
 		cmocka_unit_test(test_far_apart),
 		cmocka_unit_test(test_cannot),
+		cmocka_unit_test(test_process),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
