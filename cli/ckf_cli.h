@@ -18,8 +18,9 @@ struct cli_verb {
 	const char *name;
 	const char *args;
 	const char *summary;
-	const char *help; /* the lines on the options */
-	bool has_program; /* options end at the first argument: what follows is a program's */
+	const char *help;  /* the lines on the options */
+	bool has_archives; /* its operands may also be archives or layouts */
+	bool has_program;  /* options end at the first argument: what follows is a program's */
 	/* argv[0] is "ckfast VERB", which getopt_long() puts before its messages. */
 	int (*run)(const struct cli_verb *verb, int argc, char **argv);
 };
@@ -134,9 +135,12 @@ uint64_t cli_now_ns(void);
 void cli_message(const struct cli_verb *verb, const char *path, const char *msg);
 /* The same for an error. Returns its exit code. */
 int cli_fail(const struct cli_verb *verb, const char *path, int rc, const struct ckf_error *err);
+/* The same for an error of a verb that makes to, or NULL, of from. */
+int cli_fail_making(const struct cli_verb *verb, const char *from, const char *to, int rc,
+		    const struct ckf_error *err);
 /*
- * The operands of a verb that makes one directory of another, or with in_place replaces one: *to is
- * NULL then. An exit code.
+ * The operands of a verb that makes one directory or archive of another, or with in_place replaces
+ * one: *to is NULL then. An exit code.
  */
 int cli_take_operands(const struct cli_verb *verb, int argc, char **argv, bool in_place,
 		      const char **from, const char **to);

@@ -169,7 +169,7 @@ static int convert(const struct cli_verb *verb, struct convert_args *args)
 	rc = ckf_convert(args->dump, args->fast, &args->opts, &stats, &err);
 	cli_progress_clear(&ui.progress);
 	if (rc)
-		return cli_fail(verb, args->dump, rc, &err);
+		return cli_fail_making(verb, args->dump, args->fast, rc, &err);
 	if (args->json)
 		return print_json(verb, &stats);
 	if (!args->quiet)
@@ -261,5 +261,6 @@ const struct cli_verb cli_verb_convert = {
 		"                       has ended\n"
 		"  --json               the summary as JSON\n"
 		"  -q, --quiet          errors only\n",
+	.has_archives = true,
 	.run = run_convert,
 };

@@ -24,5 +24,6 @@ const struct cli_verb cli_verb_extract = {
 		"  --force              replace DUMP if it is there\n"
 		"  --in-place           replace FAST itself; no DUMP is named\n"
 		"  -q, --quiet          errors only\n",
+	.has_archives = true,
 	.run = run_extract,
 };

@@ -27,7 +27,7 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 	int rc = cli_take_options(verb, argc, argv, opts, &args->help);
 
 	if (!rc && !args->help && argc - optind != 1)
-		return cli_usage(verb, "want one directory: %s", verb->args);
+		return cli_usage(verb, "want one directory or archive: %s", verb->args);
 	return rc;
 }
 

@@ -42,7 +42,7 @@ static int parse_args(const struct cli_verb *verb, int argc, char **argv, struct
 	if (rc || args->help)
 		return rc;
 	if (argc - optind != 1)
-		return cli_usage(verb, "want one directory: %s", verb->args);
+		return cli_usage(verb, "want one directory or archive: %s", verb->args);
 	args->fast = argv[optind];
 	return CKF_EXIT_OK;
 }

@@ -418,7 +418,7 @@ int insp_open(const char *path, const struct cli_bases *bases, struct insp *insp
 		.nr_base_dirs = bases->nr,
 		.no_bases = true,
 	};
-	int rc;
+	int rc, why = 0;
 
 	memset(insp, 0, sizeof(*insp));
 	insp->path = path;
@@ -428,7 +428,12 @@ int insp_open(const char *path, const struct cli_bases *bases, struct insp *insp
 		rc = ckf_image_open_dir(&insp->dir, &opts, &insp->img, err);
 	if (!rc)
 		rc = ckf_dump_open_dir(&insp->dir, insp->img != NULL, &insp->dump, err);
-	if (!rc && !insp->img && ckf_dump_check(insp->dump, &insp->incomplete) == -ENOENT)
+	if (!rc && !insp->img)
+		why = ckf_dump_check(insp->dump, &insp->incomplete);
+	/* There is nothing to show of what a failed dump has left. */
+	if (!rc && why && why != -ENOENT && !insp->dump->nr_tasks && !insp->dump->nr_pagemaps)
+		rc = ckf_error_set(err, why, "%s", insp->incomplete.msg);
+	if (!rc && why == -ENOENT)
 		rc = ckf_error_set(err, -ENOENT,
 				   "neither a fast image nor a CRIU dump: there is no ckfast.idx, "
 				   "no inventory.img and no pagemap");

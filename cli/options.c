@@ -156,9 +156,10 @@ int cli_take_operands(const struct cli_verb *verb, int argc, char **argv, bool i
 	const int nr = argc - optind;
 
 	if (in_place && nr != 1)
-		return cli_usage(verb, "--in-place wants one directory");
+		return cli_usage(verb, "--in-place wants one directory or archive");
 	if (!in_place && nr != 2)
-		return cli_usage(verb, "want two directories: %s", verb->args);
+		return cli_usage(verb, "want two directories%s: %s",
+				 verb->has_archives ? ", or two archives" : "", verb->args);
 	*from = argv[optind];
 	*to = in_place ? NULL : argv[optind + 1];
 	return CKF_EXIT_OK;

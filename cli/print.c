@@ -137,6 +137,29 @@ int cli_fail(const struct cli_verb *verb, const char *path, int rc, const struct
 	return ckf_error_exit_code(rc);
 }
 
+/* True for a message that begins with path, which is cut off then. */
+static bool is_about(struct ckf_error *err, const char *path)
+{
+	const size_t len = path ? strlen(path) : 0;
+
+	if (!len || strncmp(err->msg, path, len) != 0 || err->msg[len] != ' ')
+		return false;
+	memmove(err->msg, err->msg + len + 1, strlen(err->msg + len + 1) + 1);
+	return true;
+}
+
+int cli_fail_making(const struct cli_verb *verb, const char *from, const char *to, int rc,
+		    const struct ckf_error *err)
+{
+	struct ckf_error rest = *err;
+
+	/* What a message is about is named once. */
+	if (is_about(&rest, to))
+		return cli_fail(verb, to, rc, &rest);
+	is_about(&rest, from);
+	return cli_fail(verb, from, rc, &rest);
+}
+
 int cli_usage(const struct cli_verb *verb, const char *fmt, ...)
 {
 	va_list ap;

@@ -306,7 +306,7 @@ int ckf_archive_open(const char *path, const char *beside, struct ckf_archive **
 		return ckf_error_set(err, -ENOMEM, "no memory for a path");
 	part.fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (part.fd < 0 || fstat(part.fd, &st))
-		ret = ckf_error_set(err, -errno, "cannot open %s: %s", path, strerror(errno));
+		ret = ckf_error_set(err, -errno, "cannot open: %s", strerror(errno));
 	else if (!S_ISREG(st.st_mode))
 		ret = ckf_error_set(err, -EINVAL, "neither a directory nor a regular file");
 	else {

@@ -36,7 +36,9 @@ static bool is_readme(const void *arg, const char *name)
 static int check_own_files(struct ckf_conversion *c)
 {
 	if (c->archive || (ckf_image_probe(c->dir.fd) && !has_pages_file(c)))
-		return ckf_error_set(c->err, -EINVAL, "%s is a fast image already", c->dump_path);
+		return ckf_error_set(c->err, -EINVAL,
+				     "this is a fast image already; ckfast extract makes a dump of "
+				     "it again");
 	ckf_file_list_drop_stale(&c->list, is_readme, NULL);
 	c->list.nr_left_out++;
 	c->list.nr_stale++;
@@ -52,8 +54,7 @@ int ckf_conversion_open(struct ckf_conversion *c)
 
 	c->dir.fd = open(c->dump_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (c->dir.fd < 0)
-		return ckf_error_set(c->err, -errno, "cannot open directory %s: %s", c->dump_path,
-				     strerror(errno));
+		return ckf_error_set(c->err, -errno, "cannot open: %s", strerror(errno));
 	ret = ckf_in_place_init(&c->in_place, c->dump_path, c->dir.fd, "inventory.img", c->err);
 	return ret ? ret : ckf_conversion_read(c);
 }

@@ -496,12 +496,27 @@ static int say_incomplete(const char *name, struct ckf_error *err)
 			     name);
 }
 
+static int is_of_dump(void *arg, const char *name)
+{
+	(void)arg;
+	return ckf_is_img_name(name) || !strcmp(name, "dump.log");
+}
+
+/* What a criu dump leaves that failed at its beginning. */
+static bool has_remains(const struct ckf_dump *d)
+{
+	return ckf_dir_each(&d->dir, is_of_dump, NULL) > 0;
+}
+
 int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err)
 {
-	if (!d->has_inventory && !d->has_cores && !d->nr_tasks && !d->nr_pagemaps)
+	if (!d->has_inventory && !d->has_cores && !d->nr_tasks && !d->nr_pagemaps) {
+		if (has_remains(d))
+			return say_incomplete("inventory.img", err);
 		return ckf_error_set(err, -ENOENT,
 				     "not a CRIU dump: there is neither inventory.img nor a "
 				     "pagemap");
+	}
 	if (*d->missing)
 		return say_incomplete(d->missing, err);
 	if (!d->nr_tasks && d->has_cores)

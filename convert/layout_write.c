@@ -238,7 +238,8 @@ static int put_layers(struct writing *w)
 	if (!ret && !nr)
 		ret = ckf_error_set(
 			w->err, -EINVAL,
-			w->stats ? "all checkpoints of the layout are fast images already"
+			w->stats ? "all checkpoints of the layout are fast images already; "
+				   "ckfast extract makes dumps of them again"
 				 : "no checkpoint of the layout is a fast image");
 	return ret;
 }

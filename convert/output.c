@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/ckf_dir.h"
+#include "loader/ckf_image.h"
 #include "output.h"
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -113,34 +114,74 @@ static int look_at_dir(struct look *l, int parent_fd, const char *name)
 	return ret;
 }
 
+static const char *kind_of(const struct ckf_output *o)
+{
+	if (o->tree)
+		return "an OCI image layout";
+	return strcmp(o->mark, CKF_IDX_NAME) ? "a dump" : "a fast image";
+}
+
+/* A directory may be empty, or with force one of the kind that is made. */
+static int check_existing_dir(struct ckf_output *o, const char *path, bool force,
+			      struct ckf_error *err)
+{
+	struct look l = { .dirs = dirs_of(o), .mark = o->mark };
+	struct statx stx;
+	int ret;
+
+	if (statx(o->parent_fd, o->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, 0, &stx))
+		return ckf_error_set(err, -errno, "cannot stat %s: %s", path, strerror(errno));
+	if (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+		return ckf_error_set(err, -EBUSY,
+				     "%s is a mount point, which cannot be replaced: name a "
+				     "directory in it",
+				     path);
+	ret = look_at_dir(&l, o->parent_fd, o->name);
+	if (ret)
+		return ckf_error_set(err, ret, "cannot read %s: %s", path, strerror(-ret));
+	if (l.has_any && !l.has_mark)
+		return ckf_error_set(err, -EEXIST,
+				     "%s exists already, and --force would not replace it: it is "
+				     "neither empty nor %s, as it holds no %s",
+				     path, kind_of(o), o->mark);
+	if (l.has_other)
+		return ckf_error_set(
+			err, -EEXIST,
+			"%s exists already, and --force would not replace it: it holds "
+			"more than %s does",
+			path, kind_of(o));
+	if (l.has_any && !force)
+		return ckf_error_set(err, -EEXIST, "%s exists already: --force replaces it", path);
+	o->replaces = l.has_any;
+	o->fills_empty = !l.has_any;
+	return 0;
+}
+
 /* What is in place already: nothing, or something that may be replaced. */
 static int check_existing(struct ckf_output *o, const char *path, bool force, struct ckf_error *err)
 {
-	struct look l = { .dirs = dirs_of(o), .mark = o->mark };
 	struct stat st;
-	int ret;
 
 	if (fstatat(o->parent_fd, o->name, &st, AT_SYMLINK_NOFOLLOW)) {
 		if (errno == ENOENT)
 			return 0;
 		return ckf_error_set(err, -errno, "cannot stat %s: %s", path, strerror(errno));
 	}
-	if (!force)
-		return ckf_error_set(err, -EEXIST, "%s exists already", path);
-	o->replaces = true;
-	if (o->is_file && S_ISREG(st.st_mode))
-		return 0;
-	if (o->is_file)
-		return ckf_error_set(err, -EEXIST, "%s is not a regular file", path);
-	if (!S_ISDIR(st.st_mode))
-		return ckf_error_set(err, -EEXIST, "%s is not a directory", path);
-	ret = look_at_dir(&l, o->parent_fd, o->name);
-	if (ret)
-		return ckf_error_set(err, ret, "cannot read %s: %s", path, strerror(-ret));
-	if (l.has_other || (l.has_any && !l.has_mark))
-		return ckf_error_set(err, -EEXIST,
-				     "%s is neither empty nor a directory of the kind to replace",
+	if (!o->is_file && S_ISDIR(st.st_mode))
+		return check_existing_dir(o, path, force, err);
+	if (!o->is_file)
+		return ckf_error_set(err, -EEXIST, "%s exists already and is not a directory",
 				     path);
+	if (S_ISDIR(st.st_mode))
+		return ckf_error_set(err, -EISDIR,
+				     "%s is a directory, but the result is an archive: name a file",
+				     path);
+	if (!S_ISREG(st.st_mode))
+		return ckf_error_set(err, -EEXIST, "%s exists already and is not a regular file",
+				     path);
+	if (!force)
+		return ckf_error_set(err, -EEXIST, "%s exists already: --force replaces it", path);
+	o->replaces = true;
 	return 0;
 }
 
@@ -152,6 +193,11 @@ static int split_path(struct ckf_output *o, const char *path, struct ckf_error *
 
 	if (!copy)
 		return ckf_error_set(err, -ENOMEM, "no memory for a path");
+	if (o->is_file && len && copy[len - 1] == '/')
+		ret = ckf_error_set(err, -EISDIR,
+				    "%s names a directory, but the result is an archive: name a "
+				    "file",
+				    path);
 	while (len > 1 && copy[len - 1] == '/')
 		copy[--len] = '\0';
 	slash = strrchr(copy, '/');
@@ -161,7 +207,7 @@ static int split_path(struct ckf_output *o, const char *path, struct ckf_error *
 		slash[slash == copy] = '\0';
 	if (!o->name || !o->path)
 		ret = ckf_error_set(err, -ENOMEM, "no memory for a path");
-	else if (!*o->name || !strcmp(o->name, ".") || !strcmp(o->name, ".."))
+	else if (!ret && (!*o->name || !strcmp(o->name, ".") || !strcmp(o->name, "..")))
 		ret = ckf_error_set(err, -EINVAL, "%s cannot be made: it has no name of its own",
 				    path);
 	if (!ret) {
@@ -502,12 +548,18 @@ static int set_dir_access(struct ckf_output *o, uint32_t more)
 	return a.known ? ckf_access_set(own_fd(o), &a, &o->own) : 0;
 }
 
-/* Gives the directory its name, which nothing may have. What fails later takes it away again. */
+/*
+ * Gives the directory its name, which nothing may have but a directory that was empty, and still
+ * is: rename() itself replaces no other. What fails later takes it away again.
+ */
 static int move_in(struct ckf_output *o)
 {
 	struct stat st;
 
-	if (renameat2(o->parent_fd, o->temp, o->parent_fd, o->name, RENAME_NOREPLACE)) {
+	if (o->fills_empty) {
+		if (renameat(o->parent_fd, o->temp, o->parent_fd, o->name))
+			return -errno;
+	} else if (renameat2(o->parent_fd, o->temp, o->parent_fd, o->name, RENAME_NOREPLACE)) {
 		/* A file system without the flag: rename() itself replaces nothing but an empty
 		 * directory. */
 		if (errno != EINVAL)

@@ -31,8 +31,9 @@ struct ckf_output {
 	bool created;
 	bool is_file;
 	bool tree;
-	bool replaces;	/* something is there already */
-	bool exchanged; /* temp names what was there before */
+	bool replaces;	  /* something is there already */
+	bool fills_empty; /* an empty directory is there already */
+	bool exchanged;	  /* temp names what was there before */
 	const char *mark;
 	const char *old_mark;		     /* the same in what was there before */
 	const struct ckf_in_place *in_place; /* NULL: it is not made from what it replaces */
@@ -42,8 +43,9 @@ struct ckf_output {
 };
 
 /*
- * Makes the temporary directory for path. What may be there already with force is an empty
- * directory, or one with a file called mark and no directories in it; -EEXIST otherwise.
+ * Makes the temporary directory for path. An empty directory may be there already, and with force
+ * one with a file called mark and no directories in it; -EEXIST otherwise, -EBUSY for a mount
+ * point.
  */
 int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bool force,
 		    struct ckf_error *err);
@@ -52,7 +54,8 @@ int ckf_output_open(struct ckf_output *o, const char *path, const char *mark, bo
  * of a tree, and nothing but regular files in the innermost. */
 int ckf_output_open_tree(struct ckf_output *o, const char *path, const char *mark, bool force,
 			 struct ckf_error *err);
-/* The same for a file, o->file_fd; with force, another file may be there already. */
+/* The same for a file, o->file_fd; with force, another file may be there already. -EISDIR when path
+ * is that of a directory. */
 int ckf_output_open_file(struct ckf_output *o, const char *path, bool force, struct ckf_error *err);
 
 /*

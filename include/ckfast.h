@@ -576,10 +576,10 @@ int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
 /*
  * Making images. All three work on a temporary name beside the destination and rename at the end;
  * when they fail, or are killed, the source is as it was and nothing that looks like a finished
- * result is left. dump, fast and out are paths of directories; the last one must not exist unless
- * force. Where the source of convert or extract is a regular file, it is a checkpoint archive,
- * plain or compressed, and the destination is a plain one: SPEC.md 13. An OCI image layout, as a
- * directory or as an archive, becomes another one.
+ * result is left. dump, fast and out are paths of directories; the last one must be absent or empty
+ * unless force. Where the source of convert or extract is a regular file, it is a checkpoint
+ * archive, plain or compressed, and the destination is a plain one: SPEC.md 13. An OCI image
+ * layout, as a directory or as an archive, becomes another one.
  */
 
 #define CKF_CODEC_AUTO (-1)
@@ -597,7 +597,7 @@ struct ckf_convert_opts {
 	 * cache more than a tenth slower.
 	 */
 	struct ckf_storage storage;
-	bool force;	/* replace an existing destination */
+	bool force;	/* replace an existing destination of the same kind */
 	bool no_uring;	/* plain reads and writes, as where io_uring is forbidden */
 	bool no_direct; /* all through the page cache, as where O_DIRECT is refused */
 	/* Directories of other fast images. convert: what they hold is not stored again. extract

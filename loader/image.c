@@ -78,7 +78,9 @@ static int read_index(const struct ckf_dir *dir, struct ckf_index **out, struct 
 	int ret = open_part(dir, CKF_IDX_NAME, 0, &part, err);
 
 	if (ret == -ENOENT)
-		return ckf_error_set(err, ret, "not a fast image: there is no " CKF_IDX_NAME);
+		return ckf_error_set(err, ret,
+				     "not a fast image: there is no " CKF_IDX_NAME
+				     "; ckfast convert makes a fast image of a dump");
 	if (ret)
 		return ret;
 	size = part.bytes;

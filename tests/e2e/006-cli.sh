@@ -47,6 +47,14 @@ done
 
 run 2 convert --after 1 a b
 says err '--after goes only with --in-place'
+for verb in convert extract; do
+	run 2 $verb a
+	says err 'want two directories, or two archives'
+	run 2 $verb --in-place a b
+	says err '--in-place wants one directory or archive'
+done
+run 2 flatten a
+says err 'want two directories: FAST OUT'
 run 1 convert --in-place --after 1 nowhere
 says err nowhere
 run 2 watch

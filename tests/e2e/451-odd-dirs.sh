@@ -100,7 +100,8 @@ no_dumps() {
 	refused 1 "an empty directory" "not a CRIU dump"
 	inspected 1 "an empty directory" "neither a fast image nor a CRIU dump"
 	printf 'Error\n' >"$D/odd/dump.log"
-	refused 1 "nothing but a log" "not a CRIU dump"
+	refused 3 "nothing but a log" "incomplete dump: there is no inventory.img"
+	inspected 3 "nothing but a log" "incomplete dump: there is no inventory.img"
 	for f in inventory.img pstree.img "core-$PID.img" "mm-$PID.img" "pagemap-$PID.img"; do
 		fresh
 		rm "$D/odd/$f"

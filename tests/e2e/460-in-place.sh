@@ -100,7 +100,13 @@ refusals() {
 	truncate -s -1 "$D/copy/pages-1.img"
 	mkdir "$D/mount"
 	mount --bind "$D/copy" "$D/mount"
-	refused convert "$D/mount" "is a mount point"
+	refused convert "$D/mount" "ckfast convert: $D/mount: is a mount point"
+	umount "$D/mount"
+	mount -t tmpfs none "$D/mount"
+	if "$CKFAST" extract "$D/real" "$D/mount" >"$D/out" 2>&1; then
+		fail "onto a mount point"
+	fi
+	grep -qF "ckfast extract: $D/mount: is a mount point" "$D/out" || fail "does not say: $(cat "$D/out")"
 	umount "$D/mount"
 	exec 9<"$D/copy"
 	flock 9

@@ -144,7 +144,7 @@ archives() {
 	echo changed >in/b.tar.gz
 	real/ckfast watch --once --settle 0 --json --state state in >log 2>err || fail "$(cat log)"
 	[ "$(wc -l <calls)" = 4 ] || fail "not tried after a change: $(cat calls)"
-	printf '#!/bin/sh\necho "ckfast convert: $5: $5 is a fast image already" >&2\nexit 1\n' >bin/ckfast
+	printf '#!/bin/sh\necho "ckfast convert: $5: this is a fast image already" >&2\nexit 1\n' >bin/ckfast
 	echo text >in/e.tar
 	real/ckfast watch --once --settle 0 --json --state state in >log 2>err || fail "$(cat log)"
 	told ignored in/e.tar || fail "no fast image: $(cat log)"

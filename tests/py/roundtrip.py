@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+import tarfile
 
 sys.dont_write_bytecode = True
 
@@ -56,6 +57,9 @@ ENDS = {
     "packed-block-long": (3, "do not decode to exactly 1 pages"),
     "packed-parent-short": (3, "the file ends before the pages of its pagemap do"),
 }
+ALREADY = "this is a fast image already; ckfast extract makes a dump of it again"
+NOT_FAST = ("not a fast image: there is no ckfast.idx; ckfast convert makes a fast image of a "
+            "dump")
 STALE = ("a dump was written over an older fast image here: what is left of that, ckfast.* and "
          "README.ckfast, is left out, and best removed")
 
@@ -332,6 +336,85 @@ def overwrite(work):
     expect(sorted(os.listdir(work)) == ["dumps", "fast"], "left: %s" % os.listdir(work))
 
 
+def says(verb, code, subject, message, *args):
+    done = ckfast(verb, *args)
+    want = "ckfast %s: %s: %s\n" % (verb, subject, message)
+    expect((done.code, done.err) == (code, want),
+           "%s: exit %d: %r, want %r" % (" ".join(args), done.code, done.err, want))
+
+
+def destinations(work):
+    """What may not be replaced is the subject of the message, which says what may be."""
+    out, fast, back, foreign, tar = (os.path.join(work, name) for name in
+                                     ("dumps", "fast", "back", "foreign", "dump.tar"))
+    truth = gendump.make(5, out, {"tasks": 1, "pages": 40, "levels": 1, "shmem": 0, "huge": 0,
+                                  "amd": 0, "render": 0})
+    dump = os.path.join(out, truth["dump"])
+    for path in (fast, back, foreign):
+        os.mkdir(path)
+    with open(os.path.join(foreign, "precious"), "w") as f:
+        f.write("precious")
+    exists = "exists already: --force replaces it"
+    no_force = "exists already, and --force would not replace it: it "
+    no_fast = no_force + "is neither empty nor a fast image, as it holds no ckfast.idx"
+    no_dump = no_force + "is neither empty nor a dump, as it holds no inventory.img"
+    # An empty directory is as good as none.
+    convert(dump, fast, "raw", "4M", 1)
+    check_truth(fast, out, truth)
+    says("convert", 1, fast, exists, dump, fast)
+    says("convert", 1, fast + "//", exists, dump, fast + "//")
+    says("convert", 1, foreign, no_fast, dump, foreign)
+    says("convert", 1, foreign, no_fast, "--force", dump, foreign)
+    done = ckfast("extract", fast, back)
+    expect(done.code == 0, "extract: exit %d: %s" % (done.code, done.err))
+    same_dump(dump, back, "extract")
+    says("extract", 1, back, exists, fast, back)
+    says("extract", 1, foreign, no_dump, "--force", fast, foreign)
+    says("flatten", 1, foreign, no_fast, "--force", fast, foreign)
+    os.mkdir(os.path.join(back, "more"))
+    says("extract", 1, back, no_force + "holds more than a dump does", "--force", fast, back)
+    os.rmdir(os.path.join(back, "more"))
+    says("convert", 1, os.path.join(foreign, "precious"), "exists already and is not a directory",
+         "--force", dump, os.path.join(foreign, "precious"))
+    # An archive becomes an archive.
+    with tarfile.open(tar, "w", format=tarfile.GNU_FORMAT) as t:
+        t.add(dump, "checkpoint")
+    no_file = "names a directory, but the result is an archive: name a file"
+    is_dir = "is a directory, but the result is an archive: name a file"
+    says("convert", 1, os.path.join(work, "new/"), no_file, tar, os.path.join(work, "new/"))
+    says("convert", 1, foreign, is_dir, "--force", tar, foreign)
+    says("convert", 1, tar, exists, tar, tar)
+    expect(ckfast("convert", tar, tar + ".fast").code == 0, "an archive")
+    says("convert", 1, tar + ".fast", exists, tar, tar + ".fast")
+    says("convert", 1, tar + ".fast", ALREADY, tar + ".fast", tar + ".again")
+    says("extract", 1, tar, exists, tar + ".fast", tar)
+    expect(sorted(os.listdir(work)) == ["back", "dump.tar", "dump.tar.fast", "dumps", "fast",
+                                        "foreign"] and os.listdir(foreign) == ["precious"],
+           "left: %s" % os.listdir(work))
+
+
+def not_this_kind(work):
+    """A dump is taken for an image, nothing for a dump, and what a failed dump has left."""
+    out, left, fast = (os.path.join(work, name) for name in ("dumps", "left", "fast"))
+    truth = gendump.make(5, out, {"tasks": 1, "pages": 40, "levels": 1, "shmem": 0, "huge": 0,
+                                  "amd": 0, "render": 0})
+    dump = os.path.join(out, truth["dump"])
+    says("verify", 1, dump, NOT_FAST, dump)
+    says("extract", 1, dump, NOT_FAST, dump, fast)
+    says("flatten", 1, dump, NOT_FAST, dump, fast)
+    os.mkdir(left)
+    says("convert", 1, left, "not a CRIU dump: there is neither inventory.img nor a pagemap", left,
+         fast)
+    for name in ("dump.log", "fdinfo-2.img"):
+        with open(os.path.join(left, name), "w"):
+            pass
+        says("convert", 3, left, "incomplete dump: there is no inventory.img; if criu dump "
+             "failed, its log says why, and the process has to be dumped again", left, fast)
+        os.unlink(os.path.join(left, name))
+    says("convert", 1, left + "-not", "cannot open: No such file or directory", left + "-not", fast)
+    expect(not os.path.exists(fast), "left behind")
+
+
 def amd_not_asked(work):
     """Without --amd the memory of AMD GPUs stays as it is, good or bad."""
     for make in (gendump.amd_base, gendump.BAD["amd-gpu-twice"], gendump.render_base,
@@ -455,7 +538,7 @@ def packed_in_place(work):
         check_truth(place, out, truth)
         for args in (("--in-place", place), (place, place + "-twice")):
             done = ckfast("convert", *args)
-            expect(done.code == 1 and done.err == said(place, place + " is a fast image already"),
+            expect(done.code == 1 and done.err == said(place, ALREADY),
                    "twice: exit %d: %s" % (done.code, done.err.strip()))
         newer = os.path.join(out, "newer")
         shutil.copytree(place, newer, symlinks=True)
@@ -517,7 +600,8 @@ def run(cases, seeds, full=True):
         cases.case("roundtrip " + name, good, 100 + i, options, MATRIX if full else MATRIX[:1])
     for name in PACKED:
         cases.case("packed " + name, packed, name)
-    for function in (empty_pages, big_extra_pages, hostile_names, overwrite, amd_not_asked,
+    for function in (empty_pages, big_extra_pages, hostile_names, overwrite, destinations,
+                     not_this_kind, amd_not_asked,
                      packed_over_plain, packed_in_place, packed_damaged, packed_stray):
         cases.case("roundtrip " + function.__name__.replace("_", "-"), function)
     for name in gendump.ODD:

@@ -240,7 +240,7 @@ static void test_in_place(void **state)
 	assert_int_equal(rename(e->back, e->in), 0);
 	opts.force = true;
 	assert_int_equal(ckf_convert(e->in, e->in, &opts, NULL, NULL), -EINVAL);
-	assert_int_equal(ckf_convert(e->in, e->dump, &opts, NULL, NULL), -EEXIST);
+	assert_int_equal(ckf_convert(e->in, e->dump, &opts, NULL, NULL), -EISDIR);
 	am_has_entries(e, 2);
 }
 

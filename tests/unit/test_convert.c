@@ -575,12 +575,45 @@ static void test_destinations(void **state)
 	assert_int_equal(ckf_extract(e->fast, e->dump, &opts, NULL), 0);
 	assert_int_equal(count_entries(e->dump), 2);
 	assert_int_equal(count_entries(e->base), 2);
-	/* Replaces an empty directory, and a file never. */
+	/* An empty directory is filled without force, and a file is never replaced. */
 	close(dm_mkdir(e->base, "empty", path, sizeof(path)));
+	opts.force = false;
 	assert_int_equal(ckf_extract(e->fast, path, &opts, NULL), 0);
+	assert_int_equal(ckf_extract(e->fast, path, &opts, NULL), -EEXIST);
+	opts.force = true;
 	assert_int_equal(ckf_extract(e->fast, path, &opts, NULL), 0);
 	snprintf(inside, sizeof(inside), "%s/inventory.img", path);
 	assert_int_equal(ckf_extract(e->fast, inside, &opts, NULL), -EEXIST);
+	assert_int_equal(count_entries(e->base), 3);
+}
+
+/* Somebody else is quicker. */
+static int put_file(void *arg)
+{
+	close(openat(*(int *)arg, "precious", O_WRONLY | O_CREAT, 0600));
+	return 0;
+}
+
+/* A directory that was empty at the beginning is not replaced when it no longer is. */
+static void test_filled_meanwhile(void **state)
+{
+	struct ckf_convert_opts opts = { .size = sizeof(opts), .codec = CKF_CODEC_AUTO };
+	struct env *e = *state;
+	char path[256];
+	int dir;
+
+	e->rand = 5;
+	make_dump(e, 1);
+	for (int force = 0; force < 2; force++) {
+		dir = dm_mkdir(e->base, force ? "other" : "empty", path, sizeof(path));
+		opts.force = force;
+		opts.stop = put_file;
+		opts.arg = &dir;
+		assert_int_equal(ckf_convert(e->dump, path, &opts, NULL, NULL), -ENOTEMPTY);
+		assert_int_equal(faccessat(dir, "precious", F_OK, 0), 0);
+		assert_int_equal(count_entries(path), 1);
+		close(dir);
+	}
 	assert_int_equal(count_entries(e->base), 3);
 }
 
@@ -739,7 +772,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dedup, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_dumps, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_destinations, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_left_behind, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_filled_meanwhile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_left_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kill, setup, teardown),

@@ -449,13 +449,13 @@ static void test_incomplete(void **state)
 		fail_msg("%s", err.msg);
 	dm_remove(e->fast);
 
-	/* Nothing but a log. */
+	/* Nothing, and nothing but a log. */
 	dm_remove(e->dump);
 	close(e->dir);
 	e->dir = dm_mkdir(e->base, "dump", words, sizeof(words));
 	incomplete(e, NULL, -ENOENT, "not a CRIU dump");
 	dm_write(e->dir, "dump.log", "Error", 5);
-	incomplete(e, NULL, -ENOENT, "not a CRIU dump");
+	incomplete(e, NULL, -EBADMSG, "incomplete dump: there is no inventory.img");
 	/* Written at the end of each dump, so that it is there, but no process is. */
 	dm_inventory(e->dir);
 	incomplete(e, NULL, -EBADMSG, "there is no pagemap-*.img");
