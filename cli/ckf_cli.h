@@ -138,6 +138,9 @@ int cli_fail(const struct cli_verb *verb, const char *path, int rc, const struct
 /* The same for an error of a verb that makes to, or NULL, of from. */
 int cli_fail_making(const struct cli_verb *verb, const char *from, const char *to, int rc,
 		    const struct ckf_error *err);
+/* The same for an error of a verb that reads the fast image at path, or makes to of it. */
+int cli_fail_image(const struct cli_verb *verb, const char *path, const char *to, int rc,
+		   const struct ckf_error *err);
 /*
  * The operands of a verb that makes one directory or archive of another, or with in_place replaces
  * one: *to is NULL then. An exit code.

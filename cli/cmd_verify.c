@@ -173,7 +173,7 @@ static int verify(struct verify_run *run)
 	/* What is already known comes before the message, also where both go to one place. */
 	fflush(stdout);
 	ckf_image_close(run->img);
-	return rc ? cli_fail(run->verb, run->args.fast, rc, &err) : json_rc;
+	return rc ? cli_fail_image(run->verb, run->args.fast, NULL, rc, &err) : json_rc;
 }
 
 static int run_verify(const struct cli_verb *verb, int argc, char **argv)

@@ -160,6 +160,20 @@ int cli_fail_making(const struct cli_verb *verb, const char *from, const char *t
 	return cli_fail(verb, from, rc, &rest);
 }
 
+int cli_fail_image(const struct cli_verb *verb, const char *path, const char *to, int rc,
+		   const struct ckf_error *err)
+{
+	static const char advice[] = "; convert the dump again";
+	struct ckf_error full = *err;
+	const size_t len = strlen(full.msg);
+
+	/* A message that goes on behind a semicolon has advice already. */
+	if (rc == -EBADMSG && strstr(full.msg, "corrupt ") && !strstr(full.msg, "; ") &&
+	    len + sizeof(advice) <= sizeof(full.msg))
+		memcpy(full.msg + len, advice, sizeof(advice));
+	return cli_fail_making(verb, path, to, rc, &full);
+}
+
 int cli_usage(const struct cli_verb *verb, const char *fmt, ...)
 {
 	va_list ap;

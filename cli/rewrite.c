@@ -49,7 +49,7 @@ static int run(const struct cli_verb *verb, struct rewrite_args *args, const str
 	rc = rw->run(args->fast, args->out, &args->opts, &err);
 	cli_progress_clear(&ui.progress);
 	if (rc)
-		return cli_fail_making(verb, args->fast, args->out, rc, &err);
+		return cli_fail_image(verb, args->fast, args->out, rc, &err);
 	if (!args->quiet)
 		printf("%s: %s, in %.1f s\n", cli_path(args->out ? args->out : args->fast, path),
 		       rw->done, (double)(cli_now_ns() - start_ns) / 1e9);

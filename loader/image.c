@@ -70,8 +70,20 @@ static int open_part(const struct ckf_dir *dir, const char *name, int flags,
 	return out->fd < 0 ? out->fd : 0;
 }
 
+/* Says which file the offset in a message of the decoder is one of. */
+static int index_error(int ret, const struct ckf_error *why, struct ckf_error *err)
+{
+	if (!err || err->code)
+		return ret;
+	ckf_error_set(err, ret, CKF_IDX_NAME "%s: %s", ret == -EBADMSG ? " is damaged" : "",
+		      why->msg);
+	err->off = why->off;
+	return ret;
+}
+
 static int read_index(const struct ckf_dir *dir, struct ckf_index **out, struct ckf_error *err)
 {
+	struct ckf_error why = { 0 };
 	struct ckf_file_part part;
 	void *buf = NULL;
 	uint64_t size;
@@ -85,7 +97,7 @@ static int read_index(const struct ckf_dir *dir, struct ckf_index **out, struct 
 		return ret;
 	size = part.bytes;
 	if (size < sizeof(struct ckf_disk_header)) {
-		ret = ckf_error_rule(err, -EBADMSG, "header", -1, 0,
+		ret = ckf_error_rule(&why, -EBADMSG, "header", -1, 0,
 				     "file too short, got %llu bytes, want at least %zu",
 				     (unsigned long long)size, sizeof(struct ckf_disk_header));
 		goto out;
@@ -101,8 +113,10 @@ static int read_index(const struct ckf_dir *dir, struct ckf_index **out, struct 
 		ckf_error_set(err, ret, "cannot read %s: %s", CKF_IDX_NAME, strerror(-ret));
 		goto out;
 	}
-	ret = ckf_index_decode(buf, size, out, err);
+	ret = ckf_index_decode(buf, size, out, &why);
 out:
+	if (why.code)
+		index_error(ret, &why, err);
 	free(buf);
 	close(part.fd);
 	return ret;

@@ -31,8 +31,9 @@ int ckf_chunk_decode(const struct ckf_index *idx, uint64_t chunk, struct ckf_cod
 		return ckf_error_set(err, ret, "cannot decode chunk %llu: %s",
 				     (unsigned long long)chunk, strerror(-ret));
 	return ckf_error_rule(err, ret, "chunks", (int64_t)chunk, c->pack_off,
-			      "%s data in %s does not decode to %u pages", ckf_codec_name(c->codec),
-			      ckf_pack_name(idx, c->base, name), c->nr_pages);
+			      "%s data at this offset of %s does not decode to %u pages",
+			      ckf_codec_name(c->codec), ckf_pack_name(idx, c->base, name),
+			      c->nr_pages);
 }
 
 int ckf_chunk_check(const struct ckf_index *idx, uint64_t chunk, uint64_t hash,
@@ -44,7 +45,8 @@ int ckf_chunk_check(const struct ckf_index *idx, uint64_t chunk, uint64_t hash,
 	if (hash == c->checksum)
 		return 0;
 	return ckf_error_rule(err, -EBADMSG, "chunks", (int64_t)chunk, c->pack_off,
-			      "wrong checksum of the %s data in %s, got %016llx, want %016llx",
+			      "wrong checksum of the %s data at this offset of %s, got %016llx, "
+			      "want %016llx",
 			      ckf_codec_name(c->codec), ckf_pack_name(idx, c->base, name),
 			      (unsigned long long)hash, (unsigned long long)c->checksum);
 }

@@ -108,7 +108,7 @@ says out '"model_bytes_per_s"'
 mkdir corrupt
 head -c 4096 /dev/zero >corrupt/ckfast.idx
 run 3 inspect corrupt
-says err 'ckfast inspect: corrupt: corrupt header'
+says err 'ckfast inspect: corrupt: ckfast.idx is damaged: corrupt header'
 run 3 verify corrupt
 silent out
 run 3 verify --json corrupt

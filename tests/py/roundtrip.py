@@ -12,6 +12,7 @@ code, nothing left behind, nothing touched.
 """
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -415,6 +416,31 @@ def not_this_kind(work):
     expect(not os.path.exists(fast), "left behind")
 
 
+def damage_is_named(work):
+    """An operator is told which file is damaged, and what to do."""
+    out, fast = os.path.join(work, "dumps"), os.path.join(work, "fast")
+    truth = gendump.make(5, out, {"tasks": 1, "pages": 40, "levels": 1, "shmem": 0, "huge": 0,
+                                  "amd": 0, "render": 0})
+    convert(os.path.join(out, truth["dump"]), fast, "raw", "4M", 1)
+    for name, off, want in (
+            (ckread.IDX, 170, r"ckfast\.idx is damaged: corrupt header at 0: R-checksum: "),
+            (ckread.PACK, 4096, r"(pages-\d+\.img: )?corrupt chunks\[\d+\] at 4096: wrong "
+                                r"checksum of the raw data at this offset of ckfast\.pack, ")):
+        path = os.path.join(fast, name)
+        before = gendump.contents(path)
+        with open(path, "r+b") as f:
+            f.seek(off)
+            f.write(bytes([before[off] ^ 1]))
+        for args in (("verify", fast), ("extract", fast, os.path.join(work, "back"))):
+            done = ckfast(*args)
+            whole = "ckfast %s: %s: %s.*; convert the dump again\n" % (
+                args[0], re.escape(fast), want)
+            expect(done.code == 3 and re.fullmatch(whole, done.err),
+                   "exit %d: %r" % (done.code, done.err))
+        gendump.rewrite(path, before)
+    expect(ckfast("verify", fast).code == 0, "the test itself left damage")
+
+
 def amd_not_asked(work):
     """Without --amd the memory of AMD GPUs stays as it is, good or bad."""
     for make in (gendump.amd_base, gendump.BAD["amd-gpu-twice"], gendump.render_base,
@@ -601,7 +627,7 @@ def run(cases, seeds, full=True):
     for name in PACKED:
         cases.case("packed " + name, packed, name)
     for function in (empty_pages, big_extra_pages, hostile_names, overwrite, destinations,
-                     not_this_kind, amd_not_asked,
+                     not_this_kind, damage_is_named, amd_not_asked,
                      packed_over_plain, packed_in_place, packed_damaged, packed_stray):
         cases.case("roundtrip " + function.__name__.replace("_", "-"), function)
     for name in gendump.ODD:
