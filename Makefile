@@ -507,6 +507,7 @@ uninstall-criu:
 	$(call remove_empty,$(PLUGIN_DIR) $(addprefix $(PREFIX)/,lib/ckfast/criu-stock lib/ckfast libexec/criu/scripts libexec/criu))
 
 deb:
+	@scripts/deb-build.sh source
 	@scripts/deps.sh packages
 	@scripts/deb-build.sh
 

@@ -6,6 +6,7 @@
 # from one's own source. Each is built again only when what it is made from has changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/failed.sh
 
 root=$PWD
 known=(4.2.1 4.1.1) # newest first
@@ -32,8 +33,8 @@ make_criu() {
 	local dir=$1
 	shift
 	if ! make -C "$dir" -j"$jobs" "$@" criu >"$dir.log" 2>&1 </dev/null; then
-		tail -n 30 "$dir.log" >&2
-		die "building $dir failed; the whole log is $dir.log"
+		show_failure criu "$dir.log"
+		exit 1
 	fi
 }
 

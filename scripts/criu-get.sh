@@ -47,7 +47,7 @@ fi
 
 # try KEYRING URI SUITE: fetches from there, checks, and ends the script if that was it.
 try() {
-	local keyring=$1 uri=$2 suite=$3 apt=$PWD/$dir/apt option="" opts
+	local keyring=$1 uri=$2 suite=$3 apt=$PWD/$dir/apt option="" opts read=""
 	local debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 	if [ "$keyring" = - ] && [ -f $debian_keyring ]; then
 		keyring=$debian_keyring
@@ -58,12 +58,20 @@ try() {
 	echo "deb-src $option$uri $suite main" >"$apt/sources.list"
 	opts=(-q -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
 		-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache"
-		-o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3)
-	apt-get "${opts[@]}" update >&2 &&
+		-o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3
+		-o APT::Update::Error-Mode=any)
+	if apt-get "${opts[@]}" update >&2; then
+		read=yes
 		(cd "$dir" && apt-get "${opts[@]}" source --tar-only "criu=$version-$revision" >&2) || true
+	fi
 	rm -rf "$apt"
-	if [ ! -f "$tarball" ]; then
+	if [ -z "$read" ]; then
+		echo "criu-get: $suite of $uri could not be read: apt says above why" >&2
+		unread+=("$suite of $uri")
+		return
+	elif [ ! -f "$tarball" ]; then
 		echo "criu-get: CRIU $version is not in $suite of $uri" >&2
+		nr_read=$((nr_read + 1))
 		return
 	fi
 	if ! good; then
@@ -75,10 +83,21 @@ try() {
 	exit 0
 }
 
+unread=()
+nr_read=0
 while read -r keyring uri; do
 	for suite in "${suites[@]}"; do
 		try "$keyring" "$uri" "$suite" </dev/null
 	done
 done < <(own_archives)
-echo "criu-get: no archive that apt has for this machine's release holds CRIU $version" >&2
+if [ ${#unread[@]} -gt 0 ]; then
+	echo "criu-get: could not be read, as apt's messages above say: $(printf '%s, ' "${unread[@]}" | sed 's/, $//')" >&2
+fi
+if [ $nr_read -gt 0 ]; then
+	echo "criu-get: no archive that could be read holds CRIU $version" >&2
+elif [ ${#unread[@]} = 0 ]; then
+	echo "criu-get: apt has no archive for this machine's release" >&2
+fi
+echo "criu-get: CRIU_SRC=TARBALL takes the source from a file:" \
+	"https://github.com/checkpoint-restore/criu/releases has that of CRIU $version" >&2
 exit 1

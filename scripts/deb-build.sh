@@ -1,14 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# deb-build.sh: builds the Debian packages of the working tree, with a source package, in
-# build/deb/.
+# deb-build.sh [source]: builds the Debian packages of the working tree, with a source package, in
+# build/deb/. With "source" it only fetches CRIU's source, before anything is installed for the build.
 #
 # CRIU's source, which make criu fetches, becomes a component of the source package: the build of
 # the packages needs no network. CRIU_SRC=TARBALL takes one's own. Built again only when something
 # in the tree has changed. lintian must find neither errors nor warnings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/failed.sh
 
 out=build/deb
 criu_version=4.2.1
@@ -25,11 +26,14 @@ die() {
 	exit 1
 }
 
+criu=${CRIU_SRC:-}
+[ -n "$criu" ] || criu=$(scripts/criu-get.sh $criu_version)
+[ -f "$criu" ] || die "CRIU_SRC=$criu is no archive"
+[ "${1:-}" != source ] || exit 0
+
 command -v dh >/dev/null || die "no debhelper: scripts/deps.sh packages installs what is needed"
 [ "$(dpkg-parsechangelog -S Version)" = "$version-1" ] ||
 	die "debian/changelog is not at version $version-1, which VERSION in the Makefile says"
-criu=${CRIU_SRC:-$(scripts/criu-get.sh $criu_version)}
-[ -f "$criu" ] || die "CRIU_SRC=$criu is no archive"
 
 mkdir -p $out
 scripts/source-archive.sh >$out/orig.new
@@ -38,7 +42,7 @@ if [ "$(cat $out/.built 2>/dev/null)" = "$id" ]; then
 	rm $out/orig.new
 	exit 0
 fi
-echo "deb: building ckfast $version-1"
+echo "deb: building ckfast $version-1, which takes minutes; $out/build.log grows meanwhile"
 rm -rf "$tree" $out/*.deb $out/*.changes $out/.built
 mv $out/orig.new "$orig"
 cp "$criu" "$out/ckfast_$version.orig-criu.tar.${criu##*.}"
@@ -47,8 +51,8 @@ mkdir "$tree/criu"
 tar -xf "$criu" -C "$tree/criu" --strip-components=1
 cp -r debian "$tree/"
 if ! (cd "$tree" && dpkg-buildpackage -us -uc) >$out/build.log 2>&1 </dev/null; then
-	tail -n 30 $out/build.log >&2
-	die "the whole log is $out/build.log"
+	show_failure deb $out/build.log
+	exit 1
 fi
 rm -rf "$tree"
 lintian --allow-root --fail-on error,warning $out/*.changes || die "lintian finds faults"

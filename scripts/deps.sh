@@ -7,8 +7,8 @@
 # cannot install it.
 set -euo pipefail
 
-build=(libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev zlib1g-dev libjansson-dev
-	libprotobuf-c-dev libprotobuf-dev nettle-dev protobuf-c-compiler libhsakmt-dev)
+build=(gcc make libc6-dev pkg-config libzstd-dev liblz4-dev libxxhash-dev liburing-dev zlib1g-dev
+	libjansson-dev libprotobuf-c-dev libprotobuf-dev nettle-dev protobuf-c-compiler libhsakmt-dev)
 criu=(patch xz-utils protobuf-compiler libnl-3-dev libnet1-dev libcap-dev libbsd-dev uuid-dev
 	libgnutls28-dev libnftables-dev)
 tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3-xxhash
@@ -17,7 +17,7 @@ containers=(runc crun containerd podman busybox-static zstd)
 zdtm=(libnl-route-3-dev python3-yaml python3-junit.xml iptables nftables
 	iproute2 procps)
 servers=(redis-server redis-tools postgresql postgresql-client openjdk-17-jdk-headless nodejs)
-packages=(debhelper dpkg-dev fakeroot lintian asciidoc xmlto debootstrap rpm cpio zsh fish)
+packages=(build-essential git debhelper dpkg-dev fakeroot lintian asciidoc xmlto debootstrap rpm cpio zsh fish)
 
 wanted=("${build[@]}" "${criu[@]}" "${tests[@]}" "${containers[@]}" "${zdtm[@]}")
 case ${1:-} in

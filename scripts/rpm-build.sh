@@ -5,6 +5,7 @@
 # RPM database of its own what they need to be built is not looked for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/failed.sh
 
 out=$PWD/build/rpm
 spec=packaging/ckfast.spec
@@ -26,7 +27,7 @@ rm -rf "$out"
 mkdir -p "$out/SOURCES"
 scripts/source-archive.sh >"$out/SOURCES/ckfast-$version.tar.gz"
 rpmbuild -ba "${options[@]}" --define "_topdir $out" $spec >"$out/build.log" 2>&1 </dev/null || {
-	tail -n 30 "$out/build.log" >&2
-	die "the whole log is $out/build.log"
+	show_failure rpm "$out/build.log"
+	exit 1
 }
 find "$out/RPMS" -name '*.rpm' | sort

@@ -40,7 +40,7 @@ done
 sed -n '/^Build-Depends:/,/^Standards-Version:/s/^\(Build-Depends:\)\? *\([a-z0-9.+-]*\).*/\2/p' "$DEB/control" |
 	sort >required
 sed -n '/^\(build\|criu\)=(/,/)/p' "$ROOT/scripts/deps.sh" | sed 's/.*=(//; s/)//; s/pkg-config/pkgconf/' |
-	xargs -n 1 | grep -vxE 'libc6-dev|patch|xz-utils' | sort >wanted
+	xargs -n 1 | grep -vxE 'gcc|make|libc6-dev|patch|xz-utils' | sort >wanted
 missing=$(comm -13 required wanted)
 [ -z "$missing" ] || fail "debian/control: Build-Depends leaves out $missing"
 
@@ -57,6 +57,14 @@ done
 sed -n 's/^Package: //p' "$DEB/control" | sort >packages
 (cd "$DEB" && printf '%s\n' *.install) | sed 's/\.install$//' | sort >with_files
 same_lists "packages and debian/*.install" packages with_files
+sed -n 's/^ *dpkg --purge //p' "$ROOT/docs/INSTALL.md" | xargs -n 1 | sort >purged
+same_lists "packages and what docs/INSTALL.md removes" packages purged
+
+# The last line that a failed build shows is its first error.
+printf '%s\n' 'cc -c a.c' 'a.c:3:1: error: no x' 'b.c:4:1: error: no y' 'make: *** [a.o] Error 1' \
+	'dpkg-buildpackage: error: debian/rules binary' >build.log
+said=$(. "$ROOT/scripts/failed.sh" && show_failure deb build.log 2>&1 | tail -n 1)
+[ "$said" = "deb: failed: a.c:3:1: error: no x" ] || fail "a failed build ends in: $said"
 for doc in $(cat "$DEB"/*.docs); do
 	[ -e "$ROOT/$doc" ] || fail "debian/*.docs: there is no $doc"
 done
