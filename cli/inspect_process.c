@@ -3,8 +3,8 @@
  * What it costs this machine to make a process, by making some: most of what criu restore does
  * besides filling memory is that, and page faults in new processes.
  */
+#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -35,9 +35,9 @@ static double make_one(char *mem)
 	if (!pid) {
 		touch(mem);
 		touch(mem + HALF_BYTES);
-		_exit(0);
+		raise(SIGKILL); /* nothing of what the end of a program does is its part */
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != SIGKILL)
 		return -1;
 	return (double)(ckf_now_ns() - start_ns) / 1e9;
 }
