@@ -3,9 +3,10 @@
 """
 Reads the reports (*.tap) of runs of the ZDTM suite.
 
-    compare.py STOCK OURS       exit code 1 if a test that passes in the first directory does not
-                                pass in the second, or none passes at all
-    compare.py --undumped DIR   the tests that failed before there was anything to restore
+    compare.py STOCK OURS        exit code 1 if a test that passes in the first directory does not
+                                 pass in the second, or none passes at all
+    compare.py --undumped DIR    the tests that failed before there was anything to restore
+    compare.py --open DIR TEST…  those of these tests that did not pass
 
 Some tests change so fast that a dump fails now and then. Dumps are always made by the stock criu, so
 this says nothing about restoring: such a test may be run again, and then that run counts. Any other
@@ -64,14 +65,19 @@ def compare(stock, ours):
     lost = [t for t in sorted(stock) if stock[t] == "pass" and ours.get(t) != "pass"]
     for test in lost:
         print("LOST: %s (%s)" % (test, ours.get(test, "not run")))
-    if "pass" not in stock.values():
-        print("LOST: no test passes with stock")
-    return 1 if lost or "pass" not in stock.values() else 0
+    none = "pass" not in [*stock.values(), *ours.values()]
+    if none:
+        print("LOST: no test passes")
+    return 1 if lost or none else 0
 
 
 def main(args):
-    if len(args) != 2:
+    if len(args) < 2 or (len(args) > 2 and args[0] != "--open"):
         sys.exit(__doc__)
+    if args[0] == "--open":
+        results = read(args[1])
+        print("\n".join(t for t in args[2:] if results.get(t) != "pass"))
+        return 0
     if args[0] == "--undumped":
         print("\n".join(t for t, result in sorted(read(args[1]).items()) if result == "undumped"))
         return 0
