@@ -378,7 +378,7 @@ def destinations(work):
     says("convert", 1, os.path.join(foreign, "precious"), "exists already and is not a directory",
          "--force", dump, os.path.join(foreign, "precious"))
     # An archive becomes an archive.
-    with tarfile.open(tar, "w", format=tarfile.GNU_FORMAT) as t:
+    with tarfile.open(tar, "w") as t:
         t.add(dump, "checkpoint")
     no_file = "names a directory, but the result is an archive: name a file"
     is_dir = "is a directory, but the result is an archive: name a file"
