@@ -268,8 +268,7 @@ static const char *image_hint(int rc)
 	if (rc == -EOPNOTSUPP)
 		return "a newer ckfast made it: install that";
 	if (rc == -ENOTDIR)
-		return "of an archive, ckfast verify and ckfast inspect tell; unpack it to ask "
-		       "whether it can be restored here";
+		return "doctor takes directories only: unpack an archive first";
 	return "name the directory of a fast image, as a user who may read it";
 }
 
@@ -298,7 +297,8 @@ void doctor_check_image(struct doctor *d, const char *path, const struct cli_bas
 			   *err.msg ? err.msg : strerror(-rc));
 	} else {
 		doctor_add(d, "image", DOCTOR_OK, NULL,
-			   "format %u.%u; whole but for its pages, which ckfast verify checks",
+			   "format %u.%u; its index and small files are whole; ckfast verify "
+			   "checks the pages",
 			   info.version_major, info.version_minor);
 		check_bases(d, img, info.nr_bases);
 		check_memory(d, img, info.nr_targets);

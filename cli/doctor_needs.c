@@ -278,6 +278,8 @@ void doctor_check_devices(struct doctor *d, const struct ckf_needs *n,
 
 void doctor_check_options(struct doctor *d, const struct ckf_needs_info *info)
 {
+	/* To a container, its runtime gives a terminal. */
+	const bool outer_tty = info->nr_outer_ttys && !(info->own_ns & CLONE_NEWNS);
 	const struct {
 		bool needed;
 		const char *option;
@@ -285,7 +287,7 @@ void doctor_check_options(struct doctor *d, const struct ckf_needs_info *info)
 		{ info->nr_tcp, " --tcp-established" },
 		{ info->nr_ext_unix, " --ext-unix-sk" },
 		{ info->nr_ext_mounts, " --external" },
-		{ info->outer_session || info->nr_outer_ttys, " --shell-job" },
+		{ info->outer_session || outer_tty, " --shell-job" },
 		{ info->nr_file_locks, " --file-locks" },
 	};
 	char list[128] = "";
@@ -297,7 +299,7 @@ void doctor_check_options(struct doctor *d, const struct ckf_needs_info *info)
 	/* The terminal of criu restore takes the place of the one that was left outside. */
 	facts = doctor_add(d, "options", DOCTOR_OK, NULL, "%s%s%s",
 			   *list ? "criu restore needs" : "criu restore needs no special ones",
-			   list, info->nr_outer_ttys ? ", and to be run on a terminal" : "");
+			   list, outer_tty ? ", and to be run on a terminal" : "");
 	json_object_set_new(facts, "tcp_connections", cli_json_u64(info->nr_tcp));
 	json_object_set_new(facts, "external_sockets", cli_json_u64(info->nr_ext_unix));
 	json_object_set_new(facts, "external_mounts", cli_json_u64(info->nr_ext_mounts));

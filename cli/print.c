@@ -137,15 +137,22 @@ int cli_fail(const struct cli_verb *verb, const char *path, int rc, const struct
 	return ckf_error_exit_code(rc);
 }
 
-/* True for a message that begins with path, which is cut off then. */
+/* True for a message that says something of path, which is cut off then. A file may have the name
+ * of a word that other messages begin with. */
 static bool is_about(struct ckf_error *err, const char *path)
 {
+	static const char *const verbs[] = { " exists ", " is ", " names ", " has ", " holds " };
 	const size_t len = path ? strlen(path) : 0;
 
-	if (!len || strncmp(err->msg, path, len) != 0 || err->msg[len] != ' ')
+	if (!len || strncmp(err->msg, path, len) != 0)
 		return false;
-	memmove(err->msg, err->msg + len + 1, strlen(err->msg + len + 1) + 1);
-	return true;
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+		if (strncmp(err->msg + len, verbs[i], strlen(verbs[i])) != 0)
+			continue;
+		memmove(err->msg, err->msg + len + 1, strlen(err->msg + len + 1) + 1);
+		return true;
+	}
+	return false;
 }
 
 int cli_fail_making(const struct cli_verb *verb, const char *from, const char *to, int rc,
@@ -167,9 +174,10 @@ int cli_fail_image(const struct cli_verb *verb, const char *path, const char *to
 	struct ckf_error full = *err;
 	const size_t len = strlen(full.msg);
 
-	/* A message that goes on behind a semicolon has advice already. */
+	/* A message that goes on behind a semicolon has advice already. A damaged base does not
+	 * become whole by that. */
 	if (rc == -EBADMSG && strstr(full.msg, "corrupt ") && !strstr(full.msg, "; ") &&
-	    len + sizeof(advice) <= sizeof(full.msg))
+	    !strstr(full.msg, " of base ") && len + sizeof(advice) <= sizeof(full.msg))
 		memcpy(full.msg + len, advice, sizeof(advice));
 	return cli_fail_making(verb, path, to, rc, &full);
 }

@@ -498,14 +498,17 @@ static int say_incomplete(const char *name, struct ckf_error *err)
 
 static int is_of_dump(void *arg, const char *name)
 {
-	(void)arg;
-	return ckf_is_img_name(name) || !strcmp(name, "dump.log");
+	const struct ckf_dir *const *dir = arg;
+
+	return !strcmp(name, "dump.log") || ckf_img_is_criu(*dir, name);
 }
 
 /* What a criu dump leaves that failed at its beginning. */
 static bool has_remains(const struct ckf_dump *d)
 {
-	return ckf_dir_each(&d->dir, is_of_dump, NULL) > 0;
+	const struct ckf_dir *dir = &d->dir;
+
+	return ckf_dir_each(dir, is_of_dump, &dir) > 0;
 }
 
 int ckf_dump_check(const struct ckf_dump *d, struct ckf_error *err)

@@ -12,7 +12,8 @@
 #include "loader/ckf_image.h"
 #include "img.h"
 
-#define IMG_COMMON_MAGIC 0x54564319u /* before the magic of the type, since images v1.1 */
+#define IMG_SERVICE_MAGIC 0x55105940u /* the same, of what criu notes of itself */
+#define IMG_COMMON_MAGIC 0x54564319u  /* before the magic of the type, since images v1.1 */
 #define IMG_BUF_BYTES (64u << 10)
 
 int ckf_open_of_dump(const struct ckf_dir *dir, const char *name, struct ckf_file_part *out)
@@ -148,6 +149,20 @@ static int check_magic(struct ckf_img *im, uint32_t magic, struct ckf_error *err
 	if (!ret && got != magic)
 		ret = ckf_img_bad(im, -EBADMSG, err, "wrong magic, got %#x, want %#x", got, magic);
 	return ret;
+}
+
+bool ckf_img_is_criu(const struct ckf_dir *dir, const char *name)
+{
+	struct ckf_file_part part;
+	ckf_le32 magic;
+	bool is = false;
+
+	if (!ckf_is_img_name(name) || ckf_open_img(dir, name, &part, NULL))
+		return false;
+	if (part.bytes >= sizeof(magic) && !ckf_pread_all(part.fd, &magic, sizeof(magic), part.off))
+		is = ckf_get32(magic) == IMG_COMMON_MAGIC || ckf_get32(magic) == IMG_SERVICE_MAGIC;
+	close(part.fd);
+	return is;
 }
 
 static int open_file(struct ckf_img *im, const struct ckf_dir *dir, const char *name,

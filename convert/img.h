@@ -59,6 +59,8 @@ struct ckf_img {
 int ckf_img_open(struct ckf_img *im, const struct ckf_dir *dir, const char *name, uint32_t magic,
 		 struct ckf_error *err);
 void ckf_img_close(struct ckf_img *im);
+/* Whether a file is an image of CRIU, by its name and its first bytes. */
+bool ckf_img_is_criu(const struct ckf_dir *dir, const char *name);
 /* Takes the one record of a file. What it says of it is said by ckf_img_bad(). */
 typedef int ckf_img_take_fn(struct ckf_img *im, void *arg, const uint8_t *record, size_t bytes,
 			    struct ckf_error *err);

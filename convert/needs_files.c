@@ -34,7 +34,7 @@ static int add_path(struct ckf_needs *n, const struct need_path *p, struct ckf_e
 	return 0;
 }
 
-/* A terminal whose number is another one afterwards: CRIU makes it, or has the one of its caller.
+/* The slave of a pseudoterminal, which CRIU makes, or whose place the terminal of its caller takes.
  */
 static bool is_slave_tty(const char *path)
 {

@@ -155,7 +155,7 @@ static int take_record(struct extended *x, const char *key, size_t len, const ch
 	/* Python writes 1e-09, which no standard knows: then the time of the plain header counts.
 	 */
 	if (has_key(key, len, "mtime"))
-		(void)parse_time(s, end, x);
+		x->has_mtime = !parse_time(s, end, x);
 	if (len >= 10 && !memcmp(key, "GNU.sparse", 10))
 		x->sparse = true;
 	return 0;

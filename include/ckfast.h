@@ -576,10 +576,10 @@ int ckf_verify_plan(const struct ckf_image *img, struct ckf_plan_stats *stats,
 /*
  * Making images. All three work on a temporary name beside the destination and rename at the end;
  * when they fail, or are killed, the source is as it was and nothing that looks like a finished
- * result is left. dump, fast and out are paths of directories; the last one must be absent or empty
- * unless force. Where the source of convert or extract is a regular file, it is a checkpoint
- * archive, plain or compressed, and the destination is a plain one: SPEC.md 13. An OCI image
- * layout, as a directory or as an archive, becomes another one.
+ * result is left. dump, fast and out are paths of directories; the last one must be absent, or
+ * empty, and then is replaced, unless force. Where the source of convert or extract is a regular
+ * file, it is a checkpoint archive, plain or compressed, and the destination is a plain one:
+ * SPEC.md 13. An OCI image layout, as a directory or as an archive, becomes another one.
  */
 
 #define CKF_CODEC_AUTO (-1)

@@ -53,7 +53,8 @@ enum ckf_path_kind {
 	CKF_PATH_SOCKET = 4, /* of a process outside of the dump, which a task is connected to */
 };
 
-/* A file or directory that has to be there when the restore begins. */
+/* A file or directory that has to be there when the restore begins. Slaves of pseudoterminals are
+ * not among them. */
 struct ckf_path_info {
 	size_t size;
 	const char *path;

@@ -52,24 +52,25 @@ static uint64_t read_bytes(const struct fill_job *job)
 
 /*
  * In small pages: only what is used is ever there, and a huge page may cost more than all reads of
- * a small fill (see pace.c). Such a fill gets what it uses at once. Its buffers are not in the heap
- * for that is shared with the parent in a process that has just been forked: to find a large block
- * there, malloc() writes to pages all over it, and each becomes a page of its own.
+ * a small fill (see pace.c). Such a fill gets at once what its reads use, but for large chunks. Its
+ * buffers are not in the heap, which a process that has just been forked shares with its parent: to
+ * find a large block there, malloc() writes to pages all over it, and each becomes a page of its
+ * own.
  */
 static char *map_room(struct worker *w, size_t bytes, size_t slots_at)
 {
 	char *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uint64_t used;
+	uint64_t used, most;
 
 	if (map == MAP_FAILED)
 		return NULL;
 	w->map = map;
 	w->map_bytes = bytes;
-	if (w->job->small) {
+	if (w->job->small && !fill_is_frugal(w->job)) {
 		used = read_bytes(w->job);
-		fill_populate(map + slots_at,
-			      used < w->job->slot_bytes ? used : w->job->slot_bytes);
+		most = fill_request_bytes(w->job);
+		fill_populate(map + slots_at, used < most ? used : most);
 	}
 	return map;
 }

@@ -143,8 +143,6 @@ void nm_options(int dir)
 	put_tty(fd, 10, TTY_TYPE__PTY, true); /* the slave of 5 alone */
 	put_tty(fd, 8, TTY_TYPE__PTY, false); /* of 4, which hung up */
 	put_tty(fd, 6, TTY_TYPE__CTTY, true);
-	put_tty(fd, 14, TTY_TYPE__PTY, true); /* of 7, whose master hung up */
-	put_tty(fd, 15, TTY_TYPE__PTY, false);
 	put_tty(fd, 17, TTY_TYPE__PTY, true); /* the master of 8 alone */
 	close(fd);
 	fd = dm_image(dir, "filelocks.img", CKF_FILE_LOCKS_MAGIC);

@@ -12,7 +12,7 @@ void nm_image(int dir, const char *name, uint32_t magic, const ProtobufCMessage 
  * (a terminal), 11 (/dev/pts/ptmx); four TCP sockets, two with a connection; three unix sockets,
  * two with peers outside, /run/peer and one without a path. */
 void nm_files(int dir);
-/* Two terminals whose master is not in the dump, others, and three file locks. */
+/* A terminal whose master is not in the dump, others, and three file locks. */
 void nm_options(int dir);
 /* Works in file 3, below file 5. */
 void nm_fs(int dir, uint32_t pid);

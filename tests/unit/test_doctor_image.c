@@ -260,6 +260,8 @@ static void test_options(void **state)
 	needs.info.nr_outer_ttys = 1;
 	dw_expect(check_options, "options", DOCTOR_OK, "needs --shell-job --file-locks");
 	dw_expect(check_options, "options", DOCTOR_OK, "to be run on a terminal");
+	needs.info.own_ns = CLONE_NEWNS;
+	dw_expect(check_options, "options", DOCTOR_OK, "needs --file-locks");
 }
 
 /* Of a whole image. */
@@ -368,7 +370,7 @@ static void test_whole(void **state)
 	flip("ckfast.idx", 200);
 	image("image", DOCTOR_BROKEN, "convert the dump again");
 	fast = "/dev/null";
-	image("image", DOCTOR_BROKEN, "unpack it");
+	image("image", DOCTOR_BROKEN, "unpack an archive");
 	fast = "/no/such/image";
 	image("image", DOCTOR_BROKEN, "No such file");
 	fast = dw_root;

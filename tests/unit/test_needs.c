@@ -111,7 +111,7 @@ static void test_info(void **state)
 	assert_int_equal(info.nr_ext_unix, 2);
 	assert_int_equal(info.nr_ext_mounts, 1);
 	assert_int_equal(info.ghost_bytes, 20);
-	assert_int_equal(info.nr_outer_ttys, 2);
+	assert_int_equal(info.nr_outer_ttys, 1);
 	assert_int_equal(info.nr_file_locks, 3);
 	assert_int_equal(info.nr_devices, 0);
 	assert_int_equal(info.nr_cpus, 1);

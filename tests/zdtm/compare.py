@@ -3,8 +3,9 @@
 """
 Reads the reports (*.tap) of runs of the ZDTM suite.
 
-    compare.py STOCK OURS        exit code 1 if a test that passes in the first directory does not
-                                 pass in the second, or none passes at all
+    compare.py STOCK OURS [TEST…]  exit code 1 if one of these tests, or of those in the reports,
+                                 does not pass in the second directory, and the first one does not
+                                 say that it fails with stock, too; or none passes at all
     compare.py --undumped DIR    the tests that failed before there was anything to restore
     compare.py --open DIR TEST…  those of these tests that did not pass
 
@@ -55,16 +56,18 @@ def summary(name, results):
     print("%-6s %d tests: %s" % (name, len(results), counts))
 
 
-def compare(stock, ours):
+def compare(stock, ours, names):
     summary("stock", stock)
     summary("fast", ours)
     for test in sorted(stock):
         if stock[test] in ("fail", "undumped"):
             print("%s with stock, too: %s (fast: %s)"
                   % (stock[test], test, ours.get(test, "not run")))
-    lost = [t for t in sorted(stock) if stock[t] == "pass" and ours.get(t) != "pass"]
+    lost = [t for t in sorted({*stock, *ours, *names})
+            if ours.get(t) != "pass" and stock.get(t) not in ("fail", "undumped", "skip")]
     for test in lost:
-        print("LOST: %s (%s)" % (test, ours.get(test, "not run")))
+        print("LOST: %s (fast: %s, stock: %s)"
+              % (test, ours.get(test, "not run"), stock.get(test, "not run")))
     none = "pass" not in [*stock.values(), *ours.values()]
     if none:
         print("LOST: no test passes")
@@ -72,7 +75,7 @@ def compare(stock, ours):
 
 
 def main(args):
-    if len(args) < 2 or (len(args) > 2 and args[0] != "--open"):
+    if len(args) < 2 or (len(args) > 2 and args[0] == "--undumped"):
         sys.exit(__doc__)
     if args[0] == "--open":
         results = read(args[1])
@@ -81,7 +84,7 @@ def main(args):
     if args[0] == "--undumped":
         print("\n".join(t for t, result in sorted(read(args[1]).items()) if result == "undumped"))
         return 0
-    return compare(read(args[0]), read(args[1]))
+    return compare(read(args[0]), read(args[1]), args[2:])
 
 
 sys.exit(main(sys.argv[1:]))

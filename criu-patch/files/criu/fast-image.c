@@ -288,9 +288,9 @@ static int check_cgroup_of_task(void)
 	return ret;
 }
 
-/* From so many bytes on malloc() maps a block by itself, and free() gives back what is free at the heap's end: at once,
- * what is free there now. */
-static void map_blocks_of(unsigned int bytes)
+/* Blocks of this size or more do not lie in the heap but are mapped, and free() leaves no more than that at the end of
+ * the heap. */
+static void trim_heap(unsigned int bytes)
 {
 #ifdef __GLIBC__
 	malloc_trim(0);
@@ -300,20 +300,20 @@ static void map_blocks_of(unsigned int bytes)
 }
 
 /*
- * What the index takes, in part for a moment, must not lie in the heap: what CRIU keeps would come to lie in between,
- * and each task, which shares the heap with its parent, would write to many pages of it to find free blocks. Nor at the
- * end of the heap, where a kerndat check may have left room. Buffers of fills do: the next fill of the task finds their
- * pages still there.
+ * The index must not lie in the heap, part of which it takes for a moment only: what CRIU keeps would come to lie in
+ * between, and each task, which shares the heap with its parent, would write to many pages of it to find free blocks.
+ * A check of CRIU may have left room at the end of the heap, which malloc() would use first. Buffers of fills shall lie
+ * in the heap: the next fill of the task finds their pages still there.
  */
 static int read_image(int dir, struct ckf_error *err)
 {
 	int ret;
 
-	map_blocks_of(BLOCKS_OF_INDEX);
+	trim_heap(BLOCKS_OF_INDEX);
 	ret = ckf_image_open(dir, &img, err);
 	if (!ret)
 		ret = ckf_image_prepare(img, err);
-	map_blocks_of(BLOCKS_OF_FILLS);
+	trim_heap(BLOCKS_OF_FILLS);
 	return ret;
 }
 
