@@ -406,9 +406,15 @@ def not_this_kind(work):
     os.mkdir(left)
     says("convert", 1, left, "not a CRIU dump: there is neither inventory.img nor a pagemap", left,
          fast)
-    for name in ("dump.log", "fdinfo-2.img"):
-        with open(os.path.join(left, name), "w"):
-            pass
+    # An image of something else is none of CRIU's.
+    with open(os.path.join(left, "debian.img"), "wb") as f:
+        f.write(b"QFI\xfb" * 16)
+    says("convert", 1, left, "not a CRIU dump: there is neither inventory.img nor a pagemap", left,
+         fast)
+    for name, magic in (("dump.log", b""), ("fdinfo-2.img", b"\x19\x43\x56\x54"),
+                        ("stats-dump.img", b"\x40\x59\x10\x55")):
+        with open(os.path.join(left, name), "wb") as f:
+            f.write(magic)
         says("convert", 3, left, "incomplete dump: there is no inventory.img; if criu dump "
              "failed, its log says why, and the process has to be dumped again", left, fast)
         os.unlink(os.path.join(left, name))
