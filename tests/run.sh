@@ -36,7 +36,7 @@ esac
 words=("$@")
 logs=build/test-logs
 long_factor=1
-fuzz_seconds=5
+fuzz_seconds=3
 [ $tier != fast ] || fuzz_seconds=2
 if [ -n "${CKF_LONG:-}" ]; then
 	fuzz_seconds=300

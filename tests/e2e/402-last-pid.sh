@@ -8,7 +8,7 @@ LAST=/proc/sys/kernel/ns_last_pid
 FIRST=5000
 AT_ONCE=6
 ROUNDS=${CKF_LONG:+50}
-ROUNDS=${ROUNDS:-4}
+ROUNDS=${ROUNDS:-2}
 
 # make_process ID: which gets that id.
 make_process() {

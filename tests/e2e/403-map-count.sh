@@ -40,5 +40,4 @@ compare_running() {
 	END
 }
 
-every_version
 each_version many
