@@ -12,6 +12,7 @@
 #include "doctor.h"
 
 #define BYTES_OF_CRIU (4u << 20) /* what criu itself takes, as its patch reckons */
+#define STAT_BYTES 128		 /* of /proc/PID/stat: id, name and state come first */
 #define IDS_NAMED 5		 /* of those that are taken */
 
 static void check_bases(struct doctor *d, const struct ckf_image *img, uint32_t nr_bases)
@@ -108,24 +109,15 @@ static bool is_taken(const struct doctor *d, uint32_t id)
 /* A process that has ended keeps its id until its parent asks for its exit status. */
 static bool has_ended(const struct doctor *d, uint32_t id)
 {
-	char path[32], full[DOCTOR_PATH_BYTES], *line = NULL;
+	char path[32], text[STAT_BYTES];
 	const char *state;
-	size_t room = 0;
-	bool ended = false;
-	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", id);
-	f = doctor_path(d, full, path) ? fopen(full, "re") : NULL;
-	if (!f)
+	if (!doctor_read(d, path, text, sizeof(text)))
 		return false;
 	/* After the name, which may have anything in it. */
-	if (getline(&line, &room, f) > 0) {
-		state = strrchr(line, ')');
-		ended = state && !strncmp(state, ") Z", 3);
-	}
-	free(line);
-	fclose(f);
-	return ended;
+	state = strrchr(text, ')');
+	return state && !strncmp(state, ") Z", 3);
 }
 
 /* Adds ", 12" to a list of ids. */

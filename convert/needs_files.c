@@ -34,8 +34,7 @@ static int add_path(struct ckf_needs *n, const struct need_path *p, struct ckf_e
 	return 0;
 }
 
-/* The slave of a pseudoterminal, which CRIU makes, or whose place the terminal of its caller takes.
- */
+/* A pseudoterminal's slave, which CRIU makes, or has from its caller. */
 static bool is_slave_tty(const char *path)
 {
 	return !strncmp(path, PTS_DIR, strlen(PTS_DIR)) && strcmp(path + strlen(PTS_DIR), "ptmx");

@@ -152,8 +152,7 @@ static int take_record(struct extended *x, const char *key, size_t len, const ch
 		x->has_gid = true;
 		return parse_decimal(s, end, &x->gid);
 	}
-	/* Python writes 1e-09, which no standard knows: then the time of the plain header counts.
-	 */
+	/* Python writes 1e-09, which no standard knows: the time of the plain header counts. */
 	if (has_key(key, len, "mtime"))
 		x->has_mtime = !parse_time(s, end, x);
 	if (len >= 10 && !memcmp(key, "GNU.sparse", 10))

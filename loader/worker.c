@@ -25,7 +25,6 @@ struct worker {
 	struct ckf_packs packs;
 	bool in_caller; /* in the thread that called ckf_fill() */
 	unsigned int depth;
-	struct fill_request *requests;
 	struct fill_request *idle[FILL_DEPTH];
 	unsigned int nr_idle;
 	struct fill_lane lane;
@@ -79,9 +78,11 @@ static char *map_room(struct worker *w, size_t bytes, size_t slots_at)
 static int alloc_room(struct worker *w)
 {
 	const size_t slot = w->job->slot_bytes;
-	const size_t slots_at = ckf_align_up(w->depth * sizeof(*w->requests), CKF_PAGE_BYTES);
+	const size_t slots_at = ckf_align_up(w->depth * sizeof(struct fill_request),
+					     CKF_PAGE_BYTES);
 	const size_t decoded_at = slots_at + w->depth * slot;
 	const size_t bytes = decoded_at + ckf_pages_to_bytes(w->job->img->idx->max_chunk_pages);
+	struct fill_request *req;
 	char *room;
 
 	/* The next fill of this process finds pages of the heap still there. */
@@ -95,10 +96,10 @@ static int alloc_room(struct worker *w)
 		return -ENOMEM;
 	w->decoded = room + decoded_at;
 	/* Not cleared: fill_lane_next() sets what counts. */
-	w->requests = (struct fill_request *)room;
+	req = (struct fill_request *)room;
 	for (unsigned int i = 0; i < w->depth; i++) {
-		w->requests[i].slot = room + slots_at + i * slot;
-		w->idle[w->nr_idle++] = &w->requests[i];
+		req[i].slot = room + slots_at + i * slot;
+		w->idle[w->nr_idle++] = &req[i];
 	}
 	return 0;
 }

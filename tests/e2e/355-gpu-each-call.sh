@@ -53,6 +53,7 @@ each_call() {
 	[ ${#fns[@]} -gt 10 ] || fail "gpud calls only ${fns[*]}"
 	each_fails "$FAIL" "${fns[@]}"
 	echo "$CALLS calls have failed"
+	[ "$CALLS" -gt 35 ] || fail "only $CALLS calls have failed"
 	pair_dump --leave-running || fail "the last dump: $(log_errors "$D/dump.log")"
 	pair_check "the last dump"
 	stop "$PID"

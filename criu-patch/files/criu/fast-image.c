@@ -50,7 +50,7 @@
 /* What CRIU itself takes beside the memory of the tasks. */
 #define BYTES_OF_CRIU (4u << 20)
 
-/* Blocks that lie in the heap are smaller: in the index, and later, when a fill takes up to 9 MiB. */
+/* From this size on blocks of malloc() are mapped: while the index is read, and later. A fill takes up to 9 MiB. */
 #define BLOCKS_OF_INDEX (64u << 10)
 #define BLOCKS_OF_FILLS (16u << 20)
 
