@@ -33,9 +33,6 @@
 #include "base/ckf_opts.h"
 #include "base/ckf_threads.h"
 
-#define CHUNK_MAX_BYTES (CKF_MAX_CHUNK_PAGES * CKF_PAGE_BYTES)
-/* Decoded bytes of a batch: any chunk fits, and the second checksum finds them in the cache. */
-#define BATCH_BYTES CHUNK_MAX_BYTES
 #define BATCH_REFS 4096
 #define PAD_BYTES (64u << 10)
 #define ZERO_PAGES 16u
@@ -47,6 +44,7 @@ struct verify {
 	int *pack_fds; /* by base of the chunks; each worker has its own for 0 */
 	unsigned int nr_workers;
 	struct ckf_verify_opts opts;
+	size_t batch_bytes; /* room for any chunk, and in the CPU's cache at the second checksum */
 	uint64_t total_bytes;
 	_Atomic uint64_t done_bytes;
 	_Atomic uint64_t stored_bytes;
@@ -160,7 +158,7 @@ static void batch_take(struct verify *v, struct batch *b)
 
 		if (c->codec != CKF_CODEC_ZERO) {
 			bytes += chunk_bytes(c);
-			if (bytes > BATCH_BYTES)
+			if (bytes > v->batch_bytes)
 				break;
 		}
 		b->nr_refs++;
@@ -458,9 +456,9 @@ static int worker_init(struct worker *w, struct verify *v, struct ckf_error *err
 	rc = ckf_codec_ctx_new(&w->ctx);
 	if (rc)
 		return ckf_error_set(err, rc, "no memory for the decoders");
-	w->stored = aligned_alloc(CKF_PAGE_BYTES, CHUNK_MAX_BYTES);
-	w->decoded = aligned_alloc(CKF_PAGE_BYTES, BATCH_BYTES);
-	w->hashes = calloc(BATCH_BYTES / CKF_PAGE_BYTES, sizeof(*w->hashes));
+	w->stored = aligned_alloc(CKF_PAGE_BYTES, v->batch_bytes);
+	w->decoded = aligned_alloc(CKF_PAGE_BYTES, v->batch_bytes);
+	w->hashes = calloc(v->batch_bytes / CKF_PAGE_BYTES, sizeof(*w->hashes));
 	w->pad = aligned_alloc(CKF_PAGE_BYTES, PAD_BYTES);
 	if (!w->stored || !w->decoded || !w->hashes || !w->pad)
 		return ckf_error_set(err, -ENOMEM, "no memory for read buffers");
@@ -533,6 +531,7 @@ static int verify_init(struct verify *v, const struct ckf_image *img)
 	const struct ckf_index *idx = img->idx;
 
 	v->img = img;
+	v->batch_bytes = (size_t)ckf_pages_to_bytes(idx->max_chunk_pages);
 	v->nr_extents = (idx->pack_bytes + idx->extent_bytes - 1) / idx->extent_bytes;
 	v->stop_extent = v->nr_extents +
 			 (idx->nr_chunks - idx->nr_own_chunks + BASE_CHUNKS - 1) / BASE_CHUNKS;
