@@ -302,6 +302,24 @@ static unsigned int busy_threads(void)
 	return atomic_read(&task_entries->fast_threads) + kept;
 }
 
+/*
+ * Who forks may wait for the end of workers that there are, so whoever has some does not wait for the lock, nor for
+ * forks that go on.
+ */
+static bool lock_ids(const struct fast_workers *w)
+{
+	if (!w->taken) {
+		lock_last_pid();
+		return true;
+	}
+	if (!mutex_trylock(&task_entries->last_pid_mutex))
+		return false;
+	if (!futex_get(&task_entries->fast_forks))
+		return true;
+	unlock_last_pid();
+	return false;
+}
+
 unsigned int fast_workers_before(void *arg, unsigned int wanted)
 {
 	struct fast_workers *w = arg;
@@ -310,10 +328,9 @@ unsigned int fast_workers_before(void *arg, unsigned int wanted)
 	w->ns_fd = w->last_pid_fd = -1;
 	w->moved = false;
 	/* Asked again and again while a fill could do with more: nobody is kept waiting for that. */
-	w->locked = busy_threads() < w->budget->workers;
+	w->locked = busy_threads() < w->budget->workers && lock_ids(w);
 	if (!w->locked)
 		return 0;
-	lock_last_pid();
 	busy = busy_threads();
 	n = ckf_budget_workers(w->budget, wanted, busy, threads_limit(), tree_threads());
 	if (n < wanted)

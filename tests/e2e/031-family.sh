@@ -1,0 +1,83 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Children that are forked by their siblings: each has the parent, session, group and signals that it
+# had, and shares its memory. One whose id is taken ends the whole restore, and nothing stays.
+. "$(dirname "$0")/lib.sh"
+
+WAYS=(1 2 16)
+[ -z "${CKF_LONG:-}" ] || WAYS=(1 2 3 5 16)
+
+# family PID…: a line for each, zombies among them: id, name, state, parent, group, session and signal at its end.
+family() {
+	local p
+	for p; do
+		# The state of one that waits or runs differs from one moment to the next, and so does who restores the root.
+		awk -v root="$PID" '{ sub(/^[RSD]$/, "S", $3); if ($1 == root) $4 = 0; print $1, $2, $3, $4, $5, $6, $38 }' \
+			"/proc/$p/stat"
+	done
+}
+
+# In KiB; each page counts once.
+pss() {
+	local p
+	for p in $ALL; do
+		cat "/proc/$p/smaps_rollup" 2>/dev/null || true
+	done | awk '$1 == "Pss:" { sum += $2 } END { print sum }'
+}
+
+relations() {
+	local ways stock fast
+	start_ready "$PYTHON" "$ROOT/tests/progs/family.py"
+	ALL=$(tree_of "$PID")
+	CHILDREN=$(family $ALL | awk -v root="$PID" '$4 == root && $3 == "S" { print $1 }')
+	[ "$(wc -w <<<"$ALL")" -ge 26 ] || fail "a small family: $ALL"
+	dump "$PID" "$D/dump"
+	convert "$D/dump" "$D/fast"
+	restore_stock "$D/dump"
+	family $ALL >"$D/stock.family"
+	stock=$(pss)
+	stop_all
+	for ways in "${WAYS[@]}"; do
+		restore_fast "$D/fast" --fast-threads $ways
+		family $ALL >"$D/fast.family"
+		diff "$D/stock.family" "$D/fast.family" || fail "$ways: other relations than with the stock CRIU"
+		fast=$(pss)
+		[ "$fast" -le $((stock + stock / 10)) ] || fail "$ways: Pss $fast KiB, stock $stock KiB"
+		stop_all
+	done
+	id_taken
+}
+
+# The one whose session's leader is gone is not the root's any more after a restore, by any CRIU.
+stop_all() {
+	signal_all KILL $ALL
+	all_gone $ALL
+}
+
+# is_refused WAYS ID
+is_refused() {
+	! restore_once "$CRIU" "$D/fast" --fast-image --fast-threads $1 2>/dev/null ||
+		fail "$1: restored, although id $2 was taken"
+	grep -aq "Can't fork for $2: File exists" "$D/restore.log"
+}
+
+# Each third of the children in turn: some fork others, and some are forked by others.
+id_taken() {
+	local nr=0 taken other ways
+	for taken in $CHILDREN; do
+		[ $((nr++ % 3)) = 0 ] || [ -n "${CKF_LONG:-}" ] || continue
+		ways=${WAYS[nr % ${#WAYS[@]}]}
+		echo $((taken - 1)) >/proc/sys/kernel/ns_last_pid
+		sleep 1000 &
+		other=$!
+		[ $other = $taken ] || fail "process $other, not $taken"
+		# The id of one that has ended is taken a moment longer.
+		wait_for 5 is_refused $ways $taken ||
+			fail "$ways: id $taken was taken, and the log says: $(log_errors "$D/restore.log")"
+		kill $other
+		wait $other 2>/dev/null || true
+		all_gone $ALL
+	done
+}
+
+each_version relations

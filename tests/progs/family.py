@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""family.py: a process with children of all kinds, whose memory they share: in its session and group, in
+groups and sessions of their own, whose leader is gone, stopped, dead, and with children of their own."""
+
+import ctypes
+import os
+import signal
+import time
+
+PR_SET_CHILD_SUBREAPER = 36
+PLAIN = 9
+MEMORY = os.urandom(8 << 20)
+ready_read, ready_write = os.pipe()
+
+
+def wait():
+    while True:
+        signal.pause()
+
+
+def tell():
+    os.write(ready_write, b".")
+
+
+def child(make):
+    """Forks one that calls make() and waits for ever, and waits until it has come so far."""
+    pid = os.fork()
+    if pid == 0:
+        make()
+        tell()
+        wait()
+    os.read(ready_read, 1)
+    return pid
+
+
+def with_children():
+    os.setpgid(0, 0)
+    for _ in range(5):
+        child(lambda: None)
+
+
+def session():
+    os.setsid()
+    child(lambda: None)
+    child(lambda: os.setpgid(0, 0))
+
+
+def orphan():
+    """In a session whose leader ends: its parent is then the root, which is a subreaper."""
+    leader = os.fork()
+    if leader == 0:
+        os.setsid()
+        child(lambda: None)
+        os._exit(0)
+    os.waitpid(leader, 0)
+
+
+def main():
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for _ in range(PLAIN):
+        child(lambda: None)
+    leader = child(lambda: os.setpgid(0, 0))
+    child(lambda: os.setpgid(0, leader))
+    child(with_children)
+    child(session)
+    orphan()
+    child(session)
+    stopped = child(lambda: None)
+    os.kill(stopped, signal.SIGSTOP)
+    os.waitpid(stopped, os.WUNTRACED)
+    dead = child(lambda: None)
+    os.kill(dead, signal.SIGKILL)
+    os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
+    time.sleep(0.1)
+    with open("ready", "w", encoding="ascii"):
+        pass
+    wait()
+
+
+main()
