@@ -9,14 +9,14 @@
 
 /*
  * What criu restore takes besides filling memory, on a machine with 16 CPUs and on one with two
- * whose page faults are eight times as slow (docs/notes/2026-11-30-small-tasks.md): for itself, and
- * as often as it would take to make a process, for itself and for each task. CRIU makes tasks one
- * after the other, and part of what they do themselves is done by all CPUs.
+ * whose page faults are eight times as slow (docs/notes/2026-11-30-parallel-forks.md): for itself,
+ * and as often as it would take to make a process, for itself and for each task. Part of it is done
+ * by one CPU at a time, the rest by all.
  */
 #define CRIU_S 0.037
 #define CRIU_PROCESSES 11
-#define TASK_PROCESSES 0.92
-#define TASK_CPU_PROCESSES 3.2
+#define TASK_PROCESSES 0.45
+#define TASK_CPU_PROCESSES 2.3
 
 /*
  * ckfast calibrate on an AMD EPYC (family 26), Linux 6.18, zstd 1.5.4, lz4 1.9.4. lz4 and zstd
@@ -128,10 +128,8 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 
 double ckf_model_tasks_s(uint64_t nr_tasks, double process_s, unsigned int nr_cores)
 {
-	double each = TASK_CPU_PROCESSES / nr_cores;
+	const double each = TASK_PROCESSES + TASK_CPU_PROCESSES / nr_cores;
 
-	if (each < TASK_PROCESSES)
-		each = TASK_PROCESSES;
 	return CRIU_S + process_s * (CRIU_PROCESSES + each * (double)nr_tasks);
 }
 
