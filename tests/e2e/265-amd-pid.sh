@@ -16,6 +16,8 @@ restore_as_2() {
 
 same_id() {
 	local outer
+	PLUGIN=$BUILD/lib/amdgpu-$V
+	[ -e "$PLUGIN/amdgpu_plugin.so" ] || skip "no $PLUGIN/amdgpu_plugin.so (libdrm-dev, make criu)"
 	make_world 26:128:64
 	# Without stderr, which unshare uses in the end.
 	start unshare -pf setsid "$BASH" -c 'LD_PRELOAD=$1 exec "${@:2}" 2>/dev/null' - "$SO" "$BUILD/stub/rocmprog" . 0 1
@@ -36,6 +38,4 @@ same_id() {
 	grep -aq 'Restoring FAILED' "$D/restore.log" || fail "CRIU has not ended its tasks"
 }
 
-PLUGIN=$BUILD/lib/amdgpu-$(readlink "$BUILD/bin/criu" | sed s/criu-//)
-[ -e "$PLUGIN/amdgpu_plugin.so" ] || skip "no $PLUGIN/amdgpu_plugin.so (libdrm-dev, make criu)"
 each_version same_id
