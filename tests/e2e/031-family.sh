@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Children that are forked by their siblings: each has the parent, session, group and signals that it
-# had, and shares its memory. One whose id is taken ends the whole restore, and nothing stays.
+# had, and shares its memory. If one's id is taken, or one is killed, the restore ends and nothing stays.
 . "$(dirname "$0")/lib.sh"
 
+CLONE_PARENT=0x8000
 WAYS=(1 2 16)
 [ -z "${CKF_LONG:-}" ] || WAYS=(1 2 3 5 16)
 
@@ -26,7 +27,7 @@ pss() {
 }
 
 relations() {
-	local ways stock fast
+	local ways siblings stock fast
 	start_ready "$PYTHON" "$ROOT/tests/progs/family.py"
 	ALL=$(tree_of "$PID")
 	CHILDREN=$(family $ALL | awk -v root="$PID" '$4 == root && $3 == "S" { print $1 }')
@@ -39,6 +40,8 @@ relations() {
 	stop_all
 	for ways in "${WAYS[@]}"; do
 		restore_fast "$D/fast" --fast-threads $ways
+		siblings=$(grep -ac "Forking task with .* (flags $CLONE_PARENT)" "$D/restore.log" || true)
+		[ $((siblings > 0)) = $((ways > 1)) ] || fail "$ways: $siblings are forked by siblings"
 		family $ALL >"$D/fast.family"
 		diff "$D/stock.family" "$D/fast.family" || fail "$ways: other relations than with the stock CRIU"
 		fast=$(pss)
@@ -46,6 +49,7 @@ relations() {
 		stop_all
 	done
 	id_taken
+	one_killed
 }
 
 # The one whose session's leader is gone is not the root's any more after a restore, by any CRIU.
@@ -76,6 +80,36 @@ id_taken() {
 			fail "$ways: id $taken was taken, and the log says: $(log_errors "$D/restore.log")"
 		kill $other
 		wait $other 2>/dev/null || true
+		all_gone $ALL
+	done
+}
+
+# Starts a restore whose process LARGE is there. Sets RESTORE.
+start_restore() {
+	local try
+	for try in 1 2 3 4 5; do
+		"$CRIU" restore -D "$D/fast" -d -v4 -o "$D/restore.log" --fast-image --fast-threads 2 9<&- 2>/dev/null &
+		RESTORE=$!
+		wait_for 20 test -d "/proc/$LARGE" -o ! -d "/proc/$RESTORE" || fail "process $LARGE is not forked"
+		[ -d "/proc/$RESTORE" ] && return
+		# The id of one that has ended is taken a moment longer.
+		grep -aq "Can't fork for .*: File exists" "$D/restore.log" || fail "$(log_errors "$D/restore.log")"
+	done
+	fail "an id stays taken: $(log_errors "$D/restore.log")"
+}
+
+# Whoever has much memory waits for the lock of the pid namespace, and those who fork for its own lock.
+one_killed() {
+	local delay
+	LARGE=$(cat "$D/large")
+	for delay in 0.05 0.1 0.2 0.4; do
+		(
+			flock 9
+			start_restore
+			sleep $delay
+			kill -KILL "$LARGE" || fail "process $LARGE has ended before"
+			! wait $RESTORE || fail "restored without process $LARGE"
+		) 9</proc/self/ns/pid
 		all_gone $ALL
 	done
 }

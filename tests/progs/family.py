@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """family.py: a process with children of all kinds, whose memory they share: in its session and group, in
-groups and sessions of their own, whose leader is gone, stopped, dead, and with children of their own."""
+groups and sessions of their own, whose leader is gone, stopped, dead, with its descriptors, and with children
+of their own. One among them has much memory, which its child shares; its id is in the file large."""
 
 import ctypes
 import os
@@ -8,7 +9,11 @@ import signal
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
+SYS_CLONE = 56  # of x86-64
+CLONE_FILES = 0x400
 PLAIN = 9
+LARGE_BYTES = 32 << 20
+libc = ctypes.CDLL(None)
 MEMORY = os.urandom(8 << 20)
 ready_read, ready_write = os.pipe()
 
@@ -55,14 +60,32 @@ def orphan():
     os.waitpid(leader, 0)
 
 
+def same_files():
+    if libc.syscall(SYS_CLONE, CLONE_FILES | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+        tell()
+        wait()
+    os.read(ready_read, 1)
+
+
+def large():
+    global MEMORY
+    MEMORY = os.urandom(LARGE_BYTES)
+    child(lambda: None)
+
+
 def main():
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for _ in range(PLAIN):
+        child(lambda: None)
+    with open("large", "w", encoding="ascii") as out:
+        out.write(f"{child(large)}\n")
     for _ in range(PLAIN):
         child(lambda: None)
     leader = child(lambda: os.setpgid(0, 0))
     child(lambda: os.setpgid(0, leader))
     child(with_children)
     child(session)
+    same_files()
     orphan()
     child(session)
     stopped = child(lambda: None)

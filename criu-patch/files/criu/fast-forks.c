@@ -40,7 +40,7 @@ static struct share given; /* to the task that is forked next */
 static bool as_sibling;
 static enum { LOCK_NONE, LOCK_ALONE, LOCK_SHARED } held;
 
-/* With a shadow stack of its own, CRIU waits for each task that it forks. */
+/* With a shadow stack of its own, CRIU waits for each task that it forks, as for those that have one. */
 static bool in_parallel(void)
 {
 	return fast_image_on() && kdat.has_clone3_set_tid && !kdat.has_shstk;
@@ -83,25 +83,27 @@ int fast_forks_now(int (*fork_one)(struct pstree_item *))
 {
 	int ret;
 
+	if (!later.nr)
+		return 0;
 	later.ways = fast_workers_wanted(UINT64_MAX);
 	ret = fork_share(later, fork_one);
 	xfree(later.items);
-	later = (struct share){};
-	given = later;
+	later = given = (struct share){};
 	return ret;
 }
 
-int fast_forks_siblings(int (*fork_one)(struct pstree_item *))
+int fast_forks_siblings(struct pstree_item *item, int (*fork_one)(struct pstree_item *))
 {
 	int ret;
 
+	if (given.nr)
+		pr_debug("%d forks %u siblings, beginning with %d\n", vpid(item), given.nr, vpid(given.items[0]));
 	as_sibling = true;
 	ret = fork_share(given, fork_one);
 	as_sibling = false;
 	/* What its parent has collected is not for its own children. */
 	xfree(later.items);
-	later = (struct share){};
-	given = later;
+	later = given = (struct share){};
 	return ret;
 }
 

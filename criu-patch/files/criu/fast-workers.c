@@ -397,18 +397,15 @@ void fast_workers_end(struct fast_workers *w)
 	xfree(w->ids);
 }
 
-bool fast_workers_retry(int err)
+bool fast_workers_retry(int err, bool *retried)
 {
 	struct timespec ms = { .tv_nsec = 1000000 };
-	bool first;
 
-	if (err != EAGAIN || !fast_image_on())
+	if (err != EAGAIN || !fast_image_on() || *retried)
 		return false;
-	first = !atomic_read(&task_entries->fast_tight);
+	*retried = true;
 	atomic_set(&task_entries->fast_tight, 1);
-	if (!first && !atomic_read(&task_entries->fast_threads))
-		return false;
-	while (atomic_read(&task_entries->fast_threads))
+	while (atomic_read(&task_entries->fast_threads) && !atomic_read(&task_entries->failed))
 		nanosleep(&ms, NULL);
 	return true;
 }

@@ -33,10 +33,10 @@ extern void fast_workers_moved(const char *procs);
 
 /*
  * Creating a process or thread of the tree failed: true when it should be tried once more, since workers
- * may have taken what there was. They have ended then, and there will be no more. Any lock of CRIU's
- * may be held.
+ * may have taken what there was. They have ended then, and there will be no more. *retried is false at the
+ * first time. Any lock of CRIU's may be held.
  */
-extern bool fast_workers_retry(int err);
+extern bool fast_workers_retry(int err, bool *retried);
 
 /* For struct ckf_fill_opts, with a struct fast_workers as arg. */
 extern unsigned int fast_workers_before(void *arg, unsigned int wanted);
