@@ -167,7 +167,8 @@ root() {
 }
 
 # The same programs with sanitizers: ckfast, and what is ours in CRIU, which frees nothing at its end. Not where memory is
-# measured. A test has one directory to work in, so it ends before it runs with another program.
+# measured, nor where a fake of libc's calls is preloaded into CRIU, which must not come before the sanitizer's. A test
+# has one directory to work in, so it ends before it runs with another program.
 sanitized() {
 	local test name kind run
 	for kind in asan-ubsan tsan; do
@@ -178,7 +179,9 @@ sanitized() {
 	done
 	for test in tests/e2e/0[1-8]*.sh tests/e2e/2*.sh; do
 		name=${test##*/}
-		[ "$name" != 082-limits.sh ] || continue
+		case $name in
+		082-* | 083-* | 262-* | 263-* | 265-* | 266-*) continue ;;
+		esac
 		run=one
 		! grep -q '^# Alone: ' "$test" || run=alone
 		"$run" "asan-restore/${name%.sh}" 600 env ASAN_OPTIONS=detect_leaks=0 \
