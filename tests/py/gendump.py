@@ -1079,7 +1079,7 @@ ODD = {
         amd_message() + encode([(10, bytes(65 << 20))])))),
                        kept_table("a record of 68157835 bytes")),
     "amd-name": (amd_case(lambda top, table, pages: os.rename(
-        table, table.replace("-7", "-07"))), []),
+        table, table.replace("-7.img", "-07.img"))), []),
     "render-good": (render_case(lambda top, table, pages: None), []),
     "render-pages-symlink": (render_case(lambda top, table, pages: (
         os.rename(pages, top + "/../elsewhere"), os.symlink("../elsewhere", pages))),
