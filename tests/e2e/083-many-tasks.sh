@@ -5,7 +5,7 @@
 # hardly there at the same time. The latter shows with a thousand tasks, which long runs have.
 . "$(dirname "$0")/lib.sh"
 
-TASKS=400
+TASKS=300
 [ -z "${CKF_LONG:-}" ] || TASKS=1000
 KIB=64
 
