@@ -127,8 +127,8 @@ units() {
 	for test in "$1"/unit/test_*; do
 		[ ! -x "$test" ] || one "$2/${test##*/test_}" 300 "$test"
 	done
-	# It takes minutes, and once is enough: with sanitizers, where they run.
-	[ ! -x "$1/fault/fault" ] || [ "$2 $tier" = "unit all" ] || one "$2/fault" 600 "$1/fault/fault"
+	# With sanitizers it takes minutes, which long runs have.
+	[ ! -x "$1/fault/fault" ] || [ "$2${CKF_LONG:-}" = asan ] || one "$2/fault" 600 "$1/fault/fault"
 }
 
 fast() {
