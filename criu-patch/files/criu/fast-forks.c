@@ -101,8 +101,7 @@ int fast_forks_siblings(struct pstree_item *item, int (*fork_one)(struct pstree_
 	as_sibling = true;
 	ret = fork_share(given, fork_one);
 	as_sibling = false;
-	/* What its parent has collected is not for its own children. */
-	xfree(later.items);
+	/* What its parent has collected is not for its own children. To free it would write to memory that is shared. */
 	later = given = (struct share){};
 	return ret;
 }
