@@ -79,8 +79,9 @@ struct fill_request {
 		   read */
 	uint64_t pack_off; /* whole pages, and so is bytes */
 	size_t bytes;
-	uint8_t base; /* whose pack it reads; 0: the image's own */
-	bool cached;  /* to be read through the page cache */
+	uint8_t base;  /* whose pack it reads; 0: the image's own */
+	bool cached;   /* to be read through the page cache */
+	bool in_place; /* where memory is short: none of it goes to the slot */
 	unsigned int nr_iovs;
 	unsigned int nr_pieces;
 	struct iovec iovs[FILL_REQUEST_IOVS];
@@ -184,7 +185,8 @@ static inline size_t fill_request_bytes(const struct fill_job *job)
 
 /*
  * Whether a chunk may come straight to such a place, which touches it. That is quick in huge pages
- * only, but where memory is short there is none for a large buffer.
+ * only. But where memory is short there is none for a large buffer, and a direct read, which has
+ * the kernel touch the place, is short with a small one.
  */
 static inline bool fill_may_touch(const struct fill_job *job, const struct ckf_chunk *c,
 				  enum fill_place place)
@@ -192,7 +194,8 @@ static inline bool fill_may_touch(const struct fill_job *job, const struct ckf_c
 	if (place == FILL_HUGE)
 		return true;
 	return fill_is_frugal(job) && place == FILL_PLAIN &&
-	       ckf_pages_to_bytes(c->nr_pages) > FILL_FRUGAL_BYTES;
+	       (job->packs_io.direct[c->base] ||
+		ckf_pages_to_bytes(c->nr_pages) > FILL_FRUGAL_BYTES);
 }
 
 /* Adds bytes at base to v[0..*n): to the last one where they go on from it, which needs no room. */

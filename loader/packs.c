@@ -10,22 +10,45 @@
 #include "ckf_read.h"
 #include "packs.h"
 
+/* With so many reads of 1 MiB at a time a disk does what it can. */
+#define FEW_READERS 3
+
+/* True where the targets, filled at the same time, keep a disk busy with one read each. */
+static bool many_readers(const struct ckf_index *idx)
+{
+	uint64_t sum = 0, most = 0;
+
+	for (uint64_t t = 0; t < idx->nr_targets; t++) {
+		const uint64_t pages = idx->targets[t].nr_pages;
+
+		if (idx->targets[t].kind == CKF_TARGET_DEVICE)
+			continue;
+		sum += pages;
+		most = pages > most ? pages : most;
+	}
+	return sum / FEW_READERS >= most && sum;
+}
+
 int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flags,
 		     struct ckf_packs_io *io, struct ckf_error *err)
 {
-	*io = (struct ckf_packs_io){ .uring = false };
+	const bool frugal = fill_flags & CKF_FILL_FRUGAL;
+	const bool may_direct = !(fill_flags & CKF_FILL_NO_DIRECT) &&
+				(!frugal || many_readers(img->idx));
+
+	*io = (struct ckf_packs_io){ .ahead = !frugal };
 	for (unsigned int base = 0; base <= img->idx->nr_bases; base++) {
 		int cached = ckf_image_pack_is_cached(img, dir_fd, base, err);
 
 		if (cached < 0)
 			return cached;
 		/*
-		 * Where memory is short, as the stock CRIU reads: the kernel reads ahead as much as
-		 * the memcg allows, while direct reads that have hardly any buffers would each wait
-		 * for the disk.
+		 * Where memory is short, a worker has one read at a time. A few workers read as the
+		 * stock CRIU does: the kernel reads ahead, while direct reads would each wait for
+		 * the disk. Of many, each would have the kernel read ahead some MiB, which a memcg
+		 * without room drops again before they are used.
 		 */
-		io->direct[base] = !cached &&
-				   !(fill_flags & (CKF_FILL_NO_DIRECT | CKF_FILL_FRUGAL));
+		io->direct[base] = !cached && may_direct;
 		io->any_direct |= io->direct[base];
 		io->uring |= !cached && !(fill_flags & CKF_FILL_NO_URING);
 	}
@@ -79,7 +102,7 @@ int ckf_packs_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err)
 		got = open_pack(p, base, 0, err);
 	if (got >= 0)
 		*fd = got;
-	if (got >= 0 && !p->io->direct[base])
+	if (got >= 0 && !p->io->direct[base] && p->io->ahead)
 		(void)posix_fadvise(got, 0, 0, POSIX_FADV_SEQUENTIAL);
 	return got;
 }

@@ -175,11 +175,18 @@ static bool follows(const struct fill_request *req, const struct ckf_chunk *c)
 	return c->base == req->base && ckf_chunk_first(c) <= req->pack_off + req->bytes;
 }
 
+/* What the request brings at most: a direct read that needs no buffer may be as long as any. */
+static size_t most_bytes(const struct fill_job *job, const struct fill_request *req)
+{
+	return req->in_place && job->packs_io.direct[req->base] ? FILL_REQUEST_BYTES
+								: fill_request_bytes(job);
+}
+
 /* Whether n pieces of the chunk can still go into a request that has something. */
 static bool has_room(const struct fill_job *job, const struct fill_request *req,
 		     const struct ckf_chunk *c, size_t n)
 {
-	return follows(req, c) && ckf_chunk_end(c) - req->pack_off <= fill_request_bytes(job) &&
+	return follows(req, c) && ckf_chunk_end(c) - req->pack_off <= most_bytes(job, req) &&
 	       req->nr_pieces + n <= FILL_REQUEST_PIECES;
 }
 
@@ -215,7 +222,9 @@ bool fill_lane_next(struct fill_lane *fl, struct fill_request *req)
 			req->pack_off = ckf_chunk_first(c);
 			req->base = c->base;
 			req->cached = cached;
-		} else if (req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS) {
+			req->in_place = in_place && fill_is_frugal(job);
+		} else if (req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS ||
+			   (req->in_place && !in_place)) {
 			break;
 		}
 		add_unit(req, c, n, in_place);

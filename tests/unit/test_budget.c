@@ -12,6 +12,7 @@
 
 #include "base/ckf_threads.h"
 #include "loader/ckf_image.h"
+#include "loader/packs.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define FAR (1024 * 1024 * MIB)
@@ -233,13 +234,42 @@ static void test_far_id(void **state)
 	assert_int_equal(ckf_far_id(ids, 1, 10), 0);
 }
 
+static bool is_direct(const unsigned int *mib, unsigned int nr, uint32_t flags, bool cached)
+{
+	struct ckf_packs_io io;
+	struct ckf_index idx;
+	struct ckf_image img = { .cached = &cached };
+
+	make_sizes(&img, &idx, mib, nr);
+	assert_int_equal(ckf_packs_choose(&img, -1, flags, &io, NULL), 0);
+	free_sizes(&idx);
+	return io.direct[0];
+}
+
+/* Where memory is short, reads are direct only if there are as many as keep a disk busy. */
+static void test_readers(void **state)
+{
+	static const unsigned int even[] = { 32, 32, 32, 32 }, large[] = { 1024, 32, 32, 32, 32 };
+
+	(void)state;
+	for (unsigned int nr = 1; nr <= 4; nr++) {
+		assert_true(is_direct(even, nr, 0, false));
+		assert_false(is_direct(even, nr, 0, true));
+		assert_int_equal(is_direct(even, nr, CKF_FILL_FRUGAL, false), nr > 2);
+		assert_false(is_direct(even, nr, CKF_FILL_FRUGAL, true));
+		assert_false(is_direct(even, nr, CKF_FILL_FRUGAL | CKF_FILL_NO_DIRECT, false));
+	}
+	assert_true(is_direct(large, 5, 0, false));
+	assert_false(is_direct(large, 5, CKF_FILL_FRUGAL, false));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_budget_sizes), cmocka_unit_test(test_budget_tree),
 		cmocka_unit_test(test_spare),	     cmocka_unit_test(test_lower),
 		cmocka_unit_test(test_take_spare),   cmocka_unit_test(test_workers),
-		cmocka_unit_test(test_far_id),
+		cmocka_unit_test(test_far_id),	     cmocka_unit_test(test_readers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,13 +43,46 @@ static struct ckf_dest new_dest(const struct world *w, uint32_t flags)
 	return d;
 }
 
+/* The image of so many tasks alike, whose reads together keep a disk busy. */
+#define MANY 4
+
+/* world_fill(), of one of MANY tasks. */
+static int fill_of_many(struct world *w, struct ckf_dest *d, uint32_t flags,
+			struct ckf_fill_stats *stats, struct ckf_error *err)
+{
+	struct ckf_index *idx = w->img->idx;
+	struct ckf_target *one = idx->targets, many[MANY];
+	const uint64_t nr = idx->nr_targets;
+	int ret;
+
+	for (unsigned int i = 0; i < MANY; i++)
+		many[i] = *one;
+	idx->targets = many;
+	idx->nr_targets = MANY;
+	ret = world_fill(w, d, 1, flags, THREADS, stats, err);
+	idx->targets = one;
+	idx->nr_targets = nr;
+	return ret;
+}
+
+static bool is_direct_possible(const struct world *w)
+{
+	int fd = openat(w->dir_fd, CKF_PACK_NAME, O_RDONLY | O_DIRECT);
+	bool cached = fd < 0 || ckf_fd_is_cached(fd, w->img->idx->pack_bytes);
+
+	if (fd >= 0)
+		close(fd);
+	return !cached;
+}
+
 /* Fresh memory, with the flag and without. */
-static void same_as_plain(struct world *w)
+static void same_as_plain(struct world *w, bool many)
 {
 	static const uint32_t flags[] = { CKF_FILL_FRUGAL, CKF_FILL_FRUGAL | CKF_FILL_NO_URING,
 					  CKF_FILL_FRUGAL | CKF_FILL_NO_DIRECT,
 					  CKF_FILL_FRUGAL | CKF_FILL_NO_MOVE };
 	struct ckf_dest plain = new_dest(w, CKF_DEST_FRESH | CKF_DEST_HUGE);
+	bool direct;
 
 	assert_int_equal(world_fill(w, &plain, 1, 0, THREADS, NULL, NULL), 0);
 	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
@@ -60,10 +93,13 @@ static void same_as_plain(struct world *w)
 		/* What the kernel makes huge of its own accord is no matter of the fill. */
 		(void)madvise(d.addr, WORLD_BYTES, MADV_NOHUGEPAGE);
 		drop_cache(w->dir_fd);
-		if (world_fill(w, &d, 1, flags[i], THREADS, &stats, &err))
+		direct = is_direct_possible(w) && !(flags[i] & CKF_FILL_NO_DIRECT);
+		if (many ? fill_of_many(w, &d, flags[i], &stats, &err)
+			 : world_fill(w, &d, 1, flags[i], THREADS, &stats, &err))
 			fail_msg("flags %x: %s", flags[i], err.msg);
 		assert_int_equal(stats.workers, 1);
 		assert_int_equal(stats.huge_pages, 0);
+		assert_int_equal(stats.direct, many && direct);
 		world_assert_resident(w, d.addr, false);
 		world_assert_area(w, d.addr, 0);
 		assert_memory_equal(d.addr, plain.addr, WORLD_BYTES);
@@ -81,7 +117,8 @@ static void test_same(void **state)
 	for (uint64_t seed = 101; seed < 109; seed++) {
 		world_make(&w, seed, seed % 2, seed % 4 < 2,
 			   seed < 105 ? CKF_TARGET_TASK : CKF_TARGET_SHMEM);
-		same_as_plain(&w);
+		same_as_plain(&w, false);
+		same_as_plain(&w, true);
 		world_fini(&w);
 	}
 }
@@ -208,8 +245,15 @@ static bool reset_peak(void)
 	return ok;
 }
 
+enum way {
+	ALONE,
+	WATCHED,
+	ONE_OF_MANY,
+	NR_WAYS
+};
+
 /* The most that was resident during a fill, beyond what was before and the target itself. */
-static uint64_t beyond(struct world *w, uint32_t flags, bool watched)
+static uint64_t beyond(struct world *w, uint32_t flags, enum way way)
 {
 	struct ckf_dest d = new_dest(w, CKF_DEST_FRESH);
 	struct ckf_fill_stats stats = { .size = sizeof(stats) };
@@ -218,9 +262,12 @@ static uint64_t beyond(struct world *w, uint32_t flags, bool watched)
 	(void)madvise(d.addr, WORLD_BYTES, MADV_NOHUGEPAGE);
 	if (!reset_peak())
 		skip();
+	drop_cache(w->dir_fd);
 	before = status_bytes("VmRSS");
-	if (watched)
+	if (way == WATCHED)
 		fill_watched(w, &d, flags, &stats);
+	else if (way == ONE_OF_MANY)
+		assert_int_equal(fill_of_many(w, &d, flags, &stats, NULL), 0);
 	else
 		assert_int_equal(world_fill(w, &d, 1, flags, 1, &stats, NULL), 0);
 	peak = status_bytes("VmHWM");
@@ -241,9 +288,9 @@ static void test_resident(void **state)
 	world_begin(&w, 121);
 	large_plan(&w);
 	world_end(&w, false);
-	for (int watched = 0; watched < 2; watched++) {
-		uint64_t frugal = beyond(&w, CKF_FILL_FRUGAL, watched);
-		uint64_t plain = beyond(&w, 0, watched);
+	for (enum way way = 0; way < NR_WAYS; way++) {
+		uint64_t frugal = beyond(&w, CKF_FILL_FRUGAL, way);
+		uint64_t plain = beyond(&w, 0, way);
 
 		print_message("%llu KiB beyond the target, and %llu without the flag\n",
 			      (unsigned long long)frugal >> 10, (unsigned long long)plain >> 10);
@@ -391,15 +438,25 @@ static void test_flip(void **state)
 	world_fini(&w);
 }
 
-/* Chunks of one page, and an index that says so: no read is longer than the buffer for it. */
+/*
+ * Chunks of one page, and an index that says so: no read is longer than the buffer for it. Some are
+ * compressed, and need one.
+ */
 static void test_one_page_chunks(void **state)
 {
-	static const uint32_t flags[] = { 0, CKF_FILL_FRUGAL, CKF_FILL_NO_URING };
+	static const struct {
+		uint32_t flags;
+		bool many;
+	} ways[] = { { 0, false },
+		     { CKF_FILL_FRUGAL, false },
+		     { CKF_FILL_NO_URING, false },
+		     { CKF_FILL_FRUGAL, true } };
 	static const uint16_t sizes[] = { 24, 100, 600, 4000 };
 	char page[CKF_PAGE_BYTES];
 
 	(void)state;
-	for (unsigned int i = 0; i < 4 * 3; i++) {
+	for (unsigned int i = 0; i < 4 * 4; i++) {
+		const uint32_t flags = ways[i % 4].flags;
 		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		struct ckf_error err = { 0 };
 		struct ckf_dest d;
@@ -408,15 +465,24 @@ static void test_one_page_chunks(void **state)
 		world_begin(&w, 900 + i);
 		w.b.idx.max_chunk_pages = 1;
 		img_target(&w.b, CKF_TARGET_TASK, 1, 0, 0);
-		for (uint16_t k = 0; k < sizes[i / 3]; k++) {
-			world_random_pages(&w.seed, page, 1, false);
-			world_put(&w, k, img_chunk(&w.b, CKF_CODEC_RAW, page, 1), 0, 1, page, 0);
+		for (uint16_t k = 0; k < sizes[i / 4]; k++) {
+			const bool dull = k % 40 > 36;
+
+			if (dull)
+				dull_pages(page, 1, k);
+			else
+				world_random_pages(&w.seed, page, 1, false);
+			world_put(&w, k,
+				  img_chunk(&w.b, dull ? CKF_CODEC_LZ4 : CKF_CODEC_RAW, page, 1), 0,
+				  1, page, 0);
 		}
-		img_lanes(&w.b, sizes[i / 3]);
+		img_lanes(&w.b, sizes[i / 4]);
 		world_end(&w, false);
 		d = new_dest(&w, CKF_DEST_FRESH);
-		if (world_fill(&w, &d, 1, flags[i % 3], 2, &stats, &err))
-			fail_msg("%u pages, flags %x: %s", sizes[i / 3], flags[i % 3], err.msg);
+		drop_cache(w.dir_fd);
+		if (ways[i % 4].many ? fill_of_many(&w, &d, flags, &stats, &err)
+				     : world_fill(&w, &d, 1, flags, 2, &stats, &err))
+			fail_msg("%u pages, flags %x: %s", sizes[i / 4], flags, err.msg);
 		world_assert_area(&w, d.addr, 0);
 		munmap(d.addr, WORLD_BYTES);
 		world_fini(&w);

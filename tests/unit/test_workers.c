@@ -206,6 +206,40 @@ static void test_grow(void **state)
 	world_fini(&w);
 }
 
+/* No second one comes to the calling thread where one worker is wanted, and was refused at first.
+ */
+static void test_one(void **state)
+{
+	struct rules r = { .allowed = 1 };
+	struct ckf_fill_opts o = { .size = sizeof(o),
+				   .dir_fd = -1,
+				   .threads = 1,
+				   .flags = CKF_FILL_NO_DIRECT | CKF_FILL_NO_HUGE,
+				   .timeout_ms = 60000,
+				   .stalled = no_stall,
+				   .before_workers = one_more,
+				   .after_workers = after_workers,
+				   .arg = &r };
+	struct ckf_fill_stats stats = { .size = sizeof(stats) };
+	struct slow_area slow = { .rules = &r, .times = 2 };
+	struct ckf_dest d = { .start = WORLD_BASE,
+			      .end = WORLD_BASE + WORLD_BYTES,
+			      .flags = CKF_DEST_FRESH };
+	struct world w;
+
+	(void)state;
+	world_init(&w, 11, false);
+	drop_cache(w.dir_fd);
+	d.addr = slow_area_start(&slow);
+	if (!d.addr)
+		skip(); /* no userfaultfd */
+	assert_int_equal(ckf_fill(w.img, &w.img->idx->targets[0], &d, 1, &o, &stats, NULL), 0);
+	world_assert_area(&w, d.addr, 0);
+	slow_area_end(&slow);
+	assert_int_equal(stats.workers, 1);
+	world_fini(&w);
+}
+
 static int make_file(char *content)
 {
 	char path[] = "/tmp/ckf-test-workers-XXXXXX";
@@ -261,6 +295,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_allowed, setup),
 		cmocka_unit_test_setup(test_grow, setup),
+		cmocka_unit_test_setup(test_one, setup),
 		cmocka_unit_test_setup(test_no_threads, setup),
 	};
 
