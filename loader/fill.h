@@ -82,6 +82,7 @@ struct fill_request {
 	uint8_t base;  /* whose pack it reads; 0: the image's own */
 	bool cached;   /* to be read through the page cache */
 	bool in_place; /* where memory is short: none of it goes to the slot */
+	bool in_parts; /* all of one chunk, which the slot takes part by part: no iovs */
 	unsigned int nr_iovs;
 	unsigned int nr_pieces;
 	struct iovec iovs[FILL_REQUEST_IOVS];

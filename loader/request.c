@@ -137,6 +137,16 @@ static bool fits_in_place(const struct fill_job *job, const struct ckf_chunk *c,
 	return page == c->nr_pages;
 }
 
+/*
+ * True for a chunk that is larger than a read of the job, and can be put into place, and checked,
+ * as it comes: with a buffer for all of it each of its pages would be touched once more.
+ */
+static bool comes_in_parts(const struct fill_job *job, const struct ckf_chunk *c)
+{
+	return (job->small || fill_is_frugal(job)) && c->codec == CKF_CODEC_RAW &&
+	       ckf_pages_to_bytes(c->nr_pages) > fill_request_bytes(job);
+}
+
 /* Reads the pages of the chunk that the request does not have yet, for its next n pieces. */
 static void add_unit(struct fill_request *req, const struct ckf_chunk *c, size_t n, bool in_place)
 {
@@ -148,7 +158,7 @@ static void add_unit(struct fill_request *req, const struct ckf_chunk *c, size_t
 		p->place = FILL_READ;
 		fill_add_iov(req->iovs, &req->nr_iovs, p->dst, ckf_pages_to_bytes(p->nr_pages));
 	}
-	if (!in_place)
+	if (!in_place && !req->in_parts)
 		fill_add_iov(req->iovs, &req->nr_iovs, req->slot + req->bytes, bytes);
 	req->nr_pieces += (unsigned int)n;
 	req->bytes += bytes;
@@ -223,6 +233,7 @@ bool fill_lane_next(struct fill_lane *fl, struct fill_request *req)
 			req->base = c->base;
 			req->cached = cached;
 			req->in_place = in_place && fill_is_frugal(job);
+			req->in_parts = !in_place && comes_in_parts(job, c);
 		} else if (req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS ||
 			   (req->in_place && !in_place)) {
 			break;

@@ -311,6 +311,90 @@ static int finish_request(struct worker *w, struct fill_request *req, int res)
 	return ret;
 }
 
+/* What of a pack is in the page cache is copied from there: the disk has enough to do with the
+ * rest. */
+static int fd_for(struct worker *w, const struct fill_request *req)
+{
+	int fd;
+
+	if (!req->cached && !w->job->packs_io.direct[req->base])
+		return ckf_packs_fd(&w->packs, req->base, &w->err);
+	fd = ckf_packs_buffered_fd(&w->packs, req->base, &w->err);
+	if (fd < 0 || req->cached)
+		return fd;
+	if (!ckf_range_is_cached(fd, req->pack_off, req->bytes))
+		return ckf_packs_fd(&w->packs, req->base, &w->err);
+	w->stats.cached_bytes += req->bytes;
+	return fd;
+}
+
+/* Of a piece, what of it is among nr pages of its chunk from first on, which are at src. */
+static int put_part(struct worker *w, const struct fill_piece *p, uint32_t first, uint32_t nr,
+		    const char *src)
+{
+	const uint32_t from = p->first_page > first ? p->first_page : first;
+	const uint32_t p_end = p->first_page + (uint32_t)p->nr_pages;
+	const uint32_t end = p_end < first + nr ? p_end : first + nr;
+	struct fill_piece part = *p;
+
+	if (from >= end)
+		return 0;
+	part.first_page = (uint16_t)from;
+	part.nr_pages = (uint16_t)(end - from);
+	if (p->dst)
+		part.dst += ckf_pages_to_bytes(from - p->first_page);
+	return put(w, &part, src + ckf_pages_to_bytes(from - first));
+}
+
+/* Reads a part of the request into its slot. */
+static int read_part(struct worker *w, struct fill_request *req, int fd, uint64_t off, size_t bytes)
+{
+	const struct iovec iov = { req->slot, bytes };
+	const struct ckf_packs_read rd = { &iov, 1, req->base, off, bytes };
+	void *tag;
+	int ret, res;
+
+	ret = ckf_io_submit(w->io, fd, &iov, 1, off, req);
+	if (!ret)
+		ret = ckf_io_wait(w->io, &tag, &res);
+	if (ret)
+		return ckf_packs_error(&w->packs, &rd, ret, &w->err);
+	w->stats.read_bytes += bytes;
+	atomic_fetch_add(&w->job->progress, 1);
+	return ckf_packs_finish(&w->packs, &rd, res, &w->err);
+}
+
+/*
+ * A raw chunk by the parts that the slot takes. They are in place before the checksum of all of
+ * them is known: with a wrong one the fill fails.
+ */
+static int fill_in_parts(struct worker *w, struct fill_request *req)
+{
+	const struct ckf_index *idx = w->job->img->idx;
+	const uint32_t chunk = req->pieces[0].chunk, nr_pages = idx->chunks[chunk].nr_pages;
+	const uint32_t most = (uint32_t)(fill_request_bytes(w->job) / CKF_PAGE_BYTES);
+	const int fd = fd_for(w, req);
+	int ret = fd < 0 ? fd : 0;
+	uint32_t nr;
+
+	ckf_sum_reset(w->hash);
+	for (uint32_t first = 0; first < nr_pages && !ret; first += nr) {
+		nr = nr_pages - first < most ? nr_pages - first : most;
+		ret = read_part(w, req, fd, req->pack_off + ckf_pages_to_bytes(first),
+				ckf_pages_to_bytes(nr));
+		if (ret)
+			return ret;
+		ckf_sum_update(w->hash, req->slot, ckf_pages_to_bytes(nr));
+		for (unsigned int i = 0; i < req->nr_pieces && !ret; i++)
+			ret = put_part(w, &req->pieces[i], first, nr, req->slot);
+		if (!ret)
+			ret = flush(w);
+		if (ret)
+			return copy_error(w, ret);
+	}
+	return ret ? ret : ckf_chunk_check(idx, chunk, ckf_sum_value(w->hash), &w->err);
+}
+
 /* The next lane that nobody has: with something to read, or with nothing but zeros. NULL: there is
  * none. */
 static const struct ckf_lane *next_lane(struct fill_job *job, bool zeros)
@@ -344,23 +428,6 @@ static int next_request(struct worker *w, struct fill_request *req)
 			return ret;
 	}
 	return 0;
-}
-
-/* What of a pack is in the page cache is copied from there: the disk has enough to do with the
- * rest. */
-static int fd_for(struct worker *w, const struct fill_request *req)
-{
-	int fd;
-
-	if (!req->cached && !w->job->packs_io.direct[req->base])
-		return ckf_packs_fd(&w->packs, req->base, &w->err);
-	fd = ckf_packs_buffered_fd(&w->packs, req->base, &w->err);
-	if (fd < 0 || req->cached)
-		return fd;
-	if (!ckf_range_is_cached(fd, req->pack_off, req->bytes))
-		return ckf_packs_fd(&w->packs, req->base, &w->err);
-	w->stats.cached_bytes += req->bytes;
-	return fd;
 }
 
 static int submit(struct worker *w, struct fill_request *req)
@@ -403,10 +470,10 @@ static int fill_lanes(struct worker *w)
 				more = false;
 				break;
 			}
-			ret = submit(w, req);
+			ret = req->in_parts ? fill_in_parts(w, req) : submit(w, req);
 			if (ret)
 				return ret;
-			w->nr_idle--;
+			w->nr_idle -= !req->in_parts;
 		}
 		/* A lane now and then, so that what has been read does not wait for all of them. */
 		if (zeros && (w->nr_idle == w->depth || done++ % w->depth == 0)) {
