@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "types.h"
+#include "cr_options.h"
 #include "fast-forks.h"
 #include "fast-image.h"
 #include "fast-workers.h"
@@ -27,6 +28,12 @@
 
 #undef LOG_PREFIX
 #define LOG_PREFIX "fast-image: "
+
+/*
+ * With so few CPUs the tasks that have been forked keep all of them busy, and forks at the same time only wait for each
+ * other's locks on the memory that they share.
+ */
+#define FEW_CPUS 2
 
 /* Tasks that one process forks, and among how many processes it may divide them, itself counted. */
 struct share {
@@ -86,6 +93,8 @@ int fast_forks_now(int (*fork_one)(struct pstree_item *))
 	if (!later.nr)
 		return 0;
 	later.ways = fast_workers_wanted(UINT64_MAX);
+	if (!opts.fast_threads && later.ways <= FEW_CPUS)
+		later.ways = 1;
 	ret = fork_share(later, fork_one);
 	xfree(later.items);
 	later = given = (struct share){};
