@@ -26,8 +26,13 @@ pss() {
 	done | awk '$1 == "Pss:" { sum += $2 } END { print sum }'
 }
 
+# How many tasks of the last restore were forked by their siblings.
+siblings() {
+	grep -ac "Forking task with .* (flags $CLONE_PARENT)" "$D/restore.log" || true
+}
+
 relations() {
-	local ways siblings stock fast
+	local ways cpus stock fast
 	start_ready "$PYTHON" "$ROOT/tests/progs/family.py"
 	ALL=$(tree_of "$PID")
 	CHILDREN=$(family $ALL | awk -v root="$PID" '$4 == root && $3 == "S" { print $1 }')
@@ -40,12 +45,16 @@ relations() {
 	stop_all
 	for ways in "${WAYS[@]}"; do
 		restore_fast "$D/fast" --fast-threads $ways
-		siblings=$(grep -ac "Forking task with .* (flags $CLONE_PARENT)" "$D/restore.log" || true)
-		[ $((siblings > 0)) = $((ways > 1)) ] || fail "$ways: $siblings are forked by siblings"
+		[ $(($(siblings) > 0)) = $((ways > 1)) ] || fail "$ways: $(siblings) are forked by siblings"
 		family $ALL >"$D/fast.family"
 		diff "$D/stock.family" "$D/fast.family" || fail "$ways: other relations than with the stock CRIU"
 		fast=$(pss)
 		[ "$fast" -le $((stock + stock / 10)) ] || fail "$ways: Pss $fast KiB, stock $stock KiB"
+		stop_all
+	done
+	for cpus in 2 4; do
+		LD_PRELOAD=$PROGS/cpus.so CKF_TEST_CPUS=$cpus restore_fast "$D/fast"
+		[ $(($(siblings) > 0)) = $((cpus > 2)) ] || fail "$cpus CPUs: $(siblings) are forked by siblings"
 		stop_all
 	done
 	id_taken
