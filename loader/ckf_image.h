@@ -26,7 +26,8 @@ struct ckf_image {
 	 * ckf_image_find_shared_chunks().
 	 */
 	uint8_t *shared_chunks;
-	bool *cached; /* per pack, the own one first, or NULL; see ckf_image_find_cached() */
+	bool many_readers; /* see ckf_many_readers(); false until ckf_image_prepare() */
+	bool *cached;	   /* per pack, the own one first, or NULL; see ckf_image_find_cached() */
 };
 
 /* As ckf_image_open_opts(), of an image that may lie in an archive, whose members live longer. */

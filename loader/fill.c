@@ -217,7 +217,7 @@ static int run_workers(struct fill_job *job, unsigned int n, struct ckf_error *e
 	/* A read that may hang must not be in the thread that watches. */
 	if (n > 1 || (watch && job->packs_io.uring))
 		start_workers(job, n);
-	/* Where one is wanted, the calling thread is it. */
+	/* The calling thread is the one worker. A second would write to job->file as well. */
 	if (n == 1 && !job->nr_threads)
 		job->missing = 0;
 	if (watch && job->nr_threads)

@@ -6,7 +6,8 @@
  *	lane	a part of the plan that one worker takes at a time (SPEC.md 4.7)
  *	dest	a range of the target and where it goes
  *	piece	pages of one chunk that go to one place in this process
- *	request	one read of the pack, with the pieces that come out of it
+ *	request	one read of the pack, or of a chunk part by part, with the pieces that come out of
+ *it
  */
 #ifndef CKF_FILL_PRIVATE_H
 #define CKF_FILL_PRIVATE_H
@@ -21,7 +22,7 @@
 #include "pace.h"
 #include "packs.h"
 
-/* What one read brings at most, unless one chunk is larger. */
+/* What one read into a buffer brings at most, unless one chunk is larger and not raw. */
 #define FILL_REQUEST_BYTES (1u << 20)
 #define FILL_FRUGAL_BYTES (64u << 10) /* the same where memory is short */
 #define FILL_REQUEST_IOVS 512	      /* below IOV_MAX */
@@ -79,10 +80,10 @@ struct fill_request {
 		   read */
 	uint64_t pack_off; /* whole pages, and so is bytes */
 	size_t bytes;
-	uint8_t base;  /* whose pack it reads; 0: the image's own */
-	bool cached;   /* to be read through the page cache */
-	bool in_place; /* where memory is short: none of it goes to the slot */
-	bool in_parts; /* all of one chunk, which the slot takes part by part: no iovs */
+	uint8_t base;	   /* whose pack it reads; 0: the image's own */
+	bool cached;	   /* to be read through the page cache */
+	bool all_in_place; /* where memory is short: none of it goes to the slot */
+	bool in_parts;	   /* all of one chunk, which the slot takes part by part: no iovs */
 	unsigned int nr_iovs;
 	unsigned int nr_pieces;
 	struct iovec iovs[FILL_REQUEST_IOVS];
@@ -176,7 +177,8 @@ static inline bool fill_is_frugal(const struct fill_job *job)
 	return job->opts->flags & CKF_FILL_FRUGAL;
 }
 
-/* What one read of the job brings at most, unless one chunk is larger, and its buffer holds. */
+/* What one read of the job into a buffer brings at most, unless one chunk is larger and not read in
+ * parts. Reads in place: see most_bytes(). */
 static inline size_t fill_request_bytes(const struct fill_job *job)
 {
 	if (job->small)
@@ -185,9 +187,9 @@ static inline size_t fill_request_bytes(const struct fill_job *job)
 }
 
 /*
- * Whether a chunk may come straight to such a place, which touches it. That is quick in huge pages
- * only. But where memory is short there is none for a large buffer, and a direct read, which has
- * the kernel touch the place, is short with a small one.
+ * Whether a chunk may come straight to such a place. That touches the place, which is quick in huge
+ * pages only. Where memory is short, two more cases pay: a large chunk, for which there is no
+ * buffer, and a direct read, for which the kernel makes the pages itself.
  */
 static inline bool fill_may_touch(const struct fill_job *job, const struct ckf_chunk *c,
 				  enum fill_place place)
@@ -195,7 +197,7 @@ static inline bool fill_may_touch(const struct fill_job *job, const struct ckf_c
 	if (place == FILL_HUGE)
 		return true;
 	return fill_is_frugal(job) && place == FILL_PLAIN &&
-	       (job->packs_io.direct[c->base] ||
+	       ((c->codec == CKF_CODEC_RAW && job->packs_io.direct[c->base]) ||
 		ckf_pages_to_bytes(c->nr_pages) > FILL_FRUGAL_BYTES);
 }
 

@@ -19,6 +19,7 @@
 #include "ckf_image.h"
 #include "base/ckf_io_util.h"
 #include "ckf_read.h"
+#include "readers.h"
 
 #define COPY_BYTES (1u << 20)
 /* A file that can wait has so many bytes: to check less takes no longer than to start a process. */
@@ -496,6 +497,7 @@ int ckf_image_prepare(struct ckf_image *img, struct ckf_error *err)
 
 	if (!ret)
 		ret = ckf_image_find_cached(img, err);
+	img->many_readers = ckf_many_readers(img->idx);
 	if (!ret && is_tree(img->idx) && ckf_index_share(img->idx))
 		ret = ckf_error_set(err, -ENOMEM, "no memory for the index");
 	return ret;

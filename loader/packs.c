@@ -10,33 +10,14 @@
 #include "ckf_read.h"
 #include "packs.h"
 
-/* With so many reads of 1 MiB at a time a disk does what it can. */
-#define FEW_READERS 3
-
-/* True where the targets, filled at the same time, keep a disk busy with one read each. */
-static bool many_readers(const struct ckf_index *idx)
-{
-	uint64_t sum = 0, most = 0;
-
-	for (uint64_t t = 0; t < idx->nr_targets; t++) {
-		const uint64_t pages = idx->targets[t].nr_pages;
-
-		if (idx->targets[t].kind == CKF_TARGET_DEVICE)
-			continue;
-		sum += pages;
-		most = pages > most ? pages : most;
-	}
-	return sum / FEW_READERS >= most && sum;
-}
-
 int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flags,
 		     struct ckf_packs_io *io, struct ckf_error *err)
 {
 	const bool frugal = fill_flags & CKF_FILL_FRUGAL;
 	const bool may_direct = !(fill_flags & CKF_FILL_NO_DIRECT) &&
-				(!frugal || many_readers(img->idx));
+				(!frugal || img->many_readers);
 
-	*io = (struct ckf_packs_io){ .ahead = !frugal };
+	*io = (struct ckf_packs_io){ .no_ahead = frugal };
 	for (unsigned int base = 0; base <= img->idx->nr_bases; base++) {
 		int cached = ckf_image_pack_is_cached(img, dir_fd, base, err);
 
@@ -45,8 +26,8 @@ int ckf_packs_choose(const struct ckf_image *img, int dir_fd, uint32_t fill_flag
 		/*
 		 * Where memory is short, a worker has one read at a time. A few workers read as the
 		 * stock CRIU does: the kernel reads ahead, while direct reads would each wait for
-		 * the disk. Of many, each would have the kernel read ahead some MiB, which a memcg
-		 * without room drops again before they are used.
+		 * the disk. With many, the memcg would drop what is read ahead for each of them
+		 * before it is used.
 		 */
 		io->direct[base] = !cached && may_direct;
 		io->any_direct |= io->direct[base];
@@ -102,7 +83,7 @@ int ckf_packs_fd(struct ckf_packs *p, unsigned int base, struct ckf_error *err)
 		got = open_pack(p, base, 0, err);
 	if (got >= 0)
 		*fd = got;
-	if (got >= 0 && !p->io->direct[base] && p->io->ahead)
+	if (got >= 0 && !p->io->direct[base] && !p->io->no_ahead)
 		(void)posix_fadvise(got, 0, 0, POSIX_FADV_SEQUENTIAL);
 	return got;
 }

@@ -15,7 +15,7 @@ struct ckf_packs_io {
 	bool direct[CKF_MAX_BASES + 1]; /* from the disk, by direct reads */
 	bool any_direct;
 	bool uring;
-	bool ahead; /* the kernel is to read further ahead than it does by itself */
+	bool no_ahead; /* the kernel reads no further ahead than it does by itself */
 };
 
 struct ckf_packs {

@@ -139,7 +139,8 @@ static bool fits_in_place(const struct fill_job *job, const struct ckf_chunk *c,
 
 /*
  * True for a chunk that is larger than a read of the job, and can be put into place, and checked,
- * as it comes: with a buffer for all of it each of its pages would be touched once more.
+ * as it comes: with a buffer for all of it each of its pages would be touched once more. Workers of
+ * such jobs have one read at a time.
  */
 static bool comes_in_parts(const struct fill_job *job, const struct ckf_chunk *c)
 {
@@ -185,11 +186,12 @@ static bool follows(const struct fill_request *req, const struct ckf_chunk *c)
 	return c->base == req->base && ckf_chunk_first(c) <= req->pack_off + req->bytes;
 }
 
-/* What the request brings at most: a direct read that needs no buffer may be as long as any. */
+/* What the request brings at most: where memory is short, more by a direct read without a buffer.
+ */
 static size_t most_bytes(const struct fill_job *job, const struct fill_request *req)
 {
-	return req->in_place && job->packs_io.direct[req->base] ? FILL_REQUEST_BYTES
-								: fill_request_bytes(job);
+	return req->all_in_place && job->packs_io.direct[req->base] ? FILL_REQUEST_BYTES
+								    : fill_request_bytes(job);
 }
 
 /* Whether n pieces of the chunk can still go into a request that has something. */
@@ -232,10 +234,10 @@ bool fill_lane_next(struct fill_lane *fl, struct fill_request *req)
 			req->pack_off = ckf_chunk_first(c);
 			req->base = c->base;
 			req->cached = cached;
-			req->in_place = in_place && fill_is_frugal(job);
+			req->all_in_place = in_place && fill_is_frugal(job);
 			req->in_parts = !in_place && comes_in_parts(job, c);
 		} else if (req->nr_iovs + (in_place ? n : 1) > FILL_REQUEST_IOVS ||
-			   (req->in_place && !in_place)) {
+			   (req->all_in_place && !in_place)) {
 			break;
 		}
 		add_unit(req, c, n, in_place);

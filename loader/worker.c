@@ -51,10 +51,10 @@ static uint64_t read_bytes(const struct fill_job *job)
 
 /*
  * In small pages: only what is used is ever there, and a huge page may cost more than all reads of
- * a small fill (see pace.c). Such a fill gets at once what its reads use, but for large chunks. Its
- * buffers are not in the heap, which a process that has just been forked shares with its parent: to
- * find a large block there, malloc() writes to pages all over it, and each becomes a page of its
- * own.
+ * a small fill (see pace.c). Such a fill gets at once what its reads use, but for large chunks that
+ * are not raw. Its buffers are not in the heap, which a process that has just been forked shares
+ * with its parent: to find a large block there, malloc() writes to pages all over it, and each
+ * becomes a page of its own.
  */
 static char *map_room(struct worker *w, size_t bytes, size_t slots_at)
 {
@@ -328,7 +328,7 @@ static int fd_for(struct worker *w, const struct fill_request *req)
 	return fd;
 }
 
-/* Of a piece, what of it is among nr pages of its chunk from first on, which are at src. */
+/* Puts those pages of a piece that are in [first, first + nr) of its chunk. src has page first. */
 static int put_part(struct worker *w, const struct fill_piece *p, uint32_t first, uint32_t nr,
 		    const char *src)
 {
@@ -365,8 +365,8 @@ static int read_part(struct worker *w, struct fill_request *req, int fd, uint64_
 }
 
 /*
- * A raw chunk by the parts that the slot takes. They are in place before the checksum of all of
- * them is known: with a wrong one the fill fails.
+ * Reads a raw chunk part by part, as the slot holds it. The parts are in place before the checksum
+ * of all of them is known: with a wrong one the fill fails.
  */
 static int fill_in_parts(struct worker *w, struct fill_request *req)
 {

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "base/ckf_threads.h"
-#include "loader/ckf_image.h"
-#include "loader/packs.h"
+#include "loader/fill.h"
+#include "loader/readers.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define FAR (1024 * 1024 * MIB)
@@ -27,7 +27,7 @@ static void make_sizes(struct ckf_image *img, struct ckf_index *idx, const unsig
 	idx->max_chunk_pages = 128;
 	idx->targets = calloc(nr, sizeof(*idx->targets));
 	idx->ops = calloc(nr, sizeof(*idx->ops));
-	idx->chunks = calloc(1, sizeof(*idx->chunks));
+	idx->chunks = calloc(2, sizeof(*idx->chunks));
 	assert_true(idx->targets && idx->ops && idx->chunks);
 	for (unsigned int i = 0; i < nr; i++) {
 		struct ckf_target *t = &idx->targets[i];
@@ -234,33 +234,92 @@ static void test_far_id(void **state)
 	assert_int_equal(ckf_far_id(ids, 1, 10), 0);
 }
 
-static bool is_direct(const unsigned int *mib, unsigned int nr, uint32_t flags, bool cached)
+static bool is_direct(bool many, uint32_t flags, bool cached)
 {
+	struct ckf_index idx = { .nr_bases = 0 };
+	const struct ckf_image img = { .idx = &idx, .cached = &cached, .many_readers = many };
 	struct ckf_packs_io io;
-	struct ckf_index idx;
-	struct ckf_image img = { .cached = &cached };
 
-	make_sizes(&img, &idx, mib, nr);
 	assert_int_equal(ckf_packs_choose(&img, -1, flags, &io, NULL), 0);
-	free_sizes(&idx);
+	assert_int_equal(io.no_ahead, !!(flags & CKF_FILL_FRUGAL));
 	return io.direct[0];
 }
 
 /* Where memory is short, reads are direct only if there are as many as keep a disk busy. */
+static void test_direct(void **state)
+{
+	(void)state;
+	for (int many = 0; many < 2; many++) {
+		assert_true(is_direct(many, 0, false));
+		assert_false(is_direct(many, 0, true));
+		assert_false(is_direct(many, CKF_FILL_NO_DIRECT, false));
+		assert_int_equal(is_direct(many, CKF_FILL_FRUGAL, false), many);
+		assert_false(is_direct(many, CKF_FILL_FRUGAL, true));
+		assert_false(is_direct(many, CKF_FILL_FRUGAL | CKF_FILL_NO_DIRECT, false));
+	}
+}
+
+/* Whether tasks that read so many MiB each are many readers. Of those whose bit is set in odd, all
+ * is the parent's, or zeros. */
+static bool are_many(const unsigned int *mib, unsigned int nr, unsigned int odd, bool zeros)
+{
+	struct ckf_index idx;
+	struct ckf_image img;
+	bool many;
+
+	make_sizes(&img, &idx, mib, nr);
+	idx.chunks[0].codec = zeros ? CKF_CODEC_ZERO : CKF_CODEC_RAW;
+	idx.chunks[1].codec = CKF_CODEC_RAW;
+	for (unsigned int i = 0; i < nr; i++) {
+		const bool is_odd = odd & 1u << i;
+
+		idx.ops[i].place = is_odd && !zeros ? CKF_OP_INHERIT : 0;
+		idx.ops[i].chunk = !is_odd;
+		idx.ops[i].nr_pages = (uint16_t)(mib[i] * MIB / CKF_PAGE_BYTES);
+		idx.targets[i].first_op = i;
+		idx.targets[i].nr_ops = 1;
+	}
+	many = ckf_many_readers(&idx);
+	free_sizes(&idx);
+	return many;
+}
+
 static void test_readers(void **state)
 {
-	static const unsigned int even[] = { 32, 32, 32, 32 }, large[] = { 1024, 32, 32, 32, 32 };
+	static const unsigned int even[] = { 32, 32, 32, 32 }, large[] = { 128, 32, 32, 32, 32 };
 
 	(void)state;
-	for (unsigned int nr = 1; nr <= 4; nr++) {
-		assert_true(is_direct(even, nr, 0, false));
-		assert_false(is_direct(even, nr, 0, true));
-		assert_int_equal(is_direct(even, nr, CKF_FILL_FRUGAL, false), nr > 2);
-		assert_false(is_direct(even, nr, CKF_FILL_FRUGAL, true));
-		assert_false(is_direct(even, nr, CKF_FILL_FRUGAL | CKF_FILL_NO_DIRECT, false));
+	for (unsigned int nr = 1; nr <= 4; nr++)
+		assert_int_equal(are_many(even, nr, 0, false), nr > 2);
+	assert_false(are_many(large, 5, 0, false));
+	for (int zeros = 0; zeros < 2; zeros++) {
+		assert_true(are_many(even, 4, 1, zeros));
+		assert_false(are_many(even, 4, 3, zeros));
+		assert_false(are_many(even, 4, 15, zeros));
+		/* The large one is none. */
+		assert_true(are_many(large, 5, 1, zeros));
 	}
-	assert_true(is_direct(large, 5, 0, false));
-	assert_false(is_direct(large, 5, CKF_FILL_FRUGAL, false));
+}
+
+/* Fills that are small read through the page cache, and do not count. */
+static void test_small_readers(void **state)
+{
+	static const unsigned int mib[] = { 8, 8, 8, 8 };
+	struct ckf_index idx;
+	struct ckf_image img;
+
+	(void)state;
+	make_sizes(&img, &idx, mib, 4);
+	idx.chunks[0].codec = CKF_CODEC_RAW;
+	for (uint16_t nr = 128; nr < 130; nr++) {
+		for (unsigned int i = 0; i < 4; i++) {
+			idx.ops[i].nr_pages = nr;
+			idx.targets[i].first_op = i;
+			idx.targets[i].nr_ops = 1;
+		}
+		assert_int_equal(ckf_many_readers(&idx), nr > 128);
+	}
+	free_sizes(&idx);
 }
 
 int main(void)
@@ -270,6 +329,7 @@ int main(void)
 		cmocka_unit_test(test_spare),	     cmocka_unit_test(test_lower),
 		cmocka_unit_test(test_take_spare),   cmocka_unit_test(test_workers),
 		cmocka_unit_test(test_far_id),	     cmocka_unit_test(test_readers),
+		cmocka_unit_test(test_direct),	     cmocka_unit_test(test_small_readers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,25 +43,15 @@ static struct ckf_dest new_dest(const struct world *w, uint32_t flags)
 	return d;
 }
 
-/* The image of so many tasks alike, whose reads together keep a disk busy. */
-#define MANY 4
-
-/* world_fill(), of one of MANY tasks. */
+/* world_fill(), as of one of many tasks, whose reads together keep a disk busy. */
 static int fill_of_many(struct world *w, struct ckf_dest *d, uint32_t flags,
 			struct ckf_fill_stats *stats, struct ckf_error *err)
 {
-	struct ckf_index *idx = w->img->idx;
-	struct ckf_target *one = idx->targets, many[MANY];
-	const uint64_t nr = idx->nr_targets;
 	int ret;
 
-	for (unsigned int i = 0; i < MANY; i++)
-		many[i] = *one;
-	idx->targets = many;
-	idx->nr_targets = MANY;
+	w->img->many_readers = true;
 	ret = world_fill(w, d, 1, flags, THREADS, stats, err);
-	idx->targets = one;
-	idx->nr_targets = nr;
+	w->img->many_readers = false;
 	return ret;
 }
 

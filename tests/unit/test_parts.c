@@ -67,6 +67,7 @@ static struct ckf_dest make_dest(const struct world *w, uint32_t dest_flags)
 	struct ckf_dest d = { .start = WORLD_BASE,
 			      .end = WORLD_BASE + WORLD_BYTES,
 			      .addr = world_map_area(),
+			      .prot = PROT_READ | PROT_WRITE,
 			      .flags = dest_flags };
 
 	if (dest_flags & CKF_DEST_FRESH)
@@ -96,7 +97,8 @@ static int fill(struct world *w, const struct shape *s, uint32_t dest_flags, str
 
 static void test_same(void **state)
 {
-	static const uint32_t kinds[] = { CKF_DEST_FRESH, 0, CKF_DEST_SHARED };
+	static const uint32_t kinds[] = { CKF_DEST_FRESH, 0, CKF_DEST_SHARED,
+					  CKF_DEST_FRESH | CKF_DEST_HUGE };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
@@ -137,6 +139,8 @@ static void test_flip(void **state)
 			c ^= 4;
 			assert_int_equal(pwrite(fd, &c, 1, off), 1);
 			assert_int_equal(fill(&w, &shapes[i], CKF_DEST_FRESH, NULL), -EBADMSG);
+			assert_int_equal(fill(&w, &shapes[i], CKF_DEST_SKIP | CKF_DEST_CHECK, NULL),
+					 -EBADMSG);
 			c ^= 4;
 			assert_int_equal(pwrite(fd, &c, 1, off), 1);
 		}

@@ -95,10 +95,13 @@ static void test_allowed(void **state)
 	world_fini(&w);
 }
 
+#define SLOW_PAGES 1000
+
 /* Memory whose pages take a millisecond each to be made, until workers have come so many times. */
 struct slow_area {
 	const struct rules *rules;
 	unsigned int times;
+	unsigned int nr_pages; /* made so slowly */
 	char *addr;
 	int uffd;
 	pthread_t thread;
@@ -117,7 +120,7 @@ static void *make_pages(void *arg)
 
 		if (msg.event != UFFD_EVENT_PAGEFAULT)
 			break;
-		if (s->rules->ended < s->times)
+		if (s->rules->ended < s->times && s->nr_pages++ < SLOW_PAGES)
 			nanosleep(&ms, NULL);
 		(void)ioctl(s->uffd, UFFDIO_ZEROPAGE, &zero);
 	}

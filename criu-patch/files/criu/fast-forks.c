@@ -4,7 +4,7 @@
  *
  * CRIU has each task fork its children one after the other, and each fork copies all mappings and page tables of the
  * criu process: of a thousand small tasks that is a third of a restore, by one CPU. Here a task gives half of its
- * children to the first one that it forks, half of the rest to the next, and so on, for as many as there are CPUs.
+ * children to the first one that it forks, half of the rest to the next, and so on, for as many as there are CPUs, if these are not few.
  * Who has been given siblings forks them, with CLONE_PARENT, before it does anything else, so it is until then a copy
  * of its parent, and so are they: they have the parent that they had, and share its memory as ever.
  *
@@ -30,7 +30,7 @@
 #define LOG_PREFIX "fast-image: "
 
 /*
- * With so few CPUs the tasks that have been forked keep all of them busy, and forks at the same time only wait for each
+ * With so few CPUs the tasks that have been forked keep all of them busy, and concurrent forks would only wait for each
  * other's locks on the memory that they share.
  */
 #define FEW_CPUS 2
