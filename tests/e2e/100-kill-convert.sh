@@ -4,6 +4,9 @@
 # there as a whole or not at all, whatever else looks like an image is one, and the next run works.
 . "$(dirname "$0")/lib.sh"
 
+MIB=48
+[ -z "${CKF_LONG:-}" ] || MIB=128
+
 # Verifies everything that looks like an image, whatever it is called, but the destination of old.
 all_whole() {
 	local d
@@ -76,7 +79,7 @@ is_dump() {
 
 kill_convert() {
 	local ms pid took late=0
-	start_ready "$PROGS/bigproc" . 128 mixed
+	start_ready "$PROGS/bigproc" . $MIB mixed
 	dump "$PID" "$D/dump"
 	facts "$D/dump" >"$D/dump.facts"
 	took=$(date +%s%N)

@@ -23,7 +23,10 @@
 #include "archive_maker.h"
 #include "dump_maker.h"
 
-#define FUZZ_ROUNDS 400
+static int fuzz_rounds(void)
+{
+	return getenv("CKF_LONG") ? 400 : 160;
+}
 
 static void ok(int ret, const struct ckf_error *err)
 {
@@ -353,7 +356,7 @@ static void test_fuzz_input(void **state)
 	am_add_end(&e->tar);
 	good = e->tar;
 	e->tar = (struct am_tar){ 0 };
-	for (int round = 0; round < FUZZ_ROUNDS; round++) {
+	for (int round = 0; round < fuzz_rounds(); round++) {
 		e->tar.bytes = 0;
 		memcpy(am_extend(&e->tar, good.bytes), good.p, good.bytes);
 		for (uint32_t n = 1 + dm_rand(&seed) % 3; n; n--) {
@@ -427,7 +430,7 @@ static void test_bad_removed(void **state)
 	h->checksum = ckf_put64(ckf_hash64(p + sizeof(*h), (size_t)bytes - sizeof(*h)));
 	refused_back(e, &fast, -EBADMSG);
 
-	for (int round = 0; round < FUZZ_ROUNDS; round++) {
+	for (int round = 0; round < fuzz_rounds(); round++) {
 		memcpy(p, copy, (size_t)bytes);
 		for (uint32_t n = 1 + dm_rand(&seed) % 4; n; n--)
 			p[dm_rand(&seed) % bytes] = (uint8_t)dm_rand(&seed);
@@ -448,7 +451,7 @@ static void test_fuzz_fast(void **state)
 	struct am_tar good, fast = { 0 };
 
 	am_make_fast(e, &good);
-	for (int round = 0; round < FUZZ_ROUNDS; round++) {
+	for (int round = 0; round < fuzz_rounds(); round++) {
 		size_t block = dm_rand(&seed) % (good.bytes / AM_BLOCK) * AM_BLOCK;
 
 		fast.bytes = 0;
