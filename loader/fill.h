@@ -6,8 +6,7 @@
  *	lane	a part of the plan that one worker takes at a time (SPEC.md 4.7)
  *	dest	a range of the target and where it goes
  *	piece	pages of one chunk that go to one place in this process
- *	request	one read of the pack, or of a chunk part by part, with the pieces that come out of
- *it
+ *	request	one read of the pack, or of one chunk by parts, with the pieces that it brings
  */
 #ifndef CKF_FILL_PRIVATE_H
 #define CKF_FILL_PRIVATE_H

@@ -186,8 +186,7 @@ static bool follows(const struct fill_request *req, const struct ckf_chunk *c)
 	return c->base == req->base && ckf_chunk_first(c) <= req->pack_off + req->bytes;
 }
 
-/* What the request brings at most: where memory is short, more by a direct read without a buffer.
- */
+/* What the request brings at most: more where a direct read needs no buffer. */
 static size_t most_bytes(const struct fill_job *job, const struct fill_request *req)
 {
 	return req->all_in_place && job->packs_io.direct[req->base] ? FILL_REQUEST_BYTES

@@ -166,6 +166,20 @@ static void no_stall(void *arg)
 	fail();
 }
 
+/* So many workers are wanted, and one_more() says when they come. */
+static struct ckf_fill_opts one_by_one(unsigned int threads, struct rules *r)
+{
+	return (struct ckf_fill_opts){ .size = sizeof(struct ckf_fill_opts),
+				       .dir_fd = -1,
+				       .threads = threads,
+				       .flags = CKF_FILL_NO_DIRECT | CKF_FILL_NO_HUGE,
+				       .timeout_ms = 60000,
+				       .stalled = no_stall,
+				       .before_workers = one_more,
+				       .after_workers = after_workers,
+				       .arg = r };
+}
+
 /*
  * Workers that there was no room for at first come later, while the calling thread watches the
  * others or works itself: until then, before any of them is allowed. The memory is slow, so that
@@ -179,15 +193,7 @@ static void test_grow(void **state)
 	world_init(&w, 11, false);
 	for (unsigned int i = 0; i < 2; i++) {
 		struct rules r = { .allowed = i };
-		struct ckf_fill_opts o = { .size = sizeof(o),
-					   .dir_fd = -1,
-					   .threads = 3,
-					   .flags = CKF_FILL_NO_DIRECT | CKF_FILL_NO_HUGE,
-					   .timeout_ms = 60000,
-					   .stalled = no_stall,
-					   .before_workers = one_more,
-					   .after_workers = after_workers,
-					   .arg = &r };
+		struct ckf_fill_opts o = one_by_one(3, &r);
 		struct ckf_fill_stats stats = { .size = sizeof(stats) };
 		struct slow_area slow = { .rules = &r, .times = 3 + i };
 		char *area = slow_area_start(&slow);
@@ -214,15 +220,7 @@ static void test_grow(void **state)
 static void test_one(void **state)
 {
 	struct rules r = { .allowed = 1 };
-	struct ckf_fill_opts o = { .size = sizeof(o),
-				   .dir_fd = -1,
-				   .threads = 1,
-				   .flags = CKF_FILL_NO_DIRECT | CKF_FILL_NO_HUGE,
-				   .timeout_ms = 60000,
-				   .stalled = no_stall,
-				   .before_workers = one_more,
-				   .after_workers = after_workers,
-				   .arg = &r };
+	struct ckf_fill_opts o = one_by_one(1, &r);
 	struct ckf_fill_stats stats = { .size = sizeof(stats) };
 	struct slow_area slow = { .rules = &r, .times = 2 };
 	struct ckf_dest d = { .start = WORLD_BASE,
