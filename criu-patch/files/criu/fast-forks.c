@@ -5,8 +5,9 @@
  * CRIU has each task fork its children one after the other, and each fork copies all mappings and page tables of the
  * criu process: of a thousand small tasks that is a third of a restore, by one CPU. Here a task gives half of its
  * children to the first one that it forks, half of the rest to the next, and so on, for as many as there are CPUs,
- * unless these are few. Who has been given siblings forks them, with CLONE_PARENT, before it does anything else, so it is until then a copy
- * of its parent, and so are they: they have the parent that they had, and share its memory as ever.
+ * unless these are few. Who has been given siblings forks them, with CLONE_PARENT, before it does anything else, so it
+ * is until then a copy of its parent, and so are they: they have the parent that they had, and share its memory as
+ * ever.
  *
  * Ids are given to clone3(), so that forks need no lock against each other. What takes whatever id is next must not
  * run beside them, since that could be the id of a task that is yet to be forked: it has the lock for the last pid
