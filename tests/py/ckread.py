@@ -207,13 +207,16 @@ def bf16_planes(stored, size):
 
 
 def bf16_words(stored, size):
+    """All words at once, as one number: each is turned right by one bit."""
     planes = bf16_planes(stored, size)
     width = len(planes)
     mixed = bytearray(size)
     for p, plane in enumerate(planes):
         mixed[width - 1 - p::width] = plane
-    fmt, bits = "<%d%s" % (size // width, "H" if width == 2 else "I"), 8 * width
-    return struct.pack(fmt, *((v >> 1) | (v & 1) << (bits - 1) for v in struct.unpack(fmt, mixed)))
+    words = int.from_bytes(mixed, "little")
+    lowest = int.from_bytes((1).to_bytes(width, "little") * (size // width), "little")
+    turned = (words & ~lowest) >> 1 | (words & lowest) << 8 * width - 1
+    return turned.to_bytes(size, "little")
 
 
 def base_path_ok(path):

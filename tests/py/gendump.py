@@ -42,6 +42,18 @@ HUGE = 2 << 20
 WORDS = b"model layer weight token cache block server kernel page restore thread value".split()
 
 
+# The upper two bytes of weights as floats: sign, exponent and 7 bits of the fraction.
+UPPER = [struct.pack("<f", random.Random(n).gauss(0, .02))[2:] for n in range(4096)]
+
+
+def floats(rng, width):
+    """A page of weights, as bf16 (2 bytes each) or as floats (4)."""
+    page, nr = bytearray(rng.randbytes(PAGE)), PAGE // width
+    upper = b"".join(rng.choices(UPPER, k=nr))
+    page[width - 2::width], page[width - 1::width] = upper[::2], upper[1::2]
+    return bytes(page)
+
+
 class Content:
     """Pages of different kinds; some blocks come again later, at other offsets."""
 
@@ -81,9 +93,7 @@ class Content:
                 page[rng.choice([0, PAGE - 1, rng.randrange(PAGE)])] = rng.randrange(1, 256)
                 block.append(bytes(page))
         elif kind in ("bf16", "fp32"):
-            skip = 2 if kind == "bf16" else 0
-            block = [b"".join(struct.pack("<f", rng.gauss(0, .02))[skip:]
-                              for _ in range(PAGE // (4 - skip))) for _ in range(nr)]
+            block = [floats(rng, 2 if kind == "bf16" else 4) for _ in range(nr)]
         else:
             block = [rng.randbytes(PAGE) for _ in range(nr)]
         self.blocks.append(block)
