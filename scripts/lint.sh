@@ -23,18 +23,23 @@ mapfile -t prose < <(find . -name '*.md' -not -path './build/*' -not -path './.g
 "${CLANG_FORMAT:-clang-format-14}" --dry-run -Werror "${sources[@]}" "${plugins[@]}" ||
 	complain "clang-format -i puts the format right"
 
-for f in "${sources[@]}" "${scripts[@]}" "${pythons[@]}" completions/* Makefile; do
-	head -n 3 "$f" | grep -q 'SPDX-License-Identifier: MIT' || complain "$f: no licence line"
-	if grep -nE '[[:space:]]+$' "$f"; then
-		complain "$f: space at the end of lines"
-	fi
-done
-for f in "${sources[@]}"; do
-	[ "$(head -n 1 "$f")" = '/* SPDX-License-Identifier: MIT */' ] ||
-		complain "$f: the first line is not the licence"
-	lines=$(wc -l <"$f")
-	[ "$lines" -le 800 ] || complain "$f: $lines lines, more than 800"
-done
+# One process for all files, here and below: a process for each takes most of a minute.
+hits=$(awk '
+	FNR == 1 && FILENAME ~ /\.[ch]$/ && $0 != "/* SPDX-License-Identifier: MIT */" {
+		print FILENAME ": the first line is not the licence"
+	}
+	FNR <= 3 && /SPDX-License-Identifier: MIT/ { licensed[FILENAME] = 1 }
+	/[[:space:]]$/ { print FILENAME ":" FNR ": space at the end of the line" }
+	{ lines[FILENAME] = FNR }
+	END {
+		for (i = 1; i < ARGC; i++) {
+			if (!(ARGV[i] in licensed))
+				print ARGV[i] ": no licence line"
+			if (ARGV[i] ~ /\.[ch]$/ && lines[ARGV[i]] > 800)
+				print ARGV[i] ": " lines[ARGV[i]] " lines, more than 800"
+		}
+	}' "${sources[@]}" "${scripts[@]}" "${pythons[@]}" completions/* Makefile)
+[ -z "$hits" ] || complain "files:"$'\n'"$hits"
 while read -r f; do
 	head -n 1 "$f" | grep -q 'SPDX-License-Identifier: GPL-2.0-only' || complain "$f: the first line is not GPL-2.0-only"
 done < <(find criu-patch -name '*.[ch]')
@@ -42,10 +47,13 @@ done < <(find criu-patch -name '*.[ch]')
 for f in "${scripts[@]}"; do
 	bash -n "$f" || complain "$f: syntax"
 done
-for f in "${pythons[@]}"; do
-	/usr/bin/python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' "$f" ||
-		complain "$f: syntax"
-done
+/usr/bin/python3 - "${pythons[@]}" <<-'END' || complain "Python that does not parse"
+	import ast, sys
+
+	for path in sys.argv[1:]:
+	    with open(path, encoding='utf-8') as f:
+	        ast.parse(f.read(), path)
+END
 
 # Lines of prose end at 100 columns. Tables, code and lines that are a link alone may be longer.
 long_lines() {
@@ -69,17 +77,19 @@ long_lines() {
 hits=$(long_lines "${prose[@]}")
 [ -z "$hits" ] || complain "prose ends at 100 columns:"$'\n'"$hits"
 
-# includes FILE: the headers that it includes by "…".
-includes() {
-	sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$1"
-}
+# The headers that each file includes by "…".
+declare -A includes
+while read -r file inc; do
+	includes[$file]+="$inc "
+done < <(find "${rooms[@]}" criu-patch examples -name '*.[ch]' -exec grep -HE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' {} + |
+	sed 's/^\([^:]*\):[^"]*"\([^"]*\)".*/\1 \2/')
 
 # layer DIR LOWER…: a room includes headers of its own, and of lower rooms those that are made for others.
 layer() {
 	local dir=$1 file inc
 	shift
 	for file in "$dir"/*.[ch]; do
-		for inc in $(includes "$file"); do
+		for inc in ${includes[$file]:-}; do
 			case $inc in
 			ckfast.h | ckfast_needs.h | ckfast_sink.h) ;;
 			*.pb-c.h) [ "$dir" = convert ] || complain "$file: includes $inc: only convert/ reads dumps" ;;
@@ -166,7 +176,7 @@ layer gpu/daemon base format loader gpu/amd gpu/cuda gpu/suspend
 layer gpu/agent base format gpu/cuda gpu/suspend
 layer cli base format loader convert gpu/cuda gpu/suspend gpu/daemon
 for file in gpu/daemon/*.[ch]; do
-	for inc in $(includes "$file"); do
+	for inc in ${includes[$file]:-}; do
 		[ "$inc" != loader/ckf_image.h ] ||
 			complain "$file: includes $inc: gpud opens images by ckfast.h"
 	done
@@ -174,7 +184,7 @@ done
 # Users of the library, as others are: they see nothing but its header. Verbs that show the inside
 # are part of it.
 for file in criu-patch/files/criu/{*.c,include/*.h} {criu-patch/plugin,cli}/*.[ch] examples/*.c; do
-	for inc in $(includes "$file"); do
+	for inc in ${includes[$file]:-}; do
 		case $file:$inc in
 		cli/*inspect*:* | cli/cmd_calibrate.c:convert/ckf_model.h | cli/*:base/ckf_uuid.h) ;;
 		cli/gpud.h:gpu/daemon/ckf_gpud_server.h | cli/doctor_cuda.c:gpu/cuda/ckf_cuda.h) ;;
@@ -189,7 +199,7 @@ none 'format/ does no input or output and has no threads or clocks' \
 	'<(pthread|fcntl|unistd|stdatomic|threads|signal|time|liburing|sys/[a-z]+)\.h>|\b(open|openat|close|read|write|pread|pwrite|mmap|fopen|getenv) ?\(' \
 	format/*.[ch]
 for file in format/*.[ch]; do
-	for inc in $(includes "$file"); do
+	for inc in ${includes[$file]:-}; do
 		case $inc in
 		base/ckf_error.h | base/ckf_types.h | base/ckf_table.h) ;;
 		base/*) complain "$file: includes $inc: format/ may use only errors, types and tables" ;;
