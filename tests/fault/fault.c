@@ -212,7 +212,7 @@ static bool try_once(struct world *w, const struct op *op, size_t fault, unsigne
 /* With CKF_LONG all; otherwise the first ones, and then fewer and fewer. */
 static unsigned int next_n(unsigned int n)
 {
-	return n + 1 + (getenv("CKF_LONG") ? 0 : n / 8);
+	return n + 1 + (getenv("CKF_LONG") ? 0 : n / 4);
 }
 
 static void try_op(struct world *w, const struct op *op, const char *only, unsigned int only_n)

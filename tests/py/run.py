@@ -401,7 +401,7 @@ def run_converted(cases, long):
 def run_flips(cases, fast, long):
     cases.case("truncate idx", truncations, fast, ckread.IDX, 16 if long else 101)
     cases.case("truncate pack", truncations, fast, ckread.PACK, 509 if long else 4001)
-    cases.case("flip idx", flips, tiny(), ckread.IDX, 1)
+    cases.case("flip idx", flips, tiny(), ckread.IDX, 1 if long else 3)
     cases.case("flip pack", flips, tiny(), ckread.PACK, 7 if long else 97)
 
 
