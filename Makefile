@@ -274,6 +274,7 @@ $(B)/unit/%: tests/unit/%.c $(UNIT_HELPER_OBJ) $(CONVERT_OBJ) $(PROTO_OBJ) $(LIB
 $(B)/unit/test_doctor $(B)/unit/test_doctor_image: $(DOCTOR_WORLD_OBJ)
 $(B)/unit/test_doctor $(B)/unit/test_doctor_image $(B)/unit/test_rehearse: $(filter-out %/main.o,$(CLI_OBJ))
 $(B)/unit/test_weak_hash: UNIT_FLAGS := -Wl,--wrap=ckf_hash64 -Wl,--wrap=ckf_sum_key
+$(B)/unit/test_rehearse: UNIT_FLAGS := -Wl,--wrap=ckf_fill
 $(B)/unit/test_amd_sink: UNIT_FLAGS = $(if $(HSAKMT_ON),$(shell $(PKG_CONFIG) --cflags libhsakmt) \
 	-DHAVE_HSAKMT -Wl$(comma)--wrap=engines_queue)
 $(B)/unit/test_cuda $(B)/unit/test_stub $(B)/unit/test_stub_ckpt: | build/stub/libcuda.so.1

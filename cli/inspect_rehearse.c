@@ -105,12 +105,28 @@ static bool add_dest(struct place *p, uint64_t start, uint64_t end, char *addr, 
 	return true;
 }
 
+/* What a parent has pages of is a mapping of both, whose pages a restore compares one by one; other
+ * memory of a child is as fresh as that of any task. */
+static bool is_inherited(const struct ckf_index *idx, const struct ckf_target *t, uint64_t start,
+			 uint64_t end)
+{
+	const struct ckf_target *parent = t->parent ? &idx->targets[t->parent - 1] : NULL;
+	uint64_t op;
+
+	if (!parent)
+		return false;
+	op = ckf_index_find_op(idx, parent, start);
+	return op < parent->first_op + parent->nr_ops && ckf_op_addr(&idx->ops[op]) < end;
+}
+
 /* Fresh memory for [start, end) of a target, at the same place modulo a huge page. */
-static bool add_memory(struct place *p, const struct ckf_target *t, uint64_t start, uint64_t end)
+static bool add_memory(struct place *p, const struct ckf_index *idx, const struct ckf_target *t,
+		       uint64_t start, uint64_t end)
 {
 	const bool shared = t->kind == CKF_TARGET_SHMEM;
 	const size_t bytes = (size_t)(end - start) + 2 * CKF_HUGE_BYTES;
-	const uint32_t flags = t->parent ? CKF_DEST_SHARED : CKF_DEST_FRESH | CKF_DEST_HUGE;
+	const uint32_t flags = is_inherited(idx, t, start, end) ? CKF_DEST_SHARED
+								: CKF_DEST_FRESH | CKF_DEST_HUGE;
 	struct iovec *maps = grow(p->maps, p->nr_maps, &p->max_maps, sizeof(*maps));
 	uint64_t addr;
 	void *map;
@@ -142,7 +158,8 @@ static bool place_lane(struct place *p, const struct ckf_index *idx, const struc
 				break;
 			end = ckf_op_end(&idx->ops[i + n]);
 		}
-		if (!add_dest(p, *at, start, NULL, CKF_DEST_SKIP) || !add_memory(p, t, start, end))
+		if (!add_dest(p, *at, start, NULL, CKF_DEST_SKIP) ||
+		    !add_memory(p, idx, t, start, end))
 			return false;
 		*at = end;
 	}

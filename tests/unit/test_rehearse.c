@@ -18,6 +18,24 @@
 
 #define SEED 77
 
+/* The memory that the fills of a child were given. */
+static struct ckf_dest given[8];
+static size_t nr_given;
+
+int __real_ckf_fill(const struct ckf_image *img, const struct ckf_target *t,
+		    const struct ckf_dest *dests, size_t nr_dests, const struct ckf_fill_opts *opts,
+		    struct ckf_fill_stats *stats, struct ckf_error *err);
+
+int __wrap_ckf_fill(const struct ckf_image *img, const struct ckf_target *t,
+		    const struct ckf_dest *dests, size_t nr_dests, const struct ckf_fill_opts *opts,
+		    struct ckf_fill_stats *stats, struct ckf_error *err)
+{
+	for (size_t i = 0; i < nr_dests && t->parent; i++)
+		if (!(dests[i].flags & CKF_DEST_SKIP) && nr_given < 8)
+			given[nr_given++] = dests[i];
+	return __real_ckf_fill(img, t, dests, nr_dests, opts, stats, err);
+}
+
 static double rehearse(const struct world *w)
 {
 	const struct insp insp = { .img = w->img };
@@ -60,6 +78,37 @@ static void test_far_apart(void **state)
 	world_fini(&w);
 }
 
+/* Only what its parent has, too, is compared page by page: the rest may get huge pages. */
+static void test_child(void **state)
+{
+	const uint64_t common = WORLD_BASE, own = WORLD_BASE + 4 * CKF_HUGE_BYTES;
+	char page[CKF_PAGE_BYTES];
+	uint32_t chunk;
+	struct world w;
+
+	(void)state;
+	world_begin(&w, SEED);
+	world_random_pages(&w.seed, page, 1, false);
+	chunk = img_chunk(&w.b, CKF_CODEC_RAW, page, 1);
+	img_target(&w.b, CKF_TARGET_TASK, 1, 0, 0);
+	img_op(&w.b, common, chunk, 0, 1);
+	img_lanes(&w.b, 2);
+	img_target(&w.b, CKF_TARGET_TASK, 2, 0, 1);
+	img_op(&w.b, common, chunk, 0, 1);
+	img_op(&w.b, own, chunk, 0, 1);
+	img_lanes(&w.b, 2);
+	world_end(&w, false);
+	nr_given = 0;
+	assert_true(rehearse(&w) > 0);
+	assert_int_equal(nr_given, 4); /* two of each of two fills */
+	for (size_t i = 0; i < nr_given; i++) {
+		assert_int_equal(given[i].start, i % 2 ? own : common);
+		assert_int_equal(given[i].flags,
+				 i % 2 ? CKF_DEST_FRESH | CKF_DEST_HUGE : CKF_DEST_SHARED);
+	}
+	world_fini(&w);
+}
+
 static void test_cannot(void **state)
 {
 	const char junk[CKF_PAGE_BYTES] = "another page";
@@ -98,6 +147,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_estimates),
 		cmocka_unit_test(test_far_apart),
+		cmocka_unit_test(test_child),
 		cmocka_unit_test(test_cannot),
 		cmocka_unit_test(test_process),
 	};
