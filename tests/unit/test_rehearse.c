@@ -145,10 +145,8 @@ static void test_process(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_estimates),
-		cmocka_unit_test(test_far_apart),
-		cmocka_unit_test(test_child),
-		cmocka_unit_test(test_cannot),
+		cmocka_unit_test(test_estimates), cmocka_unit_test(test_far_apart),
+		cmocka_unit_test(test_child),	  cmocka_unit_test(test_cannot),
 		cmocka_unit_test(test_process),
 	};
 
