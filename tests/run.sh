@@ -42,7 +42,8 @@ if [ -n "${CKF_LONG:-}" ]; then
 	fuzz_seconds=300
 	long_factor=5
 fi
-# For what frees and takes much memory again: page faults are a quarter of its time. A child of it counts as that large.
+# For what frees much memory and takes it again: page faults are a quarter of its time. Not where a child's peak is
+# measured, since that is at least what its parent has when it is forked.
 heap=GLIBC_TUNABLES=glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=268435456
 jobs=$(awk -v most=$(($(nproc) + 1)) '/^MemAvailable:/ {
 	n = int($2 / (2 * 1024 * 1024)); print n < 1 ? 1 : n < most ? n : most }' /proc/meminfo)
