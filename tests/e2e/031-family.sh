@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Children that are forked by their siblings: each has the parent, session, group and signals that it
-# had, and shares its memory. If one's id is taken, or one is killed, the restore ends and nothing stays.
+# had, and shares its memory. At the end criu leaves nothing in any of them. If one's id is taken, or one is killed, the restore ends and nothing stays.
 . "$(dirname "$0")/lib.sh"
 
 CLONE_PARENT=0x8000
@@ -15,6 +15,15 @@ family() {
 		# The state of one that waits or runs differs from one moment to the next, and so does who restores the root.
 		awk -v root="$PID" '{ sub(/^[RSD]$/, "S", $3); if ($1 == root) $4 = 0; print $1, $2, $3, $4, $5, $6, $38 }' \
 			"/proc/$p/stat"
+	done
+}
+
+# For each task its mappings' names and access, and the signals that each thread blocks.
+rest() {
+	local p
+	for p in $ALL; do
+		awk '{ print $2, $6 }' "/proc/$p/maps"
+		awk -v pid=$p '$1 == "SigBlk:" { print pid, $2 }' /proc/$p/task/*/status
 	done
 }
 
@@ -41,6 +50,7 @@ relations() {
 	convert "$D/dump" "$D/fast"
 	restore_stock "$D/dump"
 	family $ALL >"$D/stock.family"
+	rest >"$D/stock.rest"
 	stock=$(pss)
 	stop_all
 	for ways in "${WAYS[@]}"; do
@@ -48,6 +58,8 @@ relations() {
 		[ $(($(siblings) > 0)) = $((ways > 1)) ] || fail "$ways: $(siblings) are forked by siblings"
 		family $ALL >"$D/fast.family"
 		diff "$D/stock.family" "$D/fast.family" || fail "$ways: other relations than with the stock CRIU"
+		rest >"$D/fast.rest"
+		diff "$D/stock.rest" "$D/fast.rest" || fail "$ways: a task is not as the stock CRIU leaves it"
 		fast=$(pss)
 		[ "$fast" -le $((stock + stock / 10)) ] || fail "$ways: Pss $fast KiB, stock $stock KiB"
 		stop_all

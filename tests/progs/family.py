@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """family.py: a process with children of all kinds, whose memory they share: in its session and group, in
-groups and sessions of their own, whose leader is gone, stopped, dead, with its descriptors, and with children
-of their own. One among them has much memory, which its child shares; its id is in the file large."""
+groups and sessions of their own, whose leader is gone, stopped, dead, with its descriptors, with threads, and
+with children of their own. One among them has much memory, which its child shares; its id is in the file large."""
 
 import ctypes
 import os
 import signal
+import threading
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -67,6 +68,13 @@ def same_files():
     os.read(ready_read, 1)
 
 
+def threads():
+    """Each of which blocks another signal."""
+    for nr in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        signal.pthread_sigmask(signal.SIG_SETMASK, [nr])
+        threading.Thread(target=wait, daemon=True).start()
+
+
 def large():
     global MEMORY
     MEMORY = os.urandom(LARGE_BYTES)
@@ -88,6 +96,7 @@ def main():
     same_files()
     orphan()
     child(session)
+    child(threads)
     stopped = child(lambda: None)
     os.kill(stopped, signal.SIGSTOP)
     os.waitpid(stopped, os.WUNTRACED)
