@@ -47,12 +47,14 @@ need_libraries() {
 		die "CRIU would be built without ${missing[*]}, which Debian's own has: make deps installs them"
 }
 
-# check_features PROGRAM: it has what the libraries are for.
+# check_features PROGRAM: it has what the libraries are for. Those that the patched one loads only when it
+# needs them are named in it, too, and are there by that name.
 check_features() {
-	local l found
-	found=$(ldd "$1")
+	local l name found
+	found=$(grep -aoE '\blib[a-z0-9-]+\.so\.[0-9]+\b' "$1" | sort -u)
 	for l in "${linked[@]}"; do
-		grep -q "$l\.so" <<<"$found" || die "$1 was built without $l: the log of the build says why"
+		name=$(grep "^$l\.so" <<<"$found") || die "$1 was built without $l: the log of the build says why"
+		[ -e "$("${CC:-cc}" -print-file-name="$name")" ] || die "$1 would load $name, which is not there"
 	done
 }
 

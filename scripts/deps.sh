@@ -15,7 +15,7 @@ tests=(libcmocka-dev clang-14 libclang-rt-14-dev clang-format-14 python3 python3
 	python3-lz4 python3-zstandard python3-protobuf libdrm-dev abigail-tools)
 containers=(runc crun containerd podman busybox-static zstd)
 zdtm=(libnl-route-3-dev python3-yaml python3-junit.xml iptables nftables
-	iproute2 procps)
+	iproute2 procps openssl)
 servers=(redis-server redis-tools postgresql postgresql-client openjdk-17-jdk-headless nodejs)
 packages=(build-essential git debhelper dpkg-dev fakeroot lintian asciidoc xmlto debootstrap rpm cpio zsh fish)
 
