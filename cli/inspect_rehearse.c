@@ -5,7 +5,8 @@
  * What a page costs depends on the machine, on its memory at the moment, on huge pages and on the
  * data. No model knows all of that, but the loader does: it fills some lanes of the plan, from all
  * over the image, into memory that is given back at once. The first time brings what it reads into
- * the page cache, and the second time counts.
+ * the page cache, and the quickest of those after it counts: a part takes as long to begin as the
+ * whole, and whatever disturbs it is multiplied.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@
 #include "base/ckf_threads.h"
 #include "ckf_inspect.h"
 
-#define SAMPLE_BYTES (UINT64_C(64) << 20)
+#define SAMPLE_BYTES (UINT64_C(128) << 20)
+#define TIMES 3
 #define GAP_BYTES CKF_HUGE_BYTES /* a longer one between two ops gets no memory */
 #define HEADROOM_PART 8		 /* at most so much of the headroom that a memory cgroup leaves */
 
@@ -214,6 +216,20 @@ static double fill_sample(const struct ckf_image *img, const struct sample *s)
 	return sum;
 }
 
+static double quickest(const struct ckf_image *img, const struct sample *s)
+{
+	double best = -1, took;
+
+	for (unsigned int i = 0; i < TIMES; i++) {
+		took = fill_sample(img, s);
+		if (took < 0)
+			return -1;
+		if (best < 0 || took < best)
+			best = took;
+	}
+	return best;
+}
+
 static uint64_t sample_bytes(void)
 {
 	int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -242,7 +258,7 @@ double insp_rehearse(const struct insp *insp)
 	if (s.takes)
 		choose(idx, sample_bytes(), &s);
 	if (s.taken_bytes && fill_sample(insp->img, &s) >= 0)
-		took = fill_sample(insp->img, &s);
+		took = quickest(insp->img, &s);
 	free(s.takes);
 	if (took < 0)
 		return -1;

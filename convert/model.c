@@ -8,15 +8,15 @@
 #define PS_PER_S 1000000000000ull
 
 /*
- * What criu restore takes besides filling memory, on a machine with 16 CPUs and on one with two
- * whose page faults are eight times as slow (docs/notes/2026-11-30-parallel-forks.md): for itself,
- * and as often as it would take to make a process, for itself and for each task. Part of it is done
- * by one CPU at a time, the rest by all.
+ * What criu restore takes besides filling memory, on machines with two and 16 CPUs and quick page
+ * faults, and on one with two whose page faults are some fifteen times as slow
+ * (docs/notes/2026-12-01-many-tasks.md): for itself, and as often as it would take to make a
+ * process, for itself and for each task. Part of it is done by one CPU at a time, the rest by all.
  */
 #define CRIU_S 0.037
-#define CRIU_PROCESSES 11
-#define TASK_PROCESSES 0.45
-#define TASK_CPU_PROCESSES 2.3
+#define CRIU_PROCESSES 4
+#define TASK_PROCESSES 0.15
+#define TASK_CPU_PROCESSES 2.6
 
 /*
  * ckfast calibrate on an AMD EPYC (family 26), Linux 6.18, zstd 1.5.4, lz4 1.9.4. lz4 and zstd
