@@ -42,7 +42,7 @@ fails() {
 needs() {
 	start_ready "$PYTHON" "$ROOT/tests/progs/pyproc.py" .
 	mkdir "$D/dump"
-	damaged libnftables.so.1 fails "$CRIU" dump -t "$PID" -D "$D/dump" -o dump.log
+	damaged libnftables.so.1 fails "$CRIU" dump -t "$PID" -D "$D/dump" -o dump.log --network-lock nftables
 	grep -aq "Can't load libnftables.so.1, which has to be installed: .*too short" "$D/dump/dump.log" ||
 		fail "no clear error: $(log_errors "$D/dump/dump.log")"
 	check "$PID"

@@ -65,15 +65,6 @@ static int load(struct lib *l)
 }
 #endif
 
-int fast_libs_nftables(void)
-{
-#ifdef FAST_LIBS_NFTABLES
-	return load(&nftables);
-#else
-	return 0;
-#endif
-}
-
 void fast_libs_no_nftables(void)
 {
 #ifdef FAST_LIBS_NFTABLES
@@ -82,6 +73,18 @@ void fast_libs_no_nftables(void)
 	nftables.handle = NULL;
 	fast_nftables.nft_ctx_new = not_loaded;
 #endif
+}
+
+int fast_libs_nftables(void)
+{
+#ifdef FAST_LIBS_NFTABLES
+	if (load(&nftables)) {
+		/* What has been found of it must not be called by who clears up. */
+		fast_libs_no_nftables();
+		return -1;
+	}
+#endif
+	return 0;
 }
 
 int fast_libs_gnutls(void)
