@@ -51,9 +51,9 @@ need_libraries() {
 # needs them are named in it, too, and are there by that name.
 check_features() {
 	local l name found
-	found=$(grep -aoE '\blib[a-z0-9-]+\.so\.[0-9]+\b' "$1" | sort -u)
+	found=$(LC_ALL=C grep -aoE '\blib[a-z0-9-]+\.so\.[0-9]+\b' "$1" | sort -u)
 	for l in "${linked[@]}"; do
-		name=$(grep "^$l\.so" <<<"$found") || die "$1 was built without $l: the log of the build says why"
+		name=$(grep -m 1 "^$l\.so" <<<"$found") || die "$1 was built without $l: the log of the build says why"
 		[ -e "$("${CC:-cc}" -print-file-name="$name")" ] || die "$1 would load $name, which is not there"
 	done
 }

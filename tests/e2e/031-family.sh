@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Children that are forked by their siblings: each has the parent, session, group and signals that it
-# had, and shares its memory. At the end criu leaves nothing in any of them. If one's id is taken, or one is killed, the restore ends and nothing stays.
+# had, and shares its memory. At the end criu leaves nothing in any of them. If one's id is taken, or one
+# is killed, the restore ends and nothing stays.
 . "$(dirname "$0")/lib.sh"
 
 CLONE_PARENT=0x8000

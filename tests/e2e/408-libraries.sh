@@ -19,6 +19,7 @@ count() {
 # kernel it may have had them before.
 ends_with() {
 	local lib found=
+	[ "$(count "calling init: .*/libc\.so")" -gt 0 ] || fail "no trace of what is loaded"
 	for lib in libnftables libgnutls; do
 		[ "$(count "calling init: .*/$lib\.so")" = "$(count "/$lib\.so.*destroying link map")" ] || found+="$lib "
 	done
@@ -85,24 +86,34 @@ namespace() {
 	stop "$PID"
 }
 
-# encrypted COMMAND…: one end of a connection that both ends prove.
+# encrypted COMMAND…: one end of a connection through PORT that both ends prove.
 encrypted() {
 	"$@" --address 127.0.0.1 --port $PORT --tls --tls-no-cn-verify --tls-cacert "$D/cert.pem" \
 		--tls-cert "$D/cert.pem" --tls-key "$D/key.pem"
+}
+
+# Those that no dump has connected to.
+end_servers() {
+	local pid
+	for pid in $(cat "$D"/server.[12] 2>/dev/null); do
+		! grep -q ^criu "/proc/$pid/comm" 2>/dev/null || kill "$pid"
+	done
 }
 
 tls() {
 	openssl req -x509 -newkey rsa:2048 -nodes -keyout "$D/key.pem" -out "$D/cert.pem" -days 2 \
 		-subj /CN=ckfast 2>/dev/null
 	PORT=$((20000 + RANDOM % 10000))
+	trap 'status=$?; end_servers; at_exit $status' EXIT
 	start_ready "$PYTHON" "$ROOT/tests/progs/pyproc.py" .
 	mkdir "$D/dump.tls"
-	encrypted "$CRIU" page-server -D "$D/dump.tls" -o server.log -d
+	encrypted "$CRIU" page-server -D "$D/dump.tls" -o server.log -d --pidfile "$D/server.1"
 	damaged libgnutls.so.30 fails encrypted "$CRIU" dump -t "$PID" -D "$D/dump.tls" -o dump.log --page-server
 	grep -aq "Can't load libgnutls.so.30, which" "$D/dump.tls/dump.log" ||
 		fail "no clear error: $(log_errors "$D/dump.tls/dump.log")"
 	check "$PID"
-	encrypted "$CRIU" page-server -D "$D/dump.tls" -o server.log -d
+	PORT=$((PORT + 1))
+	encrypted "$CRIU" page-server -D "$D/dump.tls" -o server.log -d --pidfile "$D/server.2"
 	DUMPER=$CRIU traced encrypted dump "$PID" "$D/dump.tls" --page-server
 	ends_with "libnftables libgnutls"
 	wait_for 10 test -e "$D/dump.tls/pagemap-1.img" -o -e "$D/dump.tls/pagemap-$PID.img" || fail "no pages have come"

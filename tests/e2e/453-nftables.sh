@@ -45,7 +45,8 @@ connection() {
 	check_net stock
 	dump_tcp
 	convert "$D/dump" "$D/fast"
-	restore_fast "$D/fast" --tcp-established --network-lock nftables
+	# The image says how the network was locked.
+	restore_fast "$D/fast" --tcp-established
 	check_net fast
 }
 

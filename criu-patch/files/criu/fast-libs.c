@@ -15,7 +15,6 @@
 
 #define NAME(f) #f,
 
-/* Of the interface that the headers describe. */
 struct lib {
 	const char *name;
 	const char *const *functions;
@@ -31,10 +30,17 @@ static struct nft_ctx *not_loaded(uint32_t flags)
 	return NULL;
 }
 
+/* The interface changed with the name. */
+#ifdef CONFIG_HAS_NFTABLES_LIB_API_0
+#define NFTABLES "libnftables.so.0"
+#else
+#define NFTABLES "libnftables.so.1"
+#endif
+
 #undef nft_ctx_new
 struct fast_nftables fast_nftables = { .nft_ctx_new = not_loaded };
 static const char *const nftables_functions[] = { FAST_LIBS_NFTABLES(NAME) };
-static struct lib nftables = { "libnftables.so.1", nftables_functions, ARRAY_SIZE(nftables_functions),
+static struct lib nftables = { NFTABLES, nftables_functions, ARRAY_SIZE(nftables_functions),
 			       (void **)&fast_nftables };
 #endif
 

@@ -13,7 +13,7 @@
 /* Both may be called again and again. -1 if the library, or a function of it, is not there. */
 extern int fast_libs_nftables(void);
 extern int fast_libs_gnutls(void);
-/* It is not needed any more, or not yet again. */
+/* Unloads it. */
 extern void fast_libs_no_nftables(void);
 /* libnftables, if this restore is going to need it. */
 extern int fast_libs_for_restore(void);
