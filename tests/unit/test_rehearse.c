@@ -19,7 +19,7 @@
 #define SEED 77
 
 /* The memory that the fills of a child were given. */
-static struct ckf_dest given[8];
+static struct ckf_dest given[16];
 static size_t nr_given;
 
 int __real_ckf_fill(const struct ckf_image *img, const struct ckf_target *t,
@@ -31,7 +31,7 @@ int __wrap_ckf_fill(const struct ckf_image *img, const struct ckf_target *t,
 		    struct ckf_fill_stats *stats, struct ckf_error *err)
 {
 	for (size_t i = 0; i < nr_dests && t->parent; i++)
-		if (!(dests[i].flags & CKF_DEST_SKIP) && nr_given < 8)
+		if (!(dests[i].flags & CKF_DEST_SKIP) && nr_given < 16)
 			given[nr_given++] = dests[i];
 	return __real_ckf_fill(img, t, dests, nr_dests, opts, stats, err);
 }
@@ -100,7 +100,7 @@ static void test_child(void **state)
 	world_end(&w, false);
 	nr_given = 0;
 	assert_true(rehearse(&w) > 0);
-	assert_int_equal(nr_given, 4); /* two of each of two fills */
+	assert_int_equal(nr_given, 8); /* two of each of four fills */
 	for (size_t i = 0; i < nr_given; i++) {
 		assert_int_equal(given[i].start, i % 2 ? own : common);
 		assert_int_equal(given[i].flags,
