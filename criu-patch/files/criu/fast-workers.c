@@ -209,7 +209,8 @@ static int collect_ids(struct fast_workers *w)
 		add_id(w, vpid(pi));
 		add_id(w, pi->pgid);
 		add_id(w, pi->sid);
-		for (i = 0; i < pi->nr_threads && pi->threads; i++)
+		/* The first one is the task itself; a helper's has no id there. */
+		for (i = 1; i < pi->nr_threads && pi->threads; i++)
 			add_id(w, pi->threads[i].ns[0].virt);
 	}
 	qsort(w->ids, w->nr_ids, sizeof(*w->ids), cmp_id);
