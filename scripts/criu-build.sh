@@ -47,11 +47,12 @@ need_libraries() {
 		die "CRIU would be built without ${missing[*]}, which Debian's own has: make deps installs them"
 }
 
-# check_features PROGRAM: it has what the libraries are for. Those that the patched one loads only when it
-# needs them are named in it, too, and are there by that name.
+# check_features PROGRAM: it is linked with what the libraries are for, or, where the patched one loads a library
+# only when it needs it, has its name. They are there by these names.
 check_features() {
 	local l name found
-	found=$(LC_ALL=C grep -aoE '\blib[a-z0-9-]+\.so\.[0-9]+\b' "$1" | sort -u)
+	found=$(ldd "$1" | awk '{ print $1 }'
+		LC_ALL=C grep -aoE '\blib(nftables|gnutls)\.so\.[0-9]+\b' "$1" || true)
 	for l in "${linked[@]}"; do
 		name=$(grep -m 1 "^$l\.so" <<<"$found") || die "$1 was built without $l: the log of the build says why"
 		[ -e "$("${CC:-cc}" -print-file-name="$name")" ] || die "$1 would load $name, which is not there"
