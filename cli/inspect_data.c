@@ -380,11 +380,12 @@ void insp_measure(struct insp *insp)
 
 double insp_estimate_s(const struct insp *insp, const struct ckf_storage *s)
 {
-	const double tasks_s = ckf_model_tasks_s(insp->work.nr_tasks, insp->process_s, ckf_cpus());
+	const double criu_s = ckf_model_tasks_s(insp->work.nr_tasks, insp->process_s, ckf_cpus()) +
+			      ckf_model_cold_s(&insp->work, s);
 
 	if (insp->core_s >= 0)
-		return tasks_s + ckf_model_fill_of_s(&insp->work, s, insp->core_s);
-	return tasks_s + ckf_model_fill_s(&insp->speeds, &insp->work, s, ckf_pool_threads(0));
+		return criu_s + ckf_model_fill_of_s(&insp->work, s, insp->core_s);
+	return criu_s + ckf_model_fill_s(&insp->speeds, &insp->work, s, ckf_pool_threads(0));
 }
 
 uint64_t insp_restored_bytes(const struct insp *insp)

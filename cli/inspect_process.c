@@ -13,7 +13,7 @@
 #include "base/ckf_types.h"
 #include "ckf_inspect.h"
 
-#define TRIES 5
+#define TRIES 25
 #define HALF_PAGES (CKF_MODEL_PROCESS_PAGES / 2)
 #define STRIDE (2 * CKF_PAGE_BYTES) /* so that no page fault makes two pages */
 #define HALF_BYTES (HALF_PAGES * STRIDE)

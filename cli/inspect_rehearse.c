@@ -8,10 +8,12 @@
  * the page cache, and the quickest of those after it counts: a part takes as long to begin as the
  * whole, and whatever disturbs it is multiplied.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/ckf_io_util.h"
@@ -35,9 +37,7 @@ struct place {
 	struct ckf_dest *dests;
 	size_t nr_dests;
 	size_t max_dests;
-	struct iovec *maps;
-	size_t nr_maps;
-	size_t max_maps;
+	bool any; /* of the lanes has memory */
 };
 
 static bool is_host(const struct ckf_target *t)
@@ -68,42 +68,25 @@ static void choose(const struct ckf_index *idx, uint64_t want_bytes, struct samp
 	}
 }
 
-static void place_free(struct place *p)
-{
-	for (size_t i = 0; i < p->nr_maps; i++)
-		munmap(p->maps[i].iov_base, p->maps[i].iov_len);
-	free(p->dests);
-	free(p->maps);
-}
-
-/* Room for one more of nr elements, of which max have room. NULL without memory. */
-static void *grow(void *array, size_t nr, size_t *max, size_t elem_bytes)
-{
-	void *p;
-
-	if (nr < *max)
-		return array;
-	p = realloc(array, (*max * 2 + 16) * elem_bytes);
-	if (p)
-		*max = *max * 2 + 16;
-	return p;
-}
-
 static bool add_dest(struct place *p, uint64_t start, uint64_t end, char *addr, uint32_t flags)
 {
+	const size_t max = p->max_dests * 2 + 16;
 	struct ckf_dest *dests;
 
 	if (start >= end)
 		return true;
-	dests = grow(p->dests, p->nr_dests, &p->max_dests, sizeof(*dests));
-	if (!dests)
-		return false;
-	p->dests = dests;
-	dests[p->nr_dests++] = (struct ckf_dest){ .start = start,
-						  .end = end,
-						  .addr = addr,
-						  .flags = flags,
-						  .prot = PROT_READ | PROT_WRITE };
+	if (p->nr_dests == p->max_dests) {
+		dests = realloc(p->dests, max * sizeof(*dests));
+		if (!dests)
+			return false;
+		p->dests = dests;
+		p->max_dests = max;
+	}
+	p->dests[p->nr_dests++] = (struct ckf_dest){ .start = start,
+						     .end = end,
+						     .addr = addr,
+						     .flags = flags,
+						     .prot = PROT_READ | PROT_WRITE };
 	return true;
 }
 
@@ -129,18 +112,14 @@ static bool add_memory(struct place *p, const struct ckf_index *idx, const struc
 	const size_t bytes = (size_t)(end - start) + 2 * CKF_HUGE_BYTES;
 	const uint32_t flags = is_inherited(idx, t, start, end) ? CKF_DEST_SHARED
 								: CKF_DEST_FRESH | CKF_DEST_HUGE;
-	struct iovec *maps = grow(p->maps, p->nr_maps, &p->max_maps, sizeof(*maps));
 	uint64_t addr;
 	void *map;
 
-	if (!maps)
-		return false;
-	p->maps = maps;
 	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		   (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED)
 		return false;
-	maps[p->nr_maps++] = (struct iovec){ map, bytes };
+	p->any = true;
 	addr = ckf_align_up((uintptr_t)map, CKF_HUGE_BYTES) + start % CKF_HUGE_BYTES;
 	return add_dest(p, start, end, (char *)(uintptr_t)addr, flags);
 }
@@ -180,40 +159,98 @@ static bool place_lanes(struct place *p, const struct ckf_index *idx, const stru
 	return add_dest(p, at, CKF_MAX_ADDR, NULL, CKF_DEST_SKIP);
 }
 
-/* What the threads of one fill take together, as seconds of one thread. -1: it failed. */
-static double fill_target(const struct ckf_image *img, const struct ckf_target *t,
-			  const struct sample *s)
+/* One time, in memory that its processes share. */
+struct rehearsal {
+	atomic_uint next;      /* target */
+	atomic_ullong last_ns; /* when the last fill ended, ckf_now_ns() */
+	atomic_bool failed;
+};
+
+/* The memory of all its fills is given back when the process ends. */
+static void fill_targets(struct rehearsal *r, const struct ckf_image *img, const struct sample *s)
 {
 	struct ckf_fill_opts opts = { .size = sizeof(opts), .dir_fd = -1 };
-	struct ckf_fill_stats stats = { .size = sizeof(stats) };
-	struct place p = { 0 };
-	double took = -1;
+	const struct ckf_target *t;
+	unsigned long long last_ns, now_ns;
+	unsigned int i;
 
 	opts.flags = CKF_FILL_NO_DIRECT;
-	if (place_lanes(&p, img->idx, t, s) && p.nr_maps &&
-	    !ckf_fill(img, t, p.dests, p.nr_dests, &opts, &stats, NULL))
-		took = (double)stats.ns / 1e9 * stats.workers;
-	else if (!p.nr_maps)
-		took = 0;
-	place_free(&p);
-	return took;
+	while ((i = atomic_fetch_add(&r->next, 1)) < img->idx->nr_targets) {
+		struct place p = { 0 };
+
+		t = &img->idx->targets[i];
+		if (is_host(t) &&
+		    (!place_lanes(&p, img->idx, t, s) ||
+		     (p.any && ckf_fill(img, t, p.dests, p.nr_dests, &opts, NULL, NULL))))
+			atomic_store(&r->failed, true);
+		free(p.dests);
+	}
+	now_ns = ckf_now_ns();
+	last_ns = atomic_load(&r->last_ns);
+	while (last_ns < now_ns && !atomic_compare_exchange_weak(&r->last_ns, &last_ns, now_ns))
+		;
+}
+
+/* A process that fills once the other end of the pipe is closed. -1: there can be none. */
+static pid_t start_filling(struct rehearsal *r, const struct ckf_image *img, const struct sample *s,
+			   const int *start)
+{
+	const pid_t pid = fork();
+	char c;
+
+	if (pid)
+		return pid;
+	close(start[1]);
+	if (!read(start[0], &c, 1))
+		fill_targets(r, img, s);
+	else
+		atomic_store(&r->failed, true);
+	quick_exit(0);
+}
+
+/*
+ * How long the fills take side by side, as those of a restore: in processes, since the threads of
+ * one would wait for each other's page faults. -1: one failed.
+ */
+static double fill_side_by_side(struct rehearsal *r, const struct ckf_image *img,
+				const struct sample *s)
+{
+	const uint64_t nr_targets = img->idx->nr_targets;
+	const unsigned int nr = nr_targets < ckf_cpus() ? (unsigned int)nr_targets : ckf_cpus();
+	pid_t *pids = calloc(nr, sizeof(*pids));
+	uint64_t start_ns;
+	int start[2], status;
+
+	if (!pids || pipe2(start, O_CLOEXEC)) {
+		free(pids);
+		return -1;
+	}
+	for (unsigned int i = 0; i < nr; i++)
+		pids[i] = start_filling(r, img, s, start);
+	close(start[0]);
+	start_ns = ckf_now_ns();
+	close(start[1]);
+	for (unsigned int i = 0; i < nr; i++) {
+		while (pids[i] > 0 && waitpid(pids[i], &status, 0) < 0 && errno == EINTR)
+			;
+		if (pids[i] < 0 || status)
+			atomic_store(&r->failed, true);
+	}
+	free(pids);
+	return atomic_load(&r->failed) ? -1 : (double)(atomic_load(&r->last_ns) - start_ns) / 1e9;
 }
 
 static double fill_sample(const struct ckf_image *img, const struct sample *s)
 {
-	double sum = 0, one;
+	struct rehearsal *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	double took;
 
-	for (uint64_t i = 0; i < img->idx->nr_targets; i++) {
-		const struct ckf_target *t = &img->idx->targets[i];
-
-		if (!is_host(t))
-			continue;
-		one = fill_target(img, t, s);
-		if (one < 0)
-			return -1;
-		sum += one;
-	}
-	return sum;
+	if (r == MAP_FAILED)
+		return -1;
+	took = fill_side_by_side(r, img, s);
+	munmap(r, sizeof(*r));
+	return took;
 }
 
 static double quickest(const struct ckf_image *img, const struct sample *s)
@@ -262,5 +299,5 @@ double insp_rehearse(const struct insp *insp)
 	free(s.takes);
 	if (took < 0)
 		return -1;
-	return took * (double)s.all_bytes / (double)s.taken_bytes / ckf_cpus();
+	return took * (double)s.all_bytes / (double)s.taken_bytes;
 }

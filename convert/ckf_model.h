@@ -51,6 +51,7 @@ struct ckf_restore_work {
 	uint64_t copied_bytes; /* out of the page cache, where all of it is there */
 	uint64_t decoded_bytes[CKF_CODEC_END];
 	uint64_t nr_tasks;
+	uint64_t nr_files; /* CRIU's own */
 };
 
 /* 0 or -ENOMEM. */
@@ -71,6 +72,8 @@ double ckf_model_fill_of_s(const struct ckf_restore_work *w, const struct ckf_st
 #define CKF_MODEL_PROCESS_PAGES 256
 /* All else that criu restore does, in seconds, where making a process costs process_s. */
 double ckf_model_tasks_s(uint64_t nr_tasks, double process_s, unsigned int nr_cores);
+/* What it takes longer, in seconds, when criu and its own files come from such storage, too. */
+double ckf_model_cold_s(const struct ckf_restore_work *w, const struct ckf_storage *s);
 
 /*
  * How fast the storage below a directory reads. Writes a file without a name of some MiB and reads

@@ -8,15 +8,22 @@
 #define PS_PER_S 1000000000000ull
 
 /*
- * What criu restore takes besides filling memory, on machines with two and 16 CPUs and quick page
- * faults, and on one with two whose page faults are some fifteen times as slow
- * (docs/notes/2026-12-01-many-tasks.md): for itself, and as often as it would take to make a
+ * What criu restore takes besides filling memory, once it knows the kernel, on machines with two
+ * and 16 CPUs and quick page faults, and on one with two whose page faults are some fifteen times
+ * as slow (docs/notes/2026-12-01-estimates.md): for itself, and as often as it would take to make a
  * process, for itself and for each task. Part of it is done by one CPU at a time, the rest by all.
  */
-#define CRIU_S 0.037
-#define CRIU_PROCESSES 4
-#define TASK_PROCESSES 0.15
-#define TASK_CPU_PROCESSES 2.6
+#define CRIU_S 0.004
+#define CRIU_PROCESSES 3
+#define TASK_PROCESSES 0.17
+#define TASK_CPU_PROCESSES 3.15
+/* One task after another, where more CPUs do not help: children begin when their parent has. */
+#define CHILD_PROCESSES 3.3
+
+/* The same where nothing is in memory: criu and its libraries, 13 MiB, and each of its own files.
+ */
+#define COLD_S 0.03
+#define COLD_FILE_S 0.00005
 
 /*
  * ckfast calibrate on an AMD EPYC (family 26), Linux 6.18, zstd 1.5.4, lz4 1.9.4. lz4 and zstd
@@ -121,6 +128,7 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 		out->read_bytes += (uint64_t)c->stored_bytes * read_pages[i] / c->nr_pages;
 	}
 	free(read_pages);
+	out->nr_files = idx->nr_files;
 	for (uint64_t i = 0; i < idx->nr_targets; i++)
 		out->nr_tasks += idx->targets[i].kind == CKF_TARGET_TASK;
 	return 0;
@@ -129,8 +137,16 @@ int ckf_model_work(const struct ckf_index *idx, struct ckf_restore_work *out)
 double ckf_model_tasks_s(uint64_t nr_tasks, double process_s, unsigned int nr_cores)
 {
 	const double each = TASK_PROCESSES + TASK_CPU_PROCESSES / nr_cores;
+	const double children = nr_tasks > 1 ? CHILD_PROCESSES : 0;
 
-	return CRIU_S + process_s * (CRIU_PROCESSES + each * (double)nr_tasks);
+	return CRIU_S + process_s * (CRIU_PROCESSES + children + each * (double)nr_tasks);
+}
+
+double ckf_model_cold_s(const struct ckf_restore_work *w, const struct ckf_storage *s)
+{
+	if (s->profile == CKF_PROFILE_RAM)
+		return 0;
+	return COLD_S + COLD_FILE_S * (double)w->nr_files;
 }
 
 double ckf_model_fill_of_s(const struct ckf_restore_work *w, const struct ckf_storage *s,

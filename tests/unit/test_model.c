@@ -379,11 +379,20 @@ static void test_restore(void **state)
 			 2e9 / (double)v->copy) < 1e-6);
 	assert_true(fabs(ckf_model_fill_s(v, &w, &quick, 2) - nothing - 1e9 * core_s) < 1e-6);
 	/* A task costs a part of a process, and more than one where the CPUs are few. */
-	nothing = ckf_model_tasks_s(1, 0.001, 64);
-	assert_true(ckf_model_tasks_s(2, 0.001, 64) - nothing > 0.0001);
-	assert_true(ckf_model_tasks_s(2, 0.001, 64) - nothing < 0.001);
-	assert_true(ckf_model_tasks_s(2, 0.001, 1) - ckf_model_tasks_s(1, 0.001, 1) > 0.002);
-	assert_true(ckf_model_tasks_s(1, 0.01, 64) > nothing);
+	nothing = ckf_model_tasks_s(2, 0.001, 64);
+	assert_true(ckf_model_tasks_s(3, 0.001, 64) - nothing > 0.0001);
+	assert_true(ckf_model_tasks_s(3, 0.001, 64) - nothing < 0.001);
+	assert_true(ckf_model_tasks_s(3, 0.001, 1) - ckf_model_tasks_s(2, 0.001, 1) > 0.002);
+	assert_true(ckf_model_tasks_s(2, 0.01, 64) > nothing);
+	/* The first child waits for its parent, however many CPUs there are. */
+	assert_true(nothing - ckf_model_tasks_s(1, 0.001, 64) > 0.002);
+	/* Files of CRIU come from the storage, too, unless all is in memory. */
+	w.nr_files = 0;
+	nothing = ckf_model_cold_s(&w, &disk);
+	assert_true(nothing > 0.01 && nothing < 0.1);
+	w.nr_files = 6000;
+	assert_true(ckf_model_cold_s(&w, &disk) - nothing > 0.1);
+	assert_true(ckf_model_cold_s(&w, &ram) == 0);
 }
 
 static void test_measure(void **state)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* insp_rehearse() and insp_process_s(): what a restore takes is tried. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,9 +19,11 @@
 
 #define SEED 77
 
-/* The memory that the fills of a child were given. */
-static struct ckf_dest given[16];
-static size_t nr_given;
+/* The memory that the fills of a child were given: in memory that processes share. */
+static struct given {
+	struct ckf_dest dests[16];
+	size_t nr;
+} * given;
 
 int __real_ckf_fill(const struct ckf_image *img, const struct ckf_target *t,
 		    const struct ckf_dest *dests, size_t nr_dests, const struct ckf_fill_opts *opts,
@@ -31,8 +34,8 @@ int __wrap_ckf_fill(const struct ckf_image *img, const struct ckf_target *t,
 		    struct ckf_fill_stats *stats, struct ckf_error *err)
 {
 	for (size_t i = 0; i < nr_dests && t->parent; i++)
-		if (!(dests[i].flags & CKF_DEST_SKIP) && nr_given < 16)
-			given[nr_given++] = dests[i];
+		if (!(dests[i].flags & CKF_DEST_SKIP) && given->nr < 16)
+			given->dests[given->nr++] = dests[i];
 	return __real_ckf_fill(img, t, dests, nr_dests, opts, stats, err);
 }
 
@@ -78,6 +81,12 @@ static void test_far_apart(void **state)
 	world_fini(&w);
 }
 
+static void no_children(void)
+{
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	assert_int_equal(errno, ECHILD);
+}
+
 /* Only what its parent has, too, is compared page by page: the rest may get huge pages. */
 static void test_child(void **state)
 {
@@ -98,15 +107,15 @@ static void test_child(void **state)
 	img_op(&w.b, own, chunk, 0, 1);
 	img_lanes(&w.b, 2);
 	world_end(&w, false);
-	nr_given = 0;
 	assert_true(rehearse(&w) > 0);
-	assert_int_equal(nr_given, 8); /* two of each of four fills */
-	for (size_t i = 0; i < nr_given; i++) {
-		assert_int_equal(given[i].start, i % 2 ? own : common);
-		assert_int_equal(given[i].flags,
+	assert_int_equal(given->nr, 8); /* two of each of four fills */
+	for (size_t i = 0; i < given->nr; i++) {
+		assert_int_equal(given->dests[i].start, i % 2 ? own : common);
+		assert_int_equal(given->dests[i].flags,
 				 i % 2 ? CKF_DEST_FRESH | CKF_DEST_HUGE : CKF_DEST_SHARED);
 	}
 	world_fini(&w);
+	no_children();
 }
 
 static void test_cannot(void **state)
@@ -130,6 +139,7 @@ static void test_cannot(void **state)
 	close(fd);
 	assert_true(rehearse(&w) < 0); /* its chunks are damaged */
 	world_fini(&w);
+	no_children();
 }
 
 /* At least what its page faults take, and nothing of it is left. */
@@ -139,7 +149,7 @@ static void test_process(void **state)
 
 	(void)state;
 	assert_true(s > 1e-5 && s < 10 && s != CKF_MODEL_PROCESS_S);
-	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	no_children();
 }
 
 int main(void)
@@ -150,5 +160,9 @@ int main(void)
 		cmocka_unit_test(test_process),
 	};
 
+	given = mmap(NULL, sizeof(*given), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		     0);
+	if (given == MAP_FAILED)
+		return 1;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
