@@ -198,8 +198,10 @@ static void undo(struct park *p, unsigned int locked)
 {
 	unsigned int left = 0;
 
-	for (unsigned int i = 0; i < locked; i++)
-		left += !gets_back(p, p->gpus[i]);
+	/* Of the one that could not be locked there is memory here if gpud ended meanwhile. */
+	for (unsigned int i = 0; i < p->nr && i <= locked; i++)
+		if (i < locked || ckf_gpu_process_bytes(p->gpus[i]))
+			left += !gets_back(p, p->gpus[i]);
 	if (!left)
 		remove_dir(p);
 	else

@@ -709,9 +709,9 @@ int ckf_gpu_image_pid(pid_t pid, uint32_t *image_pid, struct ckf_error *err);
 
 /*
  * From here on calls of CUDA wait; returns when no thread is in one, all work is done and the
- * memory of the agent's allocations is away. The memory itself stays alive, in descriptors here,
- * until close. When it fails the process is as before; -EBUSY: somebody else has locked or
- * suspended it.
+ * memory of the agent's allocations is away: it lives on in descriptors here until close. When it
+ * fails the process is as before, or gpud has ended and there is memory (ckf_gpu_process_bytes()):
+ * adopt and resume it with another. -EBUSY: somebody else has locked or suspended it.
  */
 int ckf_gpu_process_lock(struct ckf_gpu_process *p, int gpud, unsigned int timeout_ms,
 			 struct ckf_error *err);

@@ -341,9 +341,18 @@ static int take_away(struct ckf_gpu_process *p, int gpud, struct ckf_error *err)
 	return ret ? ret : driver_lock(&p->driver, gpud, true, err);
 }
 
-/* What a lock that failed has done is undone; the process runs. */
+/*
+ * What a lock that failed has done is undone; the process runs. Where gpud has ended, it may have
+ * locked the process and not have said so: the agent would wait in the driver, so the memory is
+ * left with us until another gpud is asked.
+ */
 static void undo_lock(struct ckf_gpu_process *p, int gpud)
 {
+	uint64_t state = CU_PROCESS_STATE_FAILED;
+
+	if (p->parked && driver_state(&p->driver, gpud, &state, NULL))
+		return;
+	p->driver.locked |= state == CU_PROCESS_STATE_LOCKED;
 	driver_lock(&p->driver, gpud, false, NULL);
 	if (p->parked)
 		unpark(p, NULL);

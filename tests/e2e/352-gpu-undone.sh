@@ -72,16 +72,18 @@ ended() {
 	done
 }
 
-# gpud ends in the middle of a dump: another one gives everything back.
+# gpud ends in the middle of a dump: another one gives everything back. While it locks the second process, it does so
+# at one moment and another.
 gpud_dies() {
-	local word dumper
-	for word in 'is locked' 'in images of their own' 'Dumping opened files'; do
+	local word dumper ms=0
+	for word in 'is locked'{,,,,,,,,,} 'in images of their own' 'Dumping opened files'; do
 		gpud_start
 		mkdir -p "$D/failed"
 		: >"$D/dump.log"
 		{ pair_dump --leave-running || true; } &
 		dumper=$!
 		wait_for 60 grep -aq "$word" "$D/dump.log" || fail "the log never says '$word'"
+		sleep "0.00$((ms++ % 10))"
 		kill -9 "$GPUD_PID"
 		wait "$dumper" || true
 		gpud_stop
