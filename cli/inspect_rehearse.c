@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,7 +38,9 @@ struct place {
 	struct ckf_dest *dests;
 	size_t nr_dests;
 	size_t max_dests;
-	bool any; /* of the lanes has memory */
+	struct iovec *maps;
+	size_t nr_maps;
+	size_t max_maps;
 };
 
 static bool is_host(const struct ckf_target *t)
@@ -68,25 +71,42 @@ static void choose(const struct ckf_index *idx, uint64_t want_bytes, struct samp
 	}
 }
 
+static void place_free(struct place *p)
+{
+	for (size_t i = 0; i < p->nr_maps; i++)
+		munmap(p->maps[i].iov_base, p->maps[i].iov_len);
+	free(p->dests);
+	free(p->maps);
+}
+
+/* Room for one more of nr elements, of which max have room. NULL without memory. */
+static void *grow(void *array, size_t nr, size_t *max, size_t elem_bytes)
+{
+	void *p;
+
+	if (nr < *max)
+		return array;
+	p = realloc(array, (*max * 2 + 16) * elem_bytes);
+	if (p)
+		*max = *max * 2 + 16;
+	return p;
+}
+
 static bool add_dest(struct place *p, uint64_t start, uint64_t end, char *addr, uint32_t flags)
 {
-	const size_t max = p->max_dests * 2 + 16;
 	struct ckf_dest *dests;
 
 	if (start >= end)
 		return true;
-	if (p->nr_dests == p->max_dests) {
-		dests = realloc(p->dests, max * sizeof(*dests));
-		if (!dests)
-			return false;
-		p->dests = dests;
-		p->max_dests = max;
-	}
-	p->dests[p->nr_dests++] = (struct ckf_dest){ .start = start,
-						     .end = end,
-						     .addr = addr,
-						     .flags = flags,
-						     .prot = PROT_READ | PROT_WRITE };
+	dests = grow(p->dests, p->nr_dests, &p->max_dests, sizeof(*dests));
+	if (!dests)
+		return false;
+	p->dests = dests;
+	dests[p->nr_dests++] = (struct ckf_dest){ .start = start,
+						  .end = end,
+						  .addr = addr,
+						  .flags = flags,
+						  .prot = PROT_READ | PROT_WRITE };
 	return true;
 }
 
@@ -112,14 +132,18 @@ static bool add_memory(struct place *p, const struct ckf_index *idx, const struc
 	const size_t bytes = (size_t)(end - start) + 2 * CKF_HUGE_BYTES;
 	const uint32_t flags = is_inherited(idx, t, start, end) ? CKF_DEST_SHARED
 								: CKF_DEST_FRESH | CKF_DEST_HUGE;
+	struct iovec *maps = grow(p->maps, p->nr_maps, &p->max_maps, sizeof(*maps));
 	uint64_t addr;
 	void *map;
 
+	if (!maps)
+		return false;
+	p->maps = maps;
 	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		   (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED)
 		return false;
-	p->any = true;
+	maps[p->nr_maps++] = (struct iovec){ map, bytes };
 	addr = ckf_align_up((uintptr_t)map, CKF_HUGE_BYTES) + start % CKF_HUGE_BYTES;
 	return add_dest(p, start, end, (char *)(uintptr_t)addr, flags);
 }
@@ -166,12 +190,11 @@ struct rehearsal {
 	atomic_bool failed;
 };
 
-/* The memory of all its fills is given back when the process ends. */
 static void fill_targets(struct rehearsal *r, const struct ckf_image *img, const struct sample *s)
 {
 	struct ckf_fill_opts opts = { .size = sizeof(opts), .dir_fd = -1 };
 	const struct ckf_target *t;
-	unsigned long long last_ns, now_ns;
+	unsigned long long last_ns, end_ns = 0;
 	unsigned int i;
 
 	opts.flags = CKF_FILL_NO_DIRECT;
@@ -181,13 +204,13 @@ static void fill_targets(struct rehearsal *r, const struct ckf_image *img, const
 		t = &img->idx->targets[i];
 		if (is_host(t) &&
 		    (!place_lanes(&p, img->idx, t, s) ||
-		     (p.any && ckf_fill(img, t, p.dests, p.nr_dests, &opts, NULL, NULL))))
+		     (p.nr_maps && ckf_fill(img, t, p.dests, p.nr_dests, &opts, NULL, NULL))))
 			atomic_store(&r->failed, true);
-		free(p.dests);
+		end_ns = ckf_now_ns();
+		place_free(&p);
 	}
-	now_ns = ckf_now_ns();
 	last_ns = atomic_load(&r->last_ns);
-	while (last_ns < now_ns && !atomic_compare_exchange_weak(&r->last_ns, &last_ns, now_ns))
+	while (last_ns < end_ns && !atomic_compare_exchange_weak(&r->last_ns, &last_ns, end_ns))
 		;
 }
 
