@@ -111,6 +111,8 @@ uint64_t insp_restored_bytes(const struct insp *insp);
 /* How long all CPUs of this machine take to fill host memory, with the pack in the page cache. -1
  * where that cannot be tried: a base is needed, there is device memory, or there is no headroom. */
 double insp_rehearse(const struct insp *insp);
+/* Waits for what fork() has returned: whether there is such a child, and it has ended with 0. */
+bool insp_child_did(pid_t pid);
 /* What making a process costs this machine, as ckf_model.h says. */
 double insp_process_s(void);
 /* Tries this machine, for insp_estimate_s(). Reads and fills a part of the image. */

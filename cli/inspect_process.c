@@ -24,23 +24,29 @@ static void touch(char *half)
 		*(volatile char *)(half + off) = 1;
 }
 
+bool insp_child_did(pid_t pid)
+{
+	pid_t ret = -1;
+	int status;
+
+	while (pid > 0 && (ret = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
+		;
+	return pid > 0 && ret == pid && !status;
+}
+
 /* A process that writes to what it has from its parent, and to what nobody had yet. -1: there can
  * be none. */
 static double make_one(char *mem)
 {
 	const uint64_t start_ns = ckf_now_ns();
 	const pid_t pid = fork();
-	pid_t ret = -1;
-	int status;
 
 	if (!pid) {
 		touch(mem);
 		touch(mem + HALF_BYTES);
 		quick_exit(0);
 	}
-	while (pid > 0 && (ret = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
-		;
-	if (pid < 0 || ret != pid || status)
+	if (!insp_child_did(pid))
 		return -1;
 	return (double)(ckf_now_ns() - start_ns) / 1e9;
 }

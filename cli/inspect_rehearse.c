@@ -8,13 +8,11 @@
  * the page cache, and the quickest of those after it counts: a part takes as long to begin as the
  * whole, and whatever disturbs it is multiplied.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/ckf_io_util.h"
@@ -187,31 +185,32 @@ static bool place_lanes(struct place *p, const struct ckf_index *idx, const stru
 struct rehearsal {
 	atomic_uint next;      /* target */
 	atomic_ullong last_ns; /* when the last fill ended, ckf_now_ns() */
-	atomic_bool failed;
 };
 
-static void fill_targets(struct rehearsal *r, const struct ckf_image *img, const struct sample *s)
+static bool fill_targets(struct rehearsal *r, const struct ckf_image *img, const struct sample *s)
 {
 	struct ckf_fill_opts opts = { .size = sizeof(opts), .dir_fd = -1 };
 	const struct ckf_target *t;
 	unsigned long long last_ns, end_ns = 0;
 	unsigned int i;
+	bool ok = true;
 
 	opts.flags = CKF_FILL_NO_DIRECT;
-	while ((i = atomic_fetch_add(&r->next, 1)) < img->idx->nr_targets) {
+	while (ok && (i = atomic_fetch_add(&r->next, 1)) < img->idx->nr_targets) {
 		struct place p = { 0 };
 
 		t = &img->idx->targets[i];
-		if (is_host(t) &&
-		    (!place_lanes(&p, img->idx, t, s) ||
-		     (p.nr_maps && ckf_fill(img, t, p.dests, p.nr_dests, &opts, NULL, NULL))))
-			atomic_store(&r->failed, true);
+		if (is_host(t))
+			ok = place_lanes(&p, img->idx, t, s) &&
+			     (!p.nr_maps ||
+			      !ckf_fill(img, t, p.dests, p.nr_dests, &opts, NULL, NULL));
 		end_ns = ckf_now_ns();
 		place_free(&p);
 	}
 	last_ns = atomic_load(&r->last_ns);
 	while (last_ns < end_ns && !atomic_compare_exchange_weak(&r->last_ns, &last_ns, end_ns))
 		;
+	return ok;
 }
 
 /* A process that fills once the other end of the pipe is closed. -1: there can be none. */
@@ -224,11 +223,7 @@ static pid_t start_filling(struct rehearsal *r, const struct ckf_image *img, con
 	if (pid)
 		return pid;
 	close(start[1]);
-	if (!read(start[0], &c, 1))
-		fill_targets(r, img, s);
-	else
-		atomic_store(&r->failed, true);
-	quick_exit(0);
+	quick_exit(read(start[0], &c, 1) || !fill_targets(r, img, s));
 }
 
 /*
@@ -242,7 +237,8 @@ static double fill_side_by_side(struct rehearsal *r, const struct ckf_image *img
 	const unsigned int nr = nr_targets < ckf_cpus() ? (unsigned int)nr_targets : ckf_cpus();
 	pid_t *pids = calloc(nr, sizeof(*pids));
 	uint64_t start_ns;
-	int start[2], status;
+	bool ok = true;
+	int start[2];
 
 	if (!pids || pipe2(start, O_CLOEXEC)) {
 		free(pids);
@@ -253,14 +249,10 @@ static double fill_side_by_side(struct rehearsal *r, const struct ckf_image *img
 	close(start[0]);
 	start_ns = ckf_now_ns();
 	close(start[1]);
-	for (unsigned int i = 0; i < nr; i++) {
-		while (pids[i] > 0 && waitpid(pids[i], &status, 0) < 0 && errno == EINTR)
-			;
-		if (pids[i] < 0 || status)
-			atomic_store(&r->failed, true);
-	}
+	for (unsigned int i = 0; i < nr; i++)
+		ok &= insp_child_did(pids[i]);
 	free(pids);
-	return atomic_load(&r->failed) ? -1 : (double)(atomic_load(&r->last_ns) - start_ns) / 1e9;
+	return ok ? (double)(atomic_load(&r->last_ns) - start_ns) / 1e9 : -1;
 }
 
 static double fill_sample(const struct ckf_image *img, const struct sample *s)

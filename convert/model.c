@@ -20,8 +20,7 @@
 /* One task after another, where more CPUs do not help: children begin when their parent has. */
 #define CHILD_PROCESSES 3.3
 
-/* The same where nothing is in memory: criu and its libraries, 13 MiB, and each of its own files.
- */
+/* More where nothing is in memory: for criu with its libraries, 13 MiB, and each of its files. */
 #define COLD_S 0.03
 #define COLD_FILE_S 0.00005
 
