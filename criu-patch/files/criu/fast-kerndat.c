@@ -15,34 +15,29 @@
 #include "fast-kerndat.h"
 #include "fs-magic.h"
 #include "log.h"
+#include "sysctl.h"
 
 #undef LOG_PREFIX
 #define LOG_PREFIX "fast-kerndat: "
 
-#define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
 #define BOOT_ID_BYTES 36 /* a UUID, as text */
+#define BOOT_ID_ROOM (BOOT_ID_BYTES + 2)
 
-/* The file for this boot beside name. Without rights to CRIU's directory there is none. */
+/* The file for this boot beside name, and the id. Without rights to CRIU's directory there is none. */
 static int boot_file(const char *name, char *path, size_t path_bytes, char *id)
 {
-	ssize_t n;
-	int fd;
+	struct sysctl_req req = { "kernel/random/boot_id", id, CTL_STR(BOOT_ID_ROOM) };
 
-	if (opts.unprivileged)
-		return -EPERM;
-	if ((size_t)snprintf(path, path_bytes, "%s.boot", name) >= path_bytes)
-		return -ENAMETOOLONG;
-	fd = open(BOOT_ID_FILE, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	n = read(fd, id, BOOT_ID_BYTES);
-	close(fd);
-	return n == BOOT_ID_BYTES ? 0 : -EIO;
+	if (opts.unprivileged || (size_t)snprintf(path, path_bytes, "%s.boot", name) >= path_bytes)
+		return -1;
+	if (sysctl_op(&req, 1, CTL_READ, 0))
+		return -1;
+	return strnlen(id, BOOT_ID_BYTES) == BOOT_ID_BYTES ? 0 : -1;
 }
 
 int fast_kerndat_open(const char *name)
 {
-	char path[PATH_MAX], id[BOOT_ID_BYTES], kept[BOOT_ID_BYTES];
+	char path[PATH_MAX], id[BOOT_ID_ROOM], kept[BOOT_ID_BYTES];
 	int fd;
 
 	fd = open(name, O_RDONLY);
@@ -51,7 +46,7 @@ int fast_kerndat_open(const char *name)
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return -1;
-	if (read(fd, kept, sizeof(kept)) == sizeof(kept) && !memcmp(kept, id, sizeof(id)))
+	if (read(fd, kept, sizeof(kept)) == sizeof(kept) && !memcmp(kept, id, sizeof(kept)))
 		return fd;
 	pr_debug("%s is of another boot\n", path);
 	close(fd);
@@ -74,8 +69,8 @@ static bool is_on_tmpfs(const char *name)
 
 bool fast_kerndat_save(const char *name, const void *kdat, size_t size)
 {
-	char path[PATH_MAX], tmp[PATH_MAX + 8], id[BOOT_ID_BYTES];
-	struct iovec iov[] = { { id, sizeof(id) }, { (void *)kdat, size } };
+	char path[PATH_MAX], tmp[PATH_MAX + 8], id[BOOT_ID_ROOM];
+	struct iovec iov[] = { { id, BOOT_ID_BYTES }, { (void *)kdat, size } };
 	ssize_t n;
 	int fd;
 
@@ -91,7 +86,7 @@ bool fast_kerndat_save(const char *name, const void *kdat, size_t size)
 	}
 	n = writev(fd, iov, ARRAY_SIZE(iov));
 	close(fd);
-	if (n != (ssize_t)(sizeof(id) + size) || rename(tmp, path)) {
+	if (n != (ssize_t)(BOOT_ID_BYTES + size) || rename(tmp, path)) {
 		pr_info("Can't save %s\n", path);
 		unlink(tmp);
 	}
