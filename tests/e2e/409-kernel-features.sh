@@ -7,13 +7,15 @@
 # looks CRIU KEPT|ASKS WHAT: starts it with $D/run in the place of /run; it must have found what was kept, or not.
 looks() {
 	local found=ASKS
+	rm -f "$D/check.log"
 	timeout 60 unshare -m bash -c 'mount --bind "$0" /run && exec "$@"' "$D/run" \
 		"$1" check -v4 -o "$D/check.log" >/dev/null 2>&1 || [ $? != 124 ] || fail "$3: it hangs"
+	[ -s "$D/check.log" ] || fail "$3: it does not start"
 	! grep -q 'Loaded kdat cache' "$D/check.log" || found=KEPT
 	[ $found = "$2" ] || fail "$3: $found, want $2"
 }
 
-# replaced WHAT: this is no reason to believe anything; after it all is as it should be.
+# replaced WHAT [FILE]: this is no reason to believe anything; after it all is as it should be, and only FILE is there, too.
 replaced() {
 	looks "$CRIU" ASKS "$1"
 	looks "$CRIU" KEPT "after $1"
@@ -49,7 +51,7 @@ leaves_tmpfs() {
 	rm -rf "$D/run"
 	mkdir "$D/run"
 	mount -t tmpfs -o mode=755 tmpfs "$D/run"
-	trap 'umount "$D/run"; trap - EXIT' EXIT
+	trap 'umount "$D/run"' EXIT
 	looks "$CRIU" ASKS "an empty tmpfs"
 	looks "$CRIU" KEPT "a tmpfs"
 	looks "$CRIU_STOCK" ASKS "a tmpfs: that of another program"
